@@ -1,0 +1,359 @@
+"""Records and definitions: what is in the stream of a session, as bytes and as values.
+
+A session's journal holds two streams of plain msgpack. The *records* are what the calls logged, one array each,
+in the order of the calls. The *definitions* name what the records refer to by number (runs, tags, rows), so that
+a scalar is 34 bytes of fixed layout. A position in a stream is a byte offset since the session began; it only
+grows, and a record is identified by the position of its end. Nothing here does I/O or reads a clock.
+
+``docs/PROTOCOL.md`` is the description of these bytes; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+# --- limits, checked on both sides -----------------------------------------------------------------------------
+
+RECORD_BYTES_MAX = 1 << 30  # one record, payload included
+ATTRS_BYTES_MAX = 1 << 20  # everything of a record that is not its tag, time or payload
+DEFINITION_BYTES_MAX = 1 << 20  # one run, tag or row definition
+TAG_BYTES_MAX = 1024  # TensorBoard serves 500 characters without trouble
+DESCRIPTION_BYTES_MAX = 16 << 10
+PATH_BYTES_MAX = 4096  # PATH_MAX of Linux
+RUNS_MAX = 100_000  # runs a session may define
+TAGS_MAX = 1_000_000  # tags a session may define
+ROWS_MAX = 100_000  # rows a session may define
+ROW_VALUES_MAX = 10_000  # values in one row
+RANK_MAX = 8  # dimensions of an array
+
+# --- kinds of record -------------------------------------------------------------------------------------------
+
+SCALAR = 1
+ROW = 2  # several scalars of one step, `SummaryWriter.log`
+HISTOGRAM = 3
+IMAGE = 4
+TEXT = 5
+HEATMAP = 6
+RESTART = 7  # a run goes on from an earlier step, `purge_step`
+
+KIND_NAMES = {
+    SCALAR: "scalar",
+    ROW: "row",
+    HISTOGRAM: "histogram",
+    IMAGE: "image",
+    TEXT: "text",
+    HEATMAP: "heatmap",
+    RESTART: "restart",
+}
+
+# A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack
+# form, so that each scalar has 34 bytes and many of them are one structured array.
+SCALAR_STRUCT = struct.Struct(">BBBIBqBdBd")
+SCALAR_BYTES = SCALAR_STRUCT.size
+SCALAR_HEAD = 0x95  # array of 5
+UINT32, INT64, FLOAT64, BIN32 = 0xCE, 0xD3, 0xCB, 0xC6
+
+# Every other record: [kind, bytes of the whole record: uint32, tag, step, wall time, attrs: map, payload]. Its
+# length stands where the scalar has its tag, so a reader steps over what it does not know.
+RECORD_HEAD_STRUCT = struct.Struct(">BBBIBIBqBd")
+RECORD_HEAD = 0x97  # array of 7
+_PREFIX = struct.Struct(">BBBI")
+PREFIX_BYTES = _PREFIX.size
+
+STEP_MIN, STEP_MAX = -(1 << 63), (1 << 63) - 1
+
+
+class ProtocolError(Exception):
+    """The bytes do not follow ``docs/PROTOCOL.md``."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program tried to make bytes that the protocol does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent, or a file holds, bytes that the protocol does not allow."""
+
+
+@dataclass(slots=True, frozen=True)
+class RunDefinition:
+    """A folder that TensorBoard shows as one run.
+
+    ``directory`` is absolute. ``host``, ``pid`` and ``created`` (seconds since the epoch) are the trainer's and go
+    into the event file's name.
+    """
+
+    id: int
+    directory: str
+    host: str
+    pid: int
+    created: float
+    filename_suffix: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class TagDefinition:
+    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty."""
+
+    id: int
+    run: int
+    tag: str
+    color: str = ""
+    display_name: str = ""
+    description: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class RowDefinition:
+    """The tags of the values of a row, in their order."""
+
+    id: int
+    run: int
+    tags: tuple[int, ...]
+
+
+Definition = RunDefinition | TagDefinition | RowDefinition
+
+
+@dataclass(slots=True)
+class Record:
+    """What one call logged. ``payload`` is text, the bytes of an array (C order, little endian), or None."""
+
+    kind: int
+    tag: int
+    step: int
+    wall_time: float
+    attrs: dict[str, Any] = field(default_factory=dict)
+    payload: bytes | str | None = None
+
+
+# --- making bytes ----------------------------------------------------------------------------------------------
+
+
+def pack_scalar(tag: int, step: int, wall_time: float, value: float) -> bytes:
+    """The 34 bytes of a scalar."""
+    return SCALAR_STRUCT.pack(
+        SCALAR_HEAD, SCALAR, UINT32, tag, INT64, step, FLOAT64, wall_time, FLOAT64, value
+    )
+
+
+def pack_record_head(
+    kind: int,
+    tag: int,
+    step: int,
+    wall_time: float,
+    attrs: Mapping[str, Any],
+    payload_bytes: int,
+) -> bytes:
+    """Everything of a record with a binary payload but that payload, which follows it in the stream.
+
+    Raises:
+        LocalProtocolError: the record or its attrs are over the limits.
+    """
+    packed = msgpack.packb(dict(attrs))
+    length = RECORD_HEAD_STRUCT.size + len(packed) + 5 + payload_bytes
+    _check_record_length(length, len(packed))
+    head = _head(kind, length, tag, step, wall_time)
+    return head + packed + struct.pack(">BI", BIN32, payload_bytes)
+
+
+def pack_text_record(
+    kind: int, tag: int, step: int, wall_time: float, attrs: Mapping[str, Any], text: str | None
+) -> bytes:
+    """A whole record whose payload is text or nothing."""
+    packed = msgpack.packb(dict(attrs))
+    payload = msgpack.packb(text)
+    length = RECORD_HEAD_STRUCT.size + len(packed) + len(payload)
+    _check_record_length(length, len(packed))
+    return _head(kind, length, tag, step, wall_time) + packed + payload
+
+
+def _head(kind: int, length: int, tag: int, step: int, wall_time: float) -> bytes:
+    return RECORD_HEAD_STRUCT.pack(
+        RECORD_HEAD, kind, UINT32, length, UINT32, tag, INT64, step, FLOAT64, wall_time
+    )
+
+
+def _check_record_length(length: int, attrs_length: int) -> None:
+    if length > RECORD_BYTES_MAX:
+        raise LocalProtocolError(f"a record of {length:,} bytes; at most {RECORD_BYTES_MAX:,} are allowed")
+    if attrs_length > ATTRS_BYTES_MAX:
+        raise LocalProtocolError(f"attributes of {attrs_length:,} bytes; at most {ATTRS_BYTES_MAX:,}")
+
+
+def pack_definition(definition: Definition) -> bytes:
+    """A definition as a msgpack map. Empty fields are left out; a reader ignores keys it does not know.
+
+    Raises:
+        LocalProtocolError: the definition is over the limits.
+    """
+    match definition:
+        case RunDefinition():
+            fields: dict[str, Any] = {
+                "k": "run",
+                "id": definition.id,
+                "dir": definition.directory,
+                "host": definition.host,
+                "pid": definition.pid,
+                "created": definition.created,
+                "suffix": definition.filename_suffix,
+            }
+        case TagDefinition():
+            fields = {
+                "k": "tag",
+                "id": definition.id,
+                "run": definition.run,
+                "tag": definition.tag,
+                "color": definition.color,
+                "name": definition.display_name,
+                "desc": definition.description,
+            }
+        case RowDefinition():
+            fields = {
+                "k": "row",
+                "id": definition.id,
+                "run": definition.run,
+                "tags": list(definition.tags),
+            }
+    packed: bytes = msgpack.packb({key: value for key, value in fields.items() if value not in ("", None)})
+    if len(packed) > DEFINITION_BYTES_MAX:
+        raise LocalProtocolError(
+            f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed"
+        )
+    return packed
+
+
+# --- reading bytes ---------------------------------------------------------------------------------------------
+
+
+def record_length(buffer: bytes | bytearray | memoryview, offset: int = 0) -> int | None:
+    """How many bytes the record at ``offset`` has, or None where too few bytes are there to tell.
+
+    Raises:
+        RemoteProtocolError: no record begins here.
+    """
+    if len(buffer) - offset < PREFIX_BYTES:
+        return None
+    head, kind, marker, number = _PREFIX.unpack_from(buffer, offset)
+    if head == SCALAR_HEAD and kind == SCALAR and marker == UINT32:
+        return SCALAR_BYTES
+    if head != RECORD_HEAD or marker != UINT32 or kind > 0x7F:
+        raise RemoteProtocolError(f"no record begins with bytes {head:02x} {kind:02x} {marker:02x}")
+    if not RECORD_HEAD_STRUCT.size < number <= RECORD_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"a record says that it has {number:,} bytes; "
+            f"{RECORD_HEAD_STRUCT.size + 1} to {RECORD_BYTES_MAX:,} are allowed"
+        )
+    return int(number)
+
+
+def unpack_record(buffer: bytes | memoryview) -> Record:
+    """The value of one whole record.
+
+    Raises:
+        RemoteProtocolError: the bytes are no record.
+    """
+    try:
+        if buffer[0] == SCALAR_HEAD:
+            _, kind, _, tag, m1, step, m2, wall_time, m3, value = SCALAR_STRUCT.unpack(buffer)
+            if (m1, m2, m3) != (INT64, FLOAT64, FLOAT64):
+                raise RemoteProtocolError("a scalar whose numbers have other types than int64 and float64")
+            return Record(kind, tag, step, wall_time, {}, struct.pack(">d", value))
+        values = msgpack.unpackb(
+            buffer,
+            max_array_len=ROW_VALUES_MAX,
+            max_map_len=64,
+            max_str_len=RECORD_BYTES_MAX,
+            max_bin_len=RECORD_BYTES_MAX,
+            max_ext_len=0,
+        )
+        kind, _, tag, step, wall_time, attrs, payload = values
+    except RemoteProtocolError:
+        raise
+    except Exception as error:  # msgpack raises ValueError, its own classes, UnicodeDecodeError, RecursionError
+        raise RemoteProtocolError(f"not a record: {type(error).__name__}: {error}") from error
+    if (
+        type(kind) is not int
+        or type(tag) is not int
+        or type(step) is not int
+        or type(wall_time) is not float
+        or type(attrs) is not dict
+        or not (payload is None or type(payload) in (bytes, str))
+    ):
+        raise RemoteProtocolError("a record whose fields have the wrong types")
+    if not STEP_MIN <= step <= STEP_MAX:
+        raise RemoteProtocolError(f"step {step} does not fit 64 bits")
+    return Record(kind, tag, step, wall_time, attrs, payload)
+
+
+def unpack_definition(fields: object) -> Definition | None:
+    """The value of one unpacked definition; None for a kind that a newer client may send.
+
+    Raises:
+        RemoteProtocolError: it is no definition.
+    """
+    if not isinstance(fields, dict):
+        raise RemoteProtocolError(f"a definition is a map, not {type(fields).__name__}")
+    match fields.get("k"):
+        case "run":
+            return RunDefinition(
+                _number(fields, "id", RUNS_MAX),
+                _text(fields, "dir", PATH_BYTES_MAX),
+                _text(fields, "host", 255),
+                _number(fields, "pid", 1 << 32),
+                _seconds(fields, "created"),
+                _text(fields, "suffix", 255),
+            )
+        case "tag":
+            return TagDefinition(
+                _number(fields, "id", TAGS_MAX),
+                _number(fields, "run", RUNS_MAX),
+                _text(fields, "tag", TAG_BYTES_MAX),
+                _text(fields, "color", 7),
+                _text(fields, "name", TAG_BYTES_MAX),
+                _text(fields, "desc", DESCRIPTION_BYTES_MAX),
+            )
+        case "row":
+            return RowDefinition(
+                _number(fields, "id", ROWS_MAX),
+                _number(fields, "run", RUNS_MAX),
+                _numbers(fields, "tags"),
+            )
+    return None
+
+
+def _number(fields: Mapping[str, Any], key: str, below: int) -> int:
+    value = fields.get(key)
+    if type(value) is not int or not 0 <= value < below:
+        raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; an integer below {below} is expected")
+    return value
+
+
+def _numbers(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    value = fields.get(key)
+    if (
+        not isinstance(value, Sequence)
+        or len(value) > ROW_VALUES_MAX
+        or not all(type(item) is int and 0 <= item < TAGS_MAX for item in value)
+    ):
+        raise RemoteProtocolError(f"{key!r} of a definition is no list of at most {ROW_VALUES_MAX} tags")
+    return tuple(value)
+
+
+def _seconds(fields: Mapping[str, Any], key: str) -> float:
+    value = fields.get(key, 0.0)
+    if type(value) is not float or not 0 <= value < 1e11:
+        raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; seconds since the epoch are expected")
+    return value
+
+
+def _text(fields: Mapping[str, Any], key: str, bytes_max: int) -> str:
+    value = fields.get(key, "")
+    if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > bytes_max or "\0" in value:
+        raise RemoteProtocolError(f"{key!r} of a definition is no text of at most {bytes_max} bytes")
+    return value
