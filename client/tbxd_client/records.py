@@ -137,9 +137,7 @@ class Record:
 
 def pack_scalar(tag: int, step: int, wall_time: float, value: float) -> bytes:
     """The 34 bytes of a scalar."""
-    return SCALAR_STRUCT.pack(
-        SCALAR_HEAD, SCALAR, UINT32, tag, INT64, step, FLOAT64, wall_time, FLOAT64, value
-    )
+    return SCALAR_STRUCT.pack(SCALAR_HEAD, SCALAR, UINT32, tag, INT64, step, FLOAT64, wall_time, FLOAT64, value)
 
 
 def pack_record_head(
@@ -155,7 +153,7 @@ def pack_record_head(
     Raises:
         LocalProtocolError: the record or its attrs are over the limits.
     """
-    packed = msgpack.packb(dict(attrs))
+    packed: bytes = msgpack.packb(dict(attrs))
     length = RECORD_HEAD_STRUCT.size + len(packed) + 5 + payload_bytes
     _check_record_length(length, len(packed))
     head = _head(kind, length, tag, step, wall_time)
@@ -166,17 +164,15 @@ def pack_text_record(
     kind: int, tag: int, step: int, wall_time: float, attrs: Mapping[str, Any], text: str | None
 ) -> bytes:
     """A whole record whose payload is text or nothing."""
-    packed = msgpack.packb(dict(attrs))
-    payload = msgpack.packb(text)
+    packed: bytes = msgpack.packb(dict(attrs))
+    payload: bytes = msgpack.packb(text)
     length = RECORD_HEAD_STRUCT.size + len(packed) + len(payload)
     _check_record_length(length, len(packed))
     return _head(kind, length, tag, step, wall_time) + packed + payload
 
 
 def _head(kind: int, length: int, tag: int, step: int, wall_time: float) -> bytes:
-    return RECORD_HEAD_STRUCT.pack(
-        RECORD_HEAD, kind, UINT32, length, UINT32, tag, INT64, step, FLOAT64, wall_time
-    )
+    return RECORD_HEAD_STRUCT.pack(RECORD_HEAD, kind, UINT32, length, UINT32, tag, INT64, step, FLOAT64, wall_time)
 
 
 def _check_record_length(length: int, attrs_length: int) -> None:
@@ -222,9 +218,7 @@ def pack_definition(definition: Definition) -> bytes:
             }
     packed: bytes = msgpack.packb({key: value for key, value in fields.items() if value not in ("", None)})
     if len(packed) > DEFINITION_BYTES_MAX:
-        raise LocalProtocolError(
-            f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed"
-        )
+        raise LocalProtocolError(f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed")
     return packed
 
 

@@ -1,0 +1,8 @@
+"""tbxd's client: ``SummaryWriter`` as in tensorboardX and torch.utils.tensorboard, writing through the tbxd daemon.
+
+Importing it loads pyzmq and msgpack; not numpy, torch, protobuf or TensorBoard.
+"""
+
+from .writer import SummaryWriter
+
+__all__ = ["SummaryWriter"]

@@ -1,0 +1,470 @@
+"""The journal of this process: where a record is safe when the call that logged it returns.
+
+A journal is a row of preallocated files filled from left to right; the page cache keeps what is in them when the
+process is killed. Small records are stored through a map, in the order of the program, and become visible with
+one store of 8 bytes (the commit word). Large ones go through ``pwrite``, which on a disk is 2 to 50 times faster than a
+first touch of mapped pages and gives up the interpreter's lock meanwhile. What has been acknowledged is released,
+and its files are used again.
+
+The hot path, ``SummaryWriter.add_scalar``, uses ``lock``, ``position``, ``limit``, ``base``, ``buffer`` and
+``words`` directly. Everything unusual (a full segment, a sleeping sender, a fork, a close) lowers ``limit``, which
+sends the next call to `Journal.append`; so the common case pays for none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .journal_files import (
+    CONTROL_BYTES,
+    CONTROL_HEAD,
+    CONTROL_NAME,
+    DEFINITIONS_BYTES_MAX,
+    DEFINITIONS_NAME,
+    DROP_REASONS,
+    FREE,
+    MAGIC,
+    SEGMENT_BASE_OFFSET,
+    SEGMENT_HEAD,
+    SEGMENT_HEAD_BYTES,
+    SEGMENT_SUFFIX,
+    SESSION_BYTES,
+    WORD_COMMIT,
+    WORD_DROPPED,
+    WORD_RECORDS,
+    WORD_RELEASED,
+    WORD_SYNCED,
+    boot_id,
+    remove_journal,
+    session_name,
+)
+
+JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
+BLOCK_SECONDS = 0.05  # the longest that a call waits for room
+SEGMENT_BYTES_MIN = 1 << 20
+SEGMENT_BYTES_MAX = 16 << 20
+FREE_SEGMENTS_MAX = 4
+MAPPED_RECORD_BYTES_MAX = 32 << 10  # larger records go through pwrite
+DEFERRED_RECORDS_MAX = 256
+LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
+CLOSED = -1  # a `limit` that no record fits
+
+
+class JournalClosed(Exception):
+    """The journal has been closed, or belongs to the process this one was forked from."""
+
+
+class _Segment:
+    """One file of the journal and its map; ``base`` is the position of its first byte."""
+
+    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "view")
+
+    def __init__(self, path: Path, session: bytes, base: int, capacity: int) -> None:
+        self.path = path
+        self.base = base
+        self.end = base  # the end of what it holds, set when the next segment begins
+        self.capacity = capacity
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
+            os.posix_fallocate(self.fd, 0, SEGMENT_HEAD_BYTES + capacity)
+            self.map = mmap.mmap(self.fd, SEGMENT_HEAD_BYTES + capacity)
+        except OSError:
+            os.close(self.fd)
+            path.unlink(missing_ok=True)
+            raise
+        SEGMENT_HEAD.pack_into(self.map, 0, MAGIC, session, base)
+        self.view = memoryview(self.map)
+
+    def rebase(self, base: int) -> None:
+        """Let the file begin at another position: one store, so a reader sees the old one or the new one."""
+        self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
+        self.base = self.end = base
+
+    def close(self) -> None:
+        self.view.release()
+        self.map.close()
+        os.close(self.fd)
+
+
+class Journal:
+    """The journal of one session, owned by this process.
+
+    Args:
+        spool: the folder that holds journals; it has to exist.
+        wake: called when the sender may be asleep and there is something to send. It must not block.
+        bytes_max: the most that may wait, in bytes of segment files.
+        block_seconds: the longest that an `append` waits for room before it drops its record.
+
+    Raises:
+        OSError: the files cannot be made.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        wake: Callable[[], None],
+        bytes_max: int = JOURNAL_BYTES,
+        block_seconds: float = BLOCK_SECONDS,
+    ) -> None:
+        # Re-entrant, because a signal handler may log while the thread it interrupted is logging.
+        self.lock = threading.RLock()
+        self.position = 0  # the end of the last record that has its place
+        self.limit = CLOSED  # how far the hot path may go without asking
+        self.base = 0  # position of buffer[SEGMENT_HEAD_BYTES]
+        self.session = os.urandom(SESSION_BYTES)
+        self.definitions_end = 0
+        self.released = 0
+        self.bytes_max = bytes_max
+        self.block_seconds = block_seconds
+        self._wake = wake
+        self._room = threading.Condition(self.lock)
+        self._closed = False
+        self._stalled = False  # a call has waited in vain; nobody waits again until something is released
+        self._writing = False  # a large record is on its way into its place
+        self._deferred: list[bytes] = []
+        self._free: list[_Segment] = []
+        # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
+        # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
+        self._live: tuple[_Segment, ...]
+        self._names = 0
+        self.path = spool / session_name(self.session)
+        # Made under another name and renamed: who finds it under its own finds it locked.
+        staging = spool / f".new-{self.path.name}"
+        staging.mkdir(mode=0o700)
+        try:
+            self._make_files(staging)
+            staging.rename(self.path)
+        except OSError:
+            remove_journal(staging)
+            raise
+        for segment in self._live:
+            segment.path = self.path / segment.path.name
+
+    def _make_files(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._control_fd = os.open(folder / CONTROL_NAME, flags, 0o600)
+        fcntl.flock(self._control_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.posix_fallocate(self._control_fd, 0, CONTROL_BYTES)
+        self._control = mmap.mmap(self._control_fd, CONTROL_BYTES)
+        CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
+        self.words = memoryview(self._control).cast("Q")
+        self._definitions_fd = os.open(folder / DEFINITIONS_NAME, flags | os.O_APPEND, 0o600)
+        self._live = (_Segment(folder / self._name(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
+        self._enter(self._live[0])
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"{self._names:06d}{SEGMENT_SUFFIX}"
+
+    def _enter(self, segment: _Segment) -> None:
+        self.buffer = segment.view
+        # The hot path computes `position - base` for its offset; the header is part of that sum.
+        self.base = segment.base - SEGMENT_HEAD_BYTES
+        self._segment_end = self.limit = segment.base + segment.capacity
+
+    # --- appending -------------------------------------------------------------------------------------------
+
+    def define(self, definition: bytes) -> None:
+        """Append a definition. It is there before any record that is appended later.
+
+        Raises:
+            JournalClosed: the journal is closed.
+            OSError: it cannot be written.
+        """
+        with self.lock:
+            if self._closed:
+                raise JournalClosed
+            if self.definitions_end + len(definition) > DEFINITIONS_BYTES_MAX:
+                raise OSError(f"over {DEFINITIONS_BYTES_MAX:,} bytes of runs and tags in one session")
+            written = os.write(self._definitions_fd, definition)
+            if written != len(definition):  # a full disk: take back what is there, so that the stream stays whole
+                os.ftruncate(self._definitions_fd, self.definitions_end)
+                raise OSError(28, "No space left for a definition")
+            self.definitions_end += written
+
+    def append(self, *parts: bytes | memoryview) -> str:
+        """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
+
+        Raises:
+            JournalClosed: the journal is closed, or this is a forked child: nothing was counted.
+        """
+        size = sum(len(part) for part in parts)
+        with self.lock:
+            if self._writing:
+                return self._defer(parts)
+            if self.position + size > self.limit:
+                reason = self._make_room(size)
+                if reason:
+                    return self.count_drop(reason)
+            start = self.position
+            if size <= MAPPED_RECORD_BYTES_MAX:
+                self.position = start + size
+                offset = start - self.base
+                for part in parts:
+                    self.buffer[offset : offset + len(part)] = part
+                    offset += len(part)
+            elif not self._write_large(start, size, list(parts)):
+                return self.count_drop("journal_error")
+            self.words[WORD_COMMIT] = self.position
+            while self._deferred:
+                self.append(self._deferred.pop(0))
+            return ""
+
+    def _write_large(self, start: int, size: int, parts: list[bytes | memoryview]) -> bool:
+        self._writing = True
+        limit, self.limit = self.limit, CLOSED  # a signal handler that logs now is sent to `append`
+        self.position = start + size
+        try:
+            offset = start - self.base
+            fd = self._live[-1].fd
+            while parts:
+                written = os.pwritev(fd, parts, offset)
+                offset += written
+                while parts and written >= len(parts[0]):
+                    written -= len(parts.pop(0))
+                if written:
+                    parts[0] = memoryview(parts[0])[written:]
+            return True
+        except OSError:
+            self.position = start
+            return False
+        finally:
+            self._writing = False
+            self.limit = limit if not self._closed else CLOSED
+
+    def _defer(self, parts: tuple[bytes | memoryview, ...]) -> str:
+        if len(self._deferred) >= DEFERRED_RECORDS_MAX:
+            return self.count_drop("reentrant")
+        self._deferred.append(b"".join(parts))
+        return ""
+
+    def count_drop(self, reason: str) -> str:
+        """Count a record that is not kept, for one of `DROP_REASONS`; returns the reason."""
+        with self.lock:
+            if not self._closed:
+                self.words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
+        return reason
+
+    def _make_room(self, size: int) -> str:
+        """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none."""
+        if self._closed:
+            raise JournalClosed
+        self._wake()  # the limit may have been lowered to be told of new records
+        self.limit = self._segment_end
+        if self.position + size <= self.limit:
+            return ""
+        if size > self.bytes_max:
+            return "too_large"
+        deadline = time.monotonic() + self.block_seconds
+        while True:
+            try:
+                if self.position + size <= self._segment_end or self._next_segment(size):
+                    self._stalled = False
+                    return ""
+            except OSError:
+                return "journal_error"
+            remaining = deadline - time.monotonic()
+            if self._stalled or remaining <= 0 or not self._room.wait(remaining):
+                self._stalled = True
+                return "journal_full"
+            if self._closed:
+                raise JournalClosed
+
+    def _next_segment(self, size: int) -> bool:
+        current = self._live[-1]
+        if self.released >= self.position and current.capacity >= size:
+            current.rebase(self.position)  # all of it has been acknowledged: begin again, in warm pages
+            self._enter(current)
+            return True
+        segment = self._free_segment(size) or self._new_segment(size, current.capacity)
+        if segment is None:
+            return False
+        current.end = self.position
+        self._live = (*self._live, segment)
+        self._enter(segment)
+        if current.end == current.base:
+            self._live = tuple(item for item in self._live if item is not current)
+            self._retire(current)
+        return True
+
+    def _free_segment(self, size: int) -> _Segment | None:
+        fitting = [segment for segment in self._free if segment.capacity >= size]
+        if not fitting:
+            return None
+        segment = min(fitting, key=lambda segment: segment.capacity)
+        self._free.remove(segment)
+        segment.rebase(self.position)
+        return segment
+
+    def _new_segment(self, size: int, previous: int) -> _Segment | None:
+        capacity = max(size, min(2 * previous, SEGMENT_BYTES_MAX))
+        used = sum(segment.capacity for segment in self._live)
+        if used + capacity > self.bytes_max:
+            capacity = size if used + size <= self.bytes_max else 0
+        if not capacity:
+            return None
+        while self._free and used + capacity + sum(item.capacity for item in self._free) > self.bytes_max:
+            self._delete(self._free.pop(0))
+        return _Segment(self.path / self._name(), self.session, self.position, capacity)
+
+    # --- for the sender --------------------------------------------------------------------------------------
+
+    @property
+    def committed(self) -> int:
+        """The end of the last whole record."""
+        return int(self.words[WORD_COMMIT])
+
+    def note_records(self, count: int) -> None:
+        """Leave word in the journal of how many records were logged, for whoever finds it without its trainer."""
+        self.words[WORD_RECORDS] = count
+
+    def dropped(self) -> dict[str, int]:
+        """How many records were dropped here, by reason."""
+        counts = self.words[WORD_DROPPED : WORD_DROPPED + len(DROP_REASONS)]
+        return {reason: count for reason, count in zip(DROP_REASONS, counts, strict=True) if count}
+
+    def arm(self, seen: int) -> bool:
+        """Ask to be woken by the next record. False when there is one already behind position ``seen``."""
+        if not self.lock.acquire(timeout=LOCK_SECONDS):
+            return False
+        try:
+            if self.position != seen or self._writing or self._closed:
+                return False
+            self.limit = CLOSED
+            return True
+        finally:
+            self.lock.release()
+
+    def read(self, position: int, length: int) -> bytes:
+        """At most ``length`` bytes of the records from ``position``, up to the end of a segment or of the stream.
+
+        For the thread that also calls `release`: nothing between two releases goes away.
+        """
+        committed = self.committed
+        live = self._live
+        for segment in reversed(live):
+            if segment.base <= position:
+                end = committed if segment is live[-1] else segment.end
+                length = min(length, end - position)
+                offset = SEGMENT_HEAD_BYTES + position - segment.base
+                return os.pread(segment.fd, length, offset) if length > 0 else b""
+        raise ValueError(f"position {position} has been released")
+
+    def read_definitions(self, position: int, length: int) -> bytes:
+        """At most ``length`` bytes of the definitions from ``position``."""
+        return os.pread(self._definitions_fd, min(length, self.definitions_end - position), position)
+
+    def release(self, position: int) -> bool:
+        """Everything before ``position`` has been acknowledged: its space can be used again.
+
+        False when the journal is in use at this moment; call again.
+        """
+        if not self.lock.acquire(timeout=LOCK_SECONDS):
+            return False
+        try:
+            if self._closed or position <= self.released:
+                return True
+            self.released = position
+            self.words[WORD_RELEASED] = position
+            done = [segment for segment in self._live[:-1] if segment.end <= position]
+            self._live = self._live[len(done) :]
+            for segment in done:
+                self._retire(segment)
+            self._stalled = False
+            self._room.notify_all()
+            return True
+        finally:
+            self.lock.release()
+
+    def _retire(self, segment: _Segment) -> None:
+        segment.rebase(FREE)
+        self._free.append(segment)
+        while len(self._free) > FREE_SEGMENTS_MAX:
+            smallest = min(self._free, key=lambda item: item.capacity)
+            self._free.remove(smallest)
+            self._delete(smallest)
+
+    def _delete(self, segment: _Segment) -> None:
+        segment.path.unlink(missing_ok=True)
+        segment.close()
+
+    def sync(self) -> None:
+        """Bring what waits here onto the disk, so that it outlives a crash of the machine as well.
+
+        Raises:
+            OSError: the disk cannot take it.
+        """
+        if not self.lock.acquire(timeout=LOCK_SECONDS):
+            return
+        try:
+            if self._closed:
+                return
+            committed = self.committed
+            descriptors = [os.dup(segment.fd) for segment in self._live if segment.base < committed]
+            descriptors.append(os.dup(self._definitions_fd))
+            control = os.dup(self._control_fd)
+        finally:
+            self.lock.release()
+        try:
+            for fd in descriptors:
+                os.fdatasync(fd)
+            self.words[WORD_SYNCED] = committed
+            os.fdatasync(control)
+        finally:
+            for fd in (*descriptors, control):
+                os.close(fd)
+
+    # --- the end ---------------------------------------------------------------------------------------------
+
+    def commit(self) -> int:
+        """The position behind every record whose call has begun to return.
+
+        A signal handler may have interrupted `add_scalar` between its store and its commit; what it then flushes or
+        closes includes that record.
+        """
+        with self.lock:
+            if not self._writing and not self._closed:
+                self.words[WORD_COMMIT] = self.position
+            return self.committed
+
+    def close(self) -> bool:
+        """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""
+        with self.lock:
+            if self._closed:
+                return False
+            finished = self.released >= self.commit()
+            self._closed = True
+            self.limit = CLOSED
+            self._room.notify_all()
+            if finished:
+                remove_journal(self.path)
+            for segment in (*self._live, *self._free):
+                segment.close()
+            counts = bytearray(self.words.cast("B"))
+            self.words.release()
+            self.words = memoryview(counts).cast("Q")
+            self._control.close()
+            os.close(self._definitions_fd)
+            os.close(self._control_fd)  # and with it the lock: a daemon may take over from here
+            return finished
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's journal without touching it."""
+        self.lock = threading.RLock()
+        self._room = threading.Condition(self.lock)
+        self._closed = True
+        self.limit = CLOSED
+        for segment in (*self._live, *self._free):
+            with contextlib.suppress(OSError):
+                os.close(segment.fd)
+        for fd in (self._definitions_fd, self._control_fd):
+            with contextlib.suppress(OSError):
+                os.close(fd)

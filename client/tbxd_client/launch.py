@@ -1,0 +1,128 @@
+"""Find the daemon of this user and host, or start one.
+
+A file lock decides everything: the daemon holds ``daemon.lock`` while it lives, so a client can tell without
+connecting whether there is one; ``launch.lock`` is held by the client that starts one until it answers, so that
+64 processes that begin at once start one daemon and not 64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path, private_dir
+from .settings import warn
+
+LOOK_SECONDS = 0.1  # between looks while another process starts the daemon
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this process
+START_SECONDS_MAX = 15.0  # a daemon that has not answered by then is given up
+LOG_BYTES_MAX = 1 << 20
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file ``path``."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+class Launcher:
+    """Starts the daemon when there is none. Called from the sender's thread; never blocks."""
+
+    def __init__(self, runtime: Path, spool: Path) -> None:
+        self._runtime = runtime
+        self._spool = spool
+        self._next_look = 0.0
+        self._retry_seconds = RETRY_SECONDS_MIN
+        self._launch_fd = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline = 0.0
+
+    def ensure(self) -> None:
+        """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
+        now = time.monotonic()
+        if self._process is not None and self._process.poll() not in (None, 0):
+            warn(
+                f"the daemon did not start (exit code {self._process.returncode}); records are kept in "
+                f"{self._spool}. See {self._runtime / 'daemon.log'}",
+                once="launch",
+            )
+            self.done()
+        if self._launch_fd >= 0 and now > self._deadline:
+            self.done()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        try:
+            if self._launch_fd < 0 and not is_locked(lock_path(self._runtime)):
+                self._launch(now)
+        except OSError as error:
+            self._next_look = now + RETRY_SECONDS_MAX
+            warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
+
+    def _launch(self, now: float) -> None:
+        private_dir(self._runtime)
+        fd = os.open(self._runtime / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            return
+        if is_locked(lock_path(self._runtime)):  # started since we looked
+            os.close(fd)
+            return
+        self._launch_fd = fd
+        self._deadline = now + START_SECONDS_MAX
+        self._next_look = now + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
+        environ = dict(os.environ)
+        environ[RUNTIME_VARIABLE] = str(self._runtime)
+        environ[SPOOL_VARIABLE] = str(self._spool)
+        log_path = self._runtime / "daemon.log"
+        with contextlib.suppress(OSError):
+            if log_path.stat().st_size > LOG_BYTES_MAX:
+                log_path.replace(self._runtime / "daemon.log.1")
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            # In a session of its own, so that what ends the trainer's process group does not end it; in "/", so
+            # that no module of the working directory shadows one of ours. It forks once more by itself: its
+            # parent is then not this process, which therefore leaves no zombie behind.
+            self._process = subprocess.Popen(
+                [sys.executable or "python3", "-m", "tbxd", "serve", "--embedded"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environ,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def done(self) -> None:
+        """A daemon answers, or the attempt is given up: let others try."""
+        if self._launch_fd >= 0:
+            os.close(self._launch_fd)
+            self._launch_fd = -1
+        if self._process is not None:
+            self._process.poll()
+            self._process = None
+
+    def answered(self) -> None:
+        """A daemon answers: the next attempt, if one is ever needed, is made at once."""
+        self.done()
+        self._retry_seconds = RETRY_SECONDS_MIN
+        self._next_look = 0.0

@@ -1,0 +1,117 @@
+"""Where client and daemon meet: the socket, the lock and the spool of journals.
+
+Both default to ``/var/tmp/tbxd-<uid>``. It is local to the host even where home folders are on the network, it
+outlives a logout (``$XDG_RUNTIME_DIR`` and, under systemd, a user's files in ``/dev/shm`` do not) and a reboot,
+and it has the size of a disk where ``/dev/shm`` has 64 MB in a container.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+ADDRESS_VARIABLE = "TBXD_ADDRESS"
+RUNTIME_VARIABLE = "TBXD_RUNTIME_DIR"
+SPOOL_VARIABLE = "TBXD_SPOOL"
+
+# sockaddr_un.sun_path has 108 bytes with the closing NUL (unix(7)); libzmq refuses more.
+SOCKET_PATH_BYTES_MAX = 107
+
+if sys.platform != "linux":  # what only Linux has: flock on folders, posix_fallocate, /proc, ipc credentials
+    raise ImportError(
+        f"tbxd runs on Linux; this is {sys.platform}. Log with tensorboardX here, or send the records "
+        "to a Linux machine."
+    )
+
+
+class UnsafePath(OSError):
+    """A folder that tbxd would trust belongs to somebody else or is open to others."""
+
+
+def base_dir() -> Path:
+    """The folder that holds everything of this user and host that is not configured elsewhere."""
+    return Path(f"/var/tmp/tbxd-{os.getuid()}")  # noqa: S108 - checked by private_dir before it is used
+
+
+def runtime_dir() -> Path:
+    """The folder of the daemon's socket, lock and log (``TBXD_RUNTIME_DIR``)."""
+    configured = os.environ.get(RUNTIME_VARIABLE)
+    return Path(configured).absolute() if configured else base_dir() / "run"
+
+
+def spool_dir() -> Path:
+    """The folder of the journals (``TBXD_SPOOL``)."""
+    configured = os.environ.get(SPOOL_VARIABLE)
+    return Path(configured).absolute() if configured else base_dir() / "spool"
+
+
+def configured_address() -> str | None:
+    """The ZeroMQ endpoint in ``TBXD_ADDRESS``; None asks for the daemon of this user and host."""
+    return os.environ.get(ADDRESS_VARIABLE) or None
+
+
+def default_address(runtime: Path | None = None) -> str:
+    """The endpoint of this user's own daemon.
+
+    A runtime folder whose path is too long for a socket has its socket in the base folder, under a name made from
+    that path, so that both sides find the same one.
+    """
+    folder = runtime_dir() if runtime is None else runtime
+    path = folder / "daemon.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        path = base_dir() / f"{digest}.sock"
+    return f"ipc://{path}"
+
+
+def check_address(address: str) -> str:
+    """``address`` when ZeroMQ can use it.
+
+    Raises:
+        ValueError: neither ipc nor tcp, or an ipc path that is too long; the message says what would do.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme not in ("ipc", "tcp") or not rest:
+        raise ValueError(f"address {address!r}: expected ipc:///path/to/socket or tcp://host:port")
+    if scheme == "ipc" and len(os.fsencode(rest)) > SOCKET_PATH_BYTES_MAX:
+        raise ValueError(
+            f"address {address!r}: a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one "
+            f"{len(os.fsencode(rest))}; choose a shorter one, or set {RUNTIME_VARIABLE} and leave "
+            f"{ADDRESS_VARIABLE} unset"
+        )
+    return address
+
+
+def private_dir(path: Path) -> Path:
+    """Make ``path`` (and its parents) if need be, and return it once it is certain to be this user's alone.
+
+    Raises:
+        UnsafePath: it is a link, no folder, another user's, or others may write to it.
+        OSError: it cannot be made.
+    """
+    for folder in (path.parent, path) if path.parent == base_dir() else (path,):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = folder.lstat()
+        if not stat.S_ISDIR(state.st_mode):
+            raise UnsafePath(f"{folder} is not a folder; remove it, or set {RUNTIME_VARIABLE} and {SPOOL_VARIABLE}")
+        if state.st_uid != os.getuid():
+            raise UnsafePath(
+                f"{folder} belongs to uid {state.st_uid}, not to you ({os.getuid()}); "
+                f"set {RUNTIME_VARIABLE} and {SPOOL_VARIABLE} to folders of your own"
+            )
+        if state.st_mode & 0o077:
+            folder.chmod(0o700)
+    return path
+
+
+def lock_path(runtime: Path | None = None) -> Path:
+    """The file that the one daemon of a runtime folder holds locked while it lives."""
+    return (runtime or runtime_dir()) / "daemon.lock"
+
+
+def token_path(runtime: Path | None = None) -> Path:
+    """The secret that a connection over tcp has to show; readable by this user only."""
+    return (runtime or runtime_dir()) / "tcp.token"

@@ -1,0 +1,245 @@
+"""A run as one writer sees it: its folder, the numbers of its tags, and the way into the journal.
+
+Nothing here raises because logging is in trouble: what cannot be kept is counted in `Counts`, with a reason.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from .journal import CLOSED, Journal, JournalClosed
+from .records import (
+    BIN32,
+    FLOAT64,
+    INT64,
+    RECORD_HEAD,
+    RECORD_HEAD_STRUCT,
+    ROW,
+    UINT32,
+    LocalProtocolError,
+    pack_record_head,
+    pack_scalar,
+    pack_text_record,
+)
+from .session import Counts, Session, current
+from .settings import warn
+from .snapshot import Array
+
+_ROW_HEAD = RECORD_HEAD_STRUCT.format + "BBI"  # an empty map of attrs, and the head of the payload
+
+
+class NoJournal:
+    """Stands where a journal is missing: no record fits, so every call takes the long way and looks for one."""
+
+    __slots__ = ("base", "limit", "lock", "position")
+
+    def __init__(self) -> None:
+        import threading
+
+        self.lock = threading.RLock()
+        self.position = 0
+        self.limit = CLOSED
+        self.base = 0
+
+
+class Row:
+    """The layout of one `log` call's record: same keys, same bytes but for the numbers."""
+
+    __slots__ = ("head", "length", "number", "pack", "payload_bytes")
+
+    def __init__(self, number: int, values: int) -> None:
+        layout = struct.Struct(f"{_ROW_HEAD}{values}d")
+        self.number = number
+        self.pack = layout.pack
+        self.length = layout.size
+        self.payload_bytes = 8 * values
+
+    def record(self, step: int, wall_time: float, values: list[Any]) -> bytes:
+        """The bytes of a row of scalars.
+
+        Raises:
+            struct.error, TypeError, ValueError: a value is no number.
+        """
+        return self.pack(
+            RECORD_HEAD,
+            ROW,
+            UINT32,
+            self.length,
+            UINT32,
+            self.number,
+            INT64,
+            step,
+            FLOAT64,
+            wall_time,
+            0x80,
+            BIN32,
+            self.payload_bytes,
+            *values,
+        )
+
+
+class Run:
+    """One folder that TensorBoard shows as a run.
+
+    ``journal`` and ``scalars`` (tag to number) are for the hot path of `SummaryWriter.add_scalar`; they belong to the
+    session that the run is bound to.
+    """
+
+    __slots__ = (
+        "_number",
+        "_rows",
+        "_session",
+        "_suffix",
+        "_tags",
+        "counts",
+        "directory",
+        "journal",
+        "scalars",
+    )
+
+    def __init__(self, directory: str, suffix: str = "") -> None:
+        self.directory = directory
+        self._suffix = suffix
+        self.counts = Counts()
+        self._session: Session | None = None
+        self._number = 0
+        self.journal: Journal | NoJournal = NoJournal()
+        self.scalars: dict[str, int] = {}
+        self._tags: dict[tuple[str, str, str, str], int] = {}
+        self._rows: dict[tuple[str, ...], Row] = {}
+
+    def __getstate__(self) -> tuple[str, str]:
+        return self.directory, self._suffix
+
+    def __setstate__(self, state: tuple[str, str]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
+
+    def bind(self) -> Session | None:
+        """The session to log in, with this run defined in it; None when there is no journal."""
+        session = self.session
+        if session is not None:
+            return session
+        session = current()
+        if session is None:
+            return None
+        self.scalars.clear()
+        self._tags.clear()
+        self._rows.clear()
+        self._number, counts = session.define_run(self.directory, self._suffix)
+        if self._session is None:  # what had to be dropped before there was a journal
+            counts.add(self.counts)
+        self.counts = counts
+        self.journal = session.journal
+        self._session = session
+        return session
+
+    def tag(self, session: Session, tag: str, color: str = "", name: str = "", description: str = "") -> int:
+        """The number of a tag in ``session``, which `bind` has returned."""
+        key = (tag, color, name, description)
+        number = self._tags.get(key)
+        if number is None:
+            number = self._tags[key] = session.define_tag(self._number, *key)
+            if key == (tag, "", "", ""):
+                self.scalars[tag] = number
+        return number
+
+    def row(self, session: Session, tags: tuple[str, ...]) -> Row:
+        """The layout of a row of tags."""
+        row = self._rows.get(tags)
+        if row is None:
+            numbers = tuple(self.tag(session, tag) for tag in tags)
+            row = self._rows[tags] = Row(session.define_row(self._number, numbers), len(tags))
+        return row
+
+    def known_row(self, tags: tuple[str, ...]) -> Row | None:
+        """The layout of a row that has been logged before in this session."""
+        return self._rows.get(tags) if self.session is not None else None
+
+    @property
+    def session(self) -> Session | None:
+        """The session this run has logged in, while it lasts."""
+        session = self._session
+        return session if session is not None and not session.ended else None
+
+    def packed(self, record: bytes) -> bool:
+        """Log a record made with `known_row`. False when its session is over: make it anew."""
+        session = self.session
+        if session is None:
+            return False
+        try:
+            self._count(session.journal.append(record))
+        except JournalClosed:
+            return False
+        return True
+
+    def scalar(
+        self,
+        tag: str,
+        step: int,
+        wall_time: float,
+        value: float,
+        color: str = "",
+        name: str = "",
+        description: str = "",
+    ) -> None:
+        """Log a scalar the long way."""
+        self._append(
+            lambda session: (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),)
+        )
+
+    def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
+        """Log a row of scalars."""
+        self._append(lambda session: (self.row(session, tags).record(step, wall_time, values),))
+
+    def array(
+        self,
+        kind: int,
+        tag: str,
+        step: int,
+        wall_time: float,
+        array: Array,
+        attrs: dict[str, Any],
+        color: str = "",
+    ) -> None:
+        """Log a record whose payload is an array; its bytes are copied before this returns."""
+        attrs = {"dtype": array.dtype, "shape": list(array.shape), **attrs}
+        size = len(array.data)
+        self._append(
+            lambda session: (
+                pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, size),
+                array.data,
+            )
+        )
+
+    def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
+        """Log a record whose payload is text or nothing."""
+        self._append(
+            lambda session: (pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),)
+        )
+
+    def _append(self, make: Any) -> None:
+        while True:
+            try:
+                session = self.bind()
+                if session is None:
+                    self.counts.drop("no_journal")
+                    return
+                reason = session.journal.append(*make(session))
+            except JournalClosed:  # a fork, or the end of the program: go on in a new session
+                self._session = None
+                continue
+            except LocalProtocolError as error:
+                warn(f"{self.directory}: {error}; the record is dropped and counted")
+                reason = "too_large"
+            except OSError as error:
+                warn(f"{self.directory}: {error}; records are dropped and counted", once="definition")
+                reason = "journal_error"
+            self._count(reason)
+            return
+
+    def _count(self, reason: str) -> None:
+        if reason:
+            self.counts.drop(reason)
+        else:
+            self.counts.accepted += 1

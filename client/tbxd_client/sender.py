@@ -1,0 +1,312 @@
+"""The sender: the one thread and the one socket of a client, between the journal and the daemon.
+
+It reads what the journal has gained, pushes it over ZeroMQ as far as the daemon's credit goes, and releases what is
+acknowledged. It owns the socket; nobody else touches it. It holds no lock while it sends and needs none to read the
+journal, so a trainer that is stopped in the middle of a call cannot stop it, nor the other way round.
+
+While records come, it wakes every ``TICK_SECONDS``; when none have come for a while it asks the journal to ring.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from . import wire
+from .doorbell import Doorbell
+from .journal import Journal
+from .launch import Launcher
+from .paths import check_address, token_path
+from .records import ProtocolError
+from .settings import warn
+
+TICK_SECONDS = 0.05  # between two looks at a journal that is being filled
+QUIET_SECONDS = 2.0  # without records before the sender sleeps until it is rung
+HELLO_SECONDS = 0.25  # between greetings while nobody answers
+SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
+REPORT_SECONDS = 1.0  # between reports of counts that have changed
+HEARTBEAT_SECONDS = 15.0  # between reports that have not
+SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
+LINGER_MS = 200  # for the goodbye
+READ_BYTES = wire.DATA_BYTES_MAX
+
+
+class Sender:
+    """Sends one journal to one address until it is stopped.
+
+    Args:
+        journal: what to send; the sender alone reads and releases it.
+        doorbell: what the journal rings.
+        address: a ZeroMQ endpoint.
+        launcher: starts the daemon when nobody answers; None when the address was configured.
+        reports: gives the counts of the runs, as in `wire.Report`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        doorbell: Doorbell,
+        address: str,
+        launcher: Launcher | None,
+        reports: Callable[[], dict[int, Any]],
+    ) -> None:
+        self._journal = journal
+        self._doorbell = doorbell
+        self._address = address
+        self._launcher = launcher
+        self._reports = reports
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self.refused = ""  # why the daemon takes nothing, once it has said so
+        # What the daemon has and wants; positions in the two streams.
+        self.acknowledged = 0
+        self._welcomed = False
+        self._sent = 0
+        self._sent_definitions = 0
+        self._limit = 0
+        self._flush_to = 0
+        self._flush_sent = 0
+        # When things are due, by the monotonic clock.
+        self._heard = 0.0
+        self._next_hello = 0.0
+        self._next_report = 0.0
+        self._next_sync = 0.0
+        self._sync_mark = 0
+        self._last_growth = 0.0
+        self._last_report: tuple[float, dict[int, Any]] = (0.0, {})
+
+    # --- called by the trainer's threads ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread. Where none can be had, the journal keeps everything for a daemon to find."""
+        self._thread = threading.Thread(target=self._run, name="tbxd-sender", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            warn(f"no thread to send from ({error}); records stay in {self._journal.path}", once="thread")
+
+    def flush(self, position: int, timeout: float) -> bool:
+        """Wait until everything before ``position`` is in the event files; False when that takes too long."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._flush_to = max(self._flush_to, position)
+            self._doorbell.ring()
+            while self.acknowledged < position:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._thread is None or not self._thread.is_alive() or self.refused:
+                    return False
+                self._changed.wait(min(remaining, 0.2))
+            return True
+
+    def stop(self, timeout: float) -> None:
+        """Say goodbye if all is acknowledged, close the socket and end the thread."""
+        self._stopping = True
+        self._doorbell.ring()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    # --- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            check_address(self._address)
+            # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
+            self._context = zmq.Context()
+            with self._context, self._context.socket(zmq.DEALER) as socket:
+                self._socket = socket
+                socket.linger = LINGER_MS
+                # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
+                socket.sndhwm = socket.rcvhwm = 0
+                socket.immediate = 1  # queue nothing for a daemon that is not there
+                socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+                socket.maxmsgsize = wire.FRAME_BYTES_MAX
+                socket.connect(self._address)
+                self._loop(socket)
+        except Exception as error:
+            warn(
+                f"sending stopped: {type(error).__name__}: {error}; records are kept in {self._journal.path}",
+                once="sender",
+            )
+        finally:
+            if self._launcher is not None:
+                self._launcher.done()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _loop(self, socket: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._doorbell.read_fd, zmq.POLLIN)
+        self._last_growth = time.monotonic()
+        while True:
+            now = time.monotonic()
+            self._greet(socket, now)
+            moved = self._send(socket) if self._welcomed else False
+            if moved:
+                self._last_growth = now
+            self._report(socket, now)
+            self._sync(now)
+            if self._stopping:
+                self._say_goodbye(socket)
+                return
+            for source, _ in poller.poll(int(self._patience(now) * 1000)):
+                if source is socket:
+                    self._receive(socket)
+                else:
+                    self._doorbell.clear()
+                    self._last_growth = time.monotonic()
+            self._journal.release(self.acknowledged)
+
+    def _patience(self, now: float) -> float:
+        """Seconds until the next thing to do by itself."""
+        committed = self._journal.committed
+        if not self._welcomed:
+            return HELLO_SECONDS / 5
+        if now - self._last_growth < QUIET_SECONDS or self._sent < min(committed, self._limit):
+            return TICK_SECONDS
+        if self.acknowledged < committed or self._journal.released < self.acknowledged:
+            return SILENCE_SECONDS / 10
+        # All is written. Sleep until the journal rings; a record that came just now keeps us up.
+        return HEARTBEAT_SECONDS if self._journal.arm(committed) else TICK_SECONDS
+
+    def _greet(self, socket: zmq.Socket[bytes], now: float) -> None:
+        owed = self.acknowledged < self._sent or self._sent_definitions == 0
+        if self._welcomed and not (owed and now - self._heard > SILENCE_SECONDS):
+            return
+        if self._launcher is not None and not self._welcomed:
+            self._launcher.ensure()
+        if now < self._next_hello:
+            return
+        self._next_hello = now + (SILENCE_SECONDS if self._welcomed else HELLO_SECONDS)
+        hello = wire.Hello(
+            self._journal.session,
+            self.acknowledged,
+            os.getpid(),
+            os.uname().nodename,
+            str(self._journal.path),
+            (sys.argv[0] if getattr(sys, "argv", None) else "")[:1000],
+            self._token(),
+        )
+        self._push(socket, hello)
+
+    def _token(self) -> str:
+        if self._address.startswith("ipc:"):
+            return ""
+        try:
+            return token_path().read_text()
+        except OSError:
+            return ""
+
+    def _send(self, socket: zmq.Socket[bytes]) -> bool:
+        """Send what is new, as far as the limit goes. True when there was something."""
+        journal, session = self._journal, self._journal.session
+        committed = journal.committed  # before the definitions: those it needs are then there
+        moved = self._sent < committed
+        while self._sent_definitions < journal.definitions_end:
+            stretch = journal.read_definitions(self._sent_definitions, READ_BYTES)
+            if not self._push(socket, wire.Data(session, wire.DEFINITIONS, self._sent_definitions, stretch)):
+                return moved
+            self._sent_definitions += len(stretch)
+        end = min(committed, self._limit)
+        while self._sent < end:
+            stretch = journal.read(self._sent, min(READ_BYTES, end - self._sent))
+            if not self._push(socket, wire.Data(session, wire.RECORDS, self._sent, stretch)):
+                return moved
+            self._sent += len(stretch)
+        if self._flush_sent < self._flush_to <= self._sent:
+            self._push(socket, wire.Flush(session, self._flush_to))
+            self._flush_sent = self._flush_to
+        return moved
+
+    def _push(self, socket: zmq.Socket[bytes], message: wire.Message) -> bool:
+        try:
+            socket.send_multipart(wire.pack(message), flags=zmq.NOBLOCK, copy=False)
+            return True
+        except zmq.Again:  # nobody at the other end
+            self._welcomed = False
+            return False
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                frames = socket.recv_multipart(flags=zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = wire.unpack(frames)
+            except ProtocolError as error:
+                warn(
+                    f"the daemon at {self._address} sent something else than expected: {error}",
+                    once="protocol",
+                )
+                continue
+            if getattr(message, "session", b"") == self._journal.session or isinstance(message, wire.Refused):
+                self._handle(message)
+
+    def _handle(self, message: wire.Message) -> None:
+        self._heard = time.monotonic()
+        committed = self._journal.committed
+        match message:
+            case wire.Welcome():
+                if not (self.acknowledged <= message.records <= committed):
+                    return  # not about the journal that we have
+                self._welcomed = True
+                self._sent = message.records
+                self._sent_definitions = min(message.definitions, self._journal.definitions_end)
+                self._limit = message.limit
+                self._flush_sent = 0
+                self._next_report = 0.0
+                if self._launcher is not None:
+                    self._launcher.answered()
+            case wire.Ack():
+                self._limit = max(self._limit, message.limit)
+                if self.acknowledged < message.written <= min(self._sent, committed):
+                    with self._changed:
+                        self.acknowledged = message.written
+                        self._changed.notify_all()
+            case wire.Unknown():
+                self._welcomed = False
+                self._next_hello = 0.0
+            case wire.Refused():
+                self.refused = message.reason
+                self._limit = 0
+                warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.path}")
+
+    def _report(self, socket: zmq.Socket[bytes], now: float) -> None:
+        if now < self._next_report or not self._welcomed:
+            return
+        self._next_report = now + REPORT_SECONDS
+        counts = self._reports()
+        sent, last = self._last_report
+        if counts != last or now - sent > HEARTBEAT_SECONDS:
+            self._last_report = (now, counts)
+            self._push(socket, wire.Report(self._journal.session, counts))
+
+    def _sync(self, now: float) -> None:
+        """Once a second, bring onto the disk what nobody has acknowledged for a second."""
+        if now < self._next_sync:
+            return
+        if self.acknowledged < self._sync_mark:
+            try:
+                self._journal.sync()
+            except OSError as error:
+                warn(
+                    f"{self._journal.path}: {error}; a crash of the machine would lose what waits",
+                    once="sync",
+                )
+        self._sync_mark = self._journal.committed
+        self._next_sync = time.monotonic() + SYNC_SECONDS
+
+    def _say_goodbye(self, socket: zmq.Socket[bytes]) -> None:
+        if self._welcomed:
+            self._push(socket, wire.Report(self._journal.session, self._reports()))
+            if self.acknowledged >= self._journal.committed:
+                self._push(socket, wire.Goodbye(self._journal.session))

@@ -1,0 +1,210 @@
+"""The session of this process: one journal and one sender for all its writers.
+
+It is made with the first record and not before; a forked child makes its own. What a writer has to know of it is the
+numbers of its runs and tags, which are only good for one session: `Run.bind` gives them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from typing import Any
+
+from . import settings
+from .doorbell import Doorbell
+from .journal import Journal
+from .launch import Launcher
+from .paths import configured_address, default_address, private_dir, runtime_dir, spool_dir
+from .records import (
+    RowDefinition,
+    RunDefinition,
+    TagDefinition,
+    pack_definition,
+)
+from .sender import Sender
+from .settings import warn
+
+RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
+
+
+class Counts:
+    """What one run of this process has logged: records accepted, and dropped by reason."""
+
+    __slots__ = ("accepted", "dropped")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.dropped: dict[str, int] = {}
+
+    def add(self, other: Counts) -> None:
+        """Take over what another has counted."""
+        self.accepted += other.accepted
+        for reason, count in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def drop(self, reason: str) -> None:
+        """Count a record that is not kept."""
+        self.accepted += 1
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+class Session:
+    """One journal, one sender, and the numbers of the runs, tags and rows defined in them.
+
+    Raises:
+        OSError: there is no place for a journal.
+    """
+
+    def __init__(self) -> None:
+        spool = private_dir(spool_dir())
+        address = configured_address()
+        runtime = runtime_dir()
+        self._doorbell = Doorbell()
+        self.journal = Journal(
+            spool,
+            self._doorbell.ring,
+            int(settings.read(settings.JOURNAL_BYTES)),
+            settings.read(settings.BLOCK_MS) / 1000,
+        )
+        self.pid = os.getpid()
+        self.ended = False
+        self._lock = threading.RLock()
+        self._runs: dict[tuple[str, str], int] = {}
+        self._counts: dict[int, Counts] = {}
+        self._tags = 0
+        self._rows = 0
+        launcher = Launcher(runtime, spool) if address is None else None
+        self.sender = Sender(self.journal, self._doorbell, address or default_address(runtime), launcher, self._report)
+        self.sender.start()
+
+    def define_run(self, directory: str, suffix: str) -> tuple[int, Counts]:
+        """The number of a run and its counts, which all writers of one folder share."""
+        with self._lock:
+            number = self._runs.get((directory, suffix))
+            if number is None:
+                number = len(self._runs)
+                definition = RunDefinition(number, directory, os.uname().nodename, self.pid, time.time(), suffix)
+                self.journal.define(pack_definition(definition))
+                self._runs[directory, suffix] = number
+                self._counts[number] = Counts()
+            return number, self._counts[number]
+
+    def define_tag(self, run: int, tag: str, color: str, display_name: str, description: str) -> int:
+        """A new number for a tag of a run."""
+        with self._lock:
+            definition = TagDefinition(self._tags, run, tag, color, display_name, description)
+            self.journal.define(pack_definition(definition))
+            self._tags += 1
+            return definition.id
+
+    def define_row(self, run: int, tags: tuple[int, ...]) -> int:
+        """A new number for a row of tags of a run."""
+        with self._lock:
+            definition = RowDefinition(self._rows, run, tags)
+            self.journal.define(pack_definition(definition))
+            self._rows += 1
+            return definition.id
+
+    def _report(self) -> dict[int, Any]:
+        with self._lock:
+            counts: dict[int, Any] = {
+                number: [count.accepted, dict(count.dropped)] for number, count in self._counts.items()
+            }
+        self.journal.note_records(sum(accepted for accepted, _ in counts.values()))
+        return counts
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything logged so far is in the event files."""
+        return self.sender.flush(self.journal.commit(), timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self.journal.abandon()
+        self._doorbell.close()
+
+    def end(self, timeout: float) -> None:
+        """Flush, close, and say on stderr what could not be delivered and where it is."""
+        if self.ended:
+            return
+        self.ended = True
+        started = time.monotonic()
+        delivered = self.flush(timeout)
+        self.journal.note_records(sum(count.accepted for count in self._counts.values()))
+        self.sender.stop(max(0.3, timeout - (time.monotonic() - started)))
+        if not self.journal.close() and not delivered:
+            waiting = self.journal.committed - self.sender.acknowledged
+            warn(
+                f"{waiting:,} bytes of records wait in {self.journal.path}; "
+                "the next daemon of this user on this host writes them (`tbxd serve`)"
+            )
+        self._doorbell.close()
+        dropped = self.journal.dropped()
+        if dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+            warn(f"records dropped in this process: {reasons}")
+
+
+_current: Session | None = None
+_lock = threading.RLock()
+_next_try = 0.0
+_registered = False
+
+
+def current() -> Session | None:
+    """The session of this process; made when there is none. None when there is no place for a journal.
+
+    Then the caller counts the record as dropped; the journal is tried again after ``RETRY_SECONDS``.
+    """
+    global _current, _next_try, _registered
+    session = _current
+    if session is not None and not session.ended:
+        return session
+    with _lock:
+        if _current is not None and not _current.ended:
+            return _current
+        if time.monotonic() < _next_try:
+            return None
+        try:
+            _current = Session()
+        except (OSError, ValueError) as error:
+            _next_try = time.monotonic() + RETRY_SECONDS
+            warn(
+                f"no journal ({error}); records are dropped and counted until there is one. "
+                "TBXD_SPOOL names another folder for it",
+                once="journal",
+            )
+            return None
+        if not _registered:
+            atexit.register(_at_exit)
+            _registered = True
+        return _current
+
+
+def active() -> Session | None:
+    """The session of this process if there is one."""
+    return _current if _current is not None and not _current.ended else None
+
+
+def _at_exit() -> None:
+    if _current is not None:
+        _current.end(settings.read(settings.FLUSH_SECONDS))
+
+
+_inherited: list[Session] = []  # keeps a parent's objects from being finalised in a child
+
+
+def _after_fork_in_child() -> None:
+    global _current, _lock, _next_try
+    _lock = threading.RLock()
+    _next_try = 0.0
+    if _current is not None:
+        _inherited.append(_current)
+        _current.ended = True
+        _current.abandon()
+        _current = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,207 @@
+"""The messages between client and daemon: bytes in, values out.
+
+A message is one ZeroMQ message of one frame, a msgpack array ``[version, name, field, …]``, and for `Data` a second
+frame with a stretch of a session's stream. No sockets, clocks or threads here. A message is a dataclass and a row in
+``MESSAGES``; ``docs/PROTOCOL.md`` describes each.
+
+The stretches of `Data` may be cut anywhere: the receiver puts the stream together again, knows by the position what
+it already has, and says with `Welcome` where to go on. What has been written is told with `Ack`; how far a client may
+send ahead of that is its ``limit``, the flow control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, field
+from typing import Any, get_type_hints
+
+import msgpack
+
+from .journal_files import SESSION_BYTES
+from .records import LocalProtocolError, RemoteProtocolError
+
+VERSION = 1
+DATA_BYTES_MAX = 1 << 20  # payload of one Data
+MESSAGE_BYTES_MAX = 1 << 20  # a first frame
+FRAME_BYTES_MAX = 4 << 20  # what a socket accepts at all (ZMQ_MAXMSGSIZE)
+TEXT_BYTES_MAX = 64 << 10
+
+RECORDS, DEFINITIONS = 0, 1  # the streams of a session
+
+
+@dataclass(slots=True, frozen=True)
+class Hello:
+    """A session begins, or goes on with a daemon that may not know it.
+
+    ``start`` is the position of the first record that the client still has. ``journal`` is the folder of its
+    journal on ``host``, where a daemon on the same host may look when the trainer is gone. ``token`` is empty on ipc.
+    """
+
+    session: bytes
+    start: int
+    pid: int
+    host: str
+    journal: str
+    program: str
+    token: str
+
+
+@dataclass(slots=True, frozen=True)
+class Data:
+    """A stretch of a stream that begins at ``position``."""
+
+    session: bytes
+    stream: int
+    position: int
+    payload: bytes = field(repr=False)
+
+
+@dataclass(slots=True, frozen=True)
+class Flush:
+    """Write everything before ``position`` now instead of with the next batch."""
+
+    session: bytes
+    position: int
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """What the client has counted: ``runs`` maps the number of a run to [accepted, {reason: dropped}]."""
+
+    session: bytes
+    runs: dict[int, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class Goodbye:
+    """The session is over; nothing of it will come again."""
+
+    session: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Welcome:
+    """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``."""
+
+    session: bytes
+    records: int
+    definitions: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
+class Ack:
+    """Everything before ``written`` is in the event files; records are taken up to ``limit``."""
+
+    session: bytes
+    written: int
+    limit: int
+
+
+@dataclass(slots=True, frozen=True)
+class Unknown:
+    """The daemon does not know the session: say Hello."""
+
+    session: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Refused:
+    """The daemon takes nothing more of this session, or of this connection where ``session`` is zero."""
+
+    session: bytes
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
+class Ask:
+    """A question of the command line: ``status`` or ``stop``."""
+
+    what: str
+    token: str
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What was asked for."""
+
+    value: dict[str, Any]
+
+
+Message = Hello | Data | Flush | Report | Goodbye | Welcome | Ack | Unknown | Refused | Ask | Answer
+
+MESSAGES: dict[str, type[Message]] = {
+    "hello": Hello,
+    "data": Data,
+    "flush": Flush,
+    "report": Report,
+    "goodbye": Goodbye,
+    "welcome": Welcome,
+    "ack": Ack,
+    "unknown": Unknown,
+    "refused": Refused,
+    "ask": Ask,
+    "answer": Answer,
+}
+_NAMES = {kind: name for name, kind in MESSAGES.items()}
+_FIELDS: dict[str, list[type]] = {
+    name: [getattr(hint, "__origin__", hint) for key, hint in get_type_hints(kind).items() if key != "payload"]
+    for name, kind in MESSAGES.items()
+}
+
+
+def pack(message: Message) -> list[bytes]:
+    """The frames of a message."""
+    values = list(astuple(message)) if not isinstance(message, Data) else None
+    if values is None:
+        assert isinstance(message, Data)
+        if len(message.payload) > DATA_BYTES_MAX:
+            raise LocalProtocolError(f"{len(message.payload):,} bytes in one message; at most {DATA_BYTES_MAX:,}")
+        head = [VERSION, "data", message.session, message.stream, message.position]
+        return [msgpack.packb(head), message.payload]
+    return [msgpack.packb([VERSION, _NAMES[type(message)], *values])]
+
+
+def unpack(frames: list[bytes]) -> Message:
+    """The message in ``frames``.
+
+    Raises:
+        RemoteProtocolError: they are none, or of another version; the text says which.
+    """
+    if not 1 <= len(frames) <= 2 or len(frames[0]) > MESSAGE_BYTES_MAX:
+        raise RemoteProtocolError(f"a message of {len(frames)} frames and {len(frames[0]) if frames else 0} bytes")
+    try:
+        values = msgpack.unpackb(
+            frames[0],
+            strict_map_key=False,
+            max_array_len=100_000,
+            max_map_len=100_000,
+            max_str_len=TEXT_BYTES_MAX,
+            max_bin_len=TEXT_BYTES_MAX,
+            max_ext_len=0,
+        )
+    except Exception as error:  # msgpack raises ValueError, its own classes, UnicodeDecodeError, RecursionError
+        raise RemoteProtocolError(f"not a message: {type(error).__name__}: {error}") from error
+    if type(values) is not list or len(values) < 2 or type(values[0]) is not int or type(values[1]) is not str:
+        raise RemoteProtocolError("a message is an array of a version, a name and fields")
+    version, name, *fields = values
+    if version != VERSION:
+        raise RemoteProtocolError(f"protocol version {version}; this tbxd speaks {VERSION}. Update the older side")
+    kind = MESSAGES.get(name)
+    if kind is None:
+        raise RemoteProtocolError(f"unknown message {name[:40]!r}")
+    expected = _FIELDS[name]
+    if len(fields) < len(expected):
+        raise RemoteProtocolError(f"{name}: {len(fields)} fields; {len(expected)} are expected")
+    fields = fields[: len(expected)]  # a later version may add fields at the end
+    for value, wanted in zip(fields, expected, strict=True):
+        if type(value) is not wanted or (isinstance(value, int) and not 0 <= value < 1 << 63):
+            raise RemoteProtocolError(f"{name}: {type(value).__name__} where {wanted.__name__} is expected")
+    if expected[0] is bytes and len(fields[0]) != SESSION_BYTES:
+        raise RemoteProtocolError(f"{name}: a session has {SESSION_BYTES} bytes")
+    if kind is Data:
+        if len(frames) != 2 or len(frames[1]) > DATA_BYTES_MAX:
+            raise RemoteProtocolError("data without its stretch of the stream, or with one that is too long")
+        fields.append(frames[1])
+    elif len(frames) != 1:
+        raise RemoteProtocolError(f"{name}: {len(frames)} frames")
+    return kind(*fields)

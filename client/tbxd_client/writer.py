@@ -1,0 +1,490 @@
+"""``SummaryWriter``: the interface of tensorboardX and ``torch.utils.tensorboard``, in front of the journal.
+
+What must happen in the trainer happens here: arguments are checked, and what training may overwrite in its next
+step is copied. Histograms, pictures and event files are made in the daemon. Wrong arguments raise in the call;
+trouble of the logging system never does.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from . import records, settings
+from .journal_files import WORD_COMMIT
+from .names import clean_tag, parse_color
+from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
+from .run import Run
+from .session import Counts, active
+from .settings import warn
+from .snapshot import snapshot, to_float, to_step
+
+_pack_scalar_into = SCALAR_STRUCT.pack_into
+_time = time.time
+_PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
+
+
+class SummaryWriter:
+    """Logs to a folder that TensorBoard reads.
+
+    Args:
+        logdir: the folder of the run. None or "": ``runs/<date>_<time>_<host><comment>`` in the working directory.
+        comment: appended to that default name.
+        purge_step: the run goes on from this step: TensorBoard forgets what an earlier life logged at or after it.
+        max_queue, flush_secs: accepted for compatibility; records reach the file within a quarter of a second.
+        filename_suffix: appended to the name of the event file.
+        write_to_disk: False makes every method do nothing.
+        log_dir: torch's name of ``logdir``, used when that is None.
+        comet_config, **kwargs: accepted and ignored.
+
+    Nothing is started and nothing connects before the first record. A writer can be pickled and used in forked and
+    spawned processes, and by several threads.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str] | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+        write_to_disk: bool = True,
+        log_dir: str | os.PathLike[str] | None = None,
+        comet_config: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        chosen = os.fspath(logdir or log_dir or "") or _default_logdir(comment)
+        self.logdir = chosen
+        self.purge_step = purge_step
+        self._write = bool(write_to_disk)
+        directory = os.path.abspath(chosen)  # noqa: PTH100 - of this moment, whatever chdir comes later
+        if "\0" in directory or len(os.fsencode(directory)) > records.PATH_BYTES_MAX:
+            raise ValueError(
+                f"the log folder has {len(os.fsencode(directory))} bytes or a NUL; "
+                f"at most {records.PATH_BYTES_MAX} bytes and none are possible"
+            )
+        if os.sep in filename_suffix or "\0" in filename_suffix or len(filename_suffix) > 100:
+            raise ValueError(f"filename_suffix {filename_suffix[:120]!r}: at most 100 characters, no '/' and no NUL")
+        self._run = Run(directory, filename_suffix)
+        self._subruns: dict[str, Run] = {}
+        if self._write:
+            try:
+                os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - frameworks list it to number their versions
+            except OSError as error:
+                warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
+            if purge_step is not None:
+                self._run.text(records.RESTART, "", to_step(purge_step), _time(), None)
+
+    # --- scalars ---------------------------------------------------------------------------------------------
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        display_name: str = "",
+        summary_description: str = "",
+        *,
+        color: Any = None,
+        new_style: bool = False,
+        double_precision: bool = False,
+    ) -> None:
+        """Log one number.
+
+        Args:
+            tag: name of the curve.
+            scalar_value: a number, or an array or tensor with one element.
+            global_step: integer step; None is 0.
+            walltime: seconds since the epoch; None is now.
+            display_name, summary_description: shown by TensorBoard instead of and beside the tag.
+            color: ``#rrggbb``, a name or an (r, g, b) tuple; kept with the tag in the event file.
+            new_style, double_precision: accepted for torch; TensorBoard shows float32 either way.
+
+        Raises:
+            TypeError, ValueError: the value or the step is no single number, or the colour or tag is none.
+        """
+        if type(scalar_value) is not float:
+            scalar_value = to_float(scalar_value, tag)
+        if type(global_step) is not int:
+            global_step = to_step(global_step)
+        walltime = _time() if walltime is None else float(walltime)
+        run = self._run
+        number = run.scalars.get(tag) if type(tag) is str else None
+        if number is not None and color is None and not display_name and not summary_description:
+            journal: Any = run.journal
+            with journal.lock:
+                start = journal.position
+                end = start + SCALAR_BYTES
+                if end <= journal.limit:
+                    # From here to the end of the store no signal handler can run, so what one logs comes after.
+                    journal.position = end
+                    try:
+                        _pack_scalar_into(
+                            journal.buffer,
+                            start - journal.base,
+                            SCALAR_HEAD,
+                            SCALAR,
+                            UINT32,
+                            number,
+                            INT64,
+                            global_step,
+                            FLOAT64,
+                            walltime,
+                            FLOAT64,
+                            scalar_value,
+                        )
+                    except struct.error:
+                        journal.position = start
+                        _refuse_step(global_step)
+                        raise
+                    journal.words[WORD_COMMIT] = journal.position
+                    run.counts.accepted += 1
+                    return
+        if not self._write:
+            return
+        if not records.STEP_MIN <= global_step <= records.STEP_MAX:
+            _refuse_step(global_step)
+        run.scalar(
+            clean_tag(tag),
+            global_step,
+            walltime,
+            scalar_value,
+            parse_color(color) if color is not None else "",
+            clean_tag(display_name),
+            str(summary_description)[: records.DESCRIPTION_BYTES_MAX // 4],
+        )
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        global_step: Any = None,
+        walltime: float | None = None,
+        *,
+        color: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log several numbers as curves of one chart.
+
+        As in tensorboardX each key is a run of its own, ``<logdir>/<main_tag>_<key>``, with the tag ``main_tag``.
+
+        Args:
+            main_tag: name of the chart.
+            tag_scalar_dict: curve name to number.
+            global_step, walltime: as in `add_scalar`.
+            color: curve name to colour.
+        """
+        if not self._write:
+            return
+        step = to_step(global_step)
+        walltime = _time() if walltime is None else float(walltime)
+        tag = clean_tag(main_tag)
+        numbers = {str(key): to_float(value, f"{main_tag}/{key}") for key, value in tag_scalar_dict.items()}
+        for key, value in numbers.items():
+            chosen = color.get(key) if color is not None else None
+            run = self._subrun(f"{tag.replace('/', '_')}_{clean_tag(key)}")
+            run.scalar(tag, step, walltime, value, parse_color(chosen) if chosen is not None else "")
+
+    def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
+        """Log many numbers of one step in one call.
+
+        Args:
+            values: tag to number; each as in `add_scalar`. The same keys every step are cheapest.
+            step, walltime: as in `add_scalar`.
+
+        Raises:
+            TypeError, ValueError: a value or the step is no single number; nothing of the call is logged then.
+        """
+        if not self._write or not values:
+            return
+        if type(step) is not int:
+            step = to_step(step)
+        walltime = _time() if walltime is None else float(walltime)
+        tags = tuple(values)
+        numbers = list(values.values())
+        row = self._run.known_row(tags)
+        if row is not None and _PLAIN_NUMBERS.issuperset(map(type, numbers)):
+            try:
+                if self._run.packed(row.record(step, walltime, numbers)):
+                    return
+            except (struct.error, TypeError, ValueError):
+                pass  # said better below
+        if not records.STEP_MIN <= step <= records.STEP_MAX:
+            _refuse_step(step)
+        numbers = [to_float(value, tag) for tag, value in values.items()]
+        clean = tuple(clean_tag(tag) for tag in tags)
+        for first in range(0, len(clean), records.ROW_VALUES_MAX):
+            last = first + records.ROW_VALUES_MAX
+            self._run.values(clean[first:last], step, walltime, numbers[first:last])
+
+    # --- arrays ----------------------------------------------------------------------------------------------
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: Any = None,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log the distribution of an array. Costs a copy of it; the bins are counted in the daemon.
+
+        Args:
+            tag: name of the histogram.
+            values: an array, tensor or list of numbers, of any shape; it may require grad.
+            global_step, walltime, color: as in `add_scalar`.
+            bins: ``'tensorflow'``, a name or number or edges as in ``numpy.histogram``.
+            max_bins: bins are merged until there are at most about so many.
+
+        Values that are not finite are left out by the daemon; an array without any finite value is counted as
+        dropped (``no_finite_values``), it does not raise.
+        """
+        if not self._write:
+            return
+        from . import media
+
+        array = snapshot(values, f"add_histogram {tag!r}")
+        attrs = media.histogram_attrs(array, bins, max_bins)
+        self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a picture. Costs a copy of it; it is encoded in the daemon.
+
+        Args:
+            tag: name of the picture.
+            img_tensor: 1 to 4 channels; uint8 as it is, bool and floating point in [0, 1], clipped.
+            global_step, walltime, color: as in `add_scalar`.
+            dataformats: which axis is which: ``CHW``, ``HWC``, ``HW``, ``WH``, or with ``N`` for a grid of several.
+
+        Raises:
+            ValueError: the shape does not fit ``dataformats``, or has another number of channels.
+        """
+        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=False)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log several pictures as one grid; ``img_tensor`` is N pictures, or a list of them. See `add_image`."""
+        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=True)
+
+    def _image(
+        self,
+        tag: str,
+        value: Any,
+        global_step: Any,
+        walltime: float | None,
+        dataformats: str,
+        color: Any,
+        batched: bool,
+    ) -> None:
+        if not self._write:
+            return
+        from . import media
+
+        array = snapshot(value, f"{'add_images' if batched else 'add_image'} {tag!r}")
+        attrs = media.image_attrs(array, dataformats, batched)
+        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+
+    def add_figure(
+        self,
+        tag: str,
+        figure: Any,
+        global_step: Any = None,
+        close: bool = True,
+        walltime: float | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a matplotlib figure, or a list of them as one grid. It is drawn here and encoded in the daemon.
+
+        Args:
+            tag: name of the picture.
+            figure: a figure or a list of figures.
+            global_step, walltime, color: as in `add_scalar`.
+            close: close the figures afterwards.
+        """
+        if not self._write:
+            return
+        from . import media
+
+        array = media.figure_to_array(figure, close)
+        attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
+        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+
+    def add_heatmap(
+        self,
+        tag: str,
+        matrix: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        colormap: str = "viridis",
+        vmin: float | None = None,
+        vmax: float | None = None,
+        row_labels: Any = None,
+        column_labels: Any = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a matrix as a colour-mapped picture with a scale. Costs a copy; it is drawn in the daemon.
+
+        Args:
+            tag: name of the picture.
+            matrix: two axes, rows from top to bottom; numbers of any kind. What is not finite is drawn apart.
+            global_step, walltime, color: as in `add_scalar`.
+            colormap: ``viridis``, ``magma``, ``gray`` or ``coolwarm``.
+            vmin, vmax: ends of the scale; None is the least and the greatest value. Fix them to compare steps.
+            row_labels, column_labels: a text for each row and column.
+
+        Raises:
+            ValueError, TypeError: not two axes, an unknown colour map, labels that do not fit.
+        """
+        if not self._write:
+            return
+        from . import media
+
+        array = snapshot(matrix, f"add_heatmap {tag!r}")
+        attrs = media.heatmap_attrs(array, colormap, vmin, vmax, row_labels, column_labels)
+        self._array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)
+
+    def _array(
+        self,
+        kind: int,
+        tag: str,
+        array: Any,
+        attrs: dict[str, Any],
+        global_step: Any,
+        walltime: float | None,
+        color: Any,
+    ) -> None:
+        self._run.array(
+            kind,
+            clean_tag(tag),
+            to_step(global_step),
+            _time() if walltime is None else float(walltime),
+            array,
+            attrs,
+            parse_color(color) if color is not None else "",
+        )
+
+    # --- text ------------------------------------------------------------------------------------------------
+
+    def add_text(
+        self,
+        tag: str,
+        text_string: str,
+        global_step: Any = None,
+        walltime: float | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a text; TensorBoard renders it as Markdown, under ``<tag>/text_summary`` as with the originals."""
+        if not self._write:
+            return
+        self._run.text(
+            records.TEXT,
+            clean_tag(tag),
+            to_step(global_step),
+            _time() if walltime is None else float(walltime),
+            str(text_string).encode("utf-8", "backslashreplace").decode(),
+            parse_color(color) if color is not None else "",
+        )
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything logged so far is in the event files.
+
+        Args:
+            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, 5 by default.
+
+        Returns:
+            True when it is; False when the daemon took longer. The records are safe in the journal either way.
+        """
+        session = active()
+        if session is None:
+            return True
+        return session.flush(settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Flush. A writer can be closed twice, and logs again if it is used again."""
+        self.flush()
+
+    def stats(self) -> dict[str, Any]:
+        """What this process has logged to this run and its sub-runs.
+
+        Returns:
+            ``accepted``: calls' records, dropped ones included; ``dropped``: {reason: records}; ``waiting_bytes``:
+            bytes in the journal of this process, all runs together, that are not yet known to be in an event file.
+        """
+        total = Counts()
+        for run in (self._run, *self._subruns.values()):
+            total.add(run.counts)
+        session = active()
+        waiting = session.journal.committed - session.sender.acknowledged if session is not None else 0
+        return {"accepted": total.accepted, "dropped": total.dropped, "waiting_bytes": waiting}
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the run, as it was given."""
+        return self.logdir
+
+    def get_logdir(self) -> str:
+        """The folder of the run, as it was given."""
+        return self.logdir
+
+    def __enter__(self) -> SummaryWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _subrun(self, name: str) -> Run:
+        run = self._subruns.get(name)
+        if run is None:
+            parts = [part if part not in ("", ".", "..") else "_" for part in name.split("/")]
+            if any(len(part.encode()) > 255 for part in parts):
+                raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
+            directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
+            run = self._subruns[name] = Run(directory)
+            if self.purge_step is not None:
+                run.text(records.RESTART, "", to_step(self.purge_step), _time(), None)
+        return run
+
+
+def _default_logdir(comment: str) -> str:
+    name = time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename + comment
+    return os.path.join("runs", name)  # noqa: PTH118 - shown to the user as it is
+
+
+def _refuse_step(step: int) -> None:
+    if not records.STEP_MIN <= step <= records.STEP_MAX:
+        raise ValueError(f"global_step {step} does not fit 64 bits")

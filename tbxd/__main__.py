@@ -1,0 +1,5 @@
+"""``python -m tbxd``."""
+
+from .cli import main
+
+main()

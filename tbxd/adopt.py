@@ -1,0 +1,141 @@
+"""Adoption: what dead trainers have left in their journals is fed to the hub as if they had sent it.
+
+A journal's lock tells whether its trainer lives. One that is free is taken, read with ``pread`` from where the daemon
+has got to, and deleted when everything in it is in the event files. One that makes no sense is put aside, for a
+person to look at.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from tbxd_client.journal_files import JournalBusy, JournalError, JournalReader, journals, session_name
+from tbxd_client.records import RemoteProtocolError
+from tbxd_client.wire import DATA_BYTES_MAX
+
+from .hub import Client, Hub
+from .session import Session
+
+log = logging.getLogger(__name__)
+
+SCAN_SECONDS = 2.0
+QUARANTINE = "quarantine"
+QUARANTINED_MAX = 1000
+
+
+class Adopter:
+    """Finds journals without an owner in the spool and drains them through the hub."""
+
+    def __init__(self, hub: Hub, spool: Path) -> None:
+        self.quarantined = 0
+        self.lost_bytes = 0  # records that were not on disk yet when the machine went down
+        self._hub = hub
+        self._spool = spool
+        self._drains: dict[Path, tuple[JournalReader, Client]] = {}
+        self._bad: set[Path] = set()
+        self._next_scan = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a journal is being drained."""
+        return bool(self._drains)
+
+    def step(self, now: float) -> float:
+        """Look for journals when it is time, and read on in those that are open; returns when to come again."""
+        if now >= self._next_scan:
+            self._next_scan = now + SCAN_SECONDS
+            self._scan()
+            self._hub.reap(now)
+        for path, (reader, client) in list(self._drains.items()):
+            try:
+                if self._pump(reader, client):
+                    self._finish(path, reader, client)
+            except (JournalError, RemoteProtocolError, OSError) as error:
+                self._put_aside(path, reader, client, str(error))
+        return self._next_scan
+
+    def _scan(self) -> None:
+        seen = {Path(client.journal) for client in self._hub.clients.values() if client.journal}
+        for path in {*journals(self._spool), *(path for path in seen if _is_journal(path))}:
+            if path in self._drains or path in self._bad:
+                continue
+            try:
+                reader = JournalReader(path)
+            except JournalBusy:
+                continue
+            except JournalError as error:
+                if path.exists():  # else its trainer has just finished with it
+                    log.warning("cannot adopt: %s", error)
+                    self._bad.add(path)
+                continue
+            if session_name(reader.state.session) != path.name:
+                log.warning("cannot adopt %s: it says that it is session %s", path, reader.state.session.hex())
+                self._bad.add(path)
+                reader.close()
+                continue
+            self._drains[path] = (reader, self._adopt(path, reader))
+
+    def _adopt(self, path: Path, reader: JournalReader) -> Client:
+        state = reader.state
+        client = self._hub.clients.get(state.session)
+        if client is None:
+            session = Session(state.session, state.released)
+            client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
+            self._hub.clients[state.session] = client
+        client.peer = None
+        lost = state.commit - state.readable_end
+        if lost:
+            self.lost_bytes += lost
+            log.warning("%s: the last %d bytes were not on disk when the machine went down", path, lost)
+        if state.dropped:
+            log.warning("%s: its trainer had to drop records: %s", path, state.dropped)
+        log.info("adopting %s of pid %d: %d bytes", path, state.pid, state.readable_end - client.session.expected)
+        return client
+
+    def _pump(self, reader: JournalReader, client: Client) -> bool:
+        """Read on as far as the session's limit goes. True when all of it is written."""
+        session = client.session
+        if client.broken:
+            raise RemoteProtocolError(client.broken)
+        while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
+            session.feed_definitions(session.definitions_expected, stretch)
+        end = reader.state.readable_end
+        while session.expected < min(end, session.limit):
+            stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
+            self._hub.feed(client, session.expected, stretch)
+        return session.expected >= end and session.written >= end and not session.outstanding
+
+    def _finish(self, path: Path, reader: JournalReader, client: Client) -> None:
+        log.info("%s: all %d bytes are written", path, client.session.written)
+        reader.remove()
+        del self._drains[path]
+        self._hub.forget(client)
+
+    def _put_aside(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
+        log.warning("%s is put aside: %s", path, why)
+        reader.release(client.session.written)
+        reader.close()
+        del self._drains[path]
+        self._hub.forget(client)
+        self.quarantined += 1
+        self._bad.add(path)
+        try:
+            folder = self._spool / QUARANTINE
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if sum(1 for _ in folder.iterdir()) < QUARANTINED_MAX:
+                path.rename(folder / path.name)
+        except OSError as error:
+            log.warning("%s stays where it is: %s", path, error)
+
+    def close(self) -> None:
+        """Let go of what is not drained; the next daemon goes on."""
+        for reader, client in self._drains.values():
+            reader.release(client.session.written)
+            reader.close()
+        self._drains.clear()
+
+
+def _is_journal(path: Path) -> bool:
+    return path.is_absolute() and path in journals(path.parent)

@@ -1,0 +1,89 @@
+"""Questions of the command line to a running daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+from tbxd_client import wire
+from tbxd_client.journal_files import JournalError, journals, read_state
+from tbxd_client.launch import is_locked
+from tbxd_client.paths import check_address, default_address, lock_path, token_path
+from tbxd_client.records import RemoteProtocolError
+
+from .settings import Settings
+
+ANSWER_SECONDS = 5.0
+STOP_SECONDS = 30.0
+
+
+class NotRunning(Exception):
+    """Nobody answers."""
+
+
+def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
+    """Ask the daemon something.
+
+    Raises:
+        NotRunning: no daemon answers in time, or it refuses to.
+    """
+    own = settings.address.startswith("ipc:")
+    if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
+        raise NotRunning(f"no daemon is running at {settings.address}")
+    token = ""
+    if not own:
+        with contextlib.suppress(OSError):
+            token = token_path(settings.runtime_dir).read_text()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.immediate = 1
+        socket.sndtimeo = socket.rcvtimeo = int(timeout * 1000)
+        socket.connect(check_address(settings.address))
+        try:
+            socket.send_multipart(wire.pack(wire.Ask(what, token)))
+            answer = wire.unpack(socket.recv_multipart())
+        except zmq.Again:
+            raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
+        except RemoteProtocolError as error:
+            raise NotRunning(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
+    if isinstance(answer, wire.Answer):
+        return answer.value
+    raise NotRunning(f"the daemon at {settings.address} refuses: {getattr(answer, 'reason', answer)}")
+
+
+def stop(settings: Settings) -> None:
+    """Stop the daemon and wait until it has left.
+
+    Raises:
+        NotRunning: there is none.
+        TimeoutError: it is still there after ``STOP_SECONDS``.
+    """
+    answer = ask(settings, "stop")
+    deadline = time.monotonic() + STOP_SECONDS
+    while is_locked(lock_path(settings.runtime_dir)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the daemon (pid {answer['pid']}) has not left after {STOP_SECONDS:g} s")
+        time.sleep(0.02)
+
+
+def waiting_journals(spool: Path) -> list[dict[str, Any]]:
+    """The journals in a spool and how much waits in them."""
+    found = []
+    for path in journals(spool):
+        try:
+            state = read_state(path)
+        except JournalError:
+            continue
+        found.append(
+            {
+                "journal": str(path),
+                "pid": state.pid,
+                "waiting_bytes": state.readable_end - state.released,
+                "records": state.records,
+                "dropped": state.dropped,
+            }
+        )
+    return found

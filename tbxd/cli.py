@@ -1,0 +1,156 @@
+"""The command line: the only place that exits and the only one that prints to the user."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from . import __version__
+from .settings import SETTINGS, Settings
+
+EXIT_ERROR = 1
+EXIT_NOT_RUNNING = 3
+EXIT_ALREADY_RUNNING = 4
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tbxd")
+def main() -> None:
+    """TensorBoard logging outside of the training process.
+
+    SummaryWriter from tbxd_client starts a daemon by itself; these commands are for looking at it and for running one
+    on purpose. Exit codes: 0 success, 1 error, 2 wrong usage, 3 no daemon is running, 4 one is running already.
+    """
+
+
+def _settings_options(names: set[str]) -> Callable[[Any], Any]:
+    """Options for some of the declared settings."""
+
+    def decorate(command: Any) -> Any:
+        for setting in reversed(SETTINGS):
+            if setting.name in names:
+                option = click.option(
+                    "--" + setting.name.replace("_", "-"),
+                    envvar=setting.variable,
+                    type=float if setting.most else str,
+                    default=setting.default,
+                    show_default=setting.default is not None,
+                    show_envvar=True,
+                    help=setting.help,
+                )
+                command = option(command)
+        return command
+
+    return decorate
+
+
+@main.command()
+@_settings_options({setting.name for setting in SETTINGS})
+@click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach, leave when idle.")
+@click.option("--verbose", is_flag=True, help="Log sessions as they come and go.")
+def serve(embedded: bool, verbose: bool, **values: Any) -> None:
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C, which write what is queued and then leave.
+
+    A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
+    their records wait in journals.
+    """
+    if embedded:
+        _detach()
+    level = logging.INFO if verbose or embedded else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    from .daemon import AlreadyRunning, Daemon
+
+    try:
+        Daemon(Settings.of(values), embedded).run()
+    except AlreadyRunning as error:
+        if not embedded:
+            _fail(str(error), EXIT_ALREADY_RUNNING)
+    except (OSError, ValueError) as error:
+        _fail(str(error), EXIT_ERROR)
+
+
+def _detach() -> None:
+    """Become nobody's child, so that the trainer that asked for a daemon has none to wait for."""
+    if os.fork():
+        os._exit(0)
+
+
+@main.command()
+@_settings_options({"address", "runtime_dir", "spool"})
+@click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
+def status(as_json: bool, **values: Any) -> None:
+    """Show what was accepted, written, dropped and is pending, per run.
+
+    Without a daemon it shows the journals that wait for one, and the exit code is 3.
+    """
+    from . import ask, show
+
+    settings = _settings(values)
+    try:
+        answer = ask.ask(settings, "status")
+    except ask.NotRunning as error:
+        waiting = ask.waiting_journals(settings.spool)
+        if as_json:
+            click.echo(json.dumps({"running": False, "journals": waiting}))
+        else:
+            show.not_running(str(error), waiting)
+        sys.exit(EXIT_NOT_RUNNING)
+    if as_json:
+        click.echo(json.dumps({"running": True, **answer}))
+    else:
+        show.status(answer)
+
+
+@main.command()
+@_settings_options({"address", "runtime_dir", "spool"})
+def stop(**values: Any) -> None:
+    """Let the daemon write what is queued, and leave. Exit code 3 when none is running.
+
+    A trainer that goes on logging without TBXD_ADDRESS starts a new one.
+    """
+    from . import ask
+
+    settings = _settings(values)
+    try:
+        ask.stop(settings)
+    except ask.NotRunning as error:
+        _fail(str(error), EXIT_NOT_RUNNING)
+    except TimeoutError as error:
+        _fail(str(error), EXIT_ERROR)
+    click.echo("stopped")
+
+
+@main.command()
+@click.option("--logdir", default="runs/demo", show_default=True, help="Where to log.")
+@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Training processes.")
+@click.option("--open", "open_", is_flag=True, help="Start TensorBoard on the result.")
+def demo(logdir: str, epochs: int, workers: int, open_: bool) -> None:
+    """Train a small torch classifier in several processes, log everything, and say what it cost.
+
+    Needs `pip install "tbxd[demo]"`.
+    """
+    try:
+        from . import demo as module
+    except ImportError as error:
+        _fail(f"the demo needs more packages ({error}): pip install 'tbxd[demo]'", EXIT_ERROR)
+    sys.exit(module.run(Path(logdir), epochs, workers, open_))
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    try:
+        return Settings.of(values)
+    except ValueError as error:
+        _fail(str(error), EXIT_ERROR)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"tbxd: {message}", err=True)
+    sys.exit(code)

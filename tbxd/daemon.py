@@ -1,0 +1,182 @@
+"""The daemon's life: start, loop, stop. The only module that knows all parts."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import zmq
+from tbxd_client import wire
+from tbxd_client.doorbell import Doorbell
+from tbxd_client.paths import lock_path, private_dir, token_path
+
+from . import __version__
+from .adopt import Adopter
+from .hub import Hub
+from .receiver import Peer, Receiver
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0  # for what is queued when the daemon is told to stop
+MESSAGES_PER_TURN = 256  # taken from the socket before anything else is looked at
+
+
+class AlreadyRunning(Exception):
+    """Another daemon holds the lock of the runtime folder."""
+
+
+class Daemon:
+    """One daemon.
+
+    Args:
+        settings: complete and checked.
+        embedded: leave when nobody has logged for ``idle_seconds``.
+    """
+
+    def __init__(self, settings: Settings, embedded: bool = False) -> None:
+        self._settings = settings
+        self._embedded = embedded
+        self._started = time.time()
+        self._stopping = False
+        self._forced = False
+        self._idle_since = time.monotonic()
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            AlreadyRunning: there is a daemon in this runtime folder.
+            OSError, ValueError: the folders or the address cannot be used.
+        """
+        private_dir(self._settings.runtime_dir)
+        private_dir(self._settings.spool)
+        lock = _take_lock(lock_path(self._settings.runtime_dir))
+        try:
+            self._doorbell = Doorbell()
+            self._receiver = Receiver(self._settings.address)
+            self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
+            self._hub = Hub(self._settings, self._doorbell.ring, self._receiver.send)
+            self._adopter = Adopter(self._hub, self._settings.spool)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes
+            log.info("tbxd %s listens at %s", __version__, self._receiver.address)
+            try:
+                self._loop()
+            finally:
+                self._stop()
+        finally:
+            os.close(lock)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._forced = self._stopping  # the second one does not wait for a slow disk
+        self._stopping = True
+        self._doorbell.ring()
+
+    def _loop(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._receiver.socket, zmq.POLLIN)
+        poller.register(self._doorbell.read_fd, zmq.POLLIN)
+        due = 0.0
+        while not self._stopping:
+            for source, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):
+                if source is not self._receiver.socket:
+                    self._doorbell.clear()
+            self._receive()
+            self._hub.collect()
+            now = time.monotonic()
+            due = min(self._adopter.step(now), self._hub.tick(now))
+            if self._embedded and self._is_idle(now):
+                log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
+                return
+
+    def _receive(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._receiver.receive()
+            if received is None:
+                return
+            peer, message = received
+            if isinstance(message, wire.Hello | wire.Ask) and not secrets.compare_digest(
+                message.token.encode(), self._token.encode()
+            ):
+                self._hub.refuse(peer, getattr(message, "session", bytes(12)), "the token of this daemon is needed")
+            elif isinstance(message, wire.Ask):
+                self._answer(peer, message.what)
+            else:
+                self._hub.handle(peer, message)
+        self._doorbell.ring()  # there may be more: the socket tells only once
+
+    def _answer(self, peer: Peer, what: str) -> None:
+        if what == "stop":
+            self._stopping = True
+        self._receiver.send(peer, wire.Answer(self.status()))
+
+    def _is_idle(self, now: float) -> bool:
+        if self._hub.busy or self._adopter.busy:
+            self._idle_since = now
+        return now - self._idle_since >= self._settings.idle_seconds
+
+    def status(self) -> dict[str, Any]:
+        """What `tbxd status --json` prints."""
+        return {
+            "version": __version__,
+            "protocol": wire.VERSION,
+            "pid": os.getpid(),
+            "address": self._receiver.address,
+            "spool": str(self._settings.spool),
+            "embedded": self._embedded,
+            "started": self._started,
+            "stopping": self._stopping,
+            **self._hub.status(),
+            "refused_messages": self._hub.refused + self._receiver.refused,
+            "quarantined_journals": self._adopter.quarantined,
+            "lost_bytes_at_crash": self._adopter.lost_bytes,
+        }
+
+    def _stop(self) -> None:
+        """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
+        deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
+        drained = self._hub.drain(deadline)
+        if not drained:
+            log.warning("not everything could be written; it stays in the journals")
+        self._hub.close(wait=drained)
+        self._adopter.close()
+        self._receiver.close()
+        self._doorbell.close()
+        log.info("stopped")
+
+
+def _take_lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise AlreadyRunning(
+            f"a daemon is running already (pid {holder or 'unknown'}, {path}); "
+            "`tbxd status` shows it, `tbxd stop` ends it"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _make_token(path: Path) -> str:
+    """A secret that only this user can read: over tcp the kernel does not say who is calling."""
+    token = secrets.token_urlsafe(24)
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, token.encode())
+    finally:
+        os.close(fd)
+    return token

@@ -1,0 +1,162 @@
+"""Event files on disk: their names, writing them whole record by whole record, and what is in a folder already.
+
+Three rules, from how TensorBoard reads (``docs/EVENT_FILE.md``): one file of a folder is written at a time; a new
+file's name sorts behind every other; a file that another process left behind is never touched again, because a reader
+may have buffered its cut tail.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import stat
+from pathlib import Path
+
+from . import schema
+from .ledger import Ledger, LedgerReader, merge
+from .record import DamagedFile, read_records
+
+_NAME = re.compile(r"tfevents\.(\d{10})\.")
+_numbers = itertools.count()
+
+
+class FileLost(OSError):
+    """The file is not where it was: removed, replaced, or cut by somebody else."""
+
+
+def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str = "") -> str:
+    """A name that sorts behind every event file in ``existing``, whatever the clock says.
+
+    The form ``events.out.tfevents.<seconds>.<host>.<pid>.<n>`` is what TensorBoard's own writer, and the tools that
+    look for its files by name, agree on.
+    """
+    second = int(now)
+    for name in existing:
+        match = _NAME.search(name)
+        if match:
+            second = max(second, int(match.group(1)) + 1)
+    safe_host = re.sub(r"[^\w.-]", "_", host) or "localhost"
+    return f"events.out.tfevents.{second:010d}.{safe_host}.{pid}.{next(_numbers)}{suffix}"
+
+
+def event_files(directory: Path) -> list[str]:
+    """The names of the event files in a folder, in the order in which TensorBoard reads them."""
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if "tfevents" in entry.name)
+
+
+def read_ledger(directory: Path, names: list[str]) -> Ledger:
+    """What the event files in a folder hold of which session.
+
+    Args:
+        directory: the folder.
+        names: its event files, oldest first; read from the newest back to one that has all earlier ones' ledger.
+
+    Files of other writers, and whatever is damaged, hold nothing that would have to be known.
+    """
+    ledger: Ledger = {}
+    for name in reversed(names):
+        reader = LedgerReader()
+        try:
+            fd = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                continue
+            for _, data in read_records(lambda size, fd=fd: os.read(fd, size)):  # type: ignore[misc]
+                event = schema.Event()
+                event.ParseFromString(data)
+                reader.follow(event.source_metadata.writer)
+                if not reader.ours:
+                    break
+        except (DamagedFile, schema.DecodeError):
+            pass  # what stands before the damage stands
+        finally:
+            os.close(fd)
+        merge(ledger, reader.ledger)
+        if reader.complete:
+            break
+    return ledger
+
+
+class EventFile:
+    """One event file, open for writing by this process alone.
+
+    A write that the disk takes only in part is gone on with by the next: the bytes that are missing are kept here, so
+    that a reader never sees anything but a file that grows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Create the file.
+
+        Raises:
+            OSError: it exists, or cannot be made.
+        """
+        self.path = path
+        self.size = 0
+        self._rest = b""
+        self.dirty = False  # written since the last sync
+        self._fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
+        )
+        state = os.fstat(self._fd)
+        self._identity = (state.st_dev, state.st_ino)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the disk still owes a part of an earlier write."""
+        return bool(self._rest)
+
+    def write(self, data: bytes) -> None:
+        """Append whole records.
+
+        Raises:
+            FileLost: the file is not there any more; nothing was written.
+            OSError: the disk takes no more. What is missing is written first by the next call; until then the
+                records count as not written.
+        """
+        self._check()
+        rest = self._rest + data if self._rest else data
+        view = memoryview(rest)
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                self.size += written
+                self.dirty = True
+                view = view[written:]
+        finally:
+            self._rest = bytes(view)
+
+    def _check(self) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            state = self.path.lstat()
+        except OSError as error:
+            raise FileLost(error.errno, f"{self.path} is gone") from error
+        if (state.st_dev, state.st_ino) != self._identity or state.st_size != self.size:
+            raise FileLost(0, f"{self.path} was replaced or changed by somebody else")
+
+    def sync(self) -> None:
+        """Bring what was written onto the disk.
+
+        Raises:
+            OSError: the disk cannot take it.
+        """
+        if self.dirty and self._fd >= 0:
+            os.fdatasync(self._fd)
+            self.dirty = False
+
+    def park(self) -> None:
+        """Give back the descriptor; the next write opens the file again."""
+        if self._fd >= 0 and not self._rest:
+            os.close(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        """Close for good."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

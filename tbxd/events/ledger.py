@@ -1,0 +1,167 @@
+"""The ledger: which records of which session are in an event file, kept in the file itself.
+
+A record must be written once, whatever is killed. So the event file says how far each session's records are in it;
+file and ledger then cannot disagree. It stands in ``Event.source_metadata.writer``, which no reader looks at:
+
+``tbxd <version>``
+    with the first event, ``brain.Event:2``: the file keeps a ledger.
+``L<session>,<end>,<count>[,<refusals>];…``
+    what earlier files of the folder hold, carried over at the beginning of a file, so that only the newest has to
+    be read. An event with nothing else in it ends the list with ``L.``
+``M<ordinal>[=<session>],<end>,<delta>,<count>[,<refusals>]``
+    a mark, with an event: that event is the record that ends at position ``end`` of the session, the ``count``-th of
+    this run. Each event without a mark that follows is the next record of that session, ``delta`` bytes further on. A
+    session is named in full with its first mark in a file and by its ordinal from then on. ``refusals`` says, since the
+    session began, how many of the ``count`` were not written, and why: ``reason:number+…``.
+
+A write that was cut by a kill leaves whole events before the cut; the marks tell exactly which records they are.
+Numbers are hexadecimal; a session is 16 letters of URL-safe base64. The whole is described in ``docs/EVENT_FILE.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+OPENING = "tbxd "
+CARRY_END = "L."
+CARRY_ENTRIES_MAX = 1000  # of one event
+_MARK = re.compile(r"M([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
+_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
+
+
+@dataclass(slots=True)
+class Entry:
+    """How far a session is settled in a run.
+
+    ``end``: position behind its last settled record; ``count``: records settled, that is written or refused;
+    ``refused``: those that were not written, by reason.
+    """
+
+    end: int = 0
+    count: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def written(self) -> int:
+        """Records in the event files."""
+        return self.count - sum(self.refused.values())
+
+
+Ledger = dict[bytes, Entry]
+
+
+def encode_session(session: bytes) -> str:
+    """12 bytes as 16 letters."""
+    return base64.urlsafe_b64encode(session).decode()
+
+
+def decode_session(text: str) -> bytes:
+    """The inverse of `encode_session`."""
+    return base64.urlsafe_b64decode(text)
+
+
+def _refusals(refused: dict[str, int]) -> str:
+    return "," + "+".join(f"{reason}:{count:x}" for reason, count in refused.items()) if refused else ""
+
+
+def _parse_refusals(text: str | None) -> dict[str, int]:
+    if not text:
+        return {}
+    return {reason: int(count, 16) for reason, _, count in (item.partition(":") for item in text.split("+"))}
+
+
+def carry_over(ledger: Ledger) -> Iterator[str]:
+    """The texts that carry a ledger into a new file, one for each event."""
+    items = [
+        f"{encode_session(session)},{entry.end:x},{entry.count:x}{_refusals(entry.refused)}"
+        for session, entry in ledger.items()
+    ]
+    for first in range(0, len(items), CARRY_ENTRIES_MAX):
+        yield "L" + ";".join(items[first : first + CARRY_ENTRIES_MAX])
+    yield CARRY_END
+
+
+class Marker:
+    """Makes the marks of one file: says for each event what it has to carry, "" for most."""
+
+    def __init__(self) -> None:
+        self._ordinals: dict[bytes, int] = {}
+        self._session = b""
+        self._next_end = -1
+        self._delta = 0
+
+    def mark(self, session: bytes, entry: Entry, delta: int, refused: bool = False) -> str:
+        """The mark of the event that settles ``entry``; ``delta`` is the size of its record.
+
+        A mark has to be asked for with every event, in the order in which they stand in the file. ``refused`` says
+        that this very record is not written: its event holds nothing but the mark.
+        """
+        if session == self._session and entry.end == self._next_end and not refused:
+            self._next_end += self._delta
+            return ""
+        self._session = session
+        self._delta = delta
+        self._next_end = entry.end + delta
+        ordinal = self._ordinals.get(session)
+        if ordinal is None:
+            ordinal = self._ordinals[session] = len(self._ordinals)
+            name = f"M{ordinal:x}={encode_session(session)}"
+        else:
+            name = f"M{ordinal:x}"
+        return f"{name},{entry.end:x},{delta:x},{entry.count:x}{_refusals(entry.refused)}"
+
+
+class LedgerReader:
+    """Follows the events of one file and knows the ledger behind each."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger = {}
+        self.ours = False  # the file keeps a ledger
+        self.complete = False  # what earlier files hold has been carried over whole
+        self._sessions: dict[int, bytes] = {}
+        self._current: Entry | None = None
+        self._delta = 0
+
+    def follow(self, writer: str) -> None:
+        """Take note of the next event, whose ``source_metadata.writer`` is ``writer`` ("" where it has none)."""
+        if not self.ours:
+            self.ours = writer.startswith(OPENING)
+        elif not writer:
+            if self._current is not None:
+                self._current.end += self._delta
+                self._current.count += 1
+        elif writer == CARRY_END:
+            self.complete = True
+        elif writer.startswith("L"):
+            for session, end, count, refused in _CARRY.findall(writer):
+                entry = Entry(int(end, 16), int(count, 16), _parse_refusals(refused))
+                self.ledger[decode_session(session)] = entry
+        else:
+            self._mark(writer)
+
+    def _mark(self, writer: str) -> None:
+        match = _MARK.fullmatch(writer)
+        if match is None:
+            return
+        ordinal, session, end, delta, count, refused = match.groups()
+        if session:
+            self._sessions[int(ordinal, 16)] = decode_session(session)
+        named = self._sessions.get(int(ordinal, 16))
+        if named is None:
+            return
+        self._current = self.ledger.setdefault(named, Entry())
+        self._current.end = int(end, 16)
+        self._current.count = int(count, 16)
+        self._current.refused = _parse_refusals(refused)
+        self._delta = int(delta, 16)
+
+
+def merge(into: Ledger, other: Ledger) -> None:
+    """Keep of each session whichever entry is further on."""
+    for session, entry in other.items():
+        mine = into.get(session)
+        if mine is None or mine.end < entry.end:
+            into[session] = entry

@@ -1,0 +1,412 @@
+"""The hub: from messages to sessions, from sessions to runs, and acknowledgements the same way back.
+
+It lives on the daemon's main thread. Runs are written on the threads of a pool; what they have written comes back
+through a queue, so sessions are never touched by two threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tbxd_client import wire
+from tbxd_client.journal_files import DROP_REASONS
+from tbxd_client.records import RemoteProtocolError
+
+from .receiver import Peer
+from .run import RunWriter
+from .session import Batch, Session
+from .settings import Settings
+from .strand import Strand
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
+RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
+SESSIONS_MAX = 100_000
+RUNS_MAX = 100_000
+REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
+CLIENT_REASONS = (*DROP_REASONS, "no_journal")
+
+Send = Callable[[Peer, wire.Message], None]
+
+
+@dataclass(slots=True)
+class Client:
+    """A session and who is behind it."""
+
+    session: Session
+    peer: Peer | None
+    pid: int
+    host: str
+    journal: str
+    program: str
+    heard: float
+    journal_seen: bool = False
+    announced: int = 0  # the limit that the client was told
+    broken: str = ""
+    reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
+    received: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run and when it is to be written."""
+
+    writer: RunWriter
+    strand: Strand
+    due: float = 0.0  # 0: nothing to write
+    submitted: bool = False
+    used: float = 0.0
+    ended_drops: dict[str, int] = field(default_factory=dict)  # told by clients that are gone
+
+
+class Hub:
+    """All sessions and all runs of a daemon.
+
+    Args:
+        settings: the daemon's.
+        wake: wakes the main thread; called from the pool.
+        send: sends a message to a peer.
+    """
+
+    def __init__(self, settings: Settings, wake: Callable[[], None], send: Send) -> None:
+        self.clients: dict[bytes, Client] = {}
+        self.runs: dict[str, RunState] = {}
+        self.refused = 0  # messages and sessions that were turned away
+        self._settings = settings
+        self._wake = wake
+        self._send = send
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="tbxd-run")
+        self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
+        self._host = os.uname().nodename
+        self._next_sync = 0.0
+
+    # --- messages --------------------------------------------------------------------------------------------
+
+    def handle(self, peer: Peer, message: wire.Message) -> None:
+        """Take a message of a client."""
+        now = time.monotonic()
+        if isinstance(message, wire.Hello):
+            self._hello(peer, message, now)
+            return
+        if not isinstance(message, wire.Data | wire.Flush | wire.Report | wire.Goodbye):
+            self.refused += 1
+            return
+        client = self.clients.get(message.session)
+        if client is None or client.peer != peer:
+            self._send(peer, wire.Unknown(message.session))
+            return
+        client.heard = now
+        if client.broken:
+            return
+        try:
+            match message:
+                case wire.Data():
+                    self._data(client, message)
+                case wire.Flush():
+                    self.flush(client)
+                case wire.Report():
+                    client.reported = _checked_report(message.runs)
+                case wire.Goodbye():
+                    self.forget(client)
+        except RemoteProtocolError as error:
+            self.break_off(client, str(error))
+
+    def _hello(self, peer: Peer, hello: wire.Hello, now: float) -> None:
+        client = self.clients.get(hello.session)
+        if client is None:
+            if len(self.clients) >= SESSIONS_MAX:
+                self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                return
+            session = Session(hello.session, hello.start)
+            client = self.clients[hello.session] = Client(
+                session, peer, hello.pid, hello.host, hello.journal, hello.program, now
+            )
+            log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
+        elif client.broken:
+            self.refuse(peer, hello.session, client.broken)
+            return
+        elif client.peer is not None and client.peer.pid != peer.pid:
+            self.refuse(peer, hello.session, "the session belongs to another process")
+            return
+        client.peer = peer
+        client.heard = now
+        session = client.session
+        client.announced = session.limit
+        self._send(peer, wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced))
+        if session.written > hello.start:  # acknowledgements that got lost
+            self._send(peer, wire.Ack(session.id, session.written, client.announced))
+
+    def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
+        """Turn a session away."""
+        self.refused += 1
+        log.warning("session %s refused: %s", session.hex(), reason)
+        self._send(peer, wire.Refused(session, reason[:1000]))
+
+    def break_off(self, client: Client, reason: str) -> None:
+        """Take nothing more of a session whose streams make no sense."""
+        client.broken = reason
+        self.refused += 1
+        log.warning("session %s of pid %d is broken: %s", client.session.id.hex(), client.pid, reason)
+        if client.peer is not None:
+            self._send(client.peer, wire.Refused(client.session.id, reason[:1000]))
+
+    def _data(self, client: Client, data: wire.Data) -> None:
+        session = client.session
+        if data.stream == wire.DEFINITIONS:
+            accepted = session.feed_definitions(data.position, data.payload)
+        else:
+            accepted = self.feed(client, data.position, data.payload)
+        if not accepted and client.peer is not None:
+            client.announced = session.limit
+            self._send(
+                client.peer,
+                wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced),
+            )
+
+    def feed(self, client: Client, position: int, payload: bytes) -> bool:
+        """Take a stretch of a client's records. False: there is a gap before it.
+
+        Raises:
+            RemoteProtocolError: it is broken.
+        """
+        batches = client.session.feed_records(position, payload)
+        if batches is None:
+            return False
+        now = time.monotonic()
+        for batch in batches:
+            client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
+            state = self._run(batch.run.directory)
+            state.used = now
+            queued = state.writer.offer(batch)
+            if queued >= BATCH_BYTES:
+                self._submit(state)
+            elif not state.due:
+                state.due = now + self._settings.batch_ms / 1000
+        self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
+        return True
+
+    def _run(self, directory: str) -> RunState:
+        key = os.path.normpath(directory)
+        state = self.runs.get(key)
+        if state is None:
+            if len(self.runs) >= RUNS_MAX:
+                raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
+            state = self.runs[key] = RunState(RunWriter(Path(key), self._on_written), Strand(self._pool))
+        return state
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
+        self._written.put(batch)
+
+    def _submit(self, state: RunState) -> None:
+        state.due = 0.0
+        if state.submitted:
+            return
+        state.submitted = True
+
+        def job() -> None:
+            state.writer.write()
+            self._written.put(state)
+            self._wake()
+
+        state.strand.submit(job)
+
+    def collect(self) -> None:
+        """Take note of what the pool has written, and acknowledge it."""
+        moved: dict[bytes, Client] = {}
+        while True:
+            try:
+                item = self._written.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(item, RunState):
+                item.submitted = False
+                if item.writer.waiting and not item.due:
+                    delay = RETRY_SECONDS if item.writer.error else 0.0
+                    item.due = time.monotonic() + delay
+                continue
+            client = self.clients.get(item.session)
+            if client is not None and client.session.done(item.token):
+                moved[item.session] = client
+        for client in moved.values():
+            self._acknowledge(client, moved=True)
+
+    def _acknowledge(self, client: Client, moved: bool = False) -> None:
+        limit = client.session.limit
+        if (moved or limit > client.announced) and client.peer is not None:
+            client.announced = limit
+            self._send(client.peer, wire.Ack(client.session.id, client.session.written, limit))
+
+    def flush(self, client: Client) -> None:
+        """Write now what is queued for the runs of a session, and say how far it is."""
+        for run in client.session.runs:
+            state = self.runs.get(os.path.normpath(run.directory))
+            if state is not None and state.writer.waiting:
+                self._submit(state)
+        self._acknowledge(client, moved=True)
+
+    def tick(self, now: float) -> float:
+        """Write the runs that are due, sync, and park; returns when there is something to do next."""
+        soonest = now + self._settings.sync_seconds
+        for state in self.runs.values():
+            if state.due:
+                if state.due <= now:
+                    self._submit(state)
+                else:
+                    soonest = min(soonest, state.due)
+        if now >= self._next_sync:
+            self._next_sync = now + self._settings.sync_seconds
+            self._sync_and_park()
+        return soonest
+
+    def _sync_and_park(self) -> None:
+        opened = [state for state in self.runs.values() if state.writer.file is not None]
+        for state in opened:
+            file = state.writer.file
+            if file is not None and file.dirty and not state.submitted:
+                state.strand.submit(state.writer.sync)
+        held = [state for state in opened if state.writer.open]
+        if len(held) > self._settings.open_files:
+            held.sort(key=lambda state: state.used)
+            for state in held[: len(held) - self._settings.open_files]:
+                state.strand.submit(state.writer.park)
+
+    def drain(self, deadline: float) -> bool:
+        """Write everything that is queued; for the end. False when the deadline came first."""
+        while True:
+            self.collect()
+            busy = [state for state in self.runs.values() if state.submitted or state.writer.waiting]
+            if not busy:
+                return True
+            if time.monotonic() > deadline or all(state.writer.error and not state.submitted for state in busy):
+                return False
+            for state in busy:
+                if state.writer.waiting and not state.writer.error:
+                    self._submit(state)
+            with contextlib.suppress(queue.Empty):
+                self._written.put(self._written.get(timeout=0.05))
+
+    def close(self, wait: bool) -> None:
+        """Sync and close all files."""
+        for state in self.runs.values():
+            state.strand.submit(state.writer.close)
+        self._pool.shutdown(wait=wait, cancel_futures=not wait)
+
+    # --- ends ------------------------------------------------------------------------------------------------
+
+    def forget(self, client: Client) -> None:
+        """A session is over."""
+        self.clients.pop(client.session.id, None)
+        for number, (_, dropped) in client.reported.items():
+            if number < len(client.session.runs):
+                state = self.runs.get(os.path.normpath(client.session.runs[number].directory))
+                if state is not None:
+                    _add(state.ended_drops, dropped)
+        log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
+
+    def reap(self, now: float) -> None:
+        """Forget clients that have gone without a word and left nothing behind."""
+        for client in list(self.clients.values()):
+            if client.session.outstanding or client.peer is None:
+                continue
+            if client.host == self._host and client.journal:
+                there = Path(client.journal).exists()
+                if there:
+                    client.journal_seen = True
+                elif client.journal_seen:
+                    self.forget(client)
+            elif now - client.heard > REMOTE_SILENCE_SECONDS:
+                self.forget(client)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a session or something to write."""
+        return bool(self.clients) or any(state.submitted or state.writer.waiting for state in self.runs.values())
+
+    # --- status ----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What was accepted, written, dropped and is pending, by run; and the sessions."""
+        runs = {directory: self._run_status(directory, state) for directory, state in self.runs.items()}
+        totals = {key: sum(run[key] for run in runs.values()) for key in ("accepted", "written", "pending")}
+        dropped: dict[str, int] = {}
+        for run in runs.values():
+            _add(dropped, run["dropped"])
+        return {
+            "runs": runs,
+            "sessions": [self._session_status(client) for client in self.clients.values()],
+            "totals": {**totals, "dropped": dropped},
+            "refused_messages": self.refused,
+        }
+
+    def _run_status(self, directory: str, state: RunState) -> dict[str, Any]:
+        settled = state.writer.settled()
+        dropped = dict(state.ended_drops)
+        accepted = sum(dropped.values())
+        for entry in settled.values():
+            _add(dropped, entry.refused)
+        for client in self.clients.values():
+            for run in client.session.runs:
+                if os.path.normpath(run.directory) != directory:
+                    continue
+                told, client_dropped = client.reported.get(run.id, (0, {}))
+                _add(dropped, client_dropped)
+                done = settled.get(client.session.id)
+                known = max(client.received.get(run.id, 0), done.count if done else 0)
+                accepted += max(told, known + sum(client_dropped.values())) - (done.count if done else 0)
+        accepted += sum(entry.count for entry in settled.values())
+        written = sum(entry.written for entry in settled.values())
+        return {
+            "accepted": accepted,
+            "written": written,
+            "dropped": dropped,
+            "pending": accepted - written - sum(dropped.values()),
+            "file": state.writer.name,
+            "error": state.writer.error,
+        }
+
+    def _session_status(self, client: Client) -> dict[str, Any]:
+        session = client.session
+        return {
+            "session": session.id.hex(),
+            "pid": client.pid,
+            "host": client.host,
+            "program": client.program,
+            "journal": client.journal,
+            "runs": len(session.runs),
+            "received_bytes": session.expected,
+            "written_bytes": session.written,
+            "homeless_records": session.homeless,
+            "broken": client.broken,
+            "adopted": client.peer is None,
+        }
+
+
+def _add(into: dict[str, int], counts: dict[str, int]) -> None:
+    for reason, count in counts.items():
+        into[reason] = into.get(reason, 0) + count
+
+
+def _checked_report(runs: dict[int, Any]) -> dict[int, tuple[int, dict[str, int]]]:
+    result = {}
+    for number, counts in runs.items():
+        if type(number) is not int or type(counts) is not list or len(counts) != 2:
+            raise RemoteProtocolError("a report of something else than runs and counts")
+        accepted, dropped = counts
+        if type(accepted) is not int or type(dropped) is not dict or len(dropped) > len(CLIENT_REASONS):
+            raise RemoteProtocolError("a report of something else than counts")
+        if not all(key in CLIENT_REASONS and type(value) is int for key, value in dropped.items()):
+            raise RemoteProtocolError("a report with a reason that is not known")
+        result[number] = (accepted, dropped)
+    return result

@@ -1,0 +1,115 @@
+"""The receiver: the daemon's one socket. Bytes come in and go out here, and who sent them is checked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+from tbxd_client import wire
+from tbxd_client.journal_files import SESSION_BYTES
+from tbxd_client.paths import check_address
+from tbxd_client.records import RemoteProtocolError
+
+NO_SESSION = bytes(SESSION_BYTES)
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+BACKLOG = 1024
+
+
+@dataclass(slots=True, frozen=True)
+class Peer:
+    """Who sent a message: its route for the answer, and on ipc the process as the kernel names it."""
+
+    route: bytes
+    pid: int | None
+
+
+class Receiver:
+    """A ROUTER socket at one address.
+
+    Raises:
+        ValueError: the address cannot be used, or is open to other machines.
+        OSError: it cannot be bound.
+    """
+
+    def __init__(self, address: str) -> None:
+        check_address(address)
+        self.address = address
+        self.refused = 0  # messages that were none, or another user's
+        self.is_ipc = address.startswith("ipc:")
+        if not self.is_ipc and address.removeprefix("tcp://").rpartition(":")[0] not in LOOPBACK:
+            raise ValueError(
+                f"address {address!r}: tbxd listens on this machine only (tcp://127.0.0.1:PORT); whoever could reach "
+                "it from elsewhere could write files as you"
+            )
+        self._context = zmq.Context()
+        self.socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        # Credit bounds what is under way, in bytes; what goes to a peer that is gone is of no use to anybody.
+        self.socket.sndhwm = self.socket.rcvhwm = 0
+        self.socket.linger = 200
+        self.socket.backlog = BACKLOG
+        self.socket.maxmsgsize = wire.FRAME_BYTES_MAX
+        try:
+            if self.is_ipc:
+                self._bind_private(Path(address.removeprefix("ipc://")))
+            else:
+                self.socket.bind(address)
+                self.address = self.socket.last_endpoint.decode().rstrip("\0")  # type: ignore[union-attr]
+        except zmq.ZMQError as error:
+            self.close()
+            raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
+
+    def _bind_private(self, path: Path) -> None:
+        # bind() takes a stale socket's place without a word; the lock has made sure that it is stale.
+        if os.path.lexists(path):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise OSError(17, f"{path} is in the way and no socket; remove it")
+            path.unlink()
+        old = os.umask(0o077)
+        try:
+            self.socket.bind(f"ipc://{path}")
+        finally:
+            os.umask(old)
+
+    def receive(self) -> tuple[Peer, wire.Message] | None:
+        """The next message; None when there is none now. What is no message is answered, counted and passed over."""
+        while True:
+            try:
+                route, *frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return None
+            peer = Peer(route.bytes, None)
+            try:
+                if self.is_ipc:
+                    peer = Peer(route.bytes, _trusted_pid(frames[0] if frames else route))
+                return peer, wire.unpack([frame.bytes for frame in frames])
+            except RemoteProtocolError as error:
+                self.refused += 1
+                self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
+
+    def send(self, peer: Peer, message: wire.Message) -> None:
+        """Send to a peer; one that is gone gets nothing."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.send_multipart([peer.route, *wire.pack(message)], flags=zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close the socket; what is under way to clients has a moment to leave."""
+        self.socket.close()
+        self._context.term()
+        if self.is_ipc:
+            Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
+def _trusted_pid(frame: zmq.Frame) -> int:
+    """The process behind an ipc connection, which has to be this user's (or root's)."""
+    try:
+        # "localhost:<uid>:<gid>:<pid>": SO_PEERCRED, as libzmq hands it on (zmq_msg_gets, "Peer-Address").
+        _, uid, _, pid = str(frame.get("Peer-Address")).split(":")
+    except (zmq.ZMQError, ValueError) as error:
+        raise RemoteProtocolError(f"a connection without credentials: {error}") from error
+    if int(uid) not in (os.getuid(), 0):
+        raise RemoteProtocolError(f"uid {uid} may not log as uid {os.getuid()}")
+    return int(pid)

@@ -1,0 +1,318 @@
+"""A run: the one owner of a log folder. Batches of records come in, an event file grows.
+
+`RunWriter` lives on its strand: everything but `offer` and the public counters is called by one thread at a time. It
+never raises for trouble with the disk: what is not written stays queued, the reason is in `error`, and the next
+attempt goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tbxd_client.records import RESTART, ROW, SCALAR, Record, TagDefinition
+
+from . import __version__
+from .events import schema
+from .events.file import EventFile, FileLost, event_files, file_name, read_ledger
+from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over
+from .events.record import frame
+from .events.scalar import ScalarEncoder
+from .session import Batch, Scalars, Single
+from .summaries import Refused, encode, metadata_for
+
+log = logging.getLogger(__name__)
+
+SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
+WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
+
+
+class RunBusy(OSError):
+    """Another process owns the folder."""
+
+
+class RunWriter:
+    """Writes one folder.
+
+    Args:
+        directory: the folder, absolute.
+        done: called on the strand's thread with each batch that is in the event file.
+    """
+
+    def __init__(self, directory: Path, done: Callable[[Batch], None]) -> None:
+        self.directory = directory
+        self.error = ""  # what keeps it from writing, for `tbxd status`
+        self.ledger: Ledger = {}  # what the files hold; changed under the lock
+        self.file: EventFile | None = None
+        self._done = done
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._lock = threading.Lock()
+        self._lock_fd = -1
+        self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
+        self._marker = Marker()
+        self._described: set[TagDefinition] = set()
+        self._scalars = ScalarEncoder()
+        self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
+
+    # --- from any thread -------------------------------------------------------------------------------------
+
+    def offer(self, batch: Batch) -> int:
+        """Queue a batch; returns the bytes that are queued."""
+        with self._lock:
+            self._queue.append(batch)
+            self._queued_bytes += batch.size
+            return self._queued_bytes
+
+    def settled(self) -> dict[bytes, Entry]:
+        """How far each session is in the event files."""
+        with self._lock:
+            return dict(self.ledger)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued or only half written."""
+        return bool(self._queue or self._unwritten)
+
+    @property
+    def open(self) -> bool:
+        """Whether descriptors are held for it."""
+        return self._lock_fd >= 0
+
+    @property
+    def name(self) -> str:
+        """The event file's name, or ""."""
+        return self.file.path.name if self.file is not None else ""
+
+    # --- on the strand ---------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write what is queued."""
+        try:
+            if self._unwritten:
+                self._finish()
+            while self._queue:
+                self._open(self._queue[0])
+                self._write_queued()
+            self.error = ""
+        except FileLost as error:
+            self._start_over(str(error))
+        except OSError as error:
+            self.error = f"{error.strerror or error}"
+        except Exception as error:  # a fault of ours must not take other runs with it, nor go unseen
+            log.exception("%s", self.directory)
+            self._start_over(f"internal error: {type(error).__name__}: {error}")
+
+    def _write_queued(self) -> None:
+        pieces: list[bytes] = []
+        size = 0
+        while self._queue and size < WRITE_BYTES:
+            with self._lock:
+                batch = self._queue.popleft()
+                self._queued_bytes -= batch.size
+            self._unwritten.append(batch)
+            size += self._encode(batch, pieces)
+        self._finish(b"".join(pieces))
+
+    def _finish(self, data: bytes = b"") -> None:
+        assert self.file is not None
+        self.file.write(data)
+        with self._lock:
+            for batch in self._unwritten:
+                entry = self._working[batch.session]
+                self.ledger[batch.session] = Entry(entry.end, entry.count, entry.refused)
+        while self._unwritten:
+            self._done(self._unwritten.popleft())
+
+    def _open(self, first: Batch) -> None:
+        """Own the folder, know what is in it, and have a file to write to."""
+        if self._lock_fd < 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock_folder()
+            names = event_files(self.directory)
+            if self.file is not None:  # it had been parked
+                if names[-1:] != [self.file.path.name]:
+                    raise FileLost(0, "another process has written here meanwhile")
+            else:
+                ledger = read_ledger(self.directory, names)
+                with self._lock:
+                    self.ledger = ledger
+        if self.file is None:
+            run = first.run
+            name = file_name(event_files(self.directory), time.time(), run.host, run.pid, run.filename_suffix)
+            self._working = {session: Entry(e.end, e.count, e.refused) for session, e in self.ledger.items()}
+            self._marker = Marker()
+            self._described.clear()
+            self.file = EventFile(self.directory / name)
+            self.file.write(_opening(time.time(), self.ledger))
+
+    def _lock_folder(self) -> None:
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RunBusy(0, "another tbxd daemon is writing this folder") from None
+        except OSError:  # a file system without locks: go on as the only one we know of
+            pass
+        self._lock_fd = fd
+
+    def _start_over(self, why: str) -> None:
+        """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
+        self.error = why
+        if self.file is not None:
+            self.file.close()
+        self.file = None
+        with self._lock:
+            self._queue.extendleft(reversed(self._unwritten))
+            self._queued_bytes += sum(batch.size for batch in self._unwritten)
+        self._unwritten.clear()
+        self._unlock_folder()
+
+    def _unlock_folder(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def sync(self) -> None:
+        """Bring what is written onto the disk."""
+        try:
+            if self.file is not None:
+                self.file.sync()
+        except OSError as error:
+            self.error = f"fsync: {error.strerror or error}"
+
+    def park(self) -> None:
+        """Give back the descriptors and the folder's lock until there is something to write."""
+        if self.file is not None and not self.waiting and not self.file.pending:
+            self.sync()
+            self.file.park()
+            self._unlock_folder()
+
+    def close(self) -> None:
+        """Sync and close; for the end of the daemon."""
+        self.sync()
+        if self.file is not None:
+            self.file.close()
+        self._unlock_folder()
+
+    # --- encoding --------------------------------------------------------------------------------------------
+
+    def _encode(self, batch: Batch, pieces: list[bytes]) -> int:
+        """Append the records of a batch as events to ``pieces``; returns their bytes."""
+        entry = self._working.setdefault(batch.session, Entry())
+        before = len(pieces)
+        for item in batch.items:
+            if isinstance(item, Scalars):
+                self._encode_scalars(batch, item, entry, pieces)
+            elif item.end > entry.end:
+                self._encode_single(batch, item, entry, pieces)
+        return sum(len(piece) for piece in pieces[before:])
+
+    def _encode_scalars(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[bytes]) -> None:
+        values, ends = item.values, item.ends
+        if int(ends[0]) <= entry.end:  # some of it is written already
+            first = int(np.searchsorted(ends, entry.end, side="right"))
+            values, ends = values[first:], ends[first:]
+        numbers = _float32(values["value"])
+        wall_times = _finite_times(values["wall_time"])
+        size = int(values.itemsize)
+        tags = batch.tags
+        for number, wall_time, step, tag_id, end in zip(
+            numbers.tolist(),
+            wall_times.tolist(),
+            values["step"].tolist(),
+            values["tag"].tolist(),
+            ends.tolist(),
+            strict=True,
+        ):
+            entry.end = end
+            entry.count += 1
+            mark = self._marker.mark(batch.session, entry, size)
+            tag = tags[tag_id]
+            if (tag.color or tag.display_name or tag.description) and tag not in self._described:
+                self._described.add(tag)
+                value = schema.Summary.Value(tag=tag.tag, simple_value=number, metadata=metadata_for(SCALAR, tag))
+                pieces.append(_event(step, wall_time, mark, summary=schema.Summary(value=[value])))
+            else:
+                pieces.append(self._scalars.event(tag.tag, step, wall_time, number, mark))
+
+    def _encode_single(self, batch: Batch, item: Single, entry: Entry, pieces: list[bytes]) -> None:
+        record = item.record
+        event: dict[str, Any] = {}
+        reason = item.reason
+        if record is not None:
+            try:
+                event = self._what(batch, record)
+            except Refused as refused:
+                reason = refused.reason
+            except Exception:
+                log.exception("%s: a record of kind %d", self.directory, record.kind)
+                reason = "internal_error"
+        entry.end = item.end
+        entry.count += 1
+        if record is None or reason:
+            entry.refused = {**entry.refused, reason: entry.refused.get(reason, 0) + 1}
+            mark = self._marker.mark(batch.session, entry, item.size, refused=True)
+            pieces.append(_event(0, time.time(), mark))
+            return
+        mark = self._marker.mark(batch.session, entry, item.size)
+        wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
+        pieces.append(_event(record.step, wall_time, mark, **event))
+
+    def _what(self, batch: Batch, record: Record) -> dict[str, Any]:
+        """The part of an event that says what happened."""
+        if record.kind == ROW:
+            return {"summary": schema.Summary(value=self._row_values(batch, record))}
+        tag = batch.tags[record.tag]
+        if record.kind == RESTART:
+            return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
+        return {"summary": schema.Summary(value=encode(record, tag))}
+
+    def _row_values(self, batch: Batch, record: Record) -> list[Any]:
+        tags = batch.rows[record.tag].tags
+        payload = record.payload
+        if not isinstance(payload, bytes) or len(payload) != 8 * len(tags):
+            raise Refused("bad_record", f"a row of {len(tags)} tags with another number of values")
+        result = []
+        for number, tag_id in zip(_float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
+            result.append(schema.Summary.Value(tag=batch.tags[tag_id].tag, simple_value=number))
+        return result
+
+
+def _opening(now: float, ledger: Ledger) -> bytes:
+    """The first events of a file: its version, and what earlier files hold."""
+    first = schema.Event(wall_time=now, file_version="brain.Event:2")
+    first.source_metadata.writer = OPENING + __version__
+    pieces = [frame(first.SerializeToString())]
+    pieces += [_event(0, now, text) for text in carry_over(ledger)]
+    return b"".join(pieces)
+
+
+def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
+    event = schema.Event(wall_time=wall_time, step=step, **what)
+    if mark:
+        event.source_metadata.writer = mark
+    return frame(event.SerializeToString())
+
+
+def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What TensorBoard shows of a number: float32, beyond its range infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype("<f4")
+
+
+def _finite_times(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Wall times as they are, but for those that would make the file unreadable to TensorBoard's fast loader."""
+    good = np.isfinite(values)
+    return values if good.all() else np.where(good, values, time.time())

@@ -1,0 +1,321 @@
+"""A session as the daemon sees it: stretches of a stream come in, in whatever order; batches for runs go out, in order.
+
+No sockets, threads or clocks. The streams are put together by position: what is known already is cut off, what leaves a
+gap is turned away, so a batch that comes twice counts once. What a record belongs to is looked up in the session's
+definitions. A record that makes no sense is refused and counted alone, as long as it says where the next one
+begins; after that the session is broken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+from tbxd_client.records import (
+    DEFINITION_BYTES_MAX,
+    FLOAT64,
+    INT64,
+    ROW,
+    SCALAR,
+    SCALAR_BYTES,
+    SCALAR_HEAD,
+    TAG_BYTES_MAX,
+    UINT32,
+    Record,
+    RemoteProtocolError,
+    RowDefinition,
+    RunDefinition,
+    TagDefinition,
+    record_length,
+    unpack_definition,
+    unpack_record,
+)
+
+WINDOW_BYTES = 8 << 20  # how far a client may send ahead of what is written
+NO_RUN = -1
+
+# A scalar's 34 bytes as a row of a structured array; h, k and m* are the msgpack markers between the numbers.
+SCALAR_DTYPE = np.dtype(
+    [
+        ("h", "u1"),
+        ("k", "u1"),
+        ("m0", "u1"),
+        ("tag", ">u4"),
+        ("m1", "u1"),
+        ("step", ">i8"),
+        ("m2", "u1"),
+        ("wall_time", ">f8"),
+        ("m3", "u1"),
+        ("value", ">f8"),
+    ]
+)
+assert SCALAR_DTYPE.itemsize == SCALAR_BYTES
+
+
+@dataclass(slots=True)
+class Scalars:
+    """Scalars that follow each other: ``values`` of `SCALAR_DTYPE`, ``ends`` the positions behind them (int64)."""
+
+    values: npt.NDArray[Any]
+    ends: npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Single:
+    """One record of another kind; ``record`` is None where it was refused, for ``reason``."""
+
+    record: Record | None
+    end: int
+    size: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Token:
+    """A stretch of a session's records whose runs have yet to write it."""
+
+    end: int
+    runs: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a stretch of a session holds for one run, in its order."""
+
+    session: bytes
+    run: RunDefinition
+    tags: list[TagDefinition]
+    rows: list[RowDefinition]
+    token: Token
+    items: list[Scalars | Single] = field(default_factory=list)
+    size: int = 0  # bytes of the records
+    records: int = 0
+
+
+class Session:
+    """The state of one session.
+
+    Args:
+        id: the session's own bytes.
+        start: position of the first record that its client still has.
+    """
+
+    def __init__(self, id: bytes, start: int) -> None:
+        self.id = id
+        self.expected = start  # the records' next byte
+        self.definitions_expected = 0
+        self.written = start  # everything before this is in the event files
+        self.runs: list[RunDefinition] = []
+        self.tags: list[TagDefinition] = []
+        self.rows: list[RowDefinition] = []
+        self.homeless = 0  # records that name a tag which is not defined
+        self._buffer = bytearray()  # a record that is not whole yet
+        self._tokens: deque[Token] = deque()
+        self._unpacker = self._new_unpacker()
+        self._tag_runs = np.zeros(0, np.int32)
+
+    @staticmethod
+    def _new_unpacker() -> Any:
+        return msgpack.Unpacker(
+            max_buffer_size=4 * DEFINITION_BYTES_MAX,
+            max_str_len=DEFINITION_BYTES_MAX,
+            max_array_len=100_000,
+            max_map_len=64,
+            max_bin_len=TAG_BYTES_MAX,
+            max_ext_len=0,
+        )
+
+    @property
+    def limit(self) -> int:
+        """How far the client may send: a window ahead, and at least to the end of a record that has begun."""
+        return max(self.written + WINDOW_BYTES, self._record_end())
+
+    def _record_end(self) -> int:
+        begin = self.expected - len(self._buffer)
+        length = record_length(self._buffer) if self._buffer else None
+        return begin + (length or 0)
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether runs have yet to write some of it."""
+        return bool(self._tokens)
+
+    def feed_definitions(self, position: int, payload: bytes) -> bool:
+        """Take a stretch of the definitions. False: there is a gap before it.
+
+        Raises:
+            RemoteProtocolError: it is broken, and the session with it.
+        """
+        if position > self.definitions_expected:
+            return False
+        fresh = payload[self.definitions_expected - position :]
+        self.definitions_expected += len(fresh)
+        try:
+            self._unpacker.feed(fresh)
+            for fields in self._unpacker:
+                self._define(fields)
+        except RemoteProtocolError:
+            raise
+        except Exception as error:  # msgpack raises ValueError, its own classes, UnicodeDecodeError, RecursionError
+            raise RemoteProtocolError(f"definitions: {type(error).__name__}: {error}") from error
+        return True
+
+    def _define(self, fields: object) -> None:
+        definition = unpack_definition(fields)
+        match definition:
+            case RunDefinition():
+                self._expect_next(definition.id, self.runs)
+                if not definition.directory.startswith("/"):
+                    raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
+                self.runs.append(definition)
+            case TagDefinition():
+                self._expect_next(definition.id, self.tags)
+                if definition.run >= len(self.runs):
+                    raise RemoteProtocolError("a tag of a run that is not defined")
+                self.tags.append(definition)
+                if definition.id >= len(self._tag_runs):
+                    grown = np.full(max(64, 2 * len(self._tag_runs)), NO_RUN, np.int32)
+                    grown[: len(self._tag_runs)] = self._tag_runs
+                    self._tag_runs = grown
+                self._tag_runs[definition.id] = definition.run
+            case RowDefinition():
+                self._expect_next(definition.id, self.rows)
+                if any(tag >= len(self.tags) or self.tags[tag].run != definition.run for tag in definition.tags):
+                    raise RemoteProtocolError("a row of tags that are not defined in its run")
+                self.rows.append(definition)
+
+    @staticmethod
+    def _expect_next(number: int, known: list[Any]) -> None:
+        if number != len(known):
+            raise RemoteProtocolError(f"definition {number} where {len(known)} is next")
+
+    def feed_records(self, position: int, payload: bytes) -> list[Batch] | None:
+        """Take a stretch of the records; what it completes, by run. None: there is a gap before it.
+
+        Raises:
+            RemoteProtocolError: it is broken, and the session with it.
+        """
+        if position > self.expected:
+            return None
+        fresh = payload[self.expected - position :]
+        if not fresh:
+            return []
+        self.expected += len(fresh)
+        if self._buffer:
+            self._buffer += fresh
+            length = record_length(self._buffer)
+            if length is None or len(self._buffer) < length:
+                return []
+            data = bytes(self._buffer)
+        else:
+            data = fresh
+        used, batches = self._split(data, self.expected - len(data))
+        self._buffer = bytearray(memoryview(data)[used:])
+        return batches
+
+    def _split(self, data: bytes, begin: int) -> tuple[int, list[Batch]]:
+        """Cut ``data``, which begins at position ``begin``, into records. Returns how much is used, and the batches."""
+        batches: dict[int, Batch] = {}
+        token = Token(begin, 0)
+        view = memoryview(data)
+        offset = 0
+        while (length := record_length(view, offset)) is not None and offset + length <= len(data):
+            if data[offset] == SCALAR_HEAD:
+                offset += self._scalars(data, offset, begin, token, batches)
+            else:
+                offset += length
+                self._single(view[offset - length : offset], begin + offset, token, batches)
+        token.end = begin + offset
+        token.runs = len(batches)
+        if offset:
+            self._tokens.append(token)
+            self._settle()
+        return offset, list(batches.values())
+
+    def _batch(self, run: int, token: Token, batches: dict[int, Batch]) -> Batch:
+        batch = batches.get(run)
+        if batch is None:
+            batch = batches[run] = Batch(self.id, self.runs[run], self.tags, self.rows, token)
+        return batch
+
+    def _scalars(self, data: bytes, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:
+        """Take all scalars that follow each other from ``offset``; returns their bytes."""
+        values = np.frombuffer(data, SCALAR_DTYPE, (len(data) - offset) // SCALAR_BYTES, offset)
+        count = _count_scalars(values)
+        if count == 0:
+            raise RemoteProtocolError("a scalar whose numbers have other types than int64 and float64")
+        values = values[:count]
+        ends = begin + offset + SCALAR_BYTES * np.arange(1, count + 1, dtype=np.int64)
+        tags = values["tag"]
+        defined = len(self.tags)
+        runs = self._tag_runs[np.minimum(tags, max(defined - 1, 0))] if defined else np.full(count, NO_RUN, np.int32)
+        if int(tags.max()) >= defined:
+            runs = np.where(tags < defined, runs, NO_RUN)
+            self.homeless += int((runs == NO_RUN).sum())
+        first = int(runs[0])
+        for run in [first] if (runs == first).all() else np.unique(runs).tolist():
+            if run == NO_RUN:
+                continue
+            mine = runs == run
+            whole = bool(mine.all())
+            batch = self._batch(run, token, batches)
+            part = values if whole else values[mine]
+            batch.items.append(Scalars(part, ends if whole else ends[mine]))
+            batch.size += part.nbytes
+            batch.records += len(part)
+        return count * SCALAR_BYTES
+
+    def _single(self, view: memoryview, end: int, token: Token, batches: dict[int, Batch]) -> None:
+        record: Record | None
+        reason = ""
+        try:
+            record = unpack_record(view)
+        except RemoteProtocolError:
+            record, reason = None, "bad_record"
+        # Whose it is stands at a fixed place, so that a record which makes no sense is counted with its run.
+        target = int.from_bytes(view[8:12], "big")
+        known: list[RowDefinition] | list[TagDefinition] = self.rows if view[1] == ROW else self.tags
+        if target >= len(known):
+            self.homeless += 1
+            return
+        batch = self._batch(known[target].run, token, batches)
+        batch.items.append(Single(record, end, len(view), reason))
+        batch.size += len(view)
+        batch.records += 1
+
+    def done(self, token: Token) -> bool:
+        """A run has written its part of a stretch. True when `written` has moved."""
+        token.runs -= 1
+        return self._settle()
+
+    def _settle(self) -> bool:
+        moved = False
+        while self._tokens and self._tokens[0].runs <= 0:
+            self.written = self._tokens.popleft().end
+            moved = True
+        return moved
+
+
+def _count_scalars(values: npt.NDArray[Any]) -> int:
+    """How many of ``values``, from the first on, are scalars. Looks ahead in growing steps, because another kind of
+    record may follow soon."""
+    count, step = 0, 16
+    while count < len(values):
+        part = values[count : count + step]
+        good = (
+            (part["h"] == SCALAR_HEAD)
+            & (part["k"] == SCALAR)
+            & (part["m0"] == UINT32)
+            & (part["m1"] == INT64)
+            & (part["m2"] == FLOAT64)
+            & (part["m3"] == FLOAT64)
+        )
+        if not good.all():
+            return count + int(good.argmin())
+        count += len(part)
+        step *= 4
+    return count

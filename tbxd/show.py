@@ -1,0 +1,61 @@
+"""How the answers of the daemon look on a terminal."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def status(answer: dict[str, Any]) -> None:
+    """Print what `tbxd status` knows."""
+    console = Console()
+    kind = "embedded daemon" if answer["embedded"] else "daemon"
+    minutes = (time.time() - answer["started"]) / 60
+    sessions = answer["sessions"]
+    console.print(
+        f"tbxd {answer['version']}, {kind}, pid {answer['pid']}, up {minutes:,.1f} min, "
+        f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}, {escape(answer['address'])}"
+    )
+    table = Table("run", "accepted", "written", "pending", "dropped", "state", box=None, pad_edge=False)
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    for directory, run in sorted(answer["runs"].items()):
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in run["dropped"].items()) or "0"
+        table.add_row(
+            escape(os.path.relpath(directory)),
+            f"{run['accepted']:,}",
+            f"{run['written']:,}",
+            f"{run['pending']:,}",
+            escape(dropped),
+            f"[red]{escape(run['error'])}[/red]" if run["error"] else "ok",
+        )
+    console.print(table if answer["runs"] else "nothing has been logged yet")
+    for session in sessions:
+        if session["broken"]:
+            console.print(f"[red]session of pid {session['pid']} is broken: {escape(session['broken'])}[/red]")
+    for key, text in (
+        ("refused_messages", "messages refused"),
+        ("quarantined_journals", "journals put aside"),
+        ("lost_bytes_at_crash", "bytes lost when the machine went down"),
+    ):
+        if answer[key]:
+            console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def not_running(why: str, journals: list[dict[str, Any]]) -> None:
+    """Print what can be said without a daemon."""
+    console = Console()
+    console.print(escape(why))
+    waiting = [journal for journal in journals if journal["waiting_bytes"]]
+    if waiting:
+        total = sum(journal["waiting_bytes"] for journal in waiting)
+        console.print(
+            f"{total:,} bytes of records wait in {len(waiting)} journal{'' if len(waiting) == 1 else 's'}; "
+            "the next daemon writes them (it starts with the next writer, or with `tbxd serve`)"
+        )

@@ -1,0 +1,21 @@
+"""Fixtures: each test has a world of its own, and nothing of it is left running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from harness import World, world
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[World]:
+    """A world with its own runtime folder, spool and log folder."""
+    with world(tmp_path / "world") as result:
+        yield result

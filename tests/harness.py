@@ -1,0 +1,188 @@
+"""The real thing for tests: daemons and trainers as processes, and the strict reading of what they wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tbxd.events import schema
+from tbxd.events.file import event_files
+from tbxd.events.record import read_records
+from tbxd_client.launch import is_locked
+
+DEADLINE = 60.0  # for whatever a test waits for; a machine under load is slow, not wrong
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class World:
+    """A runtime folder, a spool and a log folder of one test, and the processes that use them."""
+
+    root: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.runtime = self.root / "run"
+        self.spool = self.root / "spool"
+        self.logdir = self.root / "logs"
+        self.root.mkdir(exist_ok=True)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process of this world has to be given."""
+        base = {key: value for key, value in os.environ.items() if not key.startswith("TBXD_")}
+        return {
+            **base,
+            "TBXD_RUNTIME_DIR": str(self.runtime),
+            "TBXD_SPOOL": str(self.spool),
+            "TBXD_IDLE_SECONDS": "30",
+            "OMP_NUM_THREADS": "1",
+            **self.extra,
+        }
+
+    # --- daemons ---------------------------------------------------------------------------------------------
+
+    def tbxd(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "tbxd", *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            **kwargs,
+        )
+
+    def serve(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a daemon in the foreground and wait until it answers."""
+        process = subprocess.Popen([sys.executable, "-m", "tbxd", "serve", *arguments], env=self.environ)
+        self.processes.append(process)
+        wait_for(lambda: process.poll() is not None or self.running() == process.pid, "the daemon")
+        assert process.poll() is None, f"the daemon left with {process.returncode}"
+        return process
+
+    def running(self) -> int | None:
+        """The pid of the daemon that holds the lock and whose socket is there."""
+        lock = self.runtime / "daemon.lock"
+        if not is_locked(lock) or not (self.runtime / "daemon.sock").exists():
+            return None
+        text = lock.read_text().strip()
+        return int(text) if text else None
+
+    def kill_daemon(self) -> int:
+        """SIGKILL the daemon of this world; returns its pid."""
+        pid = wait_for(self.running, "a daemon to kill")
+        process = psutil.Process(pid)
+        process.kill()
+        wait_for(lambda: not is_locked(self.runtime / "daemon.lock"), "the daemon to die")
+        return int(pid)
+
+    def status(self) -> dict[str, Any] | None:
+        """`tbxd status --json`, or None when no daemon runs."""
+        result = self.tbxd("status", "--json")
+        return json.loads(result.stdout) if result.returncode == 0 else None
+
+    def drained(self) -> bool:
+        """Whether no journal is left in the spool."""
+        return not self.journals()
+
+    def journals(self) -> list[Path]:
+        """The journals in the spool."""
+        return [path for path in self.spool.glob("*") if path.name != "quarantine"] if self.spool.exists() else []
+
+    # --- trainers --------------------------------------------------------------------------------------------
+
+    def start(self, script: str, *arguments: object, **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start a Python script, given as text."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+            env={**self.environ, **kwargs.pop("environ", {})},
+            cwd=self.root,
+            **kwargs,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, script: str, *arguments: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run a Python script, given as text, to its end."""
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+            env={**self.environ, **kwargs.pop("environ", {})},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=kwargs.pop("timeout", DEADLINE),
+            **kwargs,
+        )
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        pid = self.running()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not is_locked(self.runtime / "daemon.lock"), "the daemon to die")
+
+
+@contextmanager
+def world(root: Path, **extra: str) -> Iterator[World]:
+    """A world that is gone afterwards."""
+    result = World(root, extra)
+    try:
+        yield result
+    finally:
+        result.end()
+
+
+def events(directory: Path) -> list[Any]:
+    """Every event of a folder in the order in which TensorBoard reads it; strict: checksums and whole records only.
+
+    Raises:
+        DamagedFile: a record is wrong.
+    """
+    found = []
+    for name in event_files(directory):
+        with open(directory / name, "rb") as file:
+            for _, data in read_records(file.read):
+                event = schema.Event()
+                event.ParseFromString(data)
+                found.append(event)
+    return found
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """The scalars of a folder: tag to (step, value), in file order, repetitions included."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    if not directory.exists():
+        return found
+    for event in events(directory):
+        for value in event.summary.value:
+            if value.WhichOneof("value") == "simple_value":
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
