@@ -1,0 +1,242 @@
+"""The arguments of pictures and histograms, checked where the user can still see what was wrong.
+
+Each ``*_attrs`` function returns the attributes of a record beyond the array's dtype and shape. Nothing here imports
+numpy or matplotlib; a figure can only exist where matplotlib is loaded already.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .snapshot import Array, snapshot, to_float, widened
+
+COLORMAPS = ("viridis", "magma", "gray", "coolwarm")
+BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
+BINS_MAX = 65_536  # bins of one histogram: 1 MiB in the event file
+CHANNELS_MAX = 4
+LABELS_MAX = 2048  # labels of one axis of a heat map
+LABEL_CHARS_MAX = 32
+
+_LAYOUTS = (set("HW"), set("CHW"), set("NHW"), set("NCHW"))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------
+
+
+def image_attrs(array: Array, dataformats: str, batched: bool) -> dict[str, Any]:
+    """The attributes of a picture or, with an ``N`` axis, of several.
+
+    Args:
+        array: real numbers.
+        dataformats: what each axis is: ``CHW``, ``HW`` or ``NCHW`` in any order and case.
+        batched: whether several were meant, so that a format for one of them gets its ``N`` here.
+
+    Raises:
+        TypeError: complex numbers, or a format that is no string.
+        ValueError: a shape that the format does not fit, an empty one, or one of another number of channels.
+    """
+    _check_real(array, "a picture")
+    layout = _layout(dataformats)
+    if batched and "N" not in layout and len(array.shape) == len(layout) + 1:
+        layout = "N" + layout
+    if len(layout) != len(array.shape):
+        raise ValueError(
+            f"shape {array.shape} has {len(array.shape)} axes, dataformats {dataformats!r} names {len(dataformats)}; "
+            f"for this shape it would be one such as {_suggestion(array.shape)!r}"
+        )
+    if 0 in array.shape:
+        raise ValueError(f"a picture of shape {array.shape} has no pixels")
+    channels = array.shape[layout.index("C")] if "C" in layout else 1
+    if channels > CHANNELS_MAX:
+        raise ValueError(
+            f"shape {array.shape} as {layout} has {channels} channels; 1 to {CHANNELS_MAX} are allowed, "
+            f"so another order of dataformats may be meant"
+        )
+    return {"dataformats": layout}
+
+
+def _layout(dataformats: Any) -> str:
+    if not isinstance(dataformats, str):
+        raise TypeError(f"dataformats is {type(dataformats).__name__}; a string such as 'CHW' is expected")
+    layout = dataformats.upper()
+    if set(layout) not in _LAYOUTS or len(set(layout)) != len(layout):
+        raise ValueError(
+            f"dataformats {dataformats!r:.40}: 'CHW', 'HW' or 'NCHW', their letters in any order, are expected"
+        )
+    return layout
+
+
+def _suggestion(shape: tuple[int, ...]) -> str:
+    last = bool(shape) and shape[-1] <= CHANNELS_MAX
+    return {2: "HW", 3: "HWC" if last else "CHW"}.get(len(shape), "NHWC" if last else "NCHW")
+
+
+def _check_real(array: Array, what: str) -> None:
+    if array.dtype[1:2] == "c":
+        raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
+
+
+def heatmap_attrs(
+    array: Array,
+    colormap: str,
+    vmin: Any,
+    vmax: Any,
+    row_labels: Sequence[Any] | None,
+    column_labels: Sequence[Any] | None,
+) -> dict[str, Any]:
+    """The attributes of a heat map.
+
+    Args:
+        array: two axes, rows and columns, of real numbers.
+        colormap: one of `COLORMAPS`.
+        vmin, vmax: the ends of the scale; None is the least and the greatest value.
+        row_labels, column_labels: a text, or anything with one, for each row and column; cut to `LABEL_CHARS_MAX`.
+
+    Raises:
+        TypeError: complex numbers, or ends of the scale that are no numbers.
+        ValueError: another number of axes, an empty one, an unknown colour map, or labels that do not fit.
+    """
+    _check_real(array, "a heat map")
+    if len(array.shape) != 2:
+        raise ValueError(f"a heat map of shape {array.shape}; two axes, rows and columns, are expected")
+    if 0 in array.shape:
+        raise ValueError(f"a heat map of shape {array.shape} has no cells")
+    if colormap not in COLORMAPS:
+        raise ValueError(f"colormap {colormap!r:.40}; known are {', '.join(COLORMAPS)}")
+    attrs: dict[str, Any] = {"colormap": colormap}
+    for name, value in (("vmin", vmin), ("vmax", vmax)):
+        if value is not None:
+            attrs[name] = to_float(value, name)
+            if not math.isfinite(attrs[name]):
+                raise ValueError(f"{name} is {attrs[name]}; a finite number is expected")
+    if "vmin" in attrs and "vmax" in attrs and attrs["vmin"] > attrs["vmax"]:
+        raise ValueError(f"vmin {attrs['vmin']:g} is greater than vmax {attrs['vmax']:g}")
+    for name, labels, count in (
+        ("row_labels", row_labels, array.shape[0]),
+        ("column_labels", column_labels, array.shape[1]),
+    ):
+        if labels is not None:
+            attrs[name] = _labels(name, labels, count)
+    return attrs
+
+
+def _labels(name: str, labels: Any, count: int) -> list[str]:
+    if isinstance(labels, str):
+        raise TypeError(f"{name} is one string; a list of {count} is expected")
+    texts = [str(label)[:LABEL_CHARS_MAX].encode("utf-8", "replace").decode() for label in labels]
+    if len(texts) != count:
+        raise ValueError(f"{name} has {len(texts)} texts for {count} {name.partition('_')[0]}s")
+    if count > LABELS_MAX:
+        raise ValueError(f"{name} has {count:,} texts; at most {LABELS_MAX:,} are allowed")
+    return texts
+
+
+# --- histograms ------------------------------------------------------------------------------------------------
+
+
+def histogram_attrs(array: Array, bins: Any, max_bins: Any) -> dict[str, Any]:
+    """The attributes of a histogram.
+
+    Args:
+        array: real numbers of any shape, also none.
+        bins: one of `BIN_RULES`, a number of bins, or their edges.
+        max_bins: None, or about how many bins at most are written; neighbours are added up.
+
+    Raises:
+        TypeError: complex numbers, or bins of another kind.
+        ValueError: an unknown rule, a number of bins out of bounds, edges that fall or are NaN.
+    """
+    _check_real(array, "a histogram")
+    attrs: dict[str, Any] = {"bins": _bins(bins)}
+    if max_bins is not None:
+        attrs["max_bins"] = _count("max_bins", max_bins)
+    return attrs
+
+
+def _bins(bins: Any) -> str | int | list[float]:
+    if isinstance(bins, str):
+        if bins not in BIN_RULES:
+            raise ValueError(f"bins {bins!r:.40}; known are {', '.join(BIN_RULES)}")
+        return bins
+    if hasattr(bins, "__index__") and not isinstance(bins, bool) and not getattr(bins, "shape", ()):
+        return _count("bins", bins)
+    edges = snapshot(bins, "bins")
+    _check_real(edges, "edges of bins")
+    if len(edges.shape) != 1 or not 2 <= edges.shape[0] <= BINS_MAX + 1:
+        raise ValueError(f"edges of bins of shape {edges.shape}; a list of 2 to {BINS_MAX + 1:,} is expected")
+    numbers = _floats(edges)
+    if any(math.isnan(number) for number in numbers) or any(map(float.__gt__, numbers, numbers[1:])):
+        raise ValueError("edges of bins have to grow, and none may be NaN")
+    return numbers
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        count = int(value.__index__())
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name} is {value!r:.40}; an integer is expected") from None
+    if not 1 <= count <= BINS_MAX:
+        raise ValueError(f"{name} is {count}; 1 to {BINS_MAX:,} are allowed")
+    return count
+
+
+def _floats(array: Array) -> list[float]:
+    return [float(number) for number in widened(array).tolist()]
+
+
+# --- matplotlib ------------------------------------------------------------------------------------------------
+
+
+def figure_to_array(figure: Any, close: bool) -> Array:
+    """A figure as uint8 pixels: height, width and red, green, blue; for a list of figures one more axis before these.
+
+    Figures of different sizes get a white border below and to the right. The canvas that a figure had, perhaps the
+    one of a window, is its canvas again afterwards.
+
+    Args:
+        figure: a figure of matplotlib or a list of them.
+        close: close them afterwards, where pyplot knows them.
+
+    Raises:
+        TypeError: something else than figures was given.
+        ValueError: an empty list.
+    """
+    import numpy as np
+
+    figures = list(figure) if isinstance(figure, list | tuple) else [figure]
+    if not figures:
+        raise ValueError("an empty list of figures")
+    kinds = getattr(sys.modules.get("matplotlib.figure"), "Figure", ())
+    for one in figures:
+        if not isinstance(one, kinds):
+            raise TypeError(
+                f"a {type(one).__name__} was given; a matplotlib.figure.Figure or a list of them is expected"
+            )
+    pixels = [_drawn(one) for one in figures]
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if close and pyplot is not None:
+        for one in figures:
+            pyplot.close(one)
+    if not isinstance(figure, list | tuple):
+        return snapshot(pixels[0], "figure")
+    height, width = (max(picture.shape[axis] for picture in pixels) for axis in (0, 1))
+    batch = np.full((len(pixels), height, width, 3), 255, np.uint8)
+    for place, picture in zip(batch, pixels, strict=True):
+        place[: picture.shape[0], : picture.shape[1]] = picture
+    return snapshot(batch, "figure")
+
+
+def _drawn(figure: Any) -> Any:
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    before = figure.canvas
+    try:
+        canvas: Any = FigureCanvasAgg(figure)  # makes itself the figure's canvas
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[:, :, :3]
+    finally:
+        figure.set_canvas(before)

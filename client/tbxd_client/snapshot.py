@@ -1,0 +1,292 @@
+"""What users pass as values, as plain bytes and plain numbers.
+
+No framework is imported to find out what a value is: a tensor of torch cannot exist before torch is in
+``sys.modules``. numpy is imported with the first array. Nothing is copied where the value's memory can be read as it
+is; the caller has to copy it before the user's code runs on.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .records import RANK_MAX, STEP_MAX, STEP_MIN
+
+BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
+_DTYPES = frozenset(  # that the daemon reads, by numpy's names
+    ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
+)
+_PLAIN = frozenset((float, int, bool, complex))
+_WANTED = "a number, an array, a tensor or a list of these is expected"
+
+
+@dataclass(slots=True)  # not frozen: that would double the time to make one
+class Array:
+    """An array in C order, little endian.
+
+    ``dtype`` is numpy's (``<f4``, ``|u1``, …) or ``bfloat16``; ``data`` has one dimension of bytes and may share
+    the memory of the value it was made from.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview | bytes
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------
+
+
+def snapshot(value: Any, what: str) -> Array:
+    """The numbers of ``value``, without a copy where that can be.
+
+    Args:
+        value: a Python or numpy number, an array or tensor of any framework on any device, or a (nested) sequence of
+            these. Tensors of torch may require grad, be sparse or quantized; floating point that numpy lacks is
+            widened to float32, but for bfloat16, which is kept.
+        what: names the value in errors, such as ``add_histogram 'weights'``.
+
+    Raises:
+        TypeError: it holds something that is no number.
+        ValueError: its parts have different shapes, or it has more than `RANK_MAX` dimensions.
+    """
+    np = sys.modules.get("numpy")
+    if np is not None and type(value) is np.ndarray:
+        return _from_numpy(value, what)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+        return _from_torch(torch, value, what)
+    return _from_numpy(_as_numpy(value, what, 0), what)
+
+
+def _from_numpy(array: Any, what: str) -> Array:
+    dtype = array.dtype.str
+    if dtype not in _DTYPES:
+        if array.dtype.name == BFLOAT16:  # ml_dtypes, which jax uses
+            bits = _from_numpy(array.view("<u2"), what)
+            return Array(BFLOAT16, bits.shape, bits.data)
+        array = _usual(array, what)
+        dtype = array.dtype.str
+    shape = array.shape
+    if len(shape) > RANK_MAX:
+        raise ValueError(f"{what}: {len(shape)} dimensions; at most {RANK_MAX} are allowed")
+    if not array.flags.c_contiguous:
+        array = array.copy()
+    return Array(dtype, shape, array.reshape(-1).view("u1").data)
+
+
+def _usual(array: Any, what: str) -> Any:
+    """An array of an unusual dtype in a usual one: big endian, long double, float8 and their like."""
+    dtype = array.dtype
+    if dtype.kind in "OSUMmT" or dtype.names is not None:
+        raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}")
+    target = dtype.newbyteorder("<").str
+    if target not in _DTYPES:
+        target = {"f": "<f8", "c": "<c16"}.get(dtype.kind, "<f4") if dtype.itemsize > 2 else "<f4"
+    try:
+        return array.astype(target)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}") from error
+
+
+def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
+    try:
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        if tensor.layout is not torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.device.type != "cpu":
+            tensor = tensor.cpu()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
+        dtype = str(tensor.dtype)[6:]  # without "torch."
+        if dtype == BFLOAT16:
+            bits = _from_numpy(tensor.contiguous().view(torch.int16).numpy(), what)
+            return Array(BFLOAT16, bits.shape, bits.data)
+        if dtype not in _TORCH_LIKE_NUMPY:
+            tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+        return _from_numpy(tensor.numpy(), what)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise TypeError(f"{what}: the values of this tensor cannot be read: {error}") from error
+
+
+_TORCH_LIKE_NUMPY = frozenset(
+    [
+        "float32",
+        "float64",
+        "float16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+        "complex64",
+        "complex128",
+    ]
+)
+
+
+def _as_numpy(value: Any, what: str, depth: int) -> Any:
+    """Anything that is neither a plain numpy array nor a tensor, as a numpy array."""
+    import numpy as np
+
+    if type(value) in _PLAIN or isinstance(value, np.generic | np.ndarray):
+        return _numbers(np, value, what)
+    if value is None or isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"{what}: {value!r:.80} was given; {_WANTED}")
+    if isinstance(value, list | tuple | range):
+        return _from_sequence(np, value, what, depth)
+    trouble = ""
+    for read in _readers(np, value):
+        try:
+            array = read()
+        except Exception as error:  # the framework's own: another device, no such dtype, a tracer
+            trouble = f" ({type(error).__name__}: {error!s:.200})"
+            continue
+        return array if isinstance(array, np.ndarray) else widened(snapshot(array, what))
+    if isinstance(value, Sequence):
+        return _from_sequence(np, value, what, depth)
+    if hasattr(value, "__float__"):
+        return np.asarray(to_float(value, what))
+    raise TypeError(f"{what}: a {type(value).__name__} was given{trouble}; {_WANTED}")
+
+
+def _readers(np: Any, value: Any) -> list[Callable[[], Any]]:
+    """The ways to ask an array of another framework for its values, the likeliest first."""
+    readers: list[Callable[[], Any]] = []
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        readers.append(lambda: np.asarray(value))
+    if hasattr(value, "__dlpack__"):
+        readers.append(lambda: np.from_dlpack(value))
+        torch = sys.modules.get("torch")
+        if torch is not None:  # it reads what is on an accelerator, and bfloat16
+            readers.append(lambda: torch.from_dlpack(value))
+    if type(value).__module__ == "array" or isinstance(value, memoryview):
+        readers.append(lambda: np.asarray(value))
+    return readers
+
+
+def _from_sequence(np: Any, values: Sequence[Any], what: str, depth: int) -> Any:
+    if depth >= RANK_MAX:  # also what ends a list that holds itself
+        raise ValueError(f"{what}: lists in more than {RANK_MAX} levels")
+    if set(map(type, values)) <= _PLAIN:
+        return _numbers(np, values, what)
+    parts = [_part(np, value, what, depth + 1) for value in values]
+    shapes = {part.shape for part in parts}
+    if len(shapes) > 1:
+        some = ", ".join(str(shape) for shape in sorted(shapes)[:3])
+        raise ValueError(f"{what}: the parts of a list have different shapes: {some}; they have to be the same")
+    return np.stack(parts)
+
+
+def _part(np: Any, value: Any, what: str, depth: int) -> Any:
+    if isinstance(value, list | tuple):
+        return _from_sequence(np, value, what, depth)
+    return widened(snapshot(value, what))
+
+
+def widened(array: Array) -> Any:
+    """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot."""
+    import numpy as np
+
+    if array.dtype != BFLOAT16:
+        return np.frombuffer(array.data, array.dtype).reshape(array.shape)
+    high = np.frombuffer(array.data, "<u2").astype("<u4") << 16
+    return high.view("<f4").reshape(array.shape)
+
+
+def _numbers(np: Any, value: Any, what: str) -> Any:
+    """Python's own numbers, or a numpy scalar, as an array."""
+    array = np.asarray(value)
+    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):  # integers beyond 64 bits
+        try:
+            return array.astype("<f8")
+        except OverflowError:
+            raise ValueError(f"{what}: an integer that no float64 holds") from None
+    return array
+
+
+# --- single numbers --------------------------------------------------------------------------------------------
+
+
+def to_float(value: Any, what: str) -> float:
+    """One number as a float.
+
+    Args:
+        value: a number of any kind, or an array, tensor or list of one element.
+        what: names the value in errors.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it holds another number of elements than one, or is an integer that no float64 holds.
+    """
+    if type(value) is float:
+        return value
+    item = _item(value, what)
+    if isinstance(item, str | bytes | bytearray) or not hasattr(item, "__float__"):
+        raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected")
+    try:
+        return float(item)
+    except OverflowError:
+        raise ValueError(f"{what}: an integer that no float64 holds") from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected: {error}") from error
+
+
+def to_step(value: Any) -> int:
+    """A step as an integer; None is 0.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not whole, does not fit 64 bits, or holds another number of elements than one.
+    """
+    if value is None:
+        return 0
+    if type(value) is not int:
+        item = _item(value, "global_step")
+        try:
+            value = operator.index(item)
+        except TypeError:
+            number = to_float(item, "global_step")
+            if not number.is_integer():  # NaN and infinity neither
+                raise ValueError(f"global_step {number!r} is no whole number") from None
+            value = int(number)
+    if not STEP_MIN <= value <= STEP_MAX:
+        raise ValueError(f"global_step {value} does not fit 64 bits")
+    return int(value)
+
+
+def _item(value: Any, what: str) -> Any:
+    """The one element of an array, tensor or list; anything else as it is."""
+    for _ in range(RANK_MAX):  # lists in lists
+        if not isinstance(value, list | tuple):
+            break
+        if len(value) != 1:
+            raise ValueError(f"{what}: a {type(value).__name__} of {len(value)} was given where one number is expected")
+        value = value[0]
+    if not hasattr(value, "item") and not hasattr(value, "__float__"):
+        if not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
+            return value
+        value = widened(snapshot(value, what))
+    shape = getattr(value, "shape", None)
+    if not isinstance(shape, tuple):
+        return value
+    if math.prod(shape) != 1:
+        raise ValueError(f"{what}: shape {tuple(shape)} was given where one number is expected")
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (RuntimeError, NotImplementedError, TypeError) as error:  # a tensor without values, a tracer
+        raise TypeError(f"{what}: the value of this {type(value).__name__} cannot be read: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.80} ({type(value).__name__})"

@@ -1,0 +1,1 @@
+"""Event files: the schema of an event, the framing of records, and the files on disk."""

@@ -1,0 +1,201 @@
+"""TensorFlow's event messages, built at run time.
+
+A table says which messages there are; protobuf makes classes of it, in a descriptor pool of our own, so that nothing
+here can meet the same messages of TensorBoard or TensorFlow in the default pool, and no generated code ties us to one
+version of protobuf: any from 3.20 on will do.
+
+The names and numbers are those of ``event.proto``, ``summary.proto``, ``histogram.proto``, ``tensor.proto`` and
+``tensor_shape.proto`` of TensorFlow (``tensorflow/core/framework`` and ``tensorflow/core/util``). Two liberties,
+neither of which shows in the bytes: enumerations are int32 (their numbers stand below), and messages that tbxd only
+hands on (graphs, run metadata, resource handles) are bytes or left out; protobuf keeps fields that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+__all__ = [
+    "BLOB_SEQUENCE",
+    "DT_DOUBLE",
+    "DT_FLOAT",
+    "DT_STRING",
+    "SCALAR",
+    "SESSION_START",
+    "TENSOR",
+    "DecodeError",
+    "Event",
+    "HistogramProto",
+    "PluginContent",
+    "SessionLog",
+    "SourceMetadata",
+    "Summary",
+    "SummaryMetadata",
+    "TensorProto",
+    "TensorShapeProto",
+]
+
+SCALAR, TENSOR, BLOB_SEQUENCE = 1, 2, 3  # DataClass of summary.proto
+DT_FLOAT, DT_DOUBLE, DT_STRING = 1, 2, 7  # DataType of types.proto
+SESSION_START = 1  # SessionLog.SessionStatus of event.proto
+
+COLOR_FIELD = 1000  # ours; far from the numbers that TensorBoard's plugins use
+
+_PACKAGE = "tbxd.events"  # only seen in messages' names
+
+# message: (field, number, type[, oneof]); "*" before a type is a repeated field. A type that is no scalar of protobuf
+# is a message of this table.
+_MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...]] = {
+    "Event": (
+        ("wall_time", 1, "double"),
+        ("step", 2, "int64"),
+        ("file_version", 3, "string", "what"),
+        ("graph_def", 4, "bytes", "what"),
+        ("summary", 5, "Summary", "what"),
+        ("log_message", 6, "bytes", "what"),
+        ("session_log", 7, "SessionLog", "what"),
+        ("tagged_run_metadata", 8, "bytes", "what"),
+        ("meta_graph_def", 9, "bytes", "what"),
+        ("source_metadata", 10, "SourceMetadata"),
+    ),
+    "SourceMetadata": (("writer", 1, "string"),),
+    "SessionLog": (
+        ("status", 1, "int32"),
+        ("checkpoint_path", 2, "string"),
+        ("msg", 3, "string"),
+    ),
+    "Summary": (("value", 1, "*Summary.Value"),),
+    "Summary.Value": (
+        ("tag", 1, "string"),
+        ("simple_value", 2, "float", "value"),
+        ("obsolete_old_style_histogram", 3, "bytes", "value"),
+        ("image", 4, "Summary.Image", "value"),
+        ("histo", 5, "HistogramProto", "value"),
+        ("audio", 6, "Summary.Audio", "value"),
+        ("node_name", 7, "string"),
+        ("tensor", 8, "TensorProto", "value"),
+        ("metadata", 9, "SummaryMetadata"),
+    ),
+    "Summary.Image": (
+        ("height", 1, "int32"),
+        ("width", 2, "int32"),
+        ("colorspace", 3, "int32"),
+        ("encoded_image_string", 4, "bytes"),
+    ),
+    "Summary.Audio": (
+        ("sample_rate", 1, "float"),
+        ("num_channels", 2, "int64"),
+        ("length_frames", 3, "int64"),
+        ("encoded_audio_string", 4, "bytes"),
+        ("content_type", 5, "string"),
+    ),
+    "SummaryMetadata": (
+        ("plugin_data", 1, "SummaryMetadata.PluginData"),
+        ("display_name", 2, "string"),
+        ("summary_description", 3, "string"),
+        ("data_class", 4, "int32"),
+    ),
+    "SummaryMetadata.PluginData": (
+        ("plugin_name", 1, "string"),
+        ("content", 2, "bytes"),
+    ),
+    "HistogramProto": (
+        ("min", 1, "double"),
+        ("max", 2, "double"),
+        ("num", 3, "double"),
+        ("sum", 4, "double"),
+        ("sum_squares", 5, "double"),
+        ("bucket_limit", 6, "*double"),
+        ("bucket", 7, "*double"),
+    ),
+    "TensorProto": (
+        ("dtype", 1, "int32"),
+        ("tensor_shape", 2, "TensorShapeProto"),
+        ("version_number", 3, "int32"),
+        ("tensor_content", 4, "bytes"),
+        ("float_val", 5, "*float"),
+        ("double_val", 6, "*double"),
+        ("int_val", 7, "*int32"),
+        ("string_val", 8, "*bytes"),
+        ("scomplex_val", 9, "*float"),
+        ("int64_val", 10, "*int64"),
+        ("bool_val", 11, "*bool"),
+        ("dcomplex_val", 12, "*double"),
+        ("half_val", 13, "*int32"),
+        ("uint32_val", 16, "*uint32"),
+        ("uint64_val", 17, "*uint64"),
+        ("float8_val", 18, "bytes"),
+    ),
+    "TensorShapeProto": (
+        ("dim", 2, "*TensorShapeProto.Dim"),
+        ("unknown_rank", 3, "bool"),
+    ),
+    "TensorShapeProto.Dim": (
+        ("size", 1, "int64"),
+        ("name", 2, "string"),
+    ),
+    # Not TensorFlow's: what tbxd adds to the content of a plugin, which TensorBoard passes over.
+    "PluginContent": (("color", COLOR_FIELD, "string"),),
+}
+
+
+def _file() -> Any:
+    """The table as the description of a ``.proto`` file. proto3, so that repeated numbers are packed."""
+    file = descriptor_pb2.FileDescriptorProto(name="tbxd/events.proto", package=_PACKAGE, syntax="proto3")
+    made: dict[str, Any] = {}
+    for name, fields in _MESSAGES.items():
+        outer, _, inner = name.rpartition(".")
+        message = made[outer].nested_type.add(name=inner) if outer else file.message_type.add(name=name)
+        made[name] = message
+        for field, number, kind, *oneof in fields:
+            _add_field(message, field, number, kind, oneof)
+    return file
+
+
+def _add_field(message: Any, name: str, number: int, kind: str, oneof: list[str]) -> None:
+    types = descriptor_pb2.FieldDescriptorProto
+    repeated = kind.startswith("*")
+    kind = kind.removeprefix("*")
+    field = message.field.add(
+        name=name, number=number, label=types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
+    )
+    if kind in _MESSAGES:
+        field.type = types.TYPE_MESSAGE
+        field.type_name = f".{_PACKAGE}.{kind}"
+    else:
+        field.type = types.Type.Value(f"TYPE_{kind.upper()}")
+    if oneof:
+        if not message.oneof_decl:  # no message here has more than one
+            message.oneof_decl.add(name=oneof[0])
+        field.oneof_index = 0
+
+
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.AddSerializedFile(_file().SerializeToString())
+
+
+# GetMessageClass is there since protobuf 4.22; the factory went with 5.
+_factory: Any = message_factory
+_get_class = getattr(_factory, "GetMessageClass", None) or _factory.MessageFactory(_POOL).GetPrototype
+
+
+def _message_class(name: str) -> Any:
+    descriptor = _POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}")
+    message: Any = _get_class(descriptor)
+    for nested in descriptor.nested_types:
+        if not hasattr(message, nested.name):  # protobuf 3.20 leaves this to generated code
+            setattr(message, nested.name, _get_class(nested))
+    return message
+
+
+Event = _message_class("Event")
+SourceMetadata = _message_class("SourceMetadata")
+SessionLog = _message_class("SessionLog")
+Summary = _message_class("Summary")
+SummaryMetadata = _message_class("SummaryMetadata")
+HistogramProto = _message_class("HistogramProto")
+TensorProto = _message_class("TensorProto")
+TensorShapeProto = _message_class("TensorShapeProto")
+PluginContent = _message_class("PluginContent")

@@ -1,0 +1,40 @@
+"""From a record to what an event file holds of it: pure functions, without I/O, clocks or threads.
+
+`encode` is the way in; `ENCODERS` says which module makes the summaries of which kind of record. A module has a
+function from record and tag to a list of ``Summary.Value``; whatever it cannot write it refuses with `Refused`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tbxd_client.records import HEATMAP, HISTOGRAM, IMAGE, KIND_NAMES, SCALAR, TEXT, Record, TagDefinition
+
+from . import heatmap, histogram, image, scalar, text
+from .errors import Refused
+from .metadata import color_of, metadata_for
+
+__all__ = ["ENCODERS", "Refused", "color_of", "encode", "metadata_for"]
+
+Encoder = Callable[[Record, TagDefinition], list[Any]]
+
+ENCODERS: dict[int, Encoder] = {
+    SCALAR: scalar.encode,
+    HISTOGRAM: histogram.encode,
+    IMAGE: image.encode,
+    TEXT: text.encode,
+    HEATMAP: heatmap.encode,
+}
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """The ``Summary.Value`` messages of a record, whatever its attributes and payload are.
+
+    Raises:
+        Refused: nothing can be written for it. No other exception is raised.
+    """
+    encoder = ENCODERS.get(record.kind)
+    if encoder is None:
+        raise Refused("unknown_kind", f"records of kind {KIND_NAMES.get(record.kind, record.kind)} have no summaries")
+    return encoder(record, tag)

@@ -1,0 +1,298 @@
+"""Histograms: the counts of tensorboardX, without sorting.
+
+Its default bins ("tensorflow") have 1,549 edges, each 1.1 times the one before. To sort a million numbers, or to
+search the edges for each, is slow; but a float32 cut to its upper 16 bits says almost always which bin a number is in.
+So numbers are counted by these bits (a *cell*), the cells of a bin are added up, and only what is in a cell that an
+edge goes through is compared with the edges. Everything is done in chunks that fit the processor's cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tbxd_client.media import BIN_RULES, BINS_MAX
+from tbxd_client.records import HISTOGRAM, Record, TagDefinition
+
+from ..events import schema
+from .arrays import AnyArray, array_of, check_real
+from .errors import Refused
+from .metadata import summary_value
+
+CHUNK = 1 << 17  # numbers at a time: 1 MiB as float64
+CELLS = 1 << 16
+STONE_VALUES_MAX = 1 << 15  # numpy's rule "stone" makes sqrt(n) histograms of all n numbers to choose one of them
+
+TENSORFLOW = "tensorflow"
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What is known of the finite numbers of an array beside their bins; ``left_out`` others were not finite."""
+
+    num: int = 0
+    left_out: int = 0
+    min: float = math.inf
+    max: float = -math.inf
+    sums: list[float] = field(default_factory=list)  # of each chunk, as are the squares
+    squares: list[float] = field(default_factory=list)
+
+    def take(self, chunk: Floats) -> Floats:
+        """Account for a chunk; returns its finite numbers."""
+        total = float(chunk.sum())
+        if not math.isfinite(total):  # something is not finite, or only the sum is not
+            finite = chunk[np.isfinite(chunk)]
+            self.left_out += len(chunk) - len(finite)
+            chunk = finite
+            total = float(chunk.sum())
+        if len(chunk):
+            self.num += len(chunk)
+            self.min = min(self.min, float(chunk.min()))
+            self.max = max(self.max, float(chunk.max()))
+            self.sums.append(total)
+            self.squares.append(float(chunk.dot(chunk)))
+        return chunk
+
+    @property
+    def sum(self) -> float:
+        """The sum of the numbers; infinite where float64 ends."""
+        return _total(self.sums)
+
+    @property
+    def sum_squares(self) -> float:
+        """The sum of the numbers' squares; infinite where float64 ends."""
+        return _total(self.squares)
+
+
+@dataclass(slots=True, frozen=True)
+class Histogram:
+    """A histogram as TensorBoard has it: ``counts[i]`` numbers from ``limits[i - 1]`` up to ``limits[i]``.
+
+    The first count is 0, its limit is the lower end of the first bin that holds something. The statistics are those
+    of all finite numbers, also where the bins leave some out.
+    """
+
+    counts: Counts
+    limits: Floats
+    statistics: Statistics
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One histogram: attributes ``dtype``, ``shape``, ``bins`` and ``max_bins``.
+
+    Raises:
+        Refused: ``bad_record``, ``bad_bins`` or ``no_finite_values``.
+    """
+    attrs = record.attrs
+    result = histogram_of(array_of(record), attrs.get("bins", TENSORFLOW), attrs.get("max_bins"))
+    message = schema.HistogramProto(
+        min=result.statistics.min,
+        max=result.statistics.max,
+        num=result.statistics.num,
+        sum=result.statistics.sum,
+        sum_squares=result.statistics.sum_squares,
+        bucket_limit=result.limits.tolist(),
+        bucket=result.counts.tolist(),
+    )
+    return [summary_value(HISTOGRAM, tag, histo=message)]
+
+
+def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = None) -> Histogram:
+    """The histogram of an array's finite numbers.
+
+    Args:
+        array: real numbers of any shape.
+        bins: one of `BIN_RULES`, a number of bins, or a list of their edges.
+        max_bins: None, or about how many bins at most; neighbours are added up.
+
+    Raises:
+        Refused: ``bad_record`` for complex numbers, ``no_finite_values``, ``bad_bins``.
+    """
+    check_real(array)
+    wanted = _checked_bins(bins)
+    if max_bins is not None and not (type(max_bins) is int and max_bins > 0):
+        raise Refused("bad_bins", f"max_bins is {max_bins!r:.40}")
+    statistics = Statistics()
+    with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
+        finite = (statistics.take(chunk) for chunk in _chunks(array))
+        if wanted == TENSORFLOW:
+            counts, limits = _tensorflow_counts(finite), tensorflow_edges()
+        else:
+            for _ in finite:  # numpy's bins need the range first
+                pass
+        if not statistics.num:
+            raise Refused("no_finite_values", f"none of {array.size:,} numbers is finite")
+        if wanted != TENSORFLOW:
+            counts, limits = _numpy_counts(array, wanted, statistics)
+    if max_bins is not None and len(counts) > max_bins:
+        counts, limits = _merged(counts, limits, max_bins)
+    counts, limits = _trimmed(counts, limits)
+    return Histogram(counts, limits, statistics)
+
+
+def _checked_bins(bins: object) -> str | int | tuple[float, ...]:
+    if isinstance(bins, str) and bins in BIN_RULES:
+        return bins
+    if type(bins) is int and 0 < bins <= BINS_MAX:
+        return bins
+    if isinstance(bins, list | tuple) and 2 <= len(bins) <= BINS_MAX + 1:
+        try:
+            edges = tuple(float(edge) for edge in bins if type(edge) in (int, float))
+        except OverflowError:
+            edges = ()
+        if len(edges) == len(bins) and all(low <= high for low, high in pairwise(edges)):
+            return edges  # no NaN: it is not less than anything
+    raise Refused("bad_bins", f"bins are {bins!r:.80}; a rule, a number, or edges that grow are expected")
+
+
+def _chunks(array: AnyArray) -> Iterator[Floats]:
+    flat = array.reshape(-1)
+    for first in range(0, len(flat), CHUNK):
+        yield flat[first : first + CHUNK].astype(np.float64, copy=False)
+
+
+def _total(parts: list[float]) -> float:
+    try:
+        return math.fsum(parts)
+    except (OverflowError, ValueError):  # beyond float64, or infinities of both signs
+        return float(np.sum(parts))
+
+
+# --- TensorFlow's bins -----------------------------------------------------------------------------------------
+
+
+@cache
+def tensorflow_edges() -> Floats:
+    """1e-12 times powers of 1.1 up to 1e20, their negatives, and 0, ascending.
+
+    Multiplied step by step, as TensorFlow does (``histogram.cc``): a power would differ in the last bits.
+    """
+    edge, positive = 1e-12, []
+    while edge < 1e20:
+        positive.append(edge)
+        edge *= 1.1
+    edges = np.array([*(-edge for edge in reversed(positive)), 0.0, *positive])
+    edges.flags.writeable = False
+    return edges
+
+
+@cache
+def _cell_places() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """For each cell how many edges are not above its numbers, and whether that is not the same for all of them.
+
+    A cell holds the float64 numbers whose nearest float32 begins with the cell's 16 bits; these reach at most one
+    float32 beyond the cell's own.
+    """
+    edges = tensorflow_edges()
+    bits = np.arange(CELLS, dtype=np.uint32) << 16
+    with np.errstate(all="ignore"):
+        ends = np.stack([bits, bits | 0xFFFF]).view(np.float32)
+        low = np.nextafter(ends.min(axis=0), np.float32(-np.inf))
+        high = np.nextafter(ends.max(axis=0), np.float32(np.inf))
+    negative = bits >> 31 == 1
+    low = np.where(negative, low, np.maximum(low, np.float32(0)))  # rounding keeps the sign,
+    high = np.where(negative, np.minimum(high, np.float32(0)), high)  # but -0.0 is in a negative cell and is 0
+    low_place = np.searchsorted(edges, low.astype(np.float64), side="right")
+    high_place = np.searchsorted(edges, high.astype(np.float64), side="right")
+    mixed = (low_place != high_place) | ((low <= edges[-1]) & (edges[-1] <= high))
+    overflown = (bits & 0x7F80_0000) == 0x7F80_0000  # finite numbers that no float32 holds
+    mixed[overflown] = False
+    low_place[overflown] = np.where(negative[overflown], 0, len(edges))
+    return low_place, mixed
+
+
+def _tensorflow_counts(chunks: Iterable[Floats]) -> Counts:
+    """How many numbers are in each bin of `tensorflow_edges`; the last bin holds its upper edge."""
+    edges = tensorflow_edges()
+    places, mixed = _cell_places()
+    in_cells = np.zeros(CELLS, np.int64)
+    below = np.zeros(len(edges), np.int64)  # how many of the unclear numbers are below each edge
+    for chunk in chunks:
+        cells = chunk.astype(np.float32).view(np.uint32) >> 16
+        in_cells += np.bincount(cells, minlength=CELLS)
+        unclear = chunk[mixed.take(cells)]
+        unclear.sort()
+        below += np.searchsorted(unclear, edges)
+        below[-1] += np.count_nonzero(unclear == edges[-1])
+    in_cells[mixed] = 0  # these were counted one by one
+    at_places = np.zeros(len(edges) + 1, np.int64)
+    np.add.at(at_places, places, in_cells)
+    return at_places[1:-1] + np.diff(below)
+
+
+# --- numpy's bins ----------------------------------------------------------------------------------------------
+
+
+def _numpy_counts(
+    array: AnyArray, bins: str | int | tuple[float, ...], statistics: Statistics
+) -> tuple[Counts, Floats]:
+    """Counts and edges as ``numpy.histogram`` has them."""
+    span = (statistics.min, statistics.max)
+    if not isinstance(bins, tuple) and not math.isfinite(span[1] - span[0]):
+        raise Refused("bad_bins", f"numbers from {span[0]:g} to {span[1]:g}, whose difference no float64 holds")
+    if isinstance(bins, str):
+        bins = _bins_by_rule(array, bins, statistics)
+    edges: int | Floats = bins if isinstance(bins, int) else np.array(bins, np.float64)
+    try:
+        limits = np.histogram_bin_edges(np.empty(0), edges, span)
+        counts = np.zeros(len(limits) - 1, np.int64)
+        ignored = Statistics()
+        for chunk in _chunks(array):
+            counts += np.histogram(ignored.take(chunk), edges, span)[0]
+    except ValueError as error:  # numpy's: the numbers are too close together for so many bins
+        raise Refused("bad_bins", f"{error}") from error
+    return counts, limits
+
+
+def _bins_by_rule(array: AnyArray, rule: str, statistics: Statistics) -> int:
+    """How many bins one of numpy's rules makes of the finite numbers.
+
+    "stone" looks at no more than `STONE_VALUES_MAX` of them, evenly spread.
+    """
+    span = (statistics.min, statistics.max)
+    ignored = Statistics()
+    numbers = np.concatenate([ignored.take(chunk) for chunk in _chunks(array)])
+    if rule in ("auto", "fd"):  # a few numbers far away can make billions of bins, which numpy would try to hold
+        low, high = np.percentile(numbers, [25, 75])
+        width = 2 * (high - low) / len(numbers) ** (1 / 3)
+        if width > 0 and (span[1] - span[0]) / width > BINS_MAX:
+            if rule == "fd":
+                raise Refused("bad_bins", f"rule 'fd' makes more than {BINS_MAX:,} bins of these numbers")
+            return min(BINS_MAX, math.ceil(2 * math.sqrt(len(numbers))))  # as "auto" is bounded in numpy 2.3
+    if rule == "stone" and len(numbers) > STONE_VALUES_MAX:
+        numbers = numbers[:: math.ceil(len(numbers) / STONE_VALUES_MAX)]
+    try:
+        count = len(np.histogram_bin_edges(numbers, rule, span)) - 1
+    except (ValueError, OverflowError) as error:  # numpy's: no width can be made of them
+        raise Refused("bad_bins", f"rule {rule!r}: {error}") from error
+    if count > BINS_MAX:
+        raise Refused("bad_bins", f"rule {rule!r} makes {count:,} bins of these numbers; at most {BINS_MAX:,}")
+    return count
+
+
+# --- what TensorBoard gets of the bins -------------------------------------------------------------------------
+
+
+def _merged(counts: Counts, limits: Floats, bins_max: int) -> tuple[Counts, Floats]:
+    """Every so many neighbouring bins as one. As tensorboardX does it, there may be up to twice ``bins_max`` left."""
+    every = len(counts) // bins_max
+    firsts = np.arange(0, len(counts), every)
+    return np.add.reduceat(counts, firsts), np.append(limits[firsts], limits[-1])
+
+
+def _trimmed(counts: Counts, limits: Floats) -> tuple[Counts, Floats]:
+    """Without the empty bins at both ends, and with upper limits only: an empty first bin has the lower one."""
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        raise Refused("bad_bins", "no number is in any of the bins")
+    first, last = int(filled[0]), int(filled[-1])
+    return np.concatenate([[0], counts[first : last + 1]]), limits[first : last + 2]
