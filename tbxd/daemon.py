@@ -15,7 +15,7 @@ from typing import Any
 import zmq
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.paths import lock_path, private_dir, token_path
+from tbxd_client.paths import base_dir, lock_path, private_dir, token_path
 
 from . import __version__
 from .adopt import Adopter
@@ -58,6 +58,8 @@ class Daemon:
         """
         private_dir(self._settings.runtime_dir)
         private_dir(self._settings.spool)
+        if Path(self._settings.address.removeprefix("ipc://")).parent == base_dir():
+            private_dir(base_dir())
         lock = _take_lock(lock_path(self._settings.runtime_dir))
         try:
             self._doorbell = Doorbell()

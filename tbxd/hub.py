@@ -251,7 +251,7 @@ class Hub:
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
         for run in client.session.runs:
-            state = self.runs.get(os.path.normpath(run.directory))
+            state = self.runs.get(os.path.normpath(run.directory)) if run is not None else None
             if state is not None and state.writer.waiting:
                 self._submit(state)
         self._acknowledge(client, moved=True)
@@ -309,10 +309,10 @@ class Hub:
         """A session is over."""
         self.clients.pop(client.session.id, None)
         for number, (_, dropped) in client.reported.items():
-            if number < len(client.session.runs):
-                state = self.runs.get(os.path.normpath(client.session.runs[number].directory))
-                if state is not None:
-                    _add(state.ended_drops, dropped)
+            run = client.session.runs[number] if 0 <= number < len(client.session.runs) else None
+            state = self.runs.get(os.path.normpath(run.directory)) if run is not None else None
+            if state is not None:
+                _add(state.ended_drops, dropped)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
     def reap(self, now: float) -> None:
@@ -358,7 +358,7 @@ class Hub:
             _add(dropped, entry.refused)
         for client in self.clients.values():
             for run in client.session.runs:
-                if os.path.normpath(run.directory) != directory:
+                if run is None or os.path.normpath(run.directory) != directory:
                     continue
                 told, client_dropped = client.reported.get(run.id, (0, {}))
                 _add(dropped, client_dropped)

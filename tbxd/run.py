@@ -227,7 +227,7 @@ class RunWriter:
         numbers = _float32(values["value"])
         wall_times = _finite_times(values["wall_time"])
         size = int(values.itemsize)
-        tags = batch.tags
+        known: dict[int, TagDefinition] = {}
         for number, wall_time, step, tag_id, end in zip(
             numbers.tolist(),
             wall_times.tolist(),
@@ -239,7 +239,7 @@ class RunWriter:
             entry.end = end
             entry.count += 1
             mark = self._marker.mark(batch.session, entry, size)
-            tag = tags[tag_id]
+            tag = known.get(tag_id) or known.setdefault(tag_id, batch.tag(tag_id))
             if (tag.color or tag.display_name or tag.description) and tag not in self._described:
                 self._described.add(tag)
                 value = schema.Summary.Value(tag=tag.tag, simple_value=number, metadata=metadata_for(SCALAR, tag))
@@ -274,19 +274,19 @@ class RunWriter:
         """The part of an event that says what happened."""
         if record.kind == ROW:
             return {"summary": schema.Summary(value=self._row_values(batch, record))}
-        tag = batch.tags[record.tag]
+        tag = batch.tag(record.tag)
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
         return {"summary": schema.Summary(value=encode(record, tag))}
 
     def _row_values(self, batch: Batch, record: Record) -> list[Any]:
-        tags = batch.rows[record.tag].tags
+        tags = batch.row(record.tag).tags
         payload = record.payload
         if not isinstance(payload, bytes) or len(payload) != 8 * len(tags):
             raise Refused("bad_record", f"a row of {len(tags)} tags with another number of values")
         result = []
         for number, tag_id in zip(_float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
-            result.append(schema.Summary.Value(tag=batch.tags[tag_id].tag, simple_value=number))
+            result.append(schema.Summary.Value(tag=batch.tag(tag_id).tag, simple_value=number))
         return result
 
 

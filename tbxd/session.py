@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -36,7 +36,10 @@ from tbxd_client.records import (
 )
 
 WINDOW_BYTES = 8 << 20  # how far a client may send ahead of what is written
+DEFINITIONS_LEFT_OUT_MAX = 1000
 NO_RUN = -1
+
+T = TypeVar("T")
 
 # A scalar's 34 bytes as a row of a structured array; h, k and m* are the msgpack markers between the numbers.
 SCALAR_DTYPE = np.dtype(
@@ -88,12 +91,24 @@ class Batch:
 
     session: bytes
     run: RunDefinition
-    tags: list[TagDefinition]
-    rows: list[RowDefinition]
+    tags: list[TagDefinition | None]
+    rows: list[RowDefinition | None]
     token: Token
     items: list[Scalars | Single] = field(default_factory=list)
     size: int = 0  # bytes of the records
     records: int = 0
+
+    def tag(self, number: int) -> TagDefinition:
+        """A tag that a record of this batch names; that it is defined has been seen to."""
+        tag = self.tags[number]
+        assert tag is not None
+        return tag
+
+    def row(self, number: int) -> RowDefinition:
+        """A row that a record of this batch names."""
+        row = self.rows[number]
+        assert row is not None
+        return row
 
 
 class Session:
@@ -109,14 +124,15 @@ class Session:
         self.expected = start  # the records' next byte
         self.definitions_expected = 0
         self.written = start  # everything before this is in the event files
-        self.runs: list[RunDefinition] = []
-        self.tags: list[TagDefinition] = []
-        self.rows: list[RowDefinition] = []
+        # By their numbers; None where a number was given but not used.
+        self.runs: list[RunDefinition | None] = []
+        self.tags: list[TagDefinition | None] = []
+        self.rows: list[RowDefinition | None] = []
         self.homeless = 0  # records that name a tag which is not defined
         self._buffer = bytearray()  # a record that is not whole yet
         self._tokens: deque[Token] = deque()
         self._unpacker = self._new_unpacker()
-        self._tag_runs = np.zeros(0, np.int32)
+        self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to run
 
     @staticmethod
     def _new_unpacker() -> Any:
@@ -168,30 +184,26 @@ class Session:
         definition = unpack_definition(fields)
         match definition:
             case RunDefinition():
-                self._expect_next(definition.id, self.runs)
+                _make_place(definition.id, self.runs)
                 if not definition.directory.startswith("/"):
                     raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
-                self.runs.append(definition)
+                self.runs[definition.id] = definition
             case TagDefinition():
-                self._expect_next(definition.id, self.tags)
-                if definition.run >= len(self.runs):
+                _make_place(definition.id, self.tags)
+                if _get(self.runs, definition.run) is None:
                     raise RemoteProtocolError("a tag of a run that is not defined")
-                self.tags.append(definition)
+                self.tags[definition.id] = definition
                 if definition.id >= len(self._tag_runs):
-                    grown = np.full(max(64, 2 * len(self._tag_runs)), NO_RUN, np.int32)
+                    grown = np.full(max(64, 2 * len(self.tags)), NO_RUN, np.int32)
                     grown[: len(self._tag_runs)] = self._tag_runs
                     self._tag_runs = grown
                 self._tag_runs[definition.id] = definition.run
             case RowDefinition():
-                self._expect_next(definition.id, self.rows)
-                if any(tag >= len(self.tags) or self.tags[tag].run != definition.run for tag in definition.tags):
+                _make_place(definition.id, self.rows)
+                tags = [_get(self.tags, tag) for tag in definition.tags]
+                if any(tag is None or tag.run != definition.run for tag in tags):
                     raise RemoteProtocolError("a row of tags that are not defined in its run")
-                self.rows.append(definition)
-
-    @staticmethod
-    def _expect_next(number: int, known: list[Any]) -> None:
-        if number != len(known):
-            raise RemoteProtocolError(f"definition {number} where {len(known)} is next")
+                self.rows[definition.id] = definition
 
     def feed_records(self, position: int, payload: bytes) -> list[Batch] | None:
         """Take a stretch of the records; what it completes, by run. None: there is a gap before it.
@@ -239,7 +251,9 @@ class Session:
     def _batch(self, run: int, token: Token, batches: dict[int, Batch]) -> Batch:
         batch = batches.get(run)
         if batch is None:
-            batch = batches[run] = Batch(self.id, self.runs[run], self.tags, self.rows, token)
+            definition = self.runs[run]
+            assert definition is not None  # a tag is only taken with its run
+            batch = batches[run] = Batch(self.id, definition, self.tags, self.rows, token)
         return batch
 
     def _scalars(self, data: bytes, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:
@@ -251,16 +265,15 @@ class Session:
         values = values[:count]
         ends = begin + offset + SCALAR_BYTES * np.arange(1, count + 1, dtype=np.int64)
         tags = values["tag"]
-        defined = len(self.tags)
-        runs = self._tag_runs[np.minimum(tags, max(defined - 1, 0))] if defined else np.full(count, NO_RUN, np.int32)
-        if int(tags.max()) >= defined:
-            runs = np.where(tags < defined, runs, NO_RUN)
-            self.homeless += int((runs == NO_RUN).sum())
+        runs = self._tag_runs[np.minimum(tags, len(self._tag_runs) - 1)]
+        if int(tags.max()) >= len(self._tag_runs):
+            runs = np.where(tags < len(self._tag_runs), runs, NO_RUN)
         first = int(runs[0])
         for run in [first] if (runs == first).all() else np.unique(runs).tolist():
-            if run == NO_RUN:
-                continue
             mine = runs == run
+            if run == NO_RUN:
+                self.homeless += int(mine.sum())
+                continue
             whole = bool(mine.all())
             batch = self._batch(run, token, batches)
             part = values if whole else values[mine]
@@ -278,11 +291,11 @@ class Session:
             record, reason = None, "bad_record"
         # Whose it is stands at a fixed place, so that a record which makes no sense is counted with its run.
         target = int.from_bytes(view[8:12], "big")
-        known: list[RowDefinition] | list[TagDefinition] = self.rows if view[1] == ROW else self.tags
-        if target >= len(known):
+        known = _get(self.rows, target) if view[1] == ROW else _get(self.tags, target)
+        if known is None:
             self.homeless += 1
             return
-        batch = self._batch(known[target].run, token, batches)
+        batch = self._batch(known.run, token, batches)
         batch.items.append(Single(record, end, len(view), reason))
         batch.size += len(view)
         batch.records += 1
@@ -298,6 +311,17 @@ class Session:
             self.written = self._tokens.popleft().end
             moved = True
         return moved
+
+
+def _get(known: list[T | None], number: int) -> T | None:
+    return known[number] if number < len(known) else None
+
+
+def _make_place(number: int, known: list[Any]) -> None:
+    """Numbers grow; a client that was interrupted leaves one out."""
+    if not len(known) <= number <= len(known) + DEFINITIONS_LEFT_OUT_MAX:
+        raise RemoteProtocolError(f"definition {number} where {len(known)} is next")
+    known.extend([None] * (number + 1 - len(known)))
 
 
 def _count_scalars(values: npt.NDArray[Any]) -> int:

@@ -84,6 +84,12 @@ class World:
         assert process.poll() is None, f"the daemon left with {process.returncode}"
         return process
 
+    def ensure(self) -> None:
+        """Have a daemon, whoever starts it: one that a trainer has just launched will do."""
+        if not self.running():
+            self.processes.append(subprocess.Popen([sys.executable, "-m", "tbxd", "serve"], env=self.environ))
+            wait_for(self.running, "any daemon")
+
     def running(self) -> int | None:
         """The pid of the daemon that holds the lock and whose socket is there."""
         lock = self.runtime / "daemon.lock"

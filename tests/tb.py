@@ -86,7 +86,6 @@ class Board:
             for datum in found.get(run, {}).get(tag, [])
         ]
 
-
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """The first true value of ``condition``, asked again after each reload."""
 

@@ -110,8 +110,7 @@ def test_whatever_ends_the_trainer_all_points_are_written(place: World, how: str
     """3,000 calls have returned; then the process is gone. Its own exit code is kept."""
     result = place.run(ORACLE, 3000, how)
     assert result.returncode == code, result.stderr
-    if not place.running():  # killed before its daemon was up
-        place.serve()
+    place.ensure()  # it may have been killed before its daemon was up
     wait_for(place.drained, "the journal to be drained")
     assert scalars(place.logdir / "oracle") == {"value": oracle(3000)}
 
@@ -153,12 +152,9 @@ def test_killing_the_daemon_in_the_middle_loses_and_doubles_nothing(place: World
     assert scalars(place.logdir / "oracle") == {"value": oracle(100_000)}
     assert len(list((place.logdir / "oracle").iterdir())) == 3, "a new file after each kill"
     with board(place.logdir, loader) as shown:
-        assert (
-            shown.until(
-                lambda: (found := shown.scalars("oracle", "value")) and len(found) >= 100_000 and found, "all points"
-            )
-            == oracle(100_000)
-        )
+        assert shown.until(
+            lambda: (found := shown.scalars("oracle", "value")) and len(found) >= 100_000 and found, "all points"
+        ) == oracle(100_000)
 
 
 def test_a_trainer_without_any_daemon_trains_on_and_loses_nothing(place: World) -> None:

@@ -128,7 +128,8 @@ class Journal:
         self._room = threading.Condition(self.lock)
         self._closed = False
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
-        self._writing = False  # a large record is on its way into its place
+        self._armed = False  # the sender sleeps, and is to be woken by the next record
+        self._writing = False  # a record is on its way into its place
         self._deferred: list[bytes] = []
         self._free: list[_Segment] = []
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
@@ -147,6 +148,7 @@ class Journal:
             raise
         for segment in self._live:
             segment.path = self.path / segment.path.name
+        self.limit = self._segment_end
 
     def _make_files(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -168,7 +170,7 @@ class Journal:
         self.buffer = segment.view
         # The hot path computes `position - base` for its offset; the header is part of that sum.
         self.base = segment.base - SEGMENT_HEAD_BYTES
-        self._segment_end = self.limit = segment.base + segment.capacity
+        self._segment_end = segment.base + segment.capacity
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -186,9 +188,9 @@ class Journal:
                 raise OSError(f"over {DEFINITIONS_BYTES_MAX:,} bytes of runs and tags in one session")
             written = os.write(self._definitions_fd, definition)
             if written != len(definition):  # a full disk: take back what is there, so that the stream stays whole
-                os.ftruncate(self._definitions_fd, self.definitions_end)
+                os.ftruncate(self._definitions_fd, os.fstat(self._definitions_fd).st_size - written)
                 raise OSError(28, "No space left for a definition")
-            self.definitions_end += written
+            self.definitions_end = os.fstat(self._definitions_fd).st_size
 
     def append(self, *parts: bytes | memoryview) -> str:
         """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
@@ -200,45 +202,46 @@ class Journal:
         with self.lock:
             if self._writing:
                 return self._defer(parts)
-            if self.position + size > self.limit:
-                reason = self._make_room(size)
-                if reason:
-                    return self.count_drop(reason)
-            start = self.position
-            if size <= MAPPED_RECORD_BYTES_MAX:
-                self.position = start + size
-                offset = start - self.base
-                for part in parts:
-                    self.buffer[offset : offset + len(part)] = part
-                    offset += len(part)
-            elif not self._write_large(start, size, list(parts)):
-                return self.count_drop("journal_error")
-            self.words[WORD_COMMIT] = self.position
-            while self._deferred:
-                self.append(self._deferred.pop(0))
-            return ""
+            if self._closed:
+                raise JournalClosed
+            # From here on a signal handler that logs on this thread is put off until this record has its place.
+            self._writing, self.limit = True, CLOSED
+            try:
+                reason = self._make_room(size) or self._write(size, parts)
+            finally:
+                self._writing = False
+                self.limit = CLOSED if self._closed else self._segment_end
+            if not reason:
+                self.words[WORD_COMMIT] = self.position
+            self._append_deferred()
+            return reason and self.count_drop(reason)
 
-    def _write_large(self, start: int, size: int, parts: list[bytes | memoryview]) -> bool:
-        self._writing = True
-        limit, self.limit = self.limit, CLOSED  # a signal handler that logs now is sent to `append`
-        self.position = start + size
-        try:
-            offset = start - self.base
+    def _write(self, size: int, parts: tuple[bytes | memoryview, ...]) -> str:
+        start = self.position
+        offset = start - self.base
+        if size <= MAPPED_RECORD_BYTES_MAX:
+            for part in parts:
+                self.buffer[offset : offset + len(part)] = part
+                offset += len(part)
+        else:
+            rest = list(parts)
             fd = self._live[-1].fd
-            while parts:
-                written = os.pwritev(fd, parts, offset)
-                offset += written
-                while parts and written >= len(parts[0]):
-                    written -= len(parts.pop(0))
-                if written:
-                    parts[0] = memoryview(parts[0])[written:]
-            return True
-        except OSError:
-            self.position = start
-            return False
-        finally:
-            self._writing = False
-            self.limit = limit if not self._closed else CLOSED
+            try:
+                while rest:
+                    written = os.pwritev(fd, rest, offset)
+                    offset += written
+                    while rest and written >= len(rest[0]):
+                        written -= len(rest.pop(0))
+                    if written:
+                        rest[0] = memoryview(rest[0])[written:]
+            except OSError:
+                return "journal_error"
+        self.position = start + size
+        return ""
+
+    def _append_deferred(self) -> None:
+        while self._deferred:
+            self.append(self._deferred.pop(0))
 
     def _defer(self, parts: tuple[bytes | memoryview, ...]) -> str:
         if len(self._deferred) >= DEFERRED_RECORDS_MAX:
@@ -255,11 +258,10 @@ class Journal:
 
     def _make_room(self, size: int) -> str:
         """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none."""
-        if self._closed:
-            raise JournalClosed
-        self._wake()  # the limit may have been lowered to be told of new records
-        self.limit = self._segment_end
-        if self.position + size <= self.limit:
+        if self._armed:
+            self._armed = False
+            self._wake()
+        if self.position + size <= self._segment_end:
             return ""
         if size > self.bytes_max:
             return "too_large"
@@ -272,11 +274,21 @@ class Journal:
             except OSError:
                 return "journal_error"
             remaining = deadline - time.monotonic()
-            if self._stalled or remaining <= 0 or not self._room.wait(remaining):
+            if self._stalled or remaining <= 0 or not self._wait(remaining):
                 self._stalled = True
                 return "journal_full"
-            if self._closed:
-                raise JournalClosed
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until something is released. Others may append meanwhile; nothing of ours has its place yet."""
+        self._wake()
+        self._writing = False
+        try:
+            woken = self._room.wait(seconds)
+        finally:
+            self._writing = True
+        if self._closed:
+            raise JournalClosed
+        return woken
 
     def _next_segment(self, size: int) -> bool:
         current = self._live[-1]
@@ -338,7 +350,7 @@ class Journal:
         try:
             if self.position != seen or self._writing or self._closed:
                 return False
-            self.limit = CLOSED
+            self._armed, self.limit = True, CLOSED
             return True
         finally:
             self.lock.release()
@@ -440,6 +452,7 @@ class Journal:
         with self.lock:
             if self._closed:
                 return False
+            self._append_deferred()
             finished = self.released >= self.commit()
             self._closed = True
             self.limit = CLOSED

@@ -6,8 +6,10 @@ Nothing here raises because logging is in trouble: what cannot be kept is counte
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
+from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
 from .records import (
     BIN32,
@@ -22,7 +24,7 @@ from .records import (
     pack_scalar,
     pack_text_record,
 )
-from .session import Counts, Session, current
+from .session import Counts, Session
 from .settings import warn
 from .snapshot import Array
 
@@ -120,7 +122,7 @@ class Run:
         session = self.session
         if session is not None:
             return session
-        session = current()
+        session = session_module.current()
         if session is None:
             return None
         self.scalars.clear()
@@ -204,11 +206,12 @@ class Run:
     ) -> None:
         """Log a record whose payload is an array; its bytes are copied before this returns."""
         attrs = {"dtype": array.dtype, "shape": list(array.shape), **attrs}
-        size = len(array.data)
+        # A record that is put off would come after its caller may have changed the array.
+        data = bytes(array.data) if session_module.turns.interrupted else array.data
         self._append(
             lambda session: (
-                pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, size),
-                array.data,
+                pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, len(data)),
+                data,
             )
         )
 
@@ -218,7 +221,11 @@ class Run:
             lambda session: (pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),)
         )
 
-    def _append(self, make: Any) -> None:
+    def _append(self, make: Callable[[Session], tuple[bytes | memoryview, ...]]) -> None:
+        if not session_module.turns.run(lambda: self._append_now(make)):
+            self.counts.drop("reentrant")
+
+    def _append_now(self, make: Callable[[Session], tuple[bytes | memoryview, ...]]) -> None:
         while True:
             try:
                 session = self.bind()

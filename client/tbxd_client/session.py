@@ -25,6 +25,7 @@ from .records import (
 )
 from .sender import Sender
 from .settings import warn
+from .turns import Turns
 
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
 
@@ -73,6 +74,7 @@ class Session:
         self._lock = threading.RLock()
         self._runs: dict[tuple[str, str], int] = {}
         self._counts: dict[int, Counts] = {}
+        self._run_count = 0
         self._tags = 0
         self._rows = 0
         launcher = Launcher(runtime, spool) if address is None else None
@@ -84,7 +86,8 @@ class Session:
         with self._lock:
             number = self._runs.get((directory, suffix))
             if number is None:
-                number = len(self._runs)
+                number = self._run_count
+                self._run_count += 1
                 definition = RunDefinition(number, directory, os.uname().nodename, self.pid, time.time(), suffix)
                 self.journal.define(pack_definition(definition))
                 self._runs[directory, suffix] = number
@@ -94,18 +97,18 @@ class Session:
     def define_tag(self, run: int, tag: str, color: str, display_name: str, description: str) -> int:
         """A new number for a tag of a run."""
         with self._lock:
-            definition = TagDefinition(self._tags, run, tag, color, display_name, description)
-            self.journal.define(pack_definition(definition))
-            self._tags += 1
-            return definition.id
+            number = self._tags
+            self._tags += 1  # first: a number is never given twice, whatever interrupts this
+            self.journal.define(pack_definition(TagDefinition(number, run, tag, color, display_name, description)))
+            return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
         """A new number for a row of tags of a run."""
         with self._lock:
-            definition = RowDefinition(self._rows, run, tags)
-            self.journal.define(pack_definition(definition))
+            number = self._rows
             self._rows += 1
-            return definition.id
+            self.journal.define(pack_definition(RowDefinition(number, run, tags)))
+            return number
 
     def _report(self) -> dict[int, Any]:
         with self._lock:
@@ -116,8 +119,11 @@ class Session:
         return counts
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything logged so far is in the event files."""
-        return self.sender.flush(self.journal.commit(), timeout)
+        """Wait until everything logged so far is in the event files.
+
+        In a signal handler that has interrupted a call which logs it cannot be, and False is returned.
+        """
+        return not turns.interrupted and self.sender.flush(self.journal.commit(), timeout)
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
@@ -192,12 +198,15 @@ def _at_exit() -> None:
         _current.end(settings.read(settings.FLUSH_SECONDS))
 
 
+turns = Turns()  # everything but the hot path of add_scalar, one call at a time
+
 _inherited: list[Session] = []  # keeps a parent's objects from being finalised in a child
 
 
 def _after_fork_in_child() -> None:
-    global _current, _lock, _next_try
+    global _current, _lock, _next_try, turns
     _lock = threading.RLock()
+    turns = Turns()
     _next_try = 0.0
     if _current is not None:
         _inherited.append(_current)

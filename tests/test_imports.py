@@ -1,0 +1,118 @@
+"""The ladder: a module uses only what stands below it, and the client is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# From the ground up; a module may import those before it. What stands on one rung does not know of each other.
+CLIENT = (
+    ("settings", "turns", "doorbell", "paths", "records", "journal_files"),
+    ("names", "snapshot", "wire", "journal", "launch"),
+    ("media", "sender"),
+    ("session",),
+    ("run",),
+    ("writer",),
+    ("__init__",),
+)
+DAEMON = (
+    ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "strand"),
+    ("events.record", "events.ledger", "summaries.arrays", "summaries.metadata"),
+    ("events.scalar", "events.file", "summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image"),
+    ("summaries.heatmap", "session", "receiver"),
+    ("summaries.__init__",),
+    ("run",),
+    ("hub",),
+    ("adopt",),
+    ("daemon", "ask", "show", "demo_worker"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+# Who alone imports what is heavy.
+ONLY = {
+    "zmq": {"tbxd_client/sender.py", "tbxd/receiver.py", "tbxd/ask.py", "tbxd/daemon.py"},
+    "msgpack": {"tbxd_client/records.py", "tbxd_client/wire.py", "tbxd/session.py"},
+    "google": {"tbxd/events/schema.py"},
+    "crc32c": {"tbxd/events/crc.py"},
+    "PIL": {"tbxd/summaries/image.py", "tbxd/summaries/heatmap.py"},
+    "click": {"tbxd/cli.py"},
+    "rich": {"tbxd/show.py", "tbxd/demo.py"},
+    "torch": {"tbxd/demo_worker.py"},
+    "sklearn": {"tbxd/demo_worker.py"},
+    "tensorboardX": {"tbxd/demo_worker.py"},
+    "pickle": set(),
+    "tensorboard": set(),
+}
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    return {".".join(path.relative_to(folder).with_suffix("").parts): path for path in sorted(folder.rglob("*.py"))}
+
+
+def imported(path: Path, name: str, package: str) -> set[str]:
+    """Full names of everything that a module imports, also inside functions."""
+    found: set[str] = set()
+    parts = [package, *name.split(".")]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = parts[: len(parts) - node.level] if node.level else []
+            stem = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            found |= {f"{stem}.{alias.name}" for alias in node.names} | ({stem} - {package})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "folder", "rungs"),
+    [("tbxd_client", ROOT / "client" / "tbxd_client", CLIENT), ("tbxd", ROOT / "tbxd", DAEMON)],
+)
+def test_imports_go_down_the_ladder(package: str, folder: Path, rungs: tuple[tuple[str, ...], ...]) -> None:
+    height = {name: rung for rung, names in enumerate(rungs) for name in names}
+    known = modules(folder)
+    assert set(known) == set(height), "every module has its rung"
+    for name, path in known.items():
+        for target in imported(path, name, package):
+            if target.split(".")[0] != package:
+                continue
+            below = target.removeprefix(package).strip(".")
+            for candidate in (below, f"{below}.__init__" if below else "__init__", below.rpartition(".")[0]):
+                if candidate in height and candidate != name:
+                    limit = height[name] - (name != "__init__" and not candidate.endswith("__init__"))
+                    assert height[candidate] <= limit, f"{package}.{name} imports {package}.{candidate}"
+                    break
+
+
+def test_the_client_knows_nothing_of_the_daemon() -> None:
+    folder = ROOT / "client" / "tbxd_client"
+    for name, path in modules(folder).items():
+        assert not {target for target in imported(path, name, "tbxd_client") if target.split(".")[0] == "tbxd"}
+
+
+def test_each_heavy_package_has_its_one_door() -> None:
+    for package, folder in (("tbxd_client", ROOT / "client" / "tbxd_client"), ("tbxd", ROOT / "tbxd")):
+        for name, path in modules(folder).items():
+            place = f"{package}/{path.relative_to(folder)}"
+            for target in imported(path, name, package):
+                allowed = ONLY.get(target.split(".")[0])
+                assert allowed is None or place in allowed, f"{place} imports {target}"
+
+
+def test_importing_the_client_loads_no_numpy_torch_or_protobuf() -> None:
+    script = """
+import sys, threading
+from tbxd_client import SummaryWriter
+writer = SummaryWriter(sys.argv[1])
+heavy = {"numpy", "torch", "google.protobuf", "tensorboard", "tensorboardX", "matplotlib", "PIL", "tbxd", "jax"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert threading.active_count() == 1, "nothing is started before the first record"
+"""
+    subprocess.run([sys.executable, "-c", script, "/tmp/tbxd-import-test"], check=True)
+    Path("/tmp/tbxd-import-test").rmdir()

@@ -1,0 +1,311 @@
+"""The journal: what an append has returned for can be read by whoever comes after, and space is used again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tbxd_client.journal import (
+    MAPPED_RECORD_BYTES_MAX,
+    SEGMENT_BYTES_MIN,
+    Journal,
+    JournalClosed,
+)
+from tbxd_client.journal_files import (
+    JournalBusy,
+    JournalError,
+    JournalReader,
+    journals,
+    read_state,
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path, lambda: None)
+    yield made
+    made.close()
+
+
+def everything(source: Journal | JournalReader, begin: int, length: int = 1 << 20) -> bytes:
+    found = b""
+    while stretch := source.read(begin + len(found), length):
+        found += stretch
+    return found
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 34, 1000, MAPPED_RECORD_BYTES_MAX, MAPPED_RECORD_BYTES_MAX + 1, 700_000, 2 << 20]),
+            st.integers(0, 100),
+        ),
+        max_size=30,
+    ),
+    st.integers(1000, 1 << 20),
+)
+def test_what_is_appended_is_read_whatever_is_released_meanwhile(
+    tmp_path: Path, appends: list[tuple[int, int]], length: int
+) -> None:
+    journal = Journal(tmp_path, lambda: None)
+    expected = b""
+    released = 0
+    for number, (size, percent) in enumerate(appends):
+        data = bytes([number % 251]) * size
+        assert journal.append(data[: size // 2], memoryview(data)[size // 2 :]) == ""
+        expected += data
+        assert everything(journal, released, length) == expected[released:]
+        released = max(released, len(expected) * percent // 100)
+        journal.release(released)
+    assert journal.committed == len(expected)
+    assert everything(journal, released, length) == expected[released:]
+    path = journal.path
+    finished = journal.close()
+    assert finished == (released == len(expected)) == (not path.exists())
+    if not finished:
+        reader = JournalReader(path)
+        assert reader.state.session == journal.session
+        assert everything(reader, reader.state.released, length) == expected[released:]
+        reader.remove()
+
+
+def test_the_reader_waits_for_the_owner_to_be_gone(journal: Journal) -> None:
+    journal.append(b"x" * 34)
+    with pytest.raises(JournalBusy):
+        JournalReader(journal.path)
+    assert read_state(journal.path).commit == 34
+
+
+def test_what_a_killed_process_appended_is_there(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from tbxd_client.journal import Journal
+journal = Journal(Path(sys.argv[1]), lambda: None)
+journal.define(b"definition")
+for i in range(1000):
+    journal.append(i.to_bytes(4, "big"))
+journal.append(b"z" * 100_000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    (path,) = journals(tmp_path)
+    reader = JournalReader(path)
+    expected = b"".join(i.to_bytes(4, "big") for i in range(1000)) + b"z" * 100_000
+    assert everything(reader, 0) == expected
+    assert reader.definitions(0, 100) == b"definition"
+    reader.remove()
+    assert journals(tmp_path) == []
+
+
+def test_space_is_used_again(tmp_path: Path) -> None:
+    """A hundred times the bound goes through, as long as somebody releases; the folder stays small."""
+    journal = Journal(tmp_path, lambda: None, bytes_max=4 << 20)
+    for _ in range(400):
+        assert journal.append(bytes(1 << 20)) == ""
+        journal.release(journal.committed)
+    assert sum(file.stat().st_size for file in journal.path.iterdir()) < 6 << 20
+    journal.close()
+
+
+def test_a_full_journal_waits_for_its_bound_once_and_then_drops_and_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: None, bytes_max=SEGMENT_BYTES_MIN, block_seconds=0.2)
+    record = bytes(1000)
+    kept = 0
+    while (reason := journal.append(record)) == "":
+        kept += 1
+    assert reason == "journal_full"
+    assert kept == SEGMENT_BYTES_MIN // 1000
+    started = time.monotonic()
+    assert [journal.append(record) for _ in range(100)] == ["journal_full"] * 100
+    assert time.monotonic() - started < 0.2, "nobody waits again before something is released"
+    assert journal.dropped() == {"journal_full": 101}
+    journal.release(journal.committed)
+    assert journal.append(record) == ""
+    assert journal.append(bytes(SEGMENT_BYTES_MIN + 1)) == "too_large"
+    journal.close()
+    assert journal.dropped() == {"journal_full": 101, "too_large": 1}
+
+
+def test_a_call_that_waits_goes_on_when_space_is_released(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: None, bytes_max=SEGMENT_BYTES_MIN, block_seconds=30)
+    journal.append(bytes(SEGMENT_BYTES_MIN))
+    result: list[str] = []
+    waiter = threading.Thread(target=lambda: result.append(journal.append(b"more")))
+    waiter.start()
+    while not journal.release(journal.committed) or waiter.is_alive():
+        waiter.join(0.01)
+    assert result == [""]
+    journal.close()
+
+
+def test_threads_append_whole_records(journal: Journal) -> None:
+    def work(number: int) -> None:
+        for _ in range(500):
+            journal.append(bytes([number]) * 100)
+            journal.append(bytes([number]) * (MAPPED_RECORD_BYTES_MAX + 100 - MAPPED_RECORD_BYTES_MAX % 100))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    data = everything(journal, 0)
+    assert len(data) == journal.committed
+    assert all(len(set(data[start : start + 100])) == 1 for start in range(0, len(data), 100))
+
+
+def test_a_signal_handler_that_logs_in_the_middle_of_a_call_tears_nothing(tmp_path: Path) -> None:
+    """The handler runs between any two bytecodes of the append it interrupts, on the same thread."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from tbxd_client.journal import Journal
+journal = Journal(Path(sys.argv[1]), lambda: None, bytes_max=1 << 30)
+handled = 0
+def handler(number, frame):
+    global handled
+    handled += 1
+    assert journal.append(b"s" * 50) == ""
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+appended = 0
+while handled < 300:
+    assert journal.append(b"a" * 50) == ""
+    assert journal.append(b"b" * 100_000) == ""
+    appended += 1
+    journal.release(journal.committed - 500_000) if journal.committed > 1 << 20 else None
+signal.setitimer(signal.ITIMER_REAL, 0)
+expected = appended * 100_050 + handled * 50
+assert journal.commit() == journal.position == expected, (journal.committed, journal.position, expected)
+data = b""
+while stretch := journal.read(journal.released + len(data), 1 << 20):
+    data += stretch
+assert set(len(run) % 50 for run in data.replace(b"s", b"").split(b"a") if run) <= {0}
+print("ok")
+"""
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert result.stdout == "ok\n", result.stderr
+
+
+def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: None)
+    journal.close()
+    journal.close()
+    with pytest.raises(JournalClosed):
+        journal.append(b"x")
+    with pytest.raises(JournalClosed):
+        journal.define(b"x")
+
+
+def test_arming_rings_with_the_next_record_and_only_then(tmp_path: Path) -> None:
+    rung: list[int] = []
+    journal = Journal(tmp_path, lambda: rung.append(1))
+    journal.append(b"x")
+    assert not journal.arm(0), "there is a record behind position 0"
+    assert journal.arm(1)
+    before = len(rung)
+    journal.append(b"y")
+    journal.append(b"z")
+    assert len(rung) == before + 1
+    journal.close()
+
+
+def test_a_full_disk_is_an_error_in_the_call_and_never_a_bus_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, lambda: None)
+
+    def full(fd: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert journal.append(bytes(900_000)) == ""
+    assert journal.append(bytes(900_000)) == "journal_error"
+    assert journal.append(b"small") == ""
+    with pytest.raises(OSError, match="No space"):
+        Journal(tmp_path, lambda: None)
+    assert len(list(tmp_path.iterdir())) == 1, "nothing half made stays behind"
+    journal.close()
+
+
+def test_after_a_crash_of_the_machine_only_what_was_synced_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, lambda: None)
+    journal.append(b"a" * 100)
+    journal.sync()
+    journal.append(b"b" * 100)
+    path = journal.path
+    journal.close()
+    assert read_state(path).readable_end == 200
+    monkeypatch.setattr("tbxd_client.journal_files.boot_id", lambda: bytes(15) + b"\1")
+    assert read_state(path).readable_end == 100
+    reader = JournalReader(path)
+    assert everything(reader, 0) == b"a" * 100
+    reader.remove()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.sampled_from(["control", "definitions", "000001.segment"]),
+    st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),
+    st.none() | st.integers(0, 4096),
+)
+def test_a_damaged_journal_is_read_or_refused_but_never_takes_the_reader_down(
+    tmp_path: Path, name: str, changes: list[tuple[int, int]], cut: int | None
+) -> None:
+    journal = Journal(tmp_path, lambda: None)
+    journal.define(b"d" * 100)
+    for _ in range(100):
+        journal.append(b"x" * 34)
+    path = journal.path
+    journal.close()
+    file = path / name
+    data = bytearray(file.read_bytes()[:10_000])
+    for position, value in changes:
+        if position < len(data):
+            data[position] = value
+    file.write_bytes(data[:cut] if cut is not None else data)
+    try:
+        reader = JournalReader(path)
+    except JournalError:
+        pass
+    else:
+        try:
+            position = reader.state.released
+            while len(stretch := reader.read(position, 1 << 20)):
+                position += len(stretch)
+        except JournalError:
+            pass
+        reader.close()
+    for entry in path.iterdir():
+        entry.unlink()
+    path.rmdir()
+
+
+def test_what_is_planted_in_a_journal_is_not_followed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: None)
+    journal.append(b"x")
+    path = journal.path
+    journal.close()
+    (path / "definitions").unlink()
+    (path / "definitions").symlink_to("/etc/passwd")
+    with pytest.raises(JournalError):
+        JournalReader(path)
+    (path / "definitions").unlink()
+    os.mkfifo(path / "definitions")
+    with pytest.raises(JournalError):
+        JournalReader(path)

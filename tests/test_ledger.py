@@ -1,0 +1,251 @@
+"""The ledger: wherever a file is cut, its marks say exactly which records are before the cut."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tbxd.events import schema
+from tbxd.events.file import EventFile, FileLost, event_files, file_name, read_ledger
+from tbxd.events.ledger import Entry, Ledger, LedgerReader, Marker, carry_over, merge
+from tbxd.events.record import DamagedFile, frame, read_records
+from tbxd.events.scalar import ScalarEncoder, varint
+
+SESSIONS = [bytes([number]) * 12 for number in range(1, 4)]
+
+settlings = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # session
+        st.sampled_from([34, 34, 34, 100, 5000]),  # bytes of the record
+        st.sampled_from([0, 0, 0, 66]),  # bytes of another run's record before it
+        st.sampled_from(["", "", "", "", "bad_record", "no_finite_values"]),
+    ),
+    max_size=80,
+)
+
+
+@given(settlings)
+def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, int, int, str]]) -> None:
+    marker, reader = Marker(), LedgerReader()
+    reader.follow("tbxd 0")
+    for text in carry_over({}):
+        reader.follow(text)
+    truth: Ledger = {}
+    for number, size, gap, refusal in events:
+        session = SESSIONS[number]
+        entry = truth.setdefault(session, Entry())
+        entry.end += gap + size
+        entry.count += 1
+        if refusal:
+            entry.refused = {**entry.refused, refusal: entry.refused.get(refusal, 0) + 1}
+        reader.follow(marker.mark(session, entry, size, refused=bool(refusal)))
+        assert reader.ledger == truth
+    assert reader.complete
+
+
+@given(settlings)
+def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str]]) -> None:
+    ledger: Ledger = {}
+    for number, size, _, refusal in events:
+        entry = ledger.setdefault(SESSIONS[number], Entry())
+        entry.end += size
+        entry.count += 1
+        if refusal:
+            entry.refused = {**entry.refused, refusal: 1}
+    reader = LedgerReader()
+    reader.follow("tbxd 0")
+    for text in carry_over(ledger):
+        assert not reader.complete
+        reader.follow(text)
+    assert reader.complete
+    assert reader.ledger == ledger
+
+
+def test_scalars_that_follow_each_other_share_one_mark_of_few_bytes() -> None:
+    marker = Marker()
+    entry = Entry()
+    marks = []
+    for _ in range(1000):
+        entry.end += 34
+        entry.count += 1
+        marks.append(marker.mark(SESSIONS[0], entry, 34))
+    assert [mark for mark in marks[1:] if mark] == []
+    entry.end += 100
+    entry.count += 1
+    assert len(marker.mark(SESSIONS[0], entry, 34)) < 20
+
+
+@given(st.text(max_size=100))
+def test_a_mark_of_any_text_is_passed_over(text: str) -> None:
+    reader = LedgerReader()
+    reader.follow(text)
+    reader.follow("tbxd 0")
+    reader.follow(text)
+
+
+def test_merging_keeps_what_is_further_on() -> None:
+    ledger = {SESSIONS[0]: Entry(10, 1)}
+    merge(ledger, {SESSIONS[0]: Entry(5, 1), SESSIONS[1]: Entry(7, 2)})
+    assert ledger == {SESSIONS[0]: Entry(10, 1), SESSIONS[1]: Entry(7, 2)}
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_cut_at_any_byte_gives_the_whole_records_before_the_cut() -> None:
+    records = [b"", b"a", b"bb" * 50, b"c" * 300]
+    data = b"".join(map(frame, records))
+    ends = [sum(len(frame(record)) for record in records[: count + 1]) for count in range(len(records))]
+    for cut in range(len(data) + 1):
+        file = io.BytesIO(data[:cut])
+        found = list(read_records(file.read))
+        assert [record for _, record in found] == records[: len(found)]
+        assert len(found) == sum(end <= cut for end in ends)
+        assert [end for end, _ in found] == ends[: len(found)]
+
+
+@given(st.integers(0, 200), st.integers(1, 255))
+def test_a_flipped_byte_never_gives_a_wrong_record(position: int, flip: int) -> None:
+    records = [b"first record", b"second record", b"third" * 30]
+    data = bytearray(b"".join(map(frame, records)))
+    data[position % len(data)] ^= flip
+    found = []
+    try:
+        for _, record in read_records(io.BytesIO(data).read):
+            found.append(record)
+    except DamagedFile:
+        pass
+    assert found == records[: len(found)]
+    assert len(found) < 3
+
+
+@given(st.integers(1, 50))
+def test_reading_in_small_pieces_makes_no_difference(size: int) -> None:
+    records = [bytes([number]) * number for number in range(60)]
+    file = io.BytesIO(b"".join(map(frame, records)))
+    assert [record for _, record in read_records(lambda _: file.read(size))] == records
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_the_ledger_of_a_folder_is_right_wherever_its_newest_file_is_cut(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    truth: dict[bytes, Entry] = {}
+    ends: list[tuple[int, dict[bytes, tuple[int, int]]]] = []
+    position = 0
+    for _ in range(data.draw(st.integers(1, 3), label="files")):
+        names = event_files(folder)
+        path = folder / file_name(names, 0, "host", 1)
+        marker = Marker()
+        pieces = []
+        first = schema.Event(wall_time=1.0, file_version="brain.Event:2")
+        first.source_metadata.writer = "tbxd 0"
+        pieces.append(frame(first.SerializeToString()))
+        for text in carry_over(read_ledger(folder, names)):
+            event = schema.Event(wall_time=1.0)
+            event.source_metadata.writer = text
+            pieces.append(frame(event.SerializeToString()))
+        size = sum(map(len, pieces))
+        ends = [(size, {session: (entry.end, entry.count) for session, entry in truth.items()})]
+        encoder = ScalarEncoder()
+        for number in data.draw(st.lists(st.integers(0, 2), max_size=20), label="events"):
+            position += 34
+            entry = truth.setdefault(SESSIONS[number], Entry())
+            entry.end, entry.count = position, entry.count + 1
+            mark = marker.mark(SESSIONS[number], entry, 34)
+            pieces.append(encoder.event("tag", position, 1.0, 2.0, mark))
+            size += len(pieces[-1])
+            ends.append((size, {session: (entry.end, entry.count) for session, entry in truth.items()}))
+        path.write_bytes(b"".join(pieces))
+    cut = data.draw(st.integers(ends[0][0], ends[-1][0]), label="cut")
+    path.write_bytes(path.read_bytes()[:cut])
+    expected = [state for end, state in ends if end <= cut][-1]
+    found = read_ledger(folder, event_files(folder))
+    assert {session: (entry.end, entry.count) for session, entry in found.items()} == expected
+
+
+def test_a_newest_file_that_was_cut_before_its_ledger_sends_the_reader_to_the_one_before(tmp_path: Path) -> None:
+    first = schema.Event(wall_time=1.0, file_version="brain.Event:2")
+    first.source_metadata.writer = "tbxd 0"
+    opening = frame(first.SerializeToString())
+    marked = ScalarEncoder().event("x", 1, 1.0, 2.0, Marker().mark(SESSIONS[0], Entry(34, 1), 34))
+    (tmp_path / "events.out.tfevents.1000000000.h.1.0").write_bytes(opening + marked)
+    for later in (b"", opening[:5], opening, b"not ours"):
+        (tmp_path / "events.out.tfevents.1000000001.h.1.0").write_bytes(later)
+        assert read_ledger(tmp_path, event_files(tmp_path)) == {SESSIONS[0]: Entry(34, 1)}
+
+
+@given(st.integers(0, 9_999_999_998), st.lists(st.integers(0, 9_999_999_997), max_size=5))
+def test_a_new_name_sorts_behind_every_other_whatever_the_clock_says(now: int, earlier: list[int]) -> None:
+    names = [f"events.out.tfevents.{second:010d}.zzz.99999.9" for second in earlier]
+    assert all(name < file_name(names, now, "a-host", 1) for name in names)
+
+
+def test_a_host_name_cannot_lead_out_of_the_folder() -> None:
+    assert "/" not in file_name([], 0, "../../x", 1)
+
+
+def test_a_file_that_somebody_changed_is_not_written_to_any_more(tmp_path: Path) -> None:
+    for number, meddle in enumerate(
+        (
+            lambda path: path.unlink(),
+            lambda path: path.write_bytes(b""),
+            lambda path: path.rename(path.with_suffix(".moved")),
+            lambda path: (path.unlink(), path.symlink_to("/dev/null")),
+        )
+    ):
+        file = EventFile(tmp_path / f"tfevents.{number}")
+        file.write(b"data")
+        meddle(file.path)
+        with pytest.raises(FileLost):
+            file.write(b"more")
+        file.close()
+
+
+def test_a_parked_file_is_gone_on_with(tmp_path: Path) -> None:
+    file = EventFile(tmp_path / "tfevents")
+    file.write(b"one")
+    file.park()
+    file.write(b"two")
+    file.close()
+    assert file.path.read_bytes() == b"onetwo"
+    with pytest.raises(FileExistsError):
+        EventFile(file.path)
+
+
+# --- scalars -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.floats(width=32),
+    st.sampled_from(["", "M0,22,22,1"]),
+)
+def test_a_scalar_event_by_hand_is_the_one_that_protobuf_reads(
+    tag: str, step: int, wall_time: float, value: float, mark: str
+) -> None:
+    encoder = ScalarEncoder()
+    for _ in range(2):  # the second comes from what the first has left in the caches
+        ((_, data),) = read_records(io.BytesIO(encoder.event(tag, step, wall_time, value, mark)).read)
+        event = schema.Event()
+        event.ParseFromString(data)
+        assert (event.step, event.wall_time, event.source_metadata.writer) == (step, wall_time, mark)
+        (shown,) = event.summary.value
+        assert shown.tag == tag
+        assert shown.simple_value == value or value != value
+
+
+def test_varints_are_protobufs() -> None:
+    assert [varint(number) for number in (0, 127, 128, 300)] == [b"\0", b"\x7f", b"\x80\x01", b"\xac\x02"]
+    assert varint(-1) == b"\xff" * 9 + b"\x01"

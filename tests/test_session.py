@@ -1,0 +1,211 @@
+"""A session puts its stream together from stretches that come cut, twice, overlapping or with gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tbxd.session import WINDOW_BYTES, Batch, Scalars, Session
+from tbxd_client import records
+from tbxd_client.records import (
+    RemoteProtocolError,
+    RowDefinition,
+    RunDefinition,
+    TagDefinition,
+    pack_definition,
+    pack_record_head,
+    pack_scalar,
+    pack_text_record,
+)
+
+ID = bytes(12)
+DEFINITIONS = b"".join(
+    pack_definition(definition)
+    for definition in (
+        RunDefinition(0, "/runs/a", "host", 1, 0.0),
+        RunDefinition(1, "/runs/b", "host", 1, 0.0),
+        TagDefinition(0, 0, "loss"),
+        TagDefinition(1, 1, "loss"),
+        TagDefinition(2, 0, "accuracy"),
+        RowDefinition(0, 0, (0, 2)),
+    )
+)
+
+
+def session(start: int = 0) -> Session:
+    made = Session(ID, start)
+    assert made.feed_definitions(0, DEFINITIONS)
+    return made
+
+
+def contents(batches: list[Batch]) -> list[tuple[int, str, int, int]]:
+    """(end, folder, kind, step) of every record, in the order of the stream."""
+    found: list[tuple[int, str, int, int]] = []
+    for batch in batches:
+        for item in batch.items:
+            if isinstance(item, Scalars):
+                ends, steps = item.ends.tolist(), item.values["step"].tolist()
+                found += [(end, batch.run.directory, 1, step) for end, step in zip(ends, steps, strict=True)]
+            elif item.record is not None:
+                found.append((item.end, batch.run.directory, item.record.kind, item.record.step))
+            else:
+                found.append((item.end, batch.run.directory, -1, 0))
+    return sorted(found)
+
+
+one_record = st.one_of(
+    st.tuples(st.just(records.SCALAR), st.sampled_from([0, 1, 2])),
+    st.tuples(st.just(records.HISTOGRAM), st.sampled_from([0, 1])),
+    st.tuples(st.just(records.TEXT), st.sampled_from([0, 1])),
+    st.tuples(st.just(records.ROW), st.just(0)),
+)
+
+
+def stream_of(kinds: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, str, int, int]]]:
+    stream, expected = b"", []
+    for step, (kind, tag) in enumerate(kinds):
+        if kind == records.SCALAR:
+            stream += pack_scalar(tag, step, 1.0, 2.0)
+        elif kind == records.TEXT:
+            stream += pack_text_record(kind, tag, step, 1.0, {}, "text " * (step % 7))
+        else:
+            payload = bytes(16 if kind == records.ROW else 8 * (step % 50))
+            stream += pack_record_head(kind, tag, step, 1.0, {}, len(payload)) + payload
+        run = "/runs/b" if kind != records.ROW and tag == 1 else "/runs/a"
+        expected.append((len(stream), run, kind, step))
+    return stream, expected
+
+
+@settings(deadline=None)
+@given(st.lists(one_record, max_size=60), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 2000)), max_size=30))
+def test_any_stretches_in_any_order_give_each_record_once(
+    kinds: list[tuple[int, int]], stretches: list[tuple[int, int]]
+) -> None:
+    stream, expected = stream_of(kinds)
+    made = session()
+    batches: list[Batch] = []
+    for begin, length in [*stretches, (0, len(stream))]:
+        part = stream[begin : begin + length]
+        got = made.feed_records(begin, part)
+        assert (got is None) == (begin > made.expected and got is None)
+        batches += got or []
+    assert contents(batches) == expected
+    assert made.expected == len(stream)
+
+
+@settings(deadline=None)
+@given(st.lists(one_record, min_size=1, max_size=60), st.integers(1, 500), st.randoms())
+def test_written_moves_to_the_end_of_what_all_runs_have_done(
+    kinds: list[tuple[int, int]], cut: int, random: Any
+) -> None:
+    stream, expected = stream_of(kinds)
+    ends = {0, *(end for end, *_ in expected)}
+    made = session()
+    waiting: list[Batch] = []
+    for begin in range(0, len(stream), cut):
+        waiting += made.feed_records(begin, stream[begin : begin + cut]) or []
+    random.shuffle(waiting)
+    while waiting:
+        assert made.outstanding
+        before = made.written
+        batch = waiting.pop()
+        assert made.done(batch.token) == (made.written > before)
+        assert made.written in ends
+        oldest = min((other.token.end for other in waiting), default=len(stream) + 1)
+        assert made.written < oldest
+    assert made.written == len(stream)
+    assert not made.outstanding
+
+
+def test_a_gap_is_turned_away_and_changes_nothing() -> None:
+    made = session()
+    stream, expected = stream_of([(records.SCALAR, 0)] * 10)
+    assert made.feed_records(34, stream[34:]) is None
+    assert contents(made.feed_records(0, stream) or []) == expected
+    assert not made.feed_definitions(len(DEFINITIONS) + 1, b"x")
+
+
+def test_a_session_begins_where_its_client_still_has_something() -> None:
+    made = session(start=1000)
+    assert made.written == 1000
+    (batch,) = made.feed_records(1000, pack_scalar(0, 7, 1.0, 2.0)) or []
+    assert contents([batch]) == [(1034, "/runs/a", 1, 7)]
+
+
+def test_the_limit_is_a_window_and_reaches_to_the_end_of_a_record_that_has_begun() -> None:
+    made = session()
+    assert made.limit == WINDOW_BYTES
+    size = 3 * WINDOW_BYTES
+    head = pack_record_head(records.HISTOGRAM, 0, 0, 1.0, {}, size)
+    assert made.feed_records(0, head[:3]) == []
+    assert made.limit == WINDOW_BYTES
+    assert made.feed_records(3, head[3:]) == []
+    assert made.limit == len(head) + size
+
+
+def test_a_record_that_makes_no_sense_is_refused_alone() -> None:
+    made = session()
+    good = pack_scalar(0, 1, 1.0, 2.0)
+    bad = bytearray(pack_text_record(records.TEXT, 1, 0, 1.0, {}, "x" * 10))
+    bad[-5] = 0xC1  # a byte that msgpack never uses
+    bad[30] = 0xC1
+    stream = good + bytes(bad) + good
+    got = contents(made.feed_records(0, stream) or [])
+    assert got == [(34, "/runs/a", 1, 1), (34 + len(bad), "/runs/b", -1, 0), (len(stream), "/runs/a", 1, 1)]
+
+
+@pytest.mark.parametrize("kind", [records.SCALAR, records.TEXT])
+def test_a_record_of_a_tag_that_nobody_defined_is_counted(kind: int) -> None:
+    made = session()
+    record = pack_scalar(99, 0, 1.0, 2.0) if kind == records.SCALAR else pack_text_record(kind, 99, 0, 1.0, {}, "x")
+    assert made.feed_records(0, record) == []
+    assert made.homeless == 1
+    assert made.written == len(record), "it is settled: nobody will write it"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"garbage", b"\x95\x01\xce" + bytes(31), b"\x97\x03\xce\xff\xff\xff\xff" + bytes(50), b"\x97\x03\xce" + bytes(50)],
+)
+def test_a_stream_without_a_next_record_breaks_the_session(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        session().feed_records(0, data)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_records_or_a_remote_protocol_error(data: bytes) -> None:
+    for prefix in (b"", pack_scalar(0, 1, 1.0, 2.0), b"\x97\x03\xce\x00\x00\x00\x80\xce"):
+        made = session()
+        try:
+            made.feed_records(0, prefix + data)
+        except RemoteProtocolError:
+            pass
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_definitions_or_a_remote_protocol_error(data: bytes) -> None:
+    made = session()
+    try:
+        made.feed_definitions(len(DEFINITIONS), data)
+    except RemoteProtocolError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        RunDefinition(1, "/x", "h", 1, 0.0),
+        RunDefinition(50_000, "/x", "h", 1, 0.0),
+        RunDefinition(2, "relative", "h", 1, 0.0),
+        TagDefinition(3, 9, "x"),
+        TagDefinition(0, 0, "again"),
+        RowDefinition(1, 0, (77,)),
+        RowDefinition(1, 0, (1,)),
+    ],
+)
+def test_definitions_that_do_not_fit_break_the_session(definition: records.Definition) -> None:
+    with pytest.raises(RemoteProtocolError):
+        session().feed_definitions(len(DEFINITIONS), pack_definition(definition))
