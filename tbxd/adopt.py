@@ -101,6 +101,7 @@ class Adopter:
             raise RemoteProtocolError(client.broken)
         while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
             session.feed_definitions(session.definitions_expected, stretch)
+        reader.release(session.written)  # if this daemon is killed, the next one begins here
         end = reader.state.readable_end
         while session.expected < min(end, session.limit):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))

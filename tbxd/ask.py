@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+
 from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
 from tbxd_client.launch import is_locked

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import zmq
+
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
 from tbxd_client.paths import base_dir, lock_path, private_dir, token_path

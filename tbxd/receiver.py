@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
+
 from tbxd_client import wire
 from tbxd_client.journal_files import SESSION_BYTES
 from tbxd_client.paths import check_address

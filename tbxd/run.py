@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from tbxd_client.records import RESTART, ROW, SCALAR, Record, TagDefinition
 
 from . import __version__

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgpack
 import numpy as np
 import numpy.typing as npt
+
 from tbxd_client.records import (
     DEFINITION_BYTES_MAX,
     FLOAT64,

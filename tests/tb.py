@@ -1,4 +1,4 @@
-"""TensorBoard's own readers: the fast loader (its data server, the default) and the slow one (``--load_fast=false``)."""
+"""TensorBoard's own readers: the fast loader (the data server, the default) and the slow one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import wait_for
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.context import RequestContext
 from tensorboard.data import server_ingester
 from tensorboard.data.provider import RunTagFilter
 from tensorboard.util import grpc_util
+
+from harness import wait_for
 
 ALL = 10_000_000
 LOADERS = ("fast", "slow")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from harness import World, events, scalars
 from tb import LOADERS, board
 
@@ -233,7 +234,7 @@ def test_color_and_names_are_carried_into_the_event_file(place: World) -> None:
         from tbxd_client import SummaryWriter
         writer = SummaryWriter("logs/a")
         for step in range(3):
-            writer.add_scalar("loss", step, step, color="#ff8000", display_name="The loss", summary_description="lower is better")
+            writer.add_scalar("loss", step, step, None, "The loss", "lower is better", color="#ff8000")
             writer.add_histogram("histogram", np.arange(9.0), step, color=(0, 128, 255))
         assert writer.flush(60)
         """

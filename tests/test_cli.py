@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from harness import World
 
+from harness import World
 from tbxd.settings import SETTINGS
 
 

@@ -1,4 +1,4 @@
-"""The daemon's life: exactly one, it drains when told to leave, it leaves when idle, and turns away what is no message."""
+"""The daemon's life: exactly one; it drains when told to leave, leaves when idle, and refuses what is no message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgpack
 import psutil
 import pytest
 import zmq
-from harness import World, scalars, wait_for, world
 
+from harness import World, scalars, wait_for, world
 from tbxd_client import wire
 from tbxd_client.paths import SOCKET_PATH_BYTES_MAX
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar

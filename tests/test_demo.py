@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from harness import World, world
 from tb import LOADERS, board
 
@@ -27,6 +28,7 @@ def demo(place: World, *arguments: str, **environ: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tbxd_client.media import COLORMAPS, LABELS_MAX, heatmap_attrs
-from tbxd_client.snapshot import snapshot
 
 from tbxd.summaries import Refused
 from tbxd.summaries.heatmap import CELLS_MAX, HATCH, LONG_SIDE, Scale, colors, heatmap_of, pooled
+from tbxd_client.media import COLORMAPS, LABELS_MAX, heatmap_attrs
+from tbxd_client.snapshot import snapshot
 
 
 def counted(pixels: Any) -> dict[tuple[int, ...], int]:

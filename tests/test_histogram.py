@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tbxd_client.media import BINS_MAX, histogram_attrs
-from tbxd_client.snapshot import snapshot
 from tensorboardX.summary import make_histogram
 from tensorboardX.writer import SummaryWriter
 
 from tbxd.summaries import Refused
 from tbxd.summaries.histogram import CHUNK, histogram_of, tensorflow_edges
+from tbxd_client.media import BINS_MAX, histogram_attrs
+from tbxd_client.snapshot import snapshot
 
 EDGES = SummaryWriter(write_to_disk=False).default_bins
 DTYPES = ["?", "i1", "<i4", "<i8", "u1", "<u8", "<f2", "<f4", "<f8"]

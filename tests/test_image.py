@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tbxd_client.media import figure_to_array, image_attrs
-from tbxd_client.snapshot import snapshot, widened
 from tensorboardX.summary import image as tensorboardx_image
 
 from tbxd.summaries import Refused
 from tbxd.summaries.image import PIXELS_MAX, pixels_of, png
+from tbxd_client.media import figure_to_array, image_attrs
+from tbxd_client.snapshot import snapshot, widened
 
 
 def decoded(data: bytes) -> Any:

@@ -23,8 +23,9 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "strand"),
-    ("events.record", "events.ledger", "summaries.arrays", "summaries.metadata"),
-    ("events.scalar", "events.file", "summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image"),
+    ("events.record", "events.ledger", "summaries.arrays"),
+    ("events.scalar", "events.file", "summaries.metadata"),
+    ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image"),
     ("summaries.heatmap", "session", "receiver"),
     ("summaries.__init__",),
     ("run",),

@@ -51,7 +51,7 @@ def test_kills_of_daemon_and_trainers_at_random_moments_lose_and_double_nothing(
 
     def start() -> None:
         nonlocal started
-        alive[started] = place.start(TRAINER, started, 10**9, 0.005, stdout=-1)
+        alive[started] = place.start(TRAINER, started, 10**9, 0.05, stdout=-1)
         started += 1
 
     daemon_kills = trainer_kills = 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tbxd_client.names import COLORS, clean_tag, parse_color
 from tbxd_client.records import TAG_BYTES_MAX
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import World, scalars, wait_for
 
 

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from tbxd_client.records import RANK_MAX, STEP_MAX, STEP_MIN
 from tbxd_client.snapshot import snapshot, to_float, to_step, widened
 

@@ -9,6 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboardX.summary import text as tensorboardx_text
+
+from tbxd.events import schema
+from tbxd.summaries import Refused, color_of, encode, metadata_for
+from tbxd.summaries.arrays import array_of
 from tbxd_client.records import (
     HEATMAP,
     HISTOGRAM,
@@ -23,16 +33,6 @@ from tbxd_client.records import (
     TagDefinition,
 )  # fmt: skip
 from tbxd_client.snapshot import snapshot
-from tensorboard.compat.proto import summary_pb2
-from tensorboard.plugins.histogram import metadata as histogram_metadata
-from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.plugins.scalar import metadata as scalar_metadata
-from tensorboard.plugins.text import metadata as text_metadata
-from tensorboardX.summary import text as tensorboardx_text
-
-from tbxd.events import schema
-from tbxd.summaries import Refused, color_of, encode, metadata_for
-from tbxd.summaries.arrays import array_of
 
 TAG = TagDefinition(1, 0, "t")
 COLOURED = TagDefinition(2, 0, "t", "#ff8000", "a name", "a *description*")

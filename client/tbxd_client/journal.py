@@ -53,6 +53,7 @@ SEGMENT_BYTES_MAX = 16 << 20
 FREE_SEGMENTS_MAX = 4
 MAPPED_RECORD_BYTES_MAX = 32 << 10  # larger records go through pwrite
 DEFERRED_RECORDS_MAX = 256
+RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
 CLOSED = -1  # a `limit` that no record fits
 
@@ -127,6 +128,8 @@ class Journal:
         self._wake = wake
         self._room = threading.Condition(self.lock)
         self._closed = False
+        self._refused: OSError | None = None  # what the disk said to the last new segment, and until when that stands
+        self._refused_until = 0.0
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
         self._armed = False  # the sender sleeps, and is to be woken by the next record
         self._writing = False  # a record is on its way into its place
@@ -325,7 +328,25 @@ class Journal:
             return None
         while self._free and used + capacity + sum(item.capacity for item in self._free) > self.bytes_max:
             self._delete(self._free.pop(0))
-        return _Segment(self.path / self._name(), self.session, self.position, capacity)
+        # A full disk may cost a call milliseconds to find out, so not every call does.
+        if self._refused and time.monotonic() < self._refused_until:
+            raise self._refused
+        smallest = max(size, min(SEGMENT_BYTES_MIN, capacity))
+        try:
+            segment = self._make_segment(capacity, smallest)
+        except OSError as error:
+            self._refused, self._refused_until = error, time.monotonic() + RETRY_SECONDS
+            raise
+        self._refused = None
+        return segment
+
+    def _make_segment(self, capacity: int, smallest: int) -> _Segment:
+        try:
+            return _Segment(self.path / self._name(), self.session, self.position, capacity)
+        except OSError:
+            if smallest == capacity:
+                raise
+        return _Segment(self.path / self._name(), self.session, self.position, smallest)
 
     # --- for the sender --------------------------------------------------------------------------------------
 

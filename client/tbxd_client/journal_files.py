@@ -151,6 +151,7 @@ class JournalReader:
             except BlockingIOError:
                 raise JournalBusy(str(path)) from None
             self.state = _state_of(path, os.pread(self._control, CONTROL_BYTES, 0))
+            self._released = self.state.released
             self._definitions = _open_regular(path / DEFINITIONS_NAME, os.O_RDONLY)
             self._open_segments()
         except OSError as error:
@@ -195,8 +196,9 @@ class JournalReader:
 
     def release(self, position: int) -> None:
         """Note that everything before ``position`` is written, so that the next reader begins there."""
-        if position > self.state.released:
+        if position > self._released:
             os.pwrite(self._control, struct.pack("=Q", position), WORD_RELEASED * 8)
+            self._released = position
 
     def remove(self) -> None:
         """Delete the journal; call it when everything in it is written."""

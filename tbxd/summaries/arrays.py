@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from tbxd_client.records import RANK_MAX, Record
 from tbxd_client.snapshot import BFLOAT16
 

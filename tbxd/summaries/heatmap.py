@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
 from tbxd_client.media import COLORMAPS, LABEL_CHARS_MAX, LABELS_MAX
 from tbxd_client.records import HEATMAP, Record, TagDefinition
 

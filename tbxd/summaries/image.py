@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
 from tbxd_client.media import CHANNELS_MAX
 from tbxd_client.records import IMAGE, Record, TagDefinition
 

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import numpy as np
+
 from tbxd_client.records import SCALAR, Record, TagDefinition
 
 from .errors import Refused

@@ -1,0 +1,256 @@
+"""Rounds of measurements: every one in a fresh process and a fresh world, checked against the files it left.
+
+The peers take turns (tbxd, tensorboardX, torch, tbxd, …), so that whatever else the machine does meets them all, and
+ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tbxd.events import schema
+from tbxd.events.file import event_files
+from tbxd.events.record import read_records
+from tbxd_client.launch import is_locked
+from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
+
+from .peers import BASE, PEERS, MeasurementError
+from .question import Logged, Outcome, Question
+
+ROOT = Path(__file__).parent.parent
+WORK = "/var/tmp"  # the disk of tbxd's default spool; the event files are there too
+CHILD_SECONDS = 900
+STOP_SECONDS = 15.0
+
+Document = dict[str, Any]
+
+
+def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], None]) -> Document:
+    """Answer a question: ``rounds`` measurements of each peer, with the statistics and all single values.
+
+    Raises:
+        MeasurementError: a measurement is not what it says.
+    """
+    counts = question.quick if quick else question.full
+    measured: list[Document] = []
+    started = datetime.now().astimezone()
+    for number in range(1, rounds + 1):
+        row = {}
+        for peer in question.peers:
+            progress(f"{question.name}: round {number} of {rounds}, {peer}")
+            row[peer] = measure(question, peer, counts)
+        measured.append(row)
+    return {
+        "question": question.name,
+        "title": question.title,
+        "notes": question.notes,
+        "date": started.isoformat(timespec="seconds"),
+        "quick": quick,
+        "counts": dict(counts),
+        "machine": machine(),
+        "versions": {peer: PEERS[peer].versions() for peer in question.peers},
+        "figures": [
+            {"name": item.name, "title": item.title, "unit": item.unit, "compared": item.compared}
+            for item in question.figures
+        ],
+        "summary": {
+            figure.name: summary(
+                {peer: [row[peer]["figures"][figure.name] for row in measured] for peer in question.peers},
+                figure.compared,
+            )
+            for figure in question.figures
+        },
+        "rounds": measured,
+    }
+
+
+# --- one measurement ---------------------------------------------------------------------------------------------
+
+
+def measure(question: Question, peer: str, counts: Mapping[str, int]) -> Document:
+    """One measurement in a world of its own, checked.
+
+    Raises:
+        MeasurementError: it is not what it says.
+    """
+    load = os.getloadavg()[0]
+    with _world() as (folder, environ):
+        outcome = _run_child(question.name, peer, counts, folder, environ)
+        check_figures(question, outcome)
+        records = check_files(folder / "logs", outcome.logged)
+        _check_spool(folder)
+    return {"figures": outcome.figures, "records": records, "load_before": load}
+
+
+@contextmanager
+def _world() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder for the daemon, the journals and the logs; the daemon is stopped and the folder removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="tbxd-bench-", dir=WORK))
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("TBXD_")}
+    environ[RUNTIME_VARIABLE] = str(folder / "run")
+    environ[SPOOL_VARIABLE] = str(folder / "spool")
+    try:
+        yield folder, environ
+    finally:
+        try:
+            _stop_daemon(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_child(question: str, peer: str, counts: Mapping[str, int], folder: Path, environ: dict[str, str]) -> Outcome:
+    result = folder / "result.json"
+    arguments = (question, peer, json.dumps(dict(counts)), str(folder / "logs"), str(result))
+    child = subprocess.run(
+        [sys.executable, "-m", f"{__package__}.child", *arguments],
+        check=False,
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=CHILD_SECONDS,
+    )
+    if child.returncode or not result.exists():
+        raise MeasurementError(f"{question}, {peer}: exit code {child.returncode}\n{child.stderr[-4000:]}")
+    if "tbxd: " in child.stderr:  # what the client tells its user: records that wait or were dropped
+        raise MeasurementError(f"{question}, {peer}: it said\n{child.stderr[-4000:]}")
+    data = json.loads(result.read_text())
+    return Outcome(data["figures"], [Logged(**item) for item in data["logged"]])
+
+
+def _stop_daemon(folder: Path) -> None:
+    lock = lock_path(folder / "run")
+    if not is_locked(lock):
+        return
+    pid = int(lock.read_text())
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while is_locked(lock):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise MeasurementError(f"the daemon did not stop within {STOP_SECONDS:g} s")
+        time.sleep(0.01)
+
+
+# --- is it what it says? -----------------------------------------------------------------------------------------
+
+
+def check_figures(question: Question, outcome: Outcome) -> None:
+    """Every figure of the question, no other, and each a number that can be.
+
+    Raises:
+        MeasurementError: otherwise.
+    """
+    expected = {figure.name for figure in question.figures}
+    if outcome.figures.keys() != expected:
+        raise MeasurementError(f"{question.name}: figures {sorted(outcome.figures.keys() ^ expected)} do not match")
+    wrong = {name: value for name, value in outcome.figures.items() if not (math.isfinite(value) and value >= 0)}
+    if wrong:
+        raise MeasurementError(f"{question.name}: impossible figures {wrong}")
+
+
+def check_files(logs: Path, logged: Iterable[Logged]) -> int:
+    """The event files hold exactly what was logged: every step once and in order, nothing else.
+
+    Returns:
+        The number of records found.
+
+    Raises:
+        MeasurementError: otherwise.
+    """
+    found = {folder.name: read_steps(folder) for folder in logs.iterdir()}
+    total = 0
+    for item in logged:
+        steps = found.get(item.folder, {}).pop((item.tag, item.kind, item.elements), [])
+        if steps != list(range(item.count)):
+            raise MeasurementError(
+                f"{item.folder}: {len(steps)} records of {item.tag!r} in order were expected to be {item.count}; "
+                f"found steps {steps[:3]} … {steps[-3:]}"
+            )
+        total += item.count
+    rest = {name: {key: len(steps) for key, steps in tags.items()} for name, tags in found.items() if tags}
+    if rest:
+        raise MeasurementError(f"records that nobody logged: {rest}")
+    return total
+
+
+def read_steps(folder: Path) -> dict[tuple[str, str, int], list[int]]:
+    """The steps in a folder's event files, by tag, kind of value, and number of values in a histogram."""
+    found: dict[tuple[str, str, int], list[int]] = {}
+    for name in event_files(folder):
+        with open(folder / name, "rb") as file:
+            for _, data in read_records(file.read):
+                event = schema.Event()
+                event.ParseFromString(data)
+                for value in event.summary.value:
+                    kind = value.WhichOneof("value")
+                    elements = int(value.histo.num) if kind == "histo" else 0
+                    found.setdefault((value.tag, kind, elements), []).append(event.step)
+    return found
+
+
+def _check_spool(folder: Path) -> None:
+    spool = folder / "spool"
+    left = list(spool.iterdir()) if spool.exists() else []
+    if left:
+        raise MeasurementError(f"journals are left behind: {left}")
+
+
+# --- statistics --------------------------------------------------------------------------------------------------
+
+
+def spread(values: list[float]) -> Document:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summary(values: Mapping[str, list[float]], compared: bool) -> Document:
+    """Spread of each peer and, where they are compared, of its ratio to tbxd within each round."""
+    result: Document = {}
+    for peer, measured in values.items():
+        result[peer] = spread(measured)
+        base = values.get(BASE, [])
+        if compared and peer != BASE and base and all(value > 0 for value in base):
+            ratios = [value / other for value, other in zip(measured, base, strict=True)]
+            result[peer]["ratio"] = spread(ratios)
+    return result
+
+
+def machine() -> Document:
+    """What was measured on."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
+        "kernel": platform.release(),
+        "filesystem": _filesystem(Path(WORK)),
+        "python": platform.python_version(),
+    }
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system that holds ``path``."""
+    mounted = [item for item in psutil.disk_partitions(all=True) if path.is_relative_to(item.mountpoint)]
+    return max(mounted, key=lambda item: len(item.mountpoint)).fstype if mounted else "unknown"

@@ -1,0 +1,130 @@
+"""Reading CPU time, memory and disk use, from inside the process that is measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tbxd_client.launch import is_locked
+from tbxd_client.paths import lock_path
+
+from .peers import MeasurementError, Peer
+
+MEBIBYTE = 1 << 20
+
+
+def _memory(pid: int, field: str) -> float:
+    match = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    if match is None:
+        raise MeasurementError(f"/proc/{pid}/status has no {field}")
+    return int(match[1]) / 1024
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    return _memory(pid, "VmRSS")
+
+
+def peak(pid: int) -> float:
+    """The most that a process has had resident since `forget_peak`, in MiB."""
+    return _memory(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of a process begin anew; see ``clear_refs`` in proc(5)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    if peak(pid) > resident(pid) + 1:
+        raise MeasurementError(f"the memory peak of process {pid} cannot be reset")
+
+
+def _process_cpu(pid: int) -> float:
+    """CPU seconds of another process, threads that have ended included, in nanoseconds' resolution.
+
+    ``psutil.cpu_times`` counts ticks of 10 ms, which is more than 20 small histograms take. The clock's number is
+    what clock_getcpuclockid(3) makes of a pid.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+@dataclass(slots=True)
+class DaemonMeter:
+    """The daemon of this process, if its peer has one; all figures are 0 where there is none."""
+
+    pid: int
+
+    @classmethod
+    def of(cls, peer: Peer) -> DaemonMeter:
+        """The meter of the daemon that runs; to be made after the first record has been flushed."""
+        return cls(_daemon_pid() if peer.daemon else 0)
+
+    def cpu(self) -> float:
+        """CPU seconds so far."""
+        return _process_cpu(self._living()) if self.pid else 0.0
+
+    def peak(self) -> float:
+        """Peak memory in MiB."""
+        return peak(self._living()) if self.pid else 0.0
+
+    def forget_peak(self) -> None:
+        """Let the peak begin anew."""
+        if self.pid:
+            forget_peak(self._living())
+
+    def _living(self) -> int:
+        if _daemon_pid() != self.pid:
+            raise MeasurementError("the daemon has been replaced during the measurement")
+        return self.pid
+
+
+def _daemon_pid() -> int:
+    lock = lock_path()
+    if not is_locked(lock):
+        raise MeasurementError(f"no daemon holds {lock}")
+    return int(lock.read_text())
+
+
+class CpuMeter:
+    """CPU seconds of this process (all its threads) and of the daemon, from when it is made."""
+
+    def __init__(self, daemon: DaemonMeter) -> None:
+        self._daemon = daemon
+        self._daemon_start = daemon.cpu()
+        self._start = time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds of the trainer and of the daemon."""
+        trainer = time.process_time() - self._start
+        return trainer, self._daemon.cpu() - self._daemon_start
+
+
+class MemoryMeter:
+    """Peak memory of this process over what it had when this was made."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._baseline = resident(self._pid)
+        forget_peak(self._pid)
+
+    def over_baseline(self) -> float:
+        """MiB, the most since the beginning or the last `forget`."""
+        return peak(self._pid) - self._baseline
+
+    def forget(self) -> None:
+        """Let the peak begin anew; the baseline stays."""
+        forget_peak(self._pid)
+
+
+def file_bytes(folder: Path) -> int:
+    """The size of everything below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def import_what_a_trainer_has(torch: bool) -> None:
+    """So that the memory of numpy and torch is not charged to the writer that imports them first."""
+    import numpy  # noqa: F401
+
+    if torch:
+        import torch as _  # noqa: F401

@@ -1,0 +1,89 @@
+"""Results as tables: on the terminal and as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .peers import BASE
+
+Document = dict[str, Any]
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    if value == 0:
+        return "0"
+    if value >= 99.95:
+        return f"{value:,.0f}"
+    digits = 2 if value < 10 else 1
+    if value < 1:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}"
+
+
+def cell(values: Document) -> str:
+    """A median with its spread."""
+    if values["max"] == 0:
+        return "0"
+    return f"{number(values['median'])} ({number(values['min'])} to {number(values['max'])})"
+
+
+def ratio(values: Document) -> str:
+    """How many times tbxd's figure, with its spread."""
+    return f"{cell(values['ratio'])}" if "ratio" in values else ""
+
+
+def head(document: Document) -> list[str]:
+    """The titles of the columns."""
+    peers = document["versions"]
+    return ["", *(title for peer in peers for title in ((peer,) if peer == BASE else (peer, "÷ tbxd")))]
+
+
+def rows(document: Document) -> Iterator[list[str]]:
+    """The rows of the table: each figure, and each peer's value and ratio."""
+    for figure in document["figures"]:
+        row = [f"{figure['title']}, {figure['unit']}"]
+        for peer, values in document["summary"][figure["name"]].items():
+            row.append(cell(values))
+            if peer != BASE:
+                row.append(ratio(values))
+        yield row
+
+
+def conditions(document: Document) -> str:
+    """Where, when and with what, in one sentence or two."""
+    place = document["machine"]
+    versions = ", ".join(f"{peer} {version}" for peer, version in document["versions"].items())
+    loads = [item["load_before"] for row in document["rounds"] for item in row.values()]
+    return (
+        f"{document['date']}; {place['cpu']}, {place['cores']} cores, {place['memory_gib']} GiB, "
+        f"Linux {place['kernel']}, {place['filesystem']}; Python {place['python']}; {versions}. "
+        f"Median (least to greatest) of {len(document['rounds'])} rounds; ratios are taken within a round. "
+        f"The load of the machine before a measurement was {min(loads):.1f} to {max(loads):.1f}."
+        + (" QUICK: the counts are too small for the figures to mean anything." if document["quick"] else "")
+    )
+
+
+def terminal(document: Document) -> Table:
+    """A table for the terminal."""
+    table = Table(title=document["title"], caption=conditions(document), box=box.SIMPLE_HEAD, title_justify="left")
+    for index, title in enumerate(head(document)):
+        table.add_column(title, justify="right" if index else "left")
+    for row in rows(document):
+        table.add_row(*row)
+    return table
+
+
+def markdown(documents: list[Document]) -> str:
+    """A page with the tables of several questions."""
+    parts = ["# Benchmarks", "Made by `python -m benchmarks --markdown FILE`; do not edit."]
+    for document in documents:
+        titles = head(document)
+        lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows(document)]
+        parts += [f"## {document['title']}", document["notes"], conditions(document), "\n".join(lines)]
+    return "\n\n".join(parts) + "\n"
