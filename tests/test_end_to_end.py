@@ -140,7 +140,7 @@ def test_killing_the_daemon_in_the_middle_loses_and_doubles_nothing(place: World
         if expected in (30_000, 60_000):
             # Some of it is written, and more is on the way, when the daemon dies; the next one starts by itself.
             wait_for(
-                lambda before=expected - 30_000: len(scalars(place.logdir / "oracle").get("value", [])) > before,
+                lambda before=expected - 29_999: len(scalars(place.logdir / "oracle").get("value", [])) > before,
                 "events of this daemon",
             )
             place.kill_daemon()
