@@ -17,21 +17,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-WIDTH, HEIGHT = 1600, 1000
+WIDTH, HEIGHT = 1500, 1150
 SECONDS = 90.0  # for anything that is waited for
-COLORS = 128  # of a saved picture
+COLORS = 256  # of a saved picture
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
-    "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
@@ -39,7 +36,7 @@ OPTIONS = (
     "--hide-scrollbars",
 )
 
-# Every script below searches the shadow roots as well: half of TensorBoard is made of them.
+# Half of TensorBoard is made of shadow roots; `found` looks into them as well.
 SEARCH = """
 const found = (selector, root = document) => {
   const here = [...root.querySelectorAll(selector)];
@@ -52,9 +49,19 @@ const visible = element => {
   return box.width > 0 && box.bottom > 0 && box.top < innerHeight;
 };
 """
-OPEN_GROUPS = """
-const headers = found('metrics-card-group-toolbar .group-toolbar, tf-category-paginated-view .heading');
-"""
+CLOSE_SETTINGS = "found('button[aria-label=\"Close side pane\"]').find(visible)?.click();"
+SPINNERS = "found('mat-spinner, paper-spinner-lite[active]').filter(visible).length"
+# What is to be seen, as a tab of TensorBoard, what to do there first, and how many of which element show that it is.
+PICTURES = {
+    "time-series": ("timeseries", CLOSE_SETTINGS, "return found('line-chart').filter(visible).length >= 2"),
+    "histograms": ("histograms", "", "return found('vz-histogram-timeseries').filter(visible).length >= 6"),
+    "images": (
+        "images",
+        "",
+        "return found('tf-image-loader').flatMap(card => found('img', card.shadowRoot || card))"
+        ".filter(image => visible(image) && image.complete && image.naturalWidth > 0).length >= 3",
+    ),
+}
 
 
 def wait(condition: Callable[[], Any], what: str) -> Any:
@@ -69,8 +76,8 @@ def wait(condition: Callable[[], Any], what: str) -> Any:
 
 def main() -> None:
     """Start TensorBoard and the browser, take the pictures, end both."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("logdir", type=Path)
+    parser = argparse.ArgumentParser(description="Take the pictures of the README.")
+    parser.add_argument("logdir", type=Path, help="what `tbxd demo` has logged")
     logdir = parser.parse_args().logdir
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -85,7 +92,9 @@ def main() -> None:
                 options.add_argument(option)
             browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
             try:
-                take_all(browser, f"http://127.0.0.1:{port}/")
+                wait(lambda: shows_runs(browser, f"http://127.0.0.1:{port}/"), "TensorBoard to have the runs")
+                for name in PICTURES:
+                    take(browser, f"http://127.0.0.1:{port}/", name)
             finally:
                 browser.quit()
     finally:
@@ -93,36 +102,30 @@ def main() -> None:
         board.wait()
 
 
-def take_all(browser: Any, address: str) -> None:
-    """All pictures, one after the other."""
-    wait(lambda: answers(address), "TensorBoard")
-    browser.get(address + "?darkMode=false#timeseries")
-    time.sleep(8)
-    Path("/tmp/pk/a.html").write_text(browser.execute_script("return document.body.innerHTML"))
-    browser.save_screenshot("/tmp/pk/ts.png")
-    browser.get(address + "?darkMode=false#histograms")
-    browser.refresh()
-    time.sleep(8)
-    Path("/tmp/pk/b.html").write_text(
-        browser.execute_script(SEARCH + "return [...new Set(found('*').map(e=>e.tagName+'.'+e.className))].join('\\n')")
-    )
-    browser.save_screenshot("/tmp/pk/h.png")
-    browser.get(address + "?darkMode=false#images")
-    browser.refresh()
-    time.sleep(8)
-    Path("/tmp/pk/c.html").write_text(
-        browser.execute_script(SEARCH + "return [...new Set(found('*').map(e=>e.tagName+'.'+e.className))].join('\\n')")
-    )
-    browser.save_screenshot("/tmp/pk/i.png")
-
-
-def answers(address: str) -> bool:
-    """Whether TensorBoard has loaded the runs."""
+def shows_runs(browser: Any, address: str) -> bool:
+    """Whether TensorBoard listens and has read the runs."""
     try:
-        with urlopen(address + "data/runs", timeout=5) as answer:
-            return b"worker0" in answer.read()
-    except (URLError, OSError):
+        browser.get(address + "data/runs")
+    except Exception:  # the browser's own error while nobody listens
         return False
+    return "worker0" in browser.page_source
+
+
+def take(browser: Any, address: str, name: str) -> None:
+    """One picture, once the page shows what it is of and has nothing more to load."""
+    tab, first, shown = PICTURES[name]
+    browser.get(f"{address}?darkMode=false#{tab}")
+    browser.refresh()
+    wait(lambda: browser.execute_script(SEARCH + shown), f"{name} to be shown")
+    browser.execute_script(SEARCH + first)
+    before = b""
+    while (now := browser.get_screenshot_as_png()) != before or browser.execute_script(f"{SEARCH} return {SPINNERS}"):
+        before = now
+        time.sleep(1)  # charts are drawn with animations
+    path = Path(__file__).parent / f"demo-{name}.png"
+    with Image.open(io.BytesIO(now)) as picture:
+        picture.convert("RGB").quantize(COLORS).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

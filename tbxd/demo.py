@@ -42,7 +42,7 @@ KINDS = {  # method: what the demo logs with it
     "add_images": "32 digits",
     "add_heatmap": "confusion matrix",
     "add_figure": "matplotlib draws here",
-    "add_text": "hyper-parameters",
+    "add_text": "the first call of all",
 }
 NOTE = "log() is add_scalar() for each number; add_heatmap() is add_image() of the matrix, without scale and labels"
 

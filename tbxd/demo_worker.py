@@ -208,7 +208,7 @@ def train(writer: Any, data: Data, task: Task, report: Report) -> dict[str, Any]
         matrix = np.bincount((labels * 10 + guesses).numpy(), minlength=100).reshape(10, 10)
         writer.add_heatmap("pictures/confusion_matrix", matrix, step, row_labels=DIGITS, column_labels=DIGITS)
         samples = data.pictures[order[:SAMPLES]].repeat_interleave(ZOOM, 2).repeat_interleave(ZOOM, 3)
-        writer.add_images("pictures/samples", samples, step)
+        writer.add_images("pictures/samples", torch.nn.functional.pad(samples, (ZOOM,) * 4, value=0.3), step)
         report("epoch", step, epoch + 1, validation_loss, shares["validation"])
     writer.add_figure("pictures/least_certain", _figure(output, data), step)
     loop = time.perf_counter() - start

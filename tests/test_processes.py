@@ -174,3 +174,21 @@ def test_data_loader_workers_may_log(place: World) -> None:
     found = scalars(place.logdir / "a")
     assert found.pop("main") == [(0, 0.0)]
     assert found == {f"item/{index}": [(index, float(index))] for index in range(40)}
+
+
+def test_two_names_of_one_folder_are_one_run(place: World) -> None:
+    """Through a symbolic link and without it: one owner, one event file, no record waiting for the other's lock."""
+    place.logdir.mkdir()
+    (place.root / "link").symlink_to(place.logdir)
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as one, SummaryWriter("link/a") as other:
+            one.add_scalar("one", 1.0, 0)
+            other.add_scalar("other", 2.0, 0)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journal to be drained")
+    assert scalars(place.logdir / "a") == {"one": [(0, 1.0)], "other": [(0, 2.0)]}
+    assert len(list((place.logdir / "a").iterdir())) == 1

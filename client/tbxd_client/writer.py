@@ -62,7 +62,7 @@ class SummaryWriter:
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk)
-        directory = os.path.abspath(chosen)  # noqa: PTH100 - of this moment, whatever chdir comes later
+        directory = os.path.realpath(chosen)  # of this moment, whatever chdir comes later; one name for one folder
         if "\0" in directory or len(os.fsencode(directory)) > records.PATH_BYTES_MAX:
             raise ValueError(
                 f"the log folder has {len(os.fsencode(directory))} bytes or a NUL; "

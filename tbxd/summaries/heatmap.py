@@ -30,6 +30,7 @@ LONG_SIDE = 512  # pixels; the longer side of the cells has more than half of it
 CELL_PIXELS_MAX = 128
 SHORT_SIDE_MIN = 24  # pixels; a single row of many cells is drawn higher than wide
 BAR_WIDTH, BAR_HEIGHT_MIN, GAP, TICK = 14, 120, 6, 4  # pixels of the scale
+FONT_PIXELS = 15  # to be read on a card of TensorBoard, which shows a picture this wide at about half its size
 TICKS = 5  # about so many numbers on the scale
 
 PAPER, INK = (255, 255, 255), (32, 32, 32)
@@ -277,8 +278,12 @@ def _paint(numbers: Matrix, scale: Scale, table: Pixels) -> Pixels:
     return painted
 
 
+@cache
 def _font() -> Any:
-    return ImageFont.load_default()
+    try:
+        return ImageFont.load_default(FONT_PIXELS)
+    except (TypeError, ImportError):  # Pillow before 10.1, or without FreeType, has one small font
+        return ImageFont.load_default()
 
 
 @lru_cache(4096)
