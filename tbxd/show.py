@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
+
+
+def _folder(directory: str) -> str:
+    path = Path(directory)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
 
 def status(answer: dict[str, Any]) -> None:
     """Print what `tbxd status` knows."""
-    console = Console()
+    console = _console()
     kind = "embedded daemon" if answer["embedded"] else "daemon"
     minutes = (time.time() - answer["started"]) / 60
     sessions = answer["sessions"]
     console.print(
         f"tbxd {answer['version']}, {kind}, pid {answer['pid']}, up {minutes:,.1f} min, "
-        f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}, {escape(answer['address'])}"
+        f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}, {escape(answer['address'])}",
+        soft_wrap=True,
     )
     table = Table("run", "accepted", "written", "pending", "dropped", "state", box=None, pad_edge=False)
     for column in table.columns[1:5]:
@@ -28,7 +43,7 @@ def status(answer: dict[str, Any]) -> None:
     for directory, run in sorted(answer["runs"].items()):
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in run["dropped"].items()) or "0"
         table.add_row(
-            escape(os.path.relpath(directory)),
+            escape(_folder(directory)),
             f"{run['accepted']:,}",
             f"{run['written']:,}",
             f"{run['pending']:,}",
@@ -50,8 +65,8 @@ def status(answer: dict[str, Any]) -> None:
 
 def not_running(why: str, journals: list[dict[str, Any]]) -> None:
     """Print what can be said without a daemon."""
-    console = Console()
-    console.print(escape(why))
+    console = _console()
+    console.print(escape(why), soft_wrap=True)
     waiting = [journal for journal in journals if journal["waiting_bytes"]]
     if waiting:
         total = sum(journal["waiting_bytes"] for journal in waiting)

@@ -29,6 +29,7 @@ from tbxd_client.journal_files import (
     journals,
     read_state,
 )
+from tbxd_client.records import ALIGNMENT, HISTOGRAM, filled, pack_record_head
 
 
 @pytest.fixture
@@ -108,6 +109,17 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert reader.definitions(0, 100) == b"definition"
     reader.remove()
     assert journals(tmp_path) == []
+
+
+def test_a_large_payload_is_put_where_it_is_copied_to_fastest(journal: Journal) -> None:
+    head = pack_record_head(HISTOGRAM, 0, 0, 0.0, {}, 100_000)
+    for excess in range(200):
+        payload = os.urandom(100_000)
+        journal.append(bytes(34))
+        journal.append(head, payload, aligned=lambda offset, excess=excess: filled(head, excess - offset))
+        journal.release(journal.position)
+        (place,) = (place for path in journal.path.glob("*.segment") if (place := path.read_bytes().find(payload)) >= 0)
+        assert place % ALIGNMENT == excess % ALIGNMENT
 
 
 def test_space_is_used_again(tmp_path: Path) -> None:

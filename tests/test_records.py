@@ -53,6 +53,18 @@ def test_a_record_with_an_array_is_plain_msgpack_and_comes_back(
     assert unpack_record(packed) == Record(records.HISTOGRAM, tag, step, wall_time, attrs, payload)
 
 
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(0, 9), max_size=20), st.binary(), st.integers())
+def test_a_record_may_be_made_longer_and_says_the_same(attrs: dict[str, int], payload: bytes, excess: int) -> None:
+    head = pack_record_head(records.HISTOGRAM, 1, 2, 3.0, attrs, len(payload))
+    longer = records.filled(head, excess)
+    assert record_length(longer + payload) == len(longer + payload)
+    record = unpack_record(longer + payload)
+    record.attrs.pop("", None)
+    assert record == unpack_record(head + payload)
+    assert len(longer) - len(head) <= records.FILL_BYTES_MAX
+    assert len(attrs) >= 15 or (len(longer) - len(head) - excess) % records.ALIGNMENT == 0
+
+
 @given(numbers, steps, times, st.none() | st.text())
 def test_a_record_with_text_comes_back(tag: int, step: int, wall_time: float, text: str | None) -> None:
     packed = pack_text_record(records.TEXT, tag, step, wall_time, {}, text)

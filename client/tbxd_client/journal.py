@@ -45,6 +45,7 @@ from .journal_files import (
     remove_journal,
     session_name,
 )
+from .records import FILL_BYTES_MAX
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
@@ -76,12 +77,15 @@ class _Segment:
         try:
             # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
             os.posix_fallocate(self.fd, 0, SEGMENT_HEAD_BYTES + capacity)
+            os.pwrite(self.fd, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
             self.map = mmap.mmap(self.fd, SEGMENT_HEAD_BYTES + capacity)
+            # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
+            # pages one by one that pwrite would have made in large pieces.
+            self.map.madvise(mmap.MADV_RANDOM)
         except OSError:
             os.close(self.fd)
             path.unlink(missing_ok=True)
             raise
-        SEGMENT_HEAD.pack_into(self.map, 0, MAGIC, session, base)
         self.view = memoryview(self.map)
 
     def rebase(self, base: int) -> None:
@@ -195,8 +199,13 @@ class Journal:
                 raise OSError(28, "No space left for a definition")
             self.definitions_end = os.fstat(self._definitions_fd).st_size
 
-    def append(self, *parts: bytes | memoryview) -> str:
+    def append(self, *parts: bytes | memoryview, aligned: Callable[[int], bytes] | None = None) -> str:
         """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
+
+        Args:
+            parts: the record.
+            aligned: called with the offset in its file at which the second piece would begin; returns what to
+                store instead of the first, at most `FILL_BYTES_MAX` bytes longer.
 
         Raises:
             JournalClosed: the journal is closed, or this is a forked child: nothing was counted.
@@ -210,7 +219,11 @@ class Journal:
             # From here on a signal handler that logs on this thread is put off until this record has its place.
             self._writing, self.limit = True, CLOSED
             try:
-                reason = self._make_room(size) or self._write(size, parts)
+                reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX)
+                if not reason and aligned is not None:
+                    parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
+                    size = sum(len(part) for part in parts)
+                reason = reason or self._write(size, parts)
             finally:
                 self._writing = False
                 self.limit = CLOSED if self._closed else self._segment_end

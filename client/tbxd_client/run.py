@@ -20,6 +20,7 @@ from .records import (
     ROW,
     UINT32,
     LocalProtocolError,
+    filled,
     pack_record_head,
     pack_scalar,
     pack_text_record,
@@ -27,6 +28,10 @@ from .records import (
 from .session import Counts, Session
 from .settings import warn
 from .snapshot import Array
+
+ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
+# A record, and what puts its second piece in a better place (`Journal.append`).
+_Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
 
 _ROW_HEAD = RECORD_HEAD_STRUCT.format + "BBI"  # an empty map of attrs, and the head of the payload
 
@@ -186,13 +191,15 @@ class Run:
         description: str = "",
     ) -> None:
         """Log a scalar the long way."""
-        self._append(
-            lambda session: (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),)
-        )
+
+        def make(session: Session) -> _Pieces:
+            return (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),), None
+
+        self._append(make)
 
     def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
         """Log a row of scalars."""
-        self._append(lambda session: (self.row(session, tags).record(step, wall_time, values),))
+        self._append(lambda session: ((self.row(session, tags).record(step, wall_time, values),), None))
 
     def array(
         self,
@@ -208,31 +215,33 @@ class Run:
         attrs = {"dtype": array.dtype, "shape": list(array.shape), **attrs}
         # A record that is put off would come after its caller may have changed the array.
         data = bytes(array.data) if session_module.turns.interrupted else array.data
-        self._append(
-            lambda session: (
-                pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, len(data)),
-                data,
-            )
-        )
+        address = array.address if len(data) >= ALIGNED_BYTES_MIN and data is array.data else None
+
+        def make(session: Session) -> _Pieces:
+            head = pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, len(data))
+            return (head, data), None if address is None else lambda offset: filled(head, address - offset)
+
+        self._append(make)
 
     def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
         """Log a record whose payload is text or nothing."""
         self._append(
-            lambda session: (pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),)
+            lambda session: ((pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),), None)
         )
 
-    def _append(self, make: Callable[[Session], tuple[bytes | memoryview, ...]]) -> None:
+    def _append(self, make: Callable[[Session], _Pieces]) -> None:
         if not session_module.turns.run(lambda: self._append_now(make)):
             self.counts.drop("reentrant")
 
-    def _append_now(self, make: Callable[[Session], tuple[bytes | memoryview, ...]]) -> None:
+    def _append_now(self, make: Callable[[Session], _Pieces]) -> None:
         while True:
             try:
                 session = self.bind()
                 if session is None:
                     self.counts.drop("no_journal")
                     return
-                reason = session.journal.append(*make(session))
+                parts, aligned = make(session)
+                reason = session.journal.append(*parts, aligned=aligned)
             except JournalClosed:  # a fork, or the end of the program: go on in a new session
                 self._session = None
                 continue

@@ -11,7 +11,8 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from struct import calcsize
 from typing import Any
 
 from .records import RANK_MAX, STEP_MAX, STEP_MIN
@@ -19,6 +20,13 @@ from .records import RANK_MAX, STEP_MAX, STEP_MIN
 BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
 _DTYPES = frozenset(  # that the daemon reads, by numpy's names
     ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
+)
+# The same by the names of the buffer protocol, which tells all that is needed in half the time.
+_FORMATS = (
+    {"?": "|b1", "b": "|i1", "h": "<i2", "i": "<i4", "l": f"<i{calcsize('l')}", "q": "<i8", "B": "|u1", "H": "<u2"}
+    | {"I": "<u4", "L": f"<u{calcsize('L')}", "Q": "<u8", "e": "<f2", "f": "<f4", "d": "<f8"}
+    if sys.byteorder == "little"
+    else {}
 )
 _PLAIN = frozenset((float, int, bool, complex))
 _WANTED = "a number, an array, a tensor or a list of these is expected"
@@ -35,6 +43,12 @@ class Array:
     dtype: str
     shape: tuple[int, ...]
     data: memoryview | bytes
+    owner: Any = field(default=None, compare=False, repr=False)  # numpy's array over the same memory, where known
+
+    @property
+    def address(self) -> int | None:
+        """Where ``data`` is in memory, where that is known."""
+        return None if self.owner is None else int(self.owner.__array_interface__["data"][0])
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------
@@ -63,6 +77,14 @@ def snapshot(value: Any, what: str) -> Array:
 
 
 def _from_numpy(array: Any, what: str) -> Array:
+    try:
+        view = memoryview(array)
+    except (ValueError, BufferError):  # a dtype that the buffer protocol lacks
+        pass
+    else:
+        known = _FORMATS.get(view.format)
+        if known is not None and view.c_contiguous and view.nbytes and view.ndim <= RANK_MAX:
+            return Array(known, view.shape or (), view.cast("B"), array)
     dtype = array.dtype.str
     if dtype not in _DTYPES:
         if array.dtype.name == BFLOAT16:  # ml_dtypes, which jax uses

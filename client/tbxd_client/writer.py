@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from . import records, settings
+from . import media, records, settings
 from .journal_files import WORD_COMMIT
 from .names import clean_tag, parse_color
 from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
@@ -249,8 +249,6 @@ class SummaryWriter:
         """
         if not self._write:
             return
-        from . import media
-
         array = snapshot(values, f"add_histogram {tag!r}")
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
@@ -303,8 +301,6 @@ class SummaryWriter:
     ) -> None:
         if not self._write:
             return
-        from . import media
-
         array = snapshot(value, f"{'add_images' if batched else 'add_image'} {tag!r}")
         attrs = media.image_attrs(array, dataformats, batched)
         self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
@@ -329,8 +325,6 @@ class SummaryWriter:
         """
         if not self._write:
             return
-        from . import media
-
         array = media.figure_to_array(figure, close)
         attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
         self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
@@ -364,8 +358,6 @@ class SummaryWriter:
         """
         if not self._write:
             return
-        from . import media
-
         array = snapshot(matrix, f"add_heatmap {tag!r}")
         attrs = media.heatmap_attrs(array, colormap, vmin, vmax, row_labels, column_labels)
         self._array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)

@@ -60,7 +60,8 @@ class Statistics:
             self.min = min(self.min, float(chunk.min()))
             self.max = max(self.max, float(chunk.max()))
             self.sums.append(total)
-            self.squares.append(float(chunk.dot(chunk)))
+            # Not a dot product: BLAS starts a thread for each core and has them spin for 100 ms after it.
+            self.squares.append(float(np.square(chunk).sum()))
         return chunk
 
     @property
