@@ -106,6 +106,7 @@ def _world() -> Iterator[tuple[Path, dict[str, str]]]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith("TBXD_")}
     environ[RUNTIME_VARIABLE] = str(folder / "run")
     environ[SPOOL_VARIABLE] = str(folder / "spool")
+    environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
         yield folder, environ
     finally:

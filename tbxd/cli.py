@@ -65,6 +65,7 @@ def serve(embedded: bool, verbose: bool, **values: Any) -> None:
         _detach()
     level = logging.INFO if verbose or embedded else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start one for each core, for nothing done here
     from .daemon import AlreadyRunning, Daemon
 
     try:
