@@ -107,7 +107,8 @@ QUESTION = Question(
         "that calls are spaced as training spaces them. CPU is that of the whole process, from the first call until "
         "flush() and close() have returned, threads included; BLAS has one thread, because idle ones would spin and "
         "triple the peers' figure. Memory is the peak over what the process had before it imported the writer, with "
-        "numpy, torch and the arrays there already. The first call of 10⁴ includes the import. A bare copy is `values.copy()` in the same process, as often and with the same pauses."
+        "numpy, torch and the arrays there already. The first call of 10⁴ includes the import. A bare copy is "
+        "`values.copy()` in the same process, as often and with the same pauses."
     ),
     figures=_figures("1e6", "10⁶") + _figures("1e4", "10⁴"),
     full={"calls": 20, "torch_imported": 1},
