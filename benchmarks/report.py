@@ -78,9 +78,49 @@ def terminal(document: Document) -> Table:
     return table
 
 
+# The rows of the table that the README has as well: question, figure, what to call it.
+SHORT = (
+    ("add_scalar", "caller_us", "`add_scalar` in a loop: the call"),
+    ("add_scalar", "trainer_cpu_us", "… CPU of the training process, threads included"),
+    ("add_scalar", "daemon_cpu_us", "… CPU of the daemon"),
+    ("add_histogram", "caller_ms_1e6", "`add_histogram` of 10⁶ float32: the call"),
+    ("add_histogram", "trainer_cpu_ms_1e6", "… CPU of the training process, threads included"),
+    ("add_histogram", "daemon_cpu_ms_1e6", "… CPU of the daemon"),
+    ("add_histogram", "caller_ms_1e4", "`add_histogram` of 10⁴ float32: the call"),
+    ("add_histogram", "trainer_cpu_ms_1e4", "… CPU of the training process, threads included"),
+    ("add_histogram", "daemon_cpu_ms_1e4", "… CPU of the daemon"),
+    ("add_scalar", "first_ms", "import, open and first call"),
+    ("add_scalar", "trainer_mib", "memory of the training process, after scalars"),
+    ("add_scalar", "daemon_mib", "memory of the daemon, after scalars"),
+    ("add_scalar", "disk_bytes", "event file, per scalar"),
+)
+
+
+def short(documents: list[Document]) -> str:
+    """The medians that matter most, in one table; how many times tbxd's a peer's is, in parentheses."""
+    known = {document["question"]: document for document in documents}
+    versions = documents[0]["versions"]
+    lines = ["| | " + " | ".join(f"{peer} {version}".split(" with ")[0] for peer, version in versions.items()) + " |"]
+    lines.append("|---" + "|---:" * len(versions) + "|")
+    for question, name, title in SHORT:
+        document = known.get(question)
+        if document is None:
+            continue
+        (unit,) = (figure["unit"] for figure in document["figures"] if figure["name"] == name)
+        cells = [
+            "none"
+            if values["max"] == 0
+            else f"{number(values['median'])} {unit}"
+            + (f" ({values['ratio']['median']:.2g}\N{MULTIPLICATION SIGN})" if "ratio" in values else "")
+            for values in document["summary"][name].values()
+        ]
+        lines.append("| " + " | ".join([title, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def markdown(documents: list[Document]) -> str:
     """A page with the tables of several questions."""
-    parts = ["# Benchmarks", "Made by `python -m benchmarks --markdown FILE`; do not edit."]
+    parts = ["# Benchmarks", "Made by `python -m benchmarks --markdown FILE`; do not edit.", short(documents)]
     for document in documents:
         titles = head(document)
         lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]

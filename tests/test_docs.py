@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from harness import World, scalars, wait_for
+from tbxd import settings as daemon_settings
 from tbxd.events.ledger import Entry, Marker
 from tbxd_client import journal_files, records, wire
+from tbxd_client import settings as client_settings
+from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
 
 DOCS = Path(__file__).parent.parent / "docs"
+README = (DOCS.parent / "README.md").read_text()
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
 
@@ -64,3 +70,42 @@ def test_the_control_page_is_as_described() -> None:
     assert ", ".join(f"`{reason}`" for reason in journal_files.DROP_REASONS) in PROTOCOL
     assert journal_files.SEGMENT_HEAD.size <= journal_files.SEGMENT_HEAD_BYTES == 64
     assert journal_files.CONTROL_HEAD.size <= 128
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    (table,) = re.findall(r"^\| \| tbxd .*?\n\n", (DOCS / "BENCHMARKS.md").read_text(), re.S | re.M)
+    assert len(table.splitlines()) > 10
+    assert table in README
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    table = dict(re.findall(r"^\| `(TBXD_\w+)` \| ([^|]+) \|", README, re.M))
+    client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
+    daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
+    assert table.keys() == client.keys() | daemon.keys()
+    for variable, default in {**client, **daemon}.items():
+        if default is not None:
+            assert float(table[variable]) == float(default)
+    assert str(base_dir()).replace(str(os.getuid()), "<uid>") in README
+
+
+def test_the_readme_leads_nowhere_that_is_not_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links and all((DOCS.parent / link).exists() for link in links)
+
+
+def test_the_first_example_of_the_readme_runs(place: World) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.S)
+    assert example
+    result = place.run(
+        f"""
+import types
+import numpy as np
+loader, loss = range(10), 0.5
+model = types.SimpleNamespace(layer1=types.SimpleNamespace(weight=np.ones((3, 4), np.float32)))
+{example.group(1)}
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journal to be drained")
+    assert scalars(place.root / "runs" / "exp1") == {"train/loss": [(step, 0.5) for step in range(10)]}
