@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from rich.console import Console
@@ -107,7 +108,7 @@ def _run(logdir: Path, epochs: int, workers: int, console: Console) -> Path:
     console.print(f"\nrecords: {accepted:,} accepted, {written:,} written")
     for trouble in troubles:
         console.print(escape(trouble), soft_wrap=True)
-    console.print(f"look at them: {escape(shlex.join(['tensorboard', '--logdir', str(logdir)]))}", soft_wrap=True)
+    console.print(f"look at them: {escape(shlex.join([_tensorboard_name(), '--logdir', str(logdir)]))}", soft_wrap=True)
     if written != accepted:
         raise DemoFailed("not every record has been written; `tbxd status` says more")
     return logdir
@@ -327,6 +328,14 @@ def _table(title: str, *columns: str) -> Table:
 def _share(outcomes: list[Outcome]) -> float:
     """The share of the loop that was spent in logging calls; the median of the workers."""
     return statistics.median(sum(map(sum, outcome.calls.values())) / outcome.loop for outcome in outcomes)
+
+
+def _tensorboard_name() -> str:
+    """What to type for TensorBoard: that of this environment where the shell would find none."""
+    ours = Path(sys.executable).parent / "tensorboard"
+    if which("tensorboard") or not ours.exists():
+        return "tensorboard"
+    return os.path.relpath(ours)
 
 
 def _tensorboard(logdir: Path) -> int:
