@@ -57,11 +57,16 @@ def test_an_event_has_the_same_bytes_in_tensorboards_schema(event: Any) -> None:
     assert data == event.SerializeToString(deterministic=True)
 
 
+def repeated(field: Any) -> bool:
+    # protobuf 6 warns of the label, protobuf 3 has nothing else
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+
+
 def test_every_number_and_name_is_tensorboards() -> None:
     def compare(ours: Any, theirs: Any) -> None:
         for field in ours.fields:
             other = theirs.fields_by_name[field.name]
-            assert (field.number, field.is_repeated) == (other.number, other.is_repeated), field.full_name
+            assert (field.number, repeated(field)) == (other.number, repeated(other)), field.full_name
             oneofs = [one.containing_oneof and one.containing_oneof.name for one in (field, other)]
             assert oneofs[0] == oneofs[1], field.full_name
             if field.message_type is not None and ours.name != field.message_type.name:

@@ -69,14 +69,15 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
     "Summary": (("value", 1, "*Summary.Value"),),
     "Summary.Value": (
         ("tag", 1, "string"),
+        ("node_name", 7, "string"),
+        ("metadata", 9, "SummaryMetadata"),
+        # The fields of a oneof have to follow each other for protobuf 3.
         ("simple_value", 2, "float", "value"),
         ("obsolete_old_style_histogram", 3, "bytes", "value"),
         ("image", 4, "Summary.Image", "value"),
         ("histo", 5, "HistogramProto", "value"),
         ("audio", 6, "Summary.Audio", "value"),
-        ("node_name", 7, "string"),
         ("tensor", 8, "TensorProto", "value"),
-        ("metadata", 9, "SummaryMetadata"),
     ),
     "Summary.Image": (
         ("height", 1, "int32"),
