@@ -14,8 +14,9 @@ ROOT = Path(__file__).parent.parent
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
     ("settings", "turns", "doorbell", "paths", "records", "journal_files"),
-    ("names", "snapshot", "wire", "journal", "launch"),
-    ("media", "sender"),
+    ("names", "snapshot", "wire", "segment", "launch"),
+    ("media", "journal"),
+    ("sender",),
     ("session",),
     ("run",),
     ("writer",),

@@ -31,8 +31,6 @@ from .journal_files import (
     DROP_REASONS,
     FREE,
     MAGIC,
-    SEGMENT_BASE_OFFSET,
-    SEGMENT_HEAD,
     SEGMENT_HEAD_BYTES,
     SEGMENT_SUFFIX,
     SESSION_BYTES,
@@ -46,6 +44,7 @@ from .journal_files import (
     session_name,
 )
 from .records import FILL_BYTES_MAX
+from .segment import Segment
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
@@ -61,42 +60,6 @@ CLOSED = -1  # a `limit` that no record fits
 
 class JournalClosed(Exception):
     """The journal has been closed, or belongs to the process this one was forked from."""
-
-
-class _Segment:
-    """One file of the journal and its map; ``base`` is the position of its first byte."""
-
-    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "view")
-
-    def __init__(self, path: Path, session: bytes, base: int, capacity: int) -> None:
-        self.path = path
-        self.base = base
-        self.end = base  # the end of what it holds, set when the next segment begins
-        self.capacity = capacity
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
-            os.posix_fallocate(self.fd, 0, SEGMENT_HEAD_BYTES + capacity)
-            os.pwrite(self.fd, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
-            self.map = mmap.mmap(self.fd, SEGMENT_HEAD_BYTES + capacity)
-            # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
-            # pages one by one that pwrite would have made in large pieces.
-            self.map.madvise(mmap.MADV_RANDOM)
-        except OSError:
-            os.close(self.fd)
-            path.unlink(missing_ok=True)
-            raise
-        self.view = memoryview(self.map)
-
-    def rebase(self, base: int) -> None:
-        """Let the file begin at another position: one store, so a reader sees the old one or the new one."""
-        self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
-        self.base = self.end = base
-
-    def close(self) -> None:
-        self.view.release()
-        self.map.close()
-        os.close(self.fd)
 
 
 class Journal:
@@ -138,10 +101,10 @@ class Journal:
         self._armed = False  # the sender sleeps, and is to be woken by the next record
         self._writing = False  # a record is on its way into its place
         self._deferred: list[bytes] = []
-        self._free: list[_Segment] = []
+        self._free: list[Segment] = []
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
-        self._live: tuple[_Segment, ...]
+        self._live: tuple[Segment, ...]
         self._names = 0
         self.path = spool / session_name(self.session)
         # Made under another name and renamed: who finds it under its own finds it locked.
@@ -166,14 +129,14 @@ class Journal:
         CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
         self.words = memoryview(self._control).cast("Q")
         self._definitions_fd = os.open(folder / DEFINITIONS_NAME, flags | os.O_APPEND, 0o600)
-        self._live = (_Segment(folder / self._name(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
+        self._live = (Segment(folder / self._name(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
         self._enter(self._live[0])
 
     def _name(self) -> str:
         self._names += 1
         return f"{self._names:06d}{SEGMENT_SUFFIX}"
 
-    def _enter(self, segment: _Segment) -> None:
+    def _enter(self, segment: Segment) -> None:
         self.buffer = segment.view
         # The hot path computes `position - base` for its offset; the header is part of that sum.
         self.base = segment.base - SEGMENT_HEAD_BYTES
@@ -323,7 +286,7 @@ class Journal:
             self._retire(current)
         return True
 
-    def _free_segment(self, size: int) -> _Segment | None:
+    def _free_segment(self, size: int) -> Segment | None:
         fitting = [segment for segment in self._free if segment.capacity >= size]
         if not fitting:
             return None
@@ -332,7 +295,7 @@ class Journal:
         segment.rebase(self.position)
         return segment
 
-    def _new_segment(self, size: int, previous: int) -> _Segment | None:
+    def _new_segment(self, size: int, previous: int) -> Segment | None:
         capacity = max(size, min(2 * previous, SEGMENT_BYTES_MAX))
         used = sum(segment.capacity for segment in self._live)
         if used + capacity > self.bytes_max:
@@ -353,13 +316,13 @@ class Journal:
         self._refused = None
         return segment
 
-    def _make_segment(self, capacity: int, smallest: int) -> _Segment:
+    def _make_segment(self, capacity: int, smallest: int) -> Segment:
         try:
-            return _Segment(self.path / self._name(), self.session, self.position, capacity)
+            return Segment(self.path / self._name(), self.session, self.position, capacity)
         except OSError:
             if smallest == capacity:
                 raise
-        return _Segment(self.path / self._name(), self.session, self.position, smallest)
+        return Segment(self.path / self._name(), self.session, self.position, smallest)
 
     # --- for the sender --------------------------------------------------------------------------------------
 
@@ -430,7 +393,7 @@ class Journal:
         finally:
             self.lock.release()
 
-    def _retire(self, segment: _Segment) -> None:
+    def _retire(self, segment: Segment) -> None:
         segment.rebase(FREE)
         self._free.append(segment)
         while len(self._free) > FREE_SEGMENTS_MAX:
@@ -438,7 +401,7 @@ class Journal:
             self._free.remove(smallest)
             self._delete(smallest)
 
-    def _delete(self, segment: _Segment) -> None:
+    def _delete(self, segment: Segment) -> None:
         segment.path.unlink(missing_ok=True)
         segment.close()
 

@@ -1,0 +1,49 @@
+"""One file of a journal and its map, preallocated, so that storing into it cannot fail."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES
+
+
+class Segment:
+    """One file of the journal and its map; ``base`` is the position of its first byte.
+
+    Raises:
+        OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
+    """
+
+    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "view")
+
+    def __init__(self, path: Path, session: bytes, base: int, capacity: int) -> None:
+        self.path = path
+        self.base = base
+        self.end = base  # the end of what it holds, set when the next segment begins
+        self.capacity = capacity
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
+            os.posix_fallocate(self.fd, 0, SEGMENT_HEAD_BYTES + capacity)
+            os.pwrite(self.fd, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
+            self.map = mmap.mmap(self.fd, SEGMENT_HEAD_BYTES + capacity)
+            # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
+            # pages one by one that pwrite would have made in large pieces.
+            self.map.madvise(mmap.MADV_RANDOM)
+        except OSError:
+            os.close(self.fd)
+            path.unlink(missing_ok=True)
+            raise
+        self.view = memoryview(self.map)
+
+    def rebase(self, base: int) -> None:
+        """Let the file begin at another position: one store, so a reader sees the old one or the new one."""
+        self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
+        self.base = self.end = base
+
+    def close(self) -> None:
+        self.view.release()
+        self.map.close()
+        os.close(self.fd)
