@@ -335,7 +335,7 @@ def _tensorboard_name() -> str:
     ours = Path(sys.executable).parent / "tensorboard"
     if which("tensorboard") or not ours.exists():
         return "tensorboard"
-    return os.path.relpath(ours)
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)
 
 
 def _tensorboard(logdir: Path) -> int:
@@ -343,4 +343,7 @@ def _tensorboard(logdir: Path) -> int:
     if find_spec("tensorboard") is None:
         raise DemoFailed("TensorBoard is not installed: pip install tensorboard")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-    return subprocess.run(command, check=False).returncode
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:  # the usual way to leave it; it has had the signal as well
+        return 0

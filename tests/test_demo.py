@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
-from harness import World, world
+from harness import World, wait_for, world
 from tb import LOADERS, board
 
 LAYERS = ("conv1", "conv2", "hidden", "output")
@@ -74,6 +78,27 @@ def test_tensorboard_shows_all_of_it(shown: tuple[Path, str], loader: str) -> No
             assert steps == list(range(len(steps))) and len(steps) > 50
         for curve in curves:
             assert shows.tags()[curve] == {"epoch/accuracy"}
+
+
+def test_open_starts_tensorboard_on_the_result_until_it_is_left(place: World) -> None:
+    command = [sys.executable, "-m", "tbxd", "demo", "--epochs", "1", "--workers", "1", "--open"]
+    process = subprocess.Popen(command, env=place.environ, cwd=place.root, stderr=subprocess.PIPE, text=True)
+    place.processes.append(process)
+    assert process.stderr is not None
+    address = next(
+        found.group() for line in process.stderr if (found := re.search(r"http://[\w.]+:\d+/(?= \(Press CTRL)", line))
+    )
+
+    def runs() -> list[str]:
+        with urllib.request.urlopen(address + "data/runs") as answer:
+            return json.load(answer)
+
+    wait_for(lambda: "worker0" in runs(), "TensorBoard to show the demo")
+    children = psutil.Process(process.pid).children()
+    (tensorboard,) = (child for child in children if "tensorboard.main" in child.cmdline())
+    for each in (tensorboard, process):  # Ctrl-C goes to both
+        each.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
 
 
 def test_a_second_demo_gets_a_folder_of_its_own(tmp_path: Path) -> None:
