@@ -173,6 +173,48 @@ def test_a_trainer_without_any_daemon_trains_on_and_loses_nothing(place: World) 
     assert scalars(place.logdir / "oracle") == {"value": oracle(3000)}
 
 
+def test_without_a_daemon_all_flushes_and_closes_together_wait_once(place: World) -> None:
+    """50 times and the exit, of which each could wait 3 seconds; a daemon that comes later is waited for again."""
+    nowhere = {"TBXD_ADDRESS": f"ipc://{place.root}/nobody.sock", "TBXD_FLUSH_SECONDS": "3"}
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        for number in range(25):
+            with SummaryWriter(f"logs/{number}") as writer:
+                writer.add_scalar("value", 1.0, 0)
+                assert not writer.flush()
+        assert not writer.flush(0.1)
+        """,
+        environ=nowhere,
+        timeout=30,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("wait in") == 1
+    trainer = place.start(
+        """
+        import sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 1.0, 0)
+        assert not writer.flush() and not writer.flush()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        assert writer.flush(60)
+        writer.add_scalar("value", 1.0, 1)
+        assert writer.flush()
+        """,
+        environ={"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock", "TBXD_FLUSH_SECONDS": "1"},
+        stdin=-1,
+        stdout=-1,
+    )
+    assert trainer.stdin is not None and trainer.stdout is not None
+    assert trainer.stdout.readline() == b"ready\n"
+    place.serve()
+    trainer.stdin.write(b"\n")
+    trainer.stdin.close()
+    assert trainer.wait() == 0
+
+
 def test_both_killed_at_once_and_the_daemon_started_later(place: World) -> None:
     trainer = place.start(
         """

@@ -73,6 +73,7 @@ class Sender:
         self._limit = 0
         self._flush_to = 0
         self._flush_sent = 0
+        self._given_up_at = -1  # what had been acknowledged when a flush ended in vain; -1 when a daemon came since
         # When things are due, by the monotonic clock.
         self._heard = 0.0
         self._next_hello = 0.0
@@ -93,15 +94,26 @@ class Sender:
             self._thread = None
             warn(f"no thread to send from ({error}); records stay in {self._journal.path}", once="thread")
 
-    def flush(self, position: int, timeout: float) -> bool:
-        """Wait until everything before ``position`` is in the event files; False when that takes too long."""
+    def flush(self, position: int, timeout: float, again: bool = True) -> bool:
+        """Wait until everything before ``position`` is in the event files; False when that takes too long.
+
+        Args:
+            position: in the records.
+            timeout: seconds.
+            again: whether to wait at all when an earlier wait was in vain and nothing has moved since.
+        """
         deadline = time.monotonic() + timeout
         with self._changed:
             self._flush_to = max(self._flush_to, position)
             self._doorbell.ring()
             while self.acknowledged < position:
+                if self._thread is None or not self._thread.is_alive() or self.refused:
+                    return False
+                if not again and self.acknowledged == self._given_up_at:
+                    return False
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or self._thread is None or not self._thread.is_alive() or self.refused:
+                if remaining <= 0:
+                    self._given_up_at = self.acknowledged
                     return False
                 self._changed.wait(min(remaining, 0.2))
             return True
@@ -258,6 +270,8 @@ class Sender:
             case wire.Welcome():
                 if not (self.acknowledged <= message.records <= committed):
                     return  # not about the journal that we have
+                if not self._welcomed:
+                    self._given_up_at = -1
                 self._welcomed = True
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)

@@ -118,27 +118,34 @@ class Session:
         self.journal.note_records(sum(accepted for accepted, _ in counts.values()))
         return counts
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files.
 
         In a signal handler that has interrupted a call which logs it cannot be, and False is returned.
+
+        Args:
+            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, of which all calls together take one where no daemon is
+                to be had or none gets on.
         """
-        return not turns.interrupted and self.sender.flush(self.journal.commit(), timeout)
+        if turns.interrupted:
+            return False
+        seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
+        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None)
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.journal.abandon()
         self._doorbell.close()
 
-    def end(self, timeout: float) -> None:
+    def end(self) -> None:
         """Flush, close, and say on stderr what could not be delivered and where it is."""
         if self.ended:
             return
         self.ended = True
         started = time.monotonic()
-        delivered = self.flush(timeout)
+        delivered = self.flush()
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
-        self.sender.stop(max(0.3, timeout - (time.monotonic() - started)))
+        self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (time.monotonic() - started)))
         if not self.journal.close() and not delivered:
             waiting = self.journal.committed - self.sender.acknowledged
             warn(
@@ -195,7 +202,7 @@ def active() -> Session | None:
 
 def _at_exit() -> None:
     if _current is not None:
-        _current.end(settings.read(settings.FLUSH_SECONDS))
+        _current.end()
 
 
 turns = Turns()  # everything but the hot path of add_scalar, one call at a time

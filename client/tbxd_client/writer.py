@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from . import media, records, settings
+from . import media, records
 from .journal_files import WORD_COMMIT
 from .names import clean_tag, parse_color
 from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
@@ -411,15 +411,14 @@ class SummaryWriter:
         """Wait until everything logged so far is in the event files.
 
         Args:
-            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, 5 by default.
+            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, 5 by default, unless an earlier wait was in vain and
+                no daemon has got on since: then this does not wait.
 
         Returns:
             True when it is; False when the daemon took longer. The records are safe in the journal either way.
         """
         session = active()
-        if session is None:
-            return True
-        return session.flush(settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout)
+        return session is None or session.flush(timeout)
 
     def close(self) -> None:
         """Flush. A writer can be closed twice, and logs again if it is used again."""
