@@ -10,6 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.mesh import plugin_data_pb2 as mesh_data
+from tensorboard.plugins.pr_curve import plugin_data_pb2 as curve_data
 
 from tbxd.events import schema
 
@@ -72,7 +75,13 @@ def test_every_number_and_name_is_tensorboards() -> None:
             if field.message_type is not None and ours.name != field.message_type.name:
                 compare(field.message_type, other.message_type)
 
-    compare(schema.Event.DESCRIPTOR, event_pb2.Event.DESCRIPTOR)
+    for ours, theirs in (
+        (schema.Event, event_pb2.Event),
+        (schema.PrCurvePluginData, curve_data.PrCurvePluginData),
+        (schema.MeshPluginData, mesh_data.MeshPluginData),
+        (schema.Layout, layout_pb2.Layout),
+    ):
+        compare(ours.DESCRIPTOR, theirs.DESCRIPTOR)
 
 
 def test_fields_that_we_do_not_know_are_kept() -> None:

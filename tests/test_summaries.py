@@ -20,14 +20,19 @@ from tbxd.events import schema
 from tbxd.summaries import Refused, color_of, encode, metadata_for
 from tbxd.summaries.arrays import array_of
 from tbxd_client.records import (
+    CUSTOM_SCALARS,
     HEATMAP,
     HISTOGRAM,
     IMAGE,
     KIND_NAMES,
+    MESH,
+    PR_CURVE,
+    PR_CURVE_RAW,
     RANK_MAX,
     RESTART,
     ROW,
     SCALAR,
+    TENSOR,
     TEXT,
     Record,
     TagDefinition,
@@ -95,8 +100,9 @@ def test_metadata_say_what_a_tag_has_and_tensorboards_plugins_read_them(
         assert encode(RECORDS[kind], COLOURED)[0].metadata == metadata
 
 
-def test_a_tag_without_anything_to_say_has_no_metadata_but_for_texts() -> None:
-    assert [kind for kind in KIND_NAMES if metadata_for(kind, TAG) is not None] == [TEXT]
+def test_a_tag_without_anything_to_say_has_metadata_only_where_its_values_are_tensors() -> None:
+    tensors = [TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS]
+    assert [kind for kind in KIND_NAMES if metadata_for(kind, TAG) is not None] == tensors
     assert metadata_for(RESTART, COLOURED) is None
 
 
@@ -164,17 +170,33 @@ def _or_any(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(values, values, values, VALUES)
 
 
+NAMES = ["labels", "predictions", "weights", "vertices", "faces", "colors", "image", "boxes", "limits", "counts"]
+DESCRIBED = _or_any(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from(["<f4", "|u1", "<c8"]),
+        st.lists(st.integers(0, 3), max_size=3),
+    ).map(list)
+)
 ATTRS = st.fixed_dictionaries(
     {},
     optional={
         "dtype": _or_any(st.sampled_from(["<f4", "|u1", "<f2", "|b1", "<i8", "<c8", "bfloat16", "<f8", "|O8"])),
         "shape": _or_any(st.lists(SIZES, max_size=5)),
-        "dataformats": _or_any(st.sampled_from(["CHW", "hwc", "HW", "NCHW", "NHW", "CH", "HWX"])),
+        "dataformats": _or_any(st.sampled_from(["CHW", "hwc", "HW", "NCHW", "NHW", "CH", "HWX", "TCHW", "NTHWC"])),
         "bins": _or_any(st.sampled_from(["tensorflow", "auto", "fd", "stone", 5, 0, -1, [0.0, 1.0], [1.0, 0.0]])),
         "max_bins": _or_any(st.integers(-1, 5)),
         "colormap": _or_any(st.sampled_from(["viridis", "gray", "jet"])),
         "vmin": _or_any(st.floats()),
         "vmax": _or_any(st.floats()),
+        "arrays": _or_any(st.lists(DESCRIBED, max_size=3)),
+        "fps": _or_any(st.floats()),
+        "sample_rate": _or_any(st.integers(-1, 50_000)),
+        "num_thresholds": _or_any(st.integers(-1, 20)),
+        "rescale": _or_any(st.floats()),
+        "labels": _or_any(st.lists(st.text(st.characters(), max_size=5), max_size=2)),
+        "config": _or_any(st.sampled_from(["{}", "null", ""])),
+        **dict.fromkeys(("min", "max", "num", "sum", "sum_squares"), _or_any(st.floats())),
         "row_labels": _or_any(st.lists(st.text(st.characters(), max_size=5), max_size=4)),
         "column_labels": _or_any(st.lists(st.text(st.characters(), max_size=5), max_size=4)),
     },
@@ -185,7 +207,10 @@ ATTRS = st.fixed_dictionaries(
 @given(
     st.sampled_from([*KIND_NAMES, 99]),
     ATTRS,
-    st.none() | st.text(st.characters(), max_size=10) | st.binary(max_size=64),
+    st.none()
+    | st.text(st.characters(), max_size=10)
+    | st.binary(max_size=64)
+    | st.sampled_from(['{"a": {"b": ["Margin", ["c"]]}}', '{"a": {"b": ["Multiline", ["c"]]}}', "[[]]", "1"]),
     st.text(st.characters(), max_size=5),
     st.booleans(),
 )
@@ -195,8 +220,17 @@ def test_no_record_whatever_raises_anything_but_refused(
     shape = attrs.get("shape")
     if fitting and isinstance(payload, bytes) and isinstance(shape, list):  # so that not all stop at the length
         attrs["shape"] = shape = [size for size in shape if type(size) is int and 0 <= size <= 4]
-        size = int(np.prod(shape)) * int(str(attrs.get("dtype"))[2:]) if str(attrs.get("dtype"))[2:].isdecimal() else 0
+        digits = str(attrs.get("dtype"))[2:]
+        size = int(np.prod(shape)) * int(digits) if digits.isdecimal() and len(digits) == 1 else 0
         payload = (payload * size)[:size] if payload else bytes(size)
+    described = attrs.get("arrays")
+    if (
+        fitting
+        and isinstance(described, list)
+        and all(isinstance(entry, list) and len(entry) == 3 for entry in described)
+    ):
+        described[:] = [entry for entry in described if entry[0] in NAMES and isinstance(entry[2], list)]
+        payload = bytes(sum(int(np.prod(shape)) * int(str(dtype)[2:]) for _, dtype, shape in described))
     record = Record(kind, 1, 0, 0.0, attrs, payload)
     try:
         values = encode(record, TagDefinition(1, 0, text, text[:7], text, text))

@@ -11,12 +11,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .snapshot import Array, snapshot, to_float, widened
+from .snapshot import BFLOAT16, Array, check_real, snapshot, to_float, widened
 
 COLORMAPS = ("viridis", "magma", "gray", "coolwarm")
 BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
 BINS_MAX = 65_536  # bins of one histogram: 1 MiB in the event file
 CHANNELS_MAX = 4
+BOXES_MAX = 10_000  # on one picture
+RESCALE_MAX = 16
+SAMPLE_RATE_MAX = 1_000_000
 LABELS_MAX = 2048  # labels of one axis of a heat map
 LABEL_CHARS_MAX = 32
 
@@ -38,7 +41,7 @@ def image_attrs(array: Array, dataformats: str, batched: bool) -> dict[str, Any]
         TypeError: complex numbers, or a format that is no string.
         ValueError: a shape that the format does not fit, an empty one, or one of another number of channels.
     """
-    _check_real(array, "a picture")
+    check_real(array, "a picture")
     layout = _layout(dataformats)
     if batched and "N" not in layout and len(array.shape) == len(layout) + 1:
         layout = "N" + layout
@@ -74,11 +77,6 @@ def _suggestion(shape: tuple[int, ...]) -> str:
     return {2: "HW", 3: "HWC" if last else "CHW"}.get(len(shape), "NHWC" if last else "NCHW")
 
 
-def _check_real(array: Array, what: str) -> None:
-    if array.dtype[1:2] == "c":
-        raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
-
-
 def heatmap_attrs(
     array: Array,
     colormap: str,
@@ -99,7 +97,7 @@ def heatmap_attrs(
         TypeError: complex numbers, or ends of the scale that are no numbers.
         ValueError: another number of axes, an empty one, an unknown colour map, or labels that do not fit.
     """
-    _check_real(array, "a heat map")
+    check_real(array, "a heat map")
     if len(array.shape) != 2:
         raise ValueError(f"a heat map of shape {array.shape}; two axes, rows and columns, are expected")
     if 0 in array.shape:
@@ -149,7 +147,7 @@ def histogram_attrs(array: Array, bins: Any, max_bins: Any) -> dict[str, Any]:
         TypeError: complex numbers, or bins of another kind.
         ValueError: an unknown rule, a number of bins out of bounds, edges that fall or are NaN.
     """
-    _check_real(array, "a histogram")
+    check_real(array, "a histogram")
     attrs: dict[str, Any] = {"bins": _bins(bins)}
     if max_bins is not None:
         attrs["max_bins"] = _count("max_bins", max_bins)
@@ -164,7 +162,7 @@ def _bins(bins: Any) -> str | int | list[float]:
     if hasattr(bins, "__index__") and not isinstance(bins, bool) and not getattr(bins, "shape", ()):
         return _count("bins", bins)
     edges = snapshot(bins, "bins")
-    _check_real(edges, "edges of bins")
+    check_real(edges, "edges of bins")
     if len(edges.shape) != 1 or not 2 <= edges.shape[0] <= BINS_MAX + 1:
         raise ValueError(f"edges of bins of shape {edges.shape}; a list of 2 to {BINS_MAX + 1:,} is expected")
     numbers = _floats(edges)
@@ -240,3 +238,105 @@ def _drawn(figure: Any) -> Any:
         return np.asarray(canvas.buffer_rgba())[:, :, :3]
     finally:
         figure.set_canvas(before)
+
+
+# --- what moves and what sounds --------------------------------------------------------------------------------
+
+
+def boxes_attrs(boxes: Array, labels: Any, rescale: Any) -> dict[str, Any]:
+    """The attributes of boxes on a picture.
+
+    Args:
+        boxes: shape (N, 4); left, top, right, bottom of each, in pixels.
+        labels: None, or N texts; cut to `LABEL_CHARS_MAX`.
+        rescale: how many times larger the picture is made.
+
+    Raises:
+        TypeError: complex numbers, labels that are one string, a rescale that is no number.
+        ValueError: another shape, more than `BOXES_MAX`, labels that do not fit, a rescale out of bounds.
+    """
+    check_real(boxes, "boxes")
+    if len(boxes.shape) != 2 or boxes.shape[1] != 4 or boxes.shape[0] > BOXES_MAX:
+        raise ValueError(f"boxes of shape {boxes.shape}; (N, 4) with at most {BOXES_MAX:,} is expected")
+    factor = to_float(rescale, "rescale")
+    if not 0 < factor <= RESCALE_MAX:
+        raise ValueError(f"rescale is {factor:g}; more than 0 and at most {RESCALE_MAX} is possible")
+    attrs: dict[str, Any] = {"rescale": factor}
+    if labels is not None:
+        attrs["labels"] = _labels("labels", labels, boxes.shape[0])
+    return attrs
+
+
+def video_attrs(array: Array, dataformats: Any, fps: Any) -> dict[str, Any]:
+    """The attributes of a video.
+
+    Args:
+        array: real numbers, 4 or 5 axes.
+        dataformats: the letters of ``NTCHW``, or ``TCHW``, in the order of the axes.
+        fps: frames a second; None is 4.
+
+    Raises:
+        TypeError: complex numbers, a format that is no string, a rate that is no number.
+        ValueError: a shape that the format does not fit, an empty one, another number of channels, or a rate that is
+            not positive.
+    """
+    check_real(array, "a video")
+    if not isinstance(dataformats, str):
+        raise TypeError(f"dataformats is {type(dataformats).__name__}; a string such as 'NTCHW' is expected")
+    layout = dataformats.upper()
+    if set(layout) not in (set("NTCHW"), set("TCHW")) or len(set(layout)) != len(layout):
+        raise ValueError(f"dataformats {dataformats!r:.40}: the letters of 'NTCHW', or of 'TCHW', are expected")
+    if len(array.shape) == 4 and len(layout) == 5:  # torch takes (N, T, C, H, W) only; one video is meant here
+        layout = layout.replace("N", "")
+    if len(layout) != len(array.shape):
+        raise ValueError(f"a video of shape {array.shape} with dataformats {dataformats!r}: as many axes are expected")
+    if 0 in array.shape:
+        raise ValueError(f"a video of shape {array.shape} has no pixels")
+    channels = array.shape[layout.index("C")]
+    if channels > CHANNELS_MAX:
+        raise ValueError(f"shape {array.shape} as {layout} has {channels} channels; 1 to {CHANNELS_MAX} are allowed")
+    rate = 4.0 if fps is None else to_float(fps, "fps")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"fps is {rate:g}; a positive number is expected")
+    return {"dataformats": layout, "fps": rate}
+
+
+def audio_attrs(array: Array, sample_rate: Any) -> dict[str, Any]:
+    """The attributes of a sound.
+
+    Args:
+        array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames); floating point or int16.
+        sample_rate: frames a second; None is 44,100.
+
+    Raises:
+        TypeError: numbers of another type, or a sample rate that is no integer.
+        ValueError: another shape, an empty one, or a sample rate out of bounds.
+    """
+    if array.dtype[1:2] != "f" and array.dtype not in ("<i2", BFLOAT16):
+        raise TypeError(f"a sound of dtype {array.dtype}; floating point from -1 to 1 or int16 is expected")
+    shape = array.shape
+    if not shape or len(shape) > 2 or 0 in shape or (len(shape) == 2 and min(shape) > 2):
+        raise ValueError(f"a sound of shape {shape}; (frames,), (frames, 1 or 2) or (1 or 2, frames) is expected")
+    rate = 44_100.0 if sample_rate is None else to_float(sample_rate, "sample_rate")
+    if not 1 <= rate <= SAMPLE_RATE_MAX or rate != int(rate):
+        raise ValueError(f"sample_rate is {rate:g}; an integer from 1 to {SAMPLE_RATE_MAX:,} is expected")
+    return {"sample_rate": int(rate)}
+
+
+def raw_histogram(limits: Any, counts: Any, **statistics: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays and attributes of a histogram that has been computed already.
+
+    Raises:
+        TypeError: something is no number.
+        ValueError: limits and counts are not as many, none, or more than `BINS_MAX`.
+    """
+    arrays = {"limits": snapshot(limits, "bucket_limits"), "counts": snapshot(counts, "bucket_counts")}
+    for name, array in arrays.items():
+        check_real(array, name)
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or not 1 <= math.prod(arrays["limits"].shape) <= BINS_MAX:
+        raise ValueError(
+            f"bucket_limits of shape {arrays['limits'].shape} and bucket_counts of shape {arrays['counts'].shape}; "
+            f"as many of both, 1 to {BINS_MAX:,}, are expected"
+        )
+    return arrays, {name: to_float(value, name) for name, value in statistics.items()}

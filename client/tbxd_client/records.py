@@ -41,6 +41,15 @@ IMAGE = 4
 TEXT = 5
 HEATMAP = 6
 RESTART = 7  # a run goes on from an earlier step, `purge_step`
+HISTOGRAM_RAW = 8  # with its bins, as the user has computed them
+BOXES = 9  # a picture with boxes on it
+VIDEO = 10
+AUDIO = 11
+PR_CURVE = 12
+PR_CURVE_RAW = 13  # with its points, as the user has computed them
+MESH = 14
+TENSOR = 15
+CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -50,6 +59,15 @@ KIND_NAMES = {
     TEXT: "text",
     HEATMAP: "heatmap",
     RESTART: "restart",
+    HISTOGRAM_RAW: "histogram_raw",
+    BOXES: "boxes",
+    VIDEO: "video",
+    AUDIO: "audio",
+    PR_CURVE: "pr_curve",
+    PR_CURVE_RAW: "pr_curve_raw",
+    MESH: "mesh",
+    TENSOR: "tensor",
+    CUSTOM_SCALARS: "custom_scalars",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

@@ -6,7 +6,7 @@ Nothing here raises because logging is in trouble: what cannot be kept is counte
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import session as session_module
@@ -207,19 +207,27 @@ class Run:
         tag: str,
         step: int,
         wall_time: float,
-        array: Array,
+        arrays: Array | Mapping[str, Array],
         attrs: dict[str, Any],
         color: str = "",
     ) -> None:
-        """Log a record whose payload is an array; its bytes are copied before this returns."""
-        attrs = {"dtype": array.dtype, "shape": list(array.shape), **attrs}
+        """Log a record whose payload is an array, or several by their names; copied before this returns."""
+        if isinstance(arrays, Array):
+            attrs = {"dtype": arrays.dtype, "shape": list(arrays.shape), **attrs}
+            parts = [arrays]
+        else:
+            described = [[name, array.dtype, list(array.shape)] for name, array in arrays.items()]
+            attrs = {"arrays": described, **attrs}
+            parts = list(arrays.values())
         # A record that is put off would come after its caller may have changed the array.
-        data = bytes(array.data) if session_module.turns.interrupted else array.data
-        address = array.address if len(data) >= ALIGNED_BYTES_MIN and data is array.data else None
+        copied = session_module.turns.interrupted
+        data = [bytes(part.data) if copied else part.data for part in parts]
+        size = sum(map(len, data))
+        address = parts[0].address if size >= ALIGNED_BYTES_MIN and not copied else None
 
         def make(session: Session) -> _Pieces:
-            head = pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, len(data))
-            return (head, data), None if address is None else lambda offset: filled(head, address - offset)
+            head = pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, size)
+            return (head, *data), None if address is None else lambda offset: filled(head, address - offset)
 
         self._append(make)
 

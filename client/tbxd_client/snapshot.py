@@ -216,6 +216,16 @@ def _part(np: Any, value: Any, what: str, depth: int) -> Any:
     return widened(snapshot(value, what))
 
 
+def check_real(array: Array, what: str) -> None:
+    """Refuse complex numbers.
+
+    Raises:
+        TypeError: they are.
+    """
+    if array.dtype[1:2] == "c":
+        raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
+
+
 def widened(array: Array) -> Any:
     """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot."""
     import numpy as np

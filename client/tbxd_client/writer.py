@@ -22,13 +22,15 @@ from .run import Run
 from .session import Counts, active
 from .settings import warn
 from .snapshot import snapshot, to_float, to_step
+from .writer_media import MediaMethods
+from .writer_plugins import PluginMethods
 
 _pack_scalar_into = SCALAR_STRUCT.pack_into
 _time = time.time
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
-class SummaryWriter:
+class SummaryWriter(MediaMethods, PluginMethods):
     """Logs to a folder that TensorBoard reads.
 
     Args:
@@ -72,6 +74,7 @@ class SummaryWriter:
             raise ValueError(f"filename_suffix {filename_suffix[:120]!r}: at most 100 characters, no '/' and no NUL")
         self._run = Run(directory, filename_suffix)
         self._subruns: dict[str, Run] = {}
+        self._layout = {}
         if self._write:
             try:
                 os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - frameworks list it to number their versions
@@ -253,134 +256,39 @@ class SummaryWriter:
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 
-    def add_image(
+    def add_histogram_raw(
         self,
         tag: str,
-        img_tensor: Any,
+        min: float,
+        max: float,
+        num: float,
+        sum: float,
+        sum_squares: float,
+        bucket_limits: Any,
+        bucket_counts: Any,
         global_step: Any = None,
         walltime: float | None = None,
-        dataformats: str = "CHW",
         *,
         color: Any = None,
     ) -> None:
-        """Log a picture. Costs a copy of it; it is encoded in the daemon.
+        """Log a histogram that has been computed already.
 
         Args:
-            tag: name of the picture.
-            img_tensor: 1 to 4 channels; uint8 as it is, bool and floating point in [0, 1], clipped.
+            tag: name of the histogram.
+            min, max, num, sum, sum_squares: of all values.
+            bucket_limits: the upper end of each bucket, ascending.
+            bucket_counts: the number of values in each.
             global_step, walltime, color: as in `add_scalar`.
-            dataformats: which axis is which: ``CHW``, ``HWC``, ``HW``, ``WH``, or with ``N`` for a grid of several.
 
         Raises:
-            ValueError: the shape does not fit ``dataformats``, or has another number of channels.
-        """
-        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=False)
-
-    def add_images(
-        self,
-        tag: str,
-        img_tensor: Any,
-        global_step: Any = None,
-        walltime: float | None = None,
-        dataformats: str = "NCHW",
-        *,
-        color: Any = None,
-    ) -> None:
-        """Log several pictures as one grid; ``img_tensor`` is N pictures, or a list of them. See `add_image`."""
-        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=True)
-
-    def _image(
-        self,
-        tag: str,
-        value: Any,
-        global_step: Any,
-        walltime: float | None,
-        dataformats: str,
-        color: Any,
-        batched: bool,
-    ) -> None:
-        if not self._write:
-            return
-        array = snapshot(value, f"{'add_images' if batched else 'add_image'} {tag!r}")
-        attrs = media.image_attrs(array, dataformats, batched)
-        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
-
-    def add_figure(
-        self,
-        tag: str,
-        figure: Any,
-        global_step: Any = None,
-        close: bool = True,
-        walltime: float | None = None,
-        *,
-        color: Any = None,
-    ) -> None:
-        """Log a matplotlib figure, or a list of them as one grid. It is drawn here and encoded in the daemon.
-
-        Args:
-            tag: name of the picture.
-            figure: a figure or a list of figures.
-            global_step, walltime, color: as in `add_scalar`.
-            close: close the figures afterwards.
+            ValueError, TypeError: limits and counts are not as many, or something is no number.
         """
         if not self._write:
             return
-        array = media.figure_to_array(figure, close)
-        attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
-        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
-
-    def add_heatmap(
-        self,
-        tag: str,
-        matrix: Any,
-        global_step: Any = None,
-        walltime: float | None = None,
-        colormap: str = "viridis",
-        vmin: float | None = None,
-        vmax: float | None = None,
-        row_labels: Any = None,
-        column_labels: Any = None,
-        *,
-        color: Any = None,
-    ) -> None:
-        """Log a matrix as a colour-mapped picture with a scale. Costs a copy; it is drawn in the daemon.
-
-        Args:
-            tag: name of the picture.
-            matrix: two axes, rows from top to bottom; numbers of any kind. What is not finite is drawn apart.
-            global_step, walltime, color: as in `add_scalar`.
-            colormap: ``viridis``, ``magma``, ``gray`` or ``coolwarm``.
-            vmin, vmax: ends of the scale; None is the least and the greatest value. Fix them to compare steps.
-            row_labels, column_labels: a text for each row and column.
-
-        Raises:
-            ValueError, TypeError: not two axes, an unknown colour map, labels that do not fit.
-        """
-        if not self._write:
-            return
-        array = snapshot(matrix, f"add_heatmap {tag!r}")
-        attrs = media.heatmap_attrs(array, colormap, vmin, vmax, row_labels, column_labels)
-        self._array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)
-
-    def _array(
-        self,
-        kind: int,
-        tag: str,
-        array: Any,
-        attrs: dict[str, Any],
-        global_step: Any,
-        walltime: float | None,
-        color: Any,
-    ) -> None:
-        self._run.array(
-            kind,
-            clean_tag(tag),
-            to_step(global_step),
-            _time() if walltime is None else float(walltime),
-            array,
-            attrs,
-            parse_color(color) if color is not None else "",
+        arrays, attrs = media.raw_histogram(
+            bucket_limits, bucket_counts, min=min, max=max, num=num, sum=sum, sum_squares=sum_squares
         )
+        self._array(records.HISTOGRAM_RAW, tag, arrays, attrs, global_step, walltime, color)
 
     # --- text ------------------------------------------------------------------------------------------------
 
@@ -396,14 +304,8 @@ class SummaryWriter:
         """Log a text; TensorBoard renders it as Markdown, under ``<tag>/text_summary`` as with the originals."""
         if not self._write:
             return
-        self._run.text(
-            records.TEXT,
-            clean_tag(tag),
-            to_step(global_step),
-            _time() if walltime is None else float(walltime),
-            str(text_string).encode("utf-8", "backslashreplace").decode(),
-            parse_color(color) if color is not None else "",
-        )
+        text = str(text_string).encode("utf-8", "backslashreplace").decode()
+        self._text(records.TEXT, tag, text, global_step, walltime, color)
 
     # --- life ------------------------------------------------------------------------------------------------
 

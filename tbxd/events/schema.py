@@ -25,10 +25,17 @@ __all__ = [
     "SCALAR",
     "SESSION_START",
     "TENSOR",
+    "Category",
+    "Chart",
     "DecodeError",
     "Event",
     "HistogramProto",
+    "Layout",
+    "MarginChartContent",
+    "MeshPluginData",
+    "MultilineChartContent",
     "PluginContent",
+    "PrCurvePluginData",
     "SessionLog",
     "SourceMetadata",
     "Summary",
@@ -137,6 +144,26 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
         ("size", 1, "int64"),
         ("name", 2, "string"),
     ),
+    # What plugins keep beside a tag's values: plugins/<name>/plugin_data.proto and layout.proto of TensorBoard.
+    "PrCurvePluginData": (("version", 1, "int32"), ("num_thresholds", 2, "uint32")),
+    "MeshPluginData": (
+        ("version", 1, "int32"),
+        ("name", 2, "string"),
+        ("content_type", 3, "int32"),
+        ("json_config", 5, "string"),
+        ("shape", 6, "*int32"),
+        ("components", 7, "uint32"),
+    ),
+    "Layout": (("version", 1, "int32"), ("category", 2, "*Category")),
+    "Category": (("title", 1, "string"), ("chart", 2, "*Chart"), ("closed", 3, "bool")),
+    "Chart": (
+        ("title", 1, "string"),
+        ("multiline", 2, "MultilineChartContent", "content"),
+        ("margin", 3, "MarginChartContent", "content"),
+    ),
+    "MultilineChartContent": (("tag", 1, "*string"),),
+    "MarginChartContent": (("series", 1, "*MarginChartContent.Series"),),
+    "MarginChartContent.Series": (("value", 1, "string"), ("lower", 2, "string"), ("upper", 3, "string")),
     # Not TensorFlow's: what tbxd adds to the content of a plugin, which TensorBoard passes over.
     "PluginContent": (("color", COLOR_FIELD, "string"),),
 }
@@ -199,4 +226,11 @@ SummaryMetadata = _message_class("SummaryMetadata")
 HistogramProto = _message_class("HistogramProto")
 TensorProto = _message_class("TensorProto")
 TensorShapeProto = _message_class("TensorShapeProto")
+PrCurvePluginData = _message_class("PrCurvePluginData")
+MeshPluginData = _message_class("MeshPluginData")
+Layout = _message_class("Layout")
+Category = _message_class("Category")
+Chart = _message_class("Chart")
+MultilineChartContent = _message_class("MultilineChartContent")
+MarginChartContent = _message_class("MarginChartContent")
 PluginContent = _message_class("PluginContent")

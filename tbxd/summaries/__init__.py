@@ -9,9 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tbxd_client.records import HEATMAP, HISTOGRAM, IMAGE, KIND_NAMES, SCALAR, TEXT, Record, TagDefinition
+from tbxd_client.records import (
+    AUDIO,
+    BOXES,
+    CUSTOM_SCALARS,
+    HEATMAP,
+    HISTOGRAM,
+    HISTOGRAM_RAW,
+    IMAGE,
+    KIND_NAMES,
+    MESH,
+    PR_CURVE,
+    PR_CURVE_RAW,
+    SCALAR,
+    TENSOR,
+    TEXT,
+    VIDEO,
+    Record,
+    TagDefinition,
+)
 
-from . import heatmap, histogram, image, scalar, text
+from . import audio, boxes, curve, heatmap, histogram, image, layout, mesh, scalar, tensor, text, video
 from .errors import Refused
 from .metadata import color_of, metadata_for
 
@@ -25,6 +43,15 @@ ENCODERS: dict[int, Encoder] = {
     IMAGE: image.encode,
     TEXT: text.encode,
     HEATMAP: heatmap.encode,
+    HISTOGRAM_RAW: histogram.encode_raw,
+    BOXES: boxes.encode,
+    VIDEO: video.encode,
+    AUDIO: audio.encode,
+    PR_CURVE: curve.encode,
+    PR_CURVE_RAW: curve.encode_raw,
+    MESH: mesh.encode,
+    TENSOR: tensor.encode,
+    CUSTOM_SCALARS: layout.encode,
 }
 
 

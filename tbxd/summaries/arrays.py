@@ -17,6 +17,7 @@ AnyArray = npt.NDArray[Any]
 
 # What a client may send, with the bytes of one element. No other name reaches numpy, which would take "O" and "V9".
 _DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
+ARRAYS_MAX = 8  # in one record
 _ITEM_BYTES = {BFLOAT16: 2} | {name: int(name[2:]) for name in _DTYPES}
 
 
@@ -30,26 +31,63 @@ def array_of(record: Record) -> AnyArray:
     Raises:
         Refused: ``bad_record``.
     """
-    dtype, shape, payload = record.attrs.get("dtype"), record.attrs.get("shape"), record.payload
+    payload = _bytes(record)
+    array, size = _array(record.attrs.get("dtype"), record.attrs.get("shape"), payload)
+    if size != len(payload):
+        raise Refused("bad_record", f"an array of {size:,} bytes in {len(payload):,}")
+    return array
+
+
+def arrays_of(record: Record) -> dict[str, AnyArray]:
+    """The arrays of a record with several: attribute ``arrays``, a list of name, dtype and shape, and the payload.
+
+    Returns:
+        As `array_of`, by their names.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    payload, described = memoryview(_bytes(record)), record.attrs.get("arrays")
+    if not isinstance(described, list) or len(described) > ARRAYS_MAX:
+        raise Refused("bad_record", f"arrays that are {described!r:.80}")
+    found: dict[str, AnyArray] = {}
+    for entry in described:
+        if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[0], str):
+            raise Refused("bad_record", f"an array that is {entry!r:.80}")
+        found[entry[0]], size = _array(entry[1], entry[2], payload)
+        payload = payload[size:]
+    if payload:
+        raise Refused("bad_record", f"{len(payload):,} bytes beyond the arrays")
+    return found
+
+
+def _bytes(record: Record) -> bytes:
+    if not isinstance(record.payload, bytes):
+        raise Refused("bad_record", f"an array in {type(record.payload).__name__}")
+    return record.payload
+
+
+def _array(dtype: object, shape: object, payload: bytes | memoryview) -> tuple[AnyArray, int]:
+    """The array at the beginning of ``payload``, and its bytes."""
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise Refused("bad_record", f"an array of dtype {dtype!r:.40}")
     if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise Refused("bad_record", f"an array of shape {shape!r:.80}")
     if len(shape) > RANK_MAX:
         raise Refused("bad_record", f"an array of {len(shape)} dimensions; at most {RANK_MAX} are allowed")
-    expected = math.prod(shape) * _ITEM_BYTES[dtype]
-    if not isinstance(payload, bytes) or len(payload) != expected:
-        size = f"{len(payload):,} bytes" if isinstance(payload, bytes) else type(payload).__name__
-        raise Refused("bad_record", f"an array of shape {shape!r:.80} and dtype {dtype} in {size}")
-    if not payload:
-        return np.empty([0] * len(shape), np.float32 if dtype == BFLOAT16 else dtype)
+    size = math.prod(shape) * _ITEM_BYTES[dtype]
+    if size > len(payload):
+        raise Refused("bad_record", f"an array of shape {shape!r:.80} and dtype {dtype} in {len(payload):,} bytes")
+    if not size:
+        return np.empty([0] * len(shape), np.float32 if dtype == BFLOAT16 else dtype), 0
+    payload = memoryview(payload)[:size]
     if dtype == BFLOAT16:  # float32 without its lower half
         flat = (np.frombuffer(payload, "<u2").astype("<u4") << 16).view("<f4")
     elif dtype == "|b1":  # any byte but 0 is true; numpy would take a 2 for a bool of value 2
         flat = np.frombuffer(payload, np.uint8) != 0
     else:
         flat = np.frombuffer(payload, dtype)
-    return flat.reshape(shape)
+    return flat.reshape(shape), size
 
 
 def check_real(array: AnyArray) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tbxd_client.media import BIN_RULES, BINS_MAX
-from tbxd_client.records import HISTOGRAM, Record, TagDefinition
+from tbxd_client.records import HISTOGRAM, HISTOGRAM_RAW, Record, TagDefinition
 
 from ..events import schema
-from .arrays import AnyArray, array_of, check_real
+from .arrays import AnyArray, array_of, arrays_of, check_real
 from .errors import Refused
 from .metadata import summary_value
 
@@ -106,6 +106,26 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
         bucket=result.counts.tolist(),
     )
     return [summary_value(HISTOGRAM, tag, histo=message)]
+
+
+def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
+    """One histogram as it was given: arrays ``limits`` and ``counts``, attributes ``min``, ``max``, ``num``, ``sum``
+    and ``sum_squares``.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    arrays = arrays_of(record)
+    statistics = {name: record.attrs.get(name) for name in ("min", "max", "num", "sum", "sum_squares")}
+    if arrays.keys() != {"limits", "counts"} or not all(type(number) is float for number in statistics.values()):
+        raise Refused("bad_record", f"a histogram of {sorted(arrays)!r:.60} with {statistics!r:.80}")
+    for array in arrays.values():
+        check_real(array)
+    limits, counts = (arrays[name].reshape(-1).astype(np.float64) for name in ("limits", "counts"))
+    if len(limits) != len(counts) or not 1 <= len(limits) <= BINS_MAX:
+        raise Refused("bad_record", f"a histogram of {len(limits)} limits and {len(counts)} counts")
+    message = schema.HistogramProto(**statistics, bucket_limit=limits.tolist(), bucket=counts.tolist())
+    return [summary_value(HISTOGRAM_RAW, tag, histo=message)]
 
 
 def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = None) -> Histogram:

@@ -76,7 +76,7 @@ def pixels_of(array: AnyArray, dataformats: object) -> Pixels:
     rows = math.ceil(count / columns)
     if rows * height * columns * width > PIXELS_MAX:
         raise Refused("too_large", f"a picture of {columns * width} by {rows * height} pixels")
-    batch = _as_bytes(batch)
+    batch = as_bytes(batch)
     if count == 1:
         grid = batch[0]
     else:
@@ -100,7 +100,8 @@ def _as_nhwc(array: AnyArray, dataformats: object) -> AnyArray:
     return nhwc
 
 
-def _as_bytes(array: AnyArray) -> Pixels:
+def as_bytes(array: AnyArray) -> Pixels:
+    """Numbers as bytes of a picture; see `pixels_of`."""
     if array.dtype == np.uint8:
         return array
     with np.errstate(over="ignore", invalid="ignore"):

@@ -9,7 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from tbxd_client.records import HEATMAP, HISTOGRAM, IMAGE, ROW, SCALAR, TEXT, TagDefinition
+from tbxd_client.records import (
+    AUDIO,
+    BOXES,
+    CUSTOM_SCALARS,
+    HEATMAP,
+    HISTOGRAM,
+    HISTOGRAM_RAW,
+    IMAGE,
+    MESH,
+    PR_CURVE,
+    PR_CURVE_RAW,
+    ROW,
+    SCALAR,
+    TENSOR,
+    TEXT,
+    VIDEO,
+    TagDefinition,
+)
 
 from ..events import schema
 from .arrays import shown
@@ -18,21 +35,32 @@ _PLUGINS = {
     SCALAR: ("scalars", schema.SCALAR),
     ROW: ("scalars", schema.SCALAR),
     HISTOGRAM: ("histograms", schema.TENSOR),
+    HISTOGRAM_RAW: ("histograms", schema.TENSOR),
     IMAGE: ("images", schema.BLOB_SEQUENCE),
     HEATMAP: ("images", schema.BLOB_SEQUENCE),
+    BOXES: ("images", schema.BLOB_SEQUENCE),
+    VIDEO: ("images", schema.BLOB_SEQUENCE),
+    AUDIO: ("audio", schema.BLOB_SEQUENCE),
     TEXT: ("text", schema.TENSOR),
+    PR_CURVE: ("pr_curves", schema.TENSOR),
+    PR_CURVE_RAW: ("pr_curves", schema.TENSOR),
+    MESH: ("mesh", schema.TENSOR),
+    TENSOR: ("tensor", schema.TENSOR),
+    CUSTOM_SCALARS: ("custom_scalars", schema.TENSOR),
 }
+_TENSORS = frozenset((TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS))
 
 
-def metadata_for(kind: int, tag: TagDefinition) -> Any | None:
+def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | None:
     """The ``SummaryMetadata`` of a tag's values, or None where nothing is to be said.
 
-    A text has it always: without it a tensor belongs to no plugin.
+    What is written as a tensor has it always: without it a tensor belongs to no plugin. ``content`` is what the plugin
+    itself wants to know; our colour is appended, which for protobuf is a field more.
     """
-    if kind not in _PLUGINS or not (kind == TEXT or tag.color or tag.display_name or tag.description):
+    if kind not in _PLUGINS or not (kind in _TENSORS or tag.color or tag.display_name or tag.description):
         return None
     plugin, data_class = _PLUGINS[kind]
-    content = schema.PluginContent(color=shown(tag.color)).SerializeToString()
+    content += schema.PluginContent(color=shown(tag.color)).SerializeToString()
     return schema.SummaryMetadata(
         plugin_data=schema.SummaryMetadata.PluginData(plugin_name=plugin, content=content),
         display_name=shown(tag.display_name),
@@ -49,6 +77,6 @@ def color_of(content: bytes) -> str:
         return ""
 
 
-def summary_value(kind: int, tag: TagDefinition, suffix: str = "", **value: Any) -> Any:
+def summary_value(kind: int, tag: TagDefinition, suffix: str = "", content: bytes = b"", **value: Any) -> Any:
     """A ``Summary.Value`` with the tag's name, its metadata, and the one field of ``value``."""
-    return schema.Summary.Value(tag=shown(tag.tag) + suffix, metadata=metadata_for(kind, tag), **value)
+    return schema.Summary.Value(tag=shown(tag.tag) + suffix, metadata=metadata_for(kind, tag, content), **value)

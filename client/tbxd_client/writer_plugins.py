@@ -1,0 +1,169 @@
+"""The methods of a writer for TensorBoard's other tabs: curves, meshes, tensors, layouts of charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import plots, records
+from .snapshot import snapshot
+from .writer_base import WriterBase
+
+LAYOUT_TAG = "custom_scalars__config__"  # where the tab looks for it
+
+
+class PluginMethods(WriterBase):
+    """Part of `SummaryWriter`."""
+
+    _layout: dict[str, dict[str, list[Any]]]
+
+    def add_pr_curve(
+        self,
+        tag: str,
+        labels: Any,
+        predictions: Any,
+        global_step: Any = None,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a precision-recall curve. Costs a copy of its input; it is computed in the daemon.
+
+        Args:
+            tag: name of the curve.
+            labels: true or false, any shape.
+            predictions: from 0 to 1, as many.
+            global_step, walltime, color: as in `add_scalar`.
+            num_thresholds: points of the curve, 2 to 10,000.
+            weights: None, one number, or as many as there are labels.
+
+        Raises:
+            ValueError, TypeError: not as many of each, none at all, or no numbers.
+        """
+        if not self._write:
+            return
+        arrays, attrs = plots.curve(labels, predictions, num_thresholds, weights)
+        self._array(records.PR_CURVE, tag, arrays, attrs, global_step, walltime, color)
+
+    def add_pr_curve_raw(
+        self,
+        tag: str,
+        true_positive_counts: Any,
+        false_positive_counts: Any,
+        true_negative_counts: Any,
+        false_negative_counts: Any,
+        precision: Any,
+        recall: Any,
+        global_step: Any = None,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a precision-recall curve that has been computed already.
+
+        Args:
+            tag: name of the curve.
+            true_positive_counts, false_positive_counts, true_negative_counts, false_negative_counts, precision,
+                recall: one number for each threshold.
+            global_step, walltime, color: as in `add_scalar`.
+            num_thresholds, weights: accepted; the arrays say how many thresholds there are.
+
+        Raises:
+            ValueError, TypeError: not as many of each, or no numbers.
+        """
+        if not self._write:
+            return
+        rows = plots.raw_curve(
+            {
+                "true_positive_counts": true_positive_counts,
+                "false_positive_counts": false_positive_counts,
+                "true_negative_counts": true_negative_counts,
+                "false_negative_counts": false_negative_counts,
+                "precision": precision,
+                "recall": recall,
+            }
+        )
+        self._array(records.PR_CURVE_RAW, tag, rows, {}, global_step, walltime, color)
+
+    def add_mesh(
+        self,
+        tag: str,
+        vertices: Any,
+        colors: Any = None,
+        faces: Any = None,
+        config_dict: Any = None,
+        global_step: Any = None,
+        walltime: float | None = None,
+        *,
+        color: Any = None,
+    ) -> None:
+        """Log a mesh, or without faces a cloud of points.
+
+        Args:
+            tag: name of the mesh.
+            vertices: shape (batch, vertices, 3).
+            colors: the same shape, from 0 to 255.
+            faces: shape (batch, faces, 3), the numbers of three vertices each.
+            config_dict: cameras, lights and material, as three.js knows them.
+            global_step, walltime, color: as in `add_scalar`.
+
+        Raises:
+            ValueError, TypeError: another shape, no numbers, or a config that JSON cannot hold.
+        """
+        if not self._write:
+            return
+        arrays, attrs = plots.mesh(vertices, colors, faces, config_dict)
+        self._array(records.MESH, tag, arrays, attrs, global_step, walltime, color)
+
+    def add_tensor(
+        self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None, *, color: Any = None
+    ) -> None:
+        """Log the numbers of a tensor, of any shape, for tools that read event files; no tab shows them.
+
+        Args:
+            tag: name of the tensor.
+            tensor: numbers of any type.
+            global_step, walltime, color: as in `add_scalar`.
+
+        Raises:
+            ValueError, TypeError: it holds something that is no number.
+        """
+        if not self._write:
+            return
+        array = snapshot(tensor, f"add_tensor {tag!r}")
+        self._array(records.TENSOR, tag, array, {}, global_step, walltime, color)
+
+    def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+        """Say which scalars the CUSTOM SCALARS tab shows in one chart. Several calls add up.
+
+        Args:
+            layout: {category: {chart: ["Multiline", [tags]]}}; a chart ``["Margin", [value, lower, upper]]`` shows a
+                band. Tags are regular expressions.
+
+        Raises:
+            ValueError, TypeError: it is something else, or too large.
+        """
+        if not self._write:
+            return
+        charts = {category: dict(titles) for category, titles in self._layout.items()}
+        for category, titles in plots.layout(layout).items():
+            charts.setdefault(category, {}).update(titles)
+        text = plots.layout_text(charts)
+        self._layout = charts
+        self._text(records.CUSTOM_SCALARS, LAYOUT_TAG, text, None, None)
+
+    def add_custom_scalars_multilinechart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """Several scalars in one chart of the CUSTOM SCALARS tab; see `add_custom_scalars`."""
+        self.add_custom_scalars({category: {title: ["Multiline", tags]}})
+
+    def add_custom_scalars_marginchart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """A scalar and its band, ``[value, lower, upper]``; see `add_custom_scalars`."""
+        self.add_custom_scalars({category: {title: ["Margin", tags]}})

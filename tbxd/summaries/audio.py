@@ -1,0 +1,77 @@
+"""Sounds: WAV with 16 bits."""
+
+from __future__ import annotations
+
+import io
+import wave
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.media import SAMPLE_RATE_MAX
+from tbxd_client.records import AUDIO, Record, TagDefinition
+
+from ..events import schema
+from .arrays import AnyArray, array_of
+from .errors import Refused
+from .metadata import summary_value
+
+CHANNELS_MAX = 2
+FULL_SCALE = 32_768  # what readers divide int16 by, so that a sound read as floating point and logged is the same
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One sound: attributes ``dtype``, ``shape`` and ``sample_rate``.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    rate = record.attrs.get("sample_rate")
+    if type(rate) is not int or not 1 <= rate <= SAMPLE_RATE_MAX:
+        raise Refused("bad_record", f"a sound with sample_rate {rate!r:.40}")
+    frames = frames_of(array_of(record))
+    audio = schema.Summary.Audio(
+        sample_rate=rate,
+        num_channels=frames.shape[1],
+        length_frames=len(frames),
+        encoded_audio_string=wav(frames, rate),
+        content_type="audio/wav",
+    )
+    return [summary_value(AUDIO, tag, audio=audio)]
+
+
+def frames_of(array: AnyArray) -> npt.NDArray[np.int16]:
+    """A sound as int16 of shape (frames, channels).
+
+    Args:
+        array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames); int16 is taken as it is, floating point from -1
+            to 1 is multiplied by 32,768, rounded and clipped, NaN is silence.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    frames = array.reshape(-1, 1) if array.ndim == 1 else array
+    if frames.ndim != 2 or not frames.size or min(frames.shape) > CHANNELS_MAX:
+        raise Refused("bad_record", f"a sound of shape {array.shape}")
+    if frames.shape[1] > CHANNELS_MAX:
+        frames = frames.T
+    if frames.dtype == np.int16:
+        return frames
+    if frames.dtype.kind != "f":
+        raise Refused("bad_record", f"a sound of dtype {array.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        loud = np.nan_to_num(frames.astype(np.float64) * FULL_SCALE)
+    rounded: npt.NDArray[np.int16] = np.rint(loud).clip(-FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+    return rounded
+
+
+def wav(frames: npt.NDArray[np.int16], rate: int) -> bytes:
+    """A WAV file of int16 of shape (frames, channels)."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(frames.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.ascontiguousarray(frames).tobytes())
+    return out.getvalue()

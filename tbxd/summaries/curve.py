@@ -1,0 +1,95 @@
+"""Precision-recall curves: six numbers for each threshold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.plots import THRESHOLDS_MAX
+from tbxd_client.records import PR_CURVE, PR_CURVE_RAW, Record, TagDefinition
+
+from ..events import schema
+from .arrays import AnyArray, array_of, arrays_of, check_real
+from .errors import Refused
+from .metadata import summary_value
+from .tensor import tensor_of
+
+ROWS = 6  # true positives, false positives, true negatives, false negatives, precision, recall
+COUNT_MIN = 1e-7  # in place of a count of 0 that something is divided by
+
+Curve = npt.NDArray[np.float64]
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One curve: arrays ``labels``, ``predictions`` and perhaps ``weights``; attribute ``num_thresholds``.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    arrays, count = arrays_of(record), record.attrs.get("num_thresholds")
+    if not {"labels", "predictions"} <= arrays.keys() <= {"labels", "predictions", "weights"}:
+        raise Refused("bad_record", f"a curve of {sorted(arrays)!r:.80}")
+    if type(count) is not int or not 2 <= count <= THRESHOLDS_MAX:
+        raise Refused("bad_record", f"a curve with num_thresholds {count!r:.40}")
+    return [_value(PR_CURVE, tag, curve_of(arrays["labels"], arrays["predictions"], count, arrays.get("weights")))]
+
+
+def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
+    """One curve as it was given: shape (6, thresholds).
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    rows = array_of(record)
+    check_real(rows)
+    if rows.ndim != 2 or rows.shape[0] != ROWS or not 2 <= rows.shape[1] <= THRESHOLDS_MAX:
+        raise Refused("bad_record", f"a curve of shape {rows.shape}")
+    return [_value(PR_CURVE_RAW, tag, rows)]
+
+
+def _value(kind: int, tag: TagDefinition, rows: AnyArray) -> Any:
+    content = schema.PrCurvePluginData(num_thresholds=rows.shape[1]).SerializeToString()
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return summary_value(kind, tag, content=content, tensor=tensor_of(rows.astype("<f4")))
+
+
+def curve_of(labels: AnyArray, predictions: AnyArray, thresholds: int, weights: AnyArray | None = None) -> Curve:
+    """The curve at evenly spaced thresholds from 0 to 1, as TensorBoard computes it (plugins/pr_curve/summary.py).
+
+    Args:
+        labels: 1 or true, 0 or false.
+        predictions: from 0 to 1, as many; others, and NaN, are left out.
+        thresholds: how many.
+        weights: as many, or one number.
+
+    Returns:
+        Shape (6, thresholds); the rows are those of `ROWS`.
+
+    Raises:
+        Refused: ``bad_record``: not as many of each.
+    """
+    truth = _flat(labels)
+    share = _flat(predictions)
+    weight = np.ones(1) if weights is None else _flat(weights)
+    if len(share) != len(truth) or not len(truth) or len(weight) not in (1, len(truth)):
+        raise Refused("bad_record", f"{len(truth)} labels, {len(share)} predictions and {len(weight)} weights")
+    with np.errstate(all="ignore"):
+        places = np.floor(share * (thresholds - 1))
+        inside = (places >= 0) & (places < thresholds)  # false for NaN
+        weight = np.broadcast_to(weight, truth.shape)[inside]
+        places, truth = places[inside].astype(np.int64), truth[inside]
+        # Of each place on, the sum of what lies there and above.
+        hits, misses = (
+            np.bincount(places, part * weight, thresholds)[::-1].cumsum()[::-1] for part in (truth, 1.0 - truth)
+        )
+        rest, lost = misses[0] - misses, hits[0] - hits
+        precision = hits / np.maximum(COUNT_MIN, hits + misses)
+        recall = hits / np.maximum(COUNT_MIN, hits + lost)
+    return np.stack([hits, misses, rest, lost, precision, recall])
+
+
+def _flat(array: AnyArray) -> npt.NDArray[np.float64]:
+    check_real(array)
+    return array.reshape(-1).astype(np.float64)

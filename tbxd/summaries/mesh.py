@@ -1,0 +1,48 @@
+"""Meshes and clouds of points: a tensor each for vertices, faces and colours, which the MESH tab puts together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tbxd_client.records import MESH, Record, TagDefinition
+
+from ..events import schema
+from .arrays import arrays_of, check_real, shown
+from .errors import Refused
+from .metadata import summary_value
+from .tensor import tensor_of
+
+# ContentType of plugins/mesh/plugin_data.proto, whose names end the tags, and the type that the tab reads.
+_PARTS = {"vertices": (1, "VERTEX", "<f4"), "faces": (2, "FACE", "<i4"), "colors": (3, "COLOR", "|u1")}
+CONFIG_CHARS_MAX = 1 << 20
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One mesh: arrays ``vertices`` and perhaps ``faces`` and ``colors``, each of shape (batch, number, 3); attribute
+    ``config``, JSON for three.js.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    arrays, config = arrays_of(record), record.attrs.get("config")
+    if "vertices" not in arrays or not arrays.keys() <= _PARTS.keys():
+        raise Refused("bad_record", f"a mesh of {sorted(arrays)!r:.80}")
+    if not isinstance(config, str) or len(config) > CONFIG_CHARS_MAX:
+        raise Refused("bad_record", f"a mesh with config {config!r:.40}")
+    components = sum(1 << _PARTS[name][0] for name in arrays)
+    values = []
+    for name, array in arrays.items():
+        check_real(array)
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise Refused("bad_record", f"{name} of shape {array.shape}")
+        number, suffix, _ = _PARTS[name]
+        content = schema.MeshPluginData(
+            name=shown(tag.tag),
+            content_type=number,
+            json_config=shown(config),
+            shape=array.shape,
+            components=components,
+        ).SerializeToString()
+        tensor = tensor_of(array.astype("<f4"))
+        values.append(summary_value(MESH, tag, f"_{suffix}", content, tensor=tensor))
+    return values

@@ -1,0 +1,93 @@
+"""Videos: animated GIFs, which TensorBoard shows among the images."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tbxd_client.media import CHANNELS_MAX
+from tbxd_client.records import VIDEO, Record, TagDefinition
+
+from ..events import schema
+from .arrays import AnyArray, array_of, check_real, number_attr
+from .errors import Refused
+from .image import PIXELS_MAX, Pixels, as_bytes
+from .metadata import summary_value
+
+HUNDREDTHS_MIN = 2  # of a second for one frame; browsers slow down what asks for less
+HUNDREDTHS_MAX = 65_535
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One video: attributes ``dtype``, ``shape``, ``dataformats`` and ``fps``; several videos are put side by side.
+
+    Raises:
+        Refused: ``bad_record`` or ``too_large``.
+    """
+    rate = number_attr(record, "fps")
+    if rate is None or rate <= 0:
+        raise Refused("bad_record", f"a video with fps {rate}")
+    frames = frames_of(array_of(record), record.attrs.get("dataformats"))
+    _, height, width, channels = frames.shape
+    image = schema.Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=gif(frames, rate)
+    )
+    return [summary_value(VIDEO, tag, image=image)]
+
+
+def frames_of(array: AnyArray, dataformats: object) -> Pixels:
+    """The frames of a video, or of N videos in a grid, as uint8 of shape (frames, height, width, 3).
+
+    The grid is tensorboardX's: 2 to the power of half the digits of N (binary) rows. Numbers are read as in a picture.
+
+    Args:
+        array: axes as in ``dataformats``.
+        dataformats: the letters of ``NTCHW``, perhaps without N, in the order of the axes.
+
+    Raises:
+        Refused: ``bad_record`` or ``too_large``.
+    """
+    check_real(array)
+    layout = dataformats if isinstance(dataformats, str) else ""
+    if set(layout) not in (set("NTCHW"), set("TCHW")) or not len(set(layout)) == len(layout) == array.ndim:
+        raise Refused("bad_record", f"a video of {array.ndim} axes with dataformats {dataformats!r:.40}")
+    if "N" not in layout:
+        array, layout = array[None], "N" + layout
+    videos = array.transpose([layout.index(letter) for letter in "NTHWC"])
+    count, times, height, width, channels = videos.shape
+    if channels > CHANNELS_MAX or not videos.size:
+        raise Refused("bad_record", f"a video of shape {array.shape}")
+    rows = 2 ** ((count.bit_length() - 1) // 2)
+    columns = math.ceil(count / rows)
+    if times * rows * height * columns * width > PIXELS_MAX:
+        raise Refused("too_large", f"a video of {times} frames of {columns * width} by {rows * height} pixels")
+    grid = np.zeros((times, rows * height, columns * width, channels), np.uint8)
+    for place, video in enumerate(as_bytes(videos)):
+        row, column = divmod(place, columns)
+        grid[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = video
+    # A GIF has no half transparent pixels, so alpha is left out.
+    return np.repeat(grid[..., :1], 3, axis=3) if channels < 3 else grid[..., :3]
+
+
+def gif(frames: Pixels, rate: float) -> bytes:
+    """An endless GIF of (frames, height, width, 3) pixels at so many frames a second.
+
+    A GIF counts in hundredths of a second; they are spread so that the whole has the right length.
+    """
+    ends = [min(round(100 * (number + 1) / rate), HUNDREDTHS_MAX * (number + 1)) for number in range(len(frames))]
+    lengths = [max(HUNDREDTHS_MIN, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
+    first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
+    out = io.BytesIO()
+    first.save(
+        out,
+        "GIF",
+        save_all=True,
+        append_images=others,
+        duration=[10 * length for length in lengths] if others else 10 * lengths[0],
+        loop=0,
+    )
+    return out.getvalue()
