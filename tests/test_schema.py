@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2 as hparams_data
 from tensorboard.plugins.mesh import plugin_data_pb2 as mesh_data
 from tensorboard.plugins.pr_curve import plugin_data_pb2 as curve_data
 
@@ -80,6 +81,7 @@ def test_every_number_and_name_is_tensorboards() -> None:
         (schema.PrCurvePluginData, curve_data.PrCurvePluginData),
         (schema.MeshPluginData, mesh_data.MeshPluginData),
         (schema.Layout, layout_pb2.Layout),
+        (schema.HParamsPluginData, hparams_data.HParamsPluginData),
     ):
         compare(ours.DESCRIPTOR, theirs.DESCRIPTOR)
 

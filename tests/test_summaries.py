@@ -23,6 +23,7 @@ from tbxd_client.records import (
     CUSTOM_SCALARS,
     HEATMAP,
     HISTOGRAM,
+    HPARAMS,
     IMAGE,
     KIND_NAMES,
     MESH,
@@ -101,7 +102,7 @@ def test_metadata_say_what_a_tag_has_and_tensorboards_plugins_read_them(
 
 
 def test_a_tag_without_anything_to_say_has_metadata_only_where_its_values_are_tensors() -> None:
-    tensors = [TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS]
+    tensors = [TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS, HPARAMS]
     assert [kind for kind in KIND_NAMES if metadata_for(kind, TAG) is not None] == tensors
     assert metadata_for(RESTART, COLOURED) is None
 
@@ -178,6 +179,14 @@ DESCRIBED = _or_any(
         st.lists(st.integers(0, 3), max_size=3),
     ).map(list)
 )
+JSON = [
+    '{"a": {"b": ["Margin", ["c"]]}}',
+    '{"a": {"b": ["Multiline", ["c"]]}}',
+    '{"hparams": {"a": 1}, "metrics": ["b"], "domains": {}}',
+    '{"hparams": {"a": 1e999, "b": 1%s}, "metrics": "b", "domains": {"a": [[]]}}' % ("0" * 400),
+    "[[]]",
+    "1",
+]
 ATTRS = st.fixed_dictionaries(
     {},
     optional={
@@ -210,7 +219,15 @@ ATTRS = st.fixed_dictionaries(
     st.none()
     | st.text(st.characters(), max_size=10)
     | st.binary(max_size=64)
-    | st.sampled_from(['{"a": {"b": ["Margin", ["c"]]}}', '{"a": {"b": ["Multiline", ["c"]]}}', "[[]]", "1"]),
+    | st.sampled_from(
+        [
+            '{"a": {"b": ["Margin", ["c"]]}}',
+            '{"a": {"b": ["Multiline", ["c"]]}}',
+            "[[]]",
+            "1",
+            '{"hparams": {"a": 1}, "metrics": ["b"], "domains": {}}',
+        ]
+    ),
     st.text(st.characters(), max_size=5),
     st.booleans(),
 )

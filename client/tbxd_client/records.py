@@ -50,6 +50,7 @@ PR_CURVE_RAW = 13  # with its points, as the user has computed them
 MESH = 14
 TENSOR = 15
 CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
+HPARAMS = 17  # what a run was trained with
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -68,6 +69,7 @@ KIND_NAMES = {
     MESH: "mesh",
     TENSOR: "tensor",
     CUSTOM_SCALARS: "custom_scalars",
+    HPARAMS: "hparams",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

@@ -75,6 +75,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._run = Run(directory, filename_suffix)
         self._subruns: dict[str, Run] = {}
         self._layout = {}
+        self._has_hparams = False
         if self._write:
             try:
                 os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - frameworks list it to number their versions
@@ -359,18 +360,6 @@ class SummaryWriter(MediaMethods, PluginMethods):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _subrun(self, name: str) -> Run:
-        run = self._subruns.get(name)
-        if run is None:
-            parts = [part if part not in ("", ".", "..") else "_" for part in name.split("/")]
-            if any(len(part.encode()) > 255 for part in parts):
-                raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
-            directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = Run(directory)
-            if self.purge_step is not None:
-                run.text(records.RESTART, "", to_step(self.purge_step), _time(), None)
-        return run
 
 
 def _default_logdir(comment: str) -> str:

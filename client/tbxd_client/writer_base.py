@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from . import records
 from .names import clean_tag, parse_color
 from .run import Run
 from .snapshot import Array, to_step
@@ -15,7 +17,9 @@ class WriterBase:
     """A run, and records for it. ``_write`` False: every method does nothing."""
 
     _run: Run
+    _subruns: dict[str, Run]  # by their names below the run
     _write: bool
+    purge_step: int | None
 
     def _array(
         self,
@@ -49,3 +53,20 @@ class WriterBase:
             text,
             parse_color(color) if color is not None else "",
         )
+
+    def _subrun(self, name: str) -> Run:
+        """The run in a folder below this one; ``name`` cannot lead out of it.
+
+        Raises:
+            ValueError: a part of the name is too long for a file system.
+        """
+        run = self._subruns.get(name)
+        if run is None:
+            parts = [part if part not in ("", ".", "..") else "_" for part in name.split("/")]
+            if any(len(part.encode()) > 255 for part in parts):
+                raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
+            directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
+            run = self._subruns[name] = Run(directory)
+            if self.purge_step is not None:
+                run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)
+        return run

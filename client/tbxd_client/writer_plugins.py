@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import plots, records
-from .snapshot import snapshot
+from . import hparams, plots, records
+from .snapshot import snapshot, to_step
 from .writer_base import WriterBase
 
+HPARAMS_TAG = "_hparams_"  # beginning of the tags where the HPARAMS tab looks
 LAYOUT_TAG = "custom_scalars__config__"  # where the tab looks for it
 
 
@@ -16,6 +18,7 @@ class PluginMethods(WriterBase):
     """Part of `SummaryWriter`."""
 
     _layout: dict[str, dict[str, list[Any]]]
+    _has_hparams: bool  # of this run itself
 
     def add_pr_curve(
         self,
@@ -167,3 +170,48 @@ class PluginMethods(WriterBase):
     ) -> None:
         """A scalar and its band, ``[value, lower, upper]``; see `add_custom_scalars`."""
         self.add_custom_scalars({category: {title: ["Margin", tags]}})
+
+    def add_hparams(
+        self,
+        hparam_dict: Mapping[str, Any],
+        metric_dict: Mapping[str, Any],
+        *arguments: Any,
+        name: str | None = None,
+        global_step: Any = None,
+        hparam_domain_discrete: Mapping[str, list[Any]] | None = None,
+        run_name: str | None = None,
+    ) -> None:
+        """Log what a run was trained with and what it has reached, for the HPARAMS tab.
+
+        Without a name the first call writes to this run, so that its curves and its row in the table are one. A later
+        call, or one with a metric whose curve is in this run, writes to a run below it, named by the time.
+
+        Args:
+            hparam_dict: name to bool, number or text; None is left out, lists and others become texts.
+            metric_dict: name to number; a metric has the name of its scalar.
+            arguments: ``name, global_step`` as for tensorboardX, or ``hparam_domain_discrete, run_name, global_step``
+                as for torch.
+            name, run_name: a run below this one to write to.
+            global_step: of the metrics.
+            hparam_domain_discrete: name to the values that a hyper-parameter may have.
+
+        Raises:
+            ValueError, TypeError: something else than described, or too large.
+        """
+        given = hparams.positional(arguments)
+        values, metrics = hparams.values_of(hparam_dict), hparams.metrics_of(metric_dict)
+        domains = hparams.domains_of(given.domains or hparam_domain_discrete, values)
+        text = hparams.text_of(values, metrics, domains)
+        step = to_step(given.step if given.step is not None else global_step)
+        wanted = given.name or name or run_name
+        if not self._write:
+            return
+        now = time.time()
+        # A metric that is logged at an earlier step than its curve has reached would wipe the curve (fast loader).
+        if not wanted and (self._has_hparams or metrics.keys() & self._run.scalars.keys()):
+            wanted = str(now)
+        self._has_hparams = self._has_hparams or not wanted
+        run = self._subrun(wanted) if wanted else self._run
+        run.text(records.HPARAMS, HPARAMS_TAG, 0, now, text)
+        for metric, value in metrics.items():
+            run.scalar(metric, step, now, value)

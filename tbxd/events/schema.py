@@ -29,19 +29,28 @@ __all__ = [
     "Chart",
     "DecodeError",
     "Event",
+    "Experiment",
+    "HParamInfo",
+    "HParamsPluginData",
     "HistogramProto",
     "Layout",
+    "ListValue",
     "MarginChartContent",
     "MeshPluginData",
+    "MetricInfo",
+    "MetricName",
     "MultilineChartContent",
     "PluginContent",
     "PrCurvePluginData",
+    "SessionEndInfo",
     "SessionLog",
+    "SessionStartInfo",
     "SourceMetadata",
     "Summary",
     "SummaryMetadata",
     "TensorProto",
     "TensorShapeProto",
+    "Value",
 ]
 
 SCALAR, TENSOR, BLOB_SEQUENCE = 1, 2, 3  # DataClass of summary.proto
@@ -164,6 +173,50 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
     "MultilineChartContent": (("tag", 1, "*string"),),
     "MarginChartContent": (("series", 1, "*MarginChartContent.Series"),),
     "MarginChartContent.Series": (("value", 1, "string"), ("lower", 2, "string"), ("upper", 3, "string")),
+    "HParamsPluginData": (
+        ("version", 1, "int32"),
+        ("experiment", 2, "Experiment", "data"),
+        ("session_start_info", 3, "SessionStartInfo", "data"),
+        ("session_end_info", 4, "SessionEndInfo", "data"),
+    ),
+    "Experiment": (
+        ("description", 1, "string"),
+        ("user", 2, "string"),
+        ("time_created_secs", 3, "double"),
+        ("hparam_infos", 4, "*HParamInfo"),
+        ("metric_infos", 5, "*MetricInfo"),
+        ("name", 6, "string"),
+    ),
+    "HParamInfo": (
+        ("name", 1, "string"),
+        ("display_name", 2, "string"),
+        ("description", 3, "string"),
+        ("type", 4, "int32"),
+        ("domain_discrete", 5, "ListValue", "domain"),
+    ),
+    "MetricInfo": (
+        ("name", 1, "MetricName"),
+        ("display_name", 3, "string"),
+        ("description", 4, "string"),
+        ("dataset_type", 5, "int32"),
+    ),
+    "MetricName": (("group", 1, "string"), ("tag", 2, "string")),
+    "SessionStartInfo": (
+        ("hparams", 1, "*SessionStartInfo.HparamsEntry"),  # a map, which is this in bytes
+        ("model_uri", 2, "string"),
+        ("monitor_url", 3, "string"),
+        ("group_name", 4, "string"),
+        ("start_time_secs", 5, "double"),
+    ),
+    "SessionStartInfo.HparamsEntry": (("key", 1, "string"), ("value", 2, "Value")),
+    "SessionEndInfo": (("status", 1, "int32"), ("end_time_secs", 2, "double")),
+    # google/protobuf/struct.proto
+    "Value": (
+        ("number_value", 2, "double", "kind"),
+        ("string_value", 3, "string", "kind"),
+        ("bool_value", 4, "bool", "kind"),
+    ),
+    "ListValue": (("values", 1, "*Value"),),
     # Not TensorFlow's: what tbxd adds to the content of a plugin, which TensorBoard passes over.
     "PluginContent": (("color", COLOR_FIELD, "string"),),
 }
@@ -233,4 +286,13 @@ Category = _message_class("Category")
 Chart = _message_class("Chart")
 MultilineChartContent = _message_class("MultilineChartContent")
 MarginChartContent = _message_class("MarginChartContent")
+HParamsPluginData = _message_class("HParamsPluginData")
+Experiment = _message_class("Experiment")
+HParamInfo = _message_class("HParamInfo")
+MetricInfo = _message_class("MetricInfo")
+MetricName = _message_class("MetricName")
+SessionStartInfo = _message_class("SessionStartInfo")
+SessionEndInfo = _message_class("SessionEndInfo")
+Value = _message_class("Value")
+ListValue = _message_class("ListValue")
 PluginContent = _message_class("PluginContent")

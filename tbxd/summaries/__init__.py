@@ -16,6 +16,7 @@ from tbxd_client.records import (
     HEATMAP,
     HISTOGRAM,
     HISTOGRAM_RAW,
+    HPARAMS,
     IMAGE,
     KIND_NAMES,
     MESH,
@@ -29,7 +30,7 @@ from tbxd_client.records import (
     TagDefinition,
 )
 
-from . import audio, boxes, curve, heatmap, histogram, image, layout, mesh, scalar, tensor, text, video
+from . import audio, boxes, curve, heatmap, histogram, hparams, image, layout, mesh, scalar, tensor, text, video
 from .errors import Refused
 from .metadata import color_of, metadata_for
 
@@ -52,6 +53,7 @@ ENCODERS: dict[int, Encoder] = {
     MESH: mesh.encode,
     TENSOR: tensor.encode,
     CUSTOM_SCALARS: layout.encode,
+    HPARAMS: hparams.encode,
 }
 
 

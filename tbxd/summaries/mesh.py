@@ -12,8 +12,8 @@ from .errors import Refused
 from .metadata import summary_value
 from .tensor import tensor_of
 
-# ContentType of plugins/mesh/plugin_data.proto, whose names end the tags, and the type that the tab reads.
-_PARTS = {"vertices": (1, "VERTEX", "<f4"), "faces": (2, "FACE", "<i4"), "colors": (3, "COLOR", "|u1")}
+# ContentType of plugins/mesh/plugin_data.proto; its names end the tags.
+_PARTS = {"vertices": (1, "VERTEX"), "faces": (2, "FACE"), "colors": (3, "COLOR")}
 CONFIG_CHARS_MAX = 1 << 20
 
 
@@ -35,7 +35,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
         check_real(array)
         if array.ndim != 3 or array.shape[2] != 3:
             raise Refused("bad_record", f"{name} of shape {array.shape}")
-        number, suffix, _ = _PARTS[name]
+        number, suffix = _PARTS[name]
         content = schema.MeshPluginData(
             name=shown(tag.tag),
             content_type=number,

@@ -16,6 +16,7 @@ from tbxd_client.records import (
     HEATMAP,
     HISTOGRAM,
     HISTOGRAM_RAW,
+    HPARAMS,
     IMAGE,
     MESH,
     PR_CURVE,
@@ -47,8 +48,9 @@ _PLUGINS = {
     MESH: ("mesh", schema.TENSOR),
     TENSOR: ("tensor", schema.TENSOR),
     CUSTOM_SCALARS: ("custom_scalars", schema.TENSOR),
+    HPARAMS: ("hparams", schema.TENSOR),
 }
-_TENSORS = frozenset((TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS))
+_TENSORS = frozenset((TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS, HPARAMS))
 
 
 def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | None:
