@@ -274,6 +274,6 @@ def test_relative_folders_are_those_of_the_construction(place: World) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
-    assert scalars(place.logdir / "a" / "main_a") == {"main": [(0, 1.0)]}
-    assert scalars(place.logdir / "a" / "main_b" / "c") == {"main": [(0, 2.0)]}
+    assert scalars(place.logdir / "a" / "main" / "a") == {"main": [(0, 1.0)]}
+    assert scalars(place.logdir / "a" / "main" / "b" / "c") == {"main": [(0, 2.0)]}
     assert Path(place.root / "runs").exists()

@@ -65,7 +65,7 @@ def test_it_prints_what_it_has_measured(shown: tuple[Path, str]) -> None:
 def test_tensorboard_shows_all_of_it(shown: tuple[Path, str], loader: str) -> None:
     logdir, _ = shown
     workers = {"worker0", "worker1"}
-    curves = {f"{worker}/epoch_accuracy_{which}" for worker in workers for which in ("train", "validation")}
+    curves = {f"{worker}/epoch/accuracy/{which}" for worker in workers for which in ("train", "validation")}
     with board(logdir, loader) as shows:
         shows.until(lambda: shows.runs() >= workers | curves, "the runs")
         for worker in workers:

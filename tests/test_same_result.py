@@ -246,3 +246,48 @@ def test_a_video_is_shown_and_may_have_torchs_or_any_layout(place: World) -> Non
                 video.seek(time)
                 rows = np.asarray(video.convert("RGB"))[:, 0, 0]
                 assert rows.tolist() == [255 if row == time else 0 for row in range(8)]
+
+
+def test_metadata_for_several_calls(place: World) -> None:
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as writer:
+            with writer.use_metadata(global_step=7, walltime=1_700_000_000.5):
+                writer.add_scalar("within", 1.0)
+                writer.add_scalar("own", 1.0, 3, 1_600_000_000.5, True, True)  # torch's new_style, double_precision
+                writer.log({"row": 1.0})
+                writer.add_histogram("histogram", [1.0])
+                writer.add_text("text", "x")
+                writer.add_scalars("several", {"a": 1.0})
+                try:
+                    with writer.use_metadata(global_step=9):
+                        writer.add_scalar("inner", 1.0)
+                        raise KeyError
+                except KeyError:
+                    pass
+                writer.add_scalar("again", 1.0)
+            writer.add_scalar("after", 1.0)
+            try:
+                writer.use_metadata().__enter__()
+            except ValueError as error:
+                assert "says nothing" in str(error)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journal to be drained")
+    reader = read(place.logdir / "a")
+    when = {tag: (reader.Scalars(tag)[0].step, reader.Scalars(tag)[0].wall_time) for tag in reader.Tags()["scalars"]}
+    within = (7, 1_700_000_000.5)
+    assert when.pop("after")[0] == 0
+    assert when == {
+        "within": within,
+        "own": (3, 1_600_000_000.5),
+        "row": within,
+        "inner": (9, within[1]),
+        "again": within,
+    }
+    for event in (reader.Histograms("histogram")[0], reader.Tensors("text/text_summary")[0]):
+        assert (event.step, event.wall_time) == within
+    (several,) = read(place.logdir / "a" / "several" / "a").Scalars("several")
+    assert (several.step, several.wall_time) == within

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -22,11 +23,11 @@ from .run import Run
 from .session import Counts, active
 from .settings import warn
 from .snapshot import snapshot, to_float, to_step
+from .writer_base import FixedTime
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
 
 _pack_scalar_into = SCALAR_STRUCT.pack_into
-_time = time.time
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
@@ -74,6 +75,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             raise ValueError(f"filename_suffix {filename_suffix[:120]!r}: at most 100 characters, no '/' and no NUL")
         self._run = Run(directory, filename_suffix)
         self._subruns: dict[str, Run] = {}
+        self._now = time.time
+        self._default_step = None
         self._layout = {}
         self._has_hparams = False
         if self._write:
@@ -82,7 +85,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             except OSError as error:
                 warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
             if purge_step is not None:
-                self._run.text(records.RESTART, "", to_step(purge_step), _time(), None)
+                self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
 
     # --- scalars ---------------------------------------------------------------------------------------------
 
@@ -106,7 +109,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             scalar_value: a number, or an array or tensor with one element.
             global_step: integer step; None is 0.
             walltime: seconds since the epoch; None is now.
-            display_name, summary_description: shown by TensorBoard instead of and beside the tag.
+            display_name, summary_description: shown by TensorBoard instead of and beside the tag. Bools are torch's
+                ``new_style`` and ``double_precision``.
             color: ``#rrggbb``, a name or an (r, g, b) tuple; kept with the tag in the event file.
             new_style, double_precision: accepted for torch; TensorBoard shows float32 either way.
 
@@ -116,8 +120,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if type(scalar_value) is not float:
             scalar_value = to_float(scalar_value, tag)
         if type(global_step) is not int:
-            global_step = to_step(global_step)
-        walltime = _time() if walltime is None else float(walltime)
+            global_step = self._step(global_step)
+        now = self._now  # two statements: as one it is looked up as a method, which takes longer
+        walltime = now() if walltime is None else float(walltime)
         run = self._run
         number = run.scalars.get(tag) if type(tag) is str else None
         if number is not None and color is None and not display_name and not summary_description:
@@ -160,8 +165,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
             walltime,
             scalar_value,
             parse_color(color) if color is not None else "",
-            clean_tag(display_name),
-            str(summary_description)[: records.DESCRIPTION_BYTES_MAX // 4],
+            # torch has new_style and double_precision in these places.
+            "" if isinstance(display_name, bool) else clean_tag(display_name),
+            "" if isinstance(summary_description, bool) else _description(summary_description),
         )
 
     def add_scalars(
@@ -175,7 +181,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
     ) -> None:
         """Log several numbers as curves of one chart.
 
-        As in tensorboardX each key is a run of its own, ``<logdir>/<main_tag>_<key>``, with the tag ``main_tag``.
+        As in tensorboardX each key is a run of its own, ``<logdir>/<main_tag>/<key>``, with the tag ``main_tag``.
 
         Args:
             main_tag: name of the chart.
@@ -185,13 +191,13 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if not self._write:
             return
-        step = to_step(global_step)
-        walltime = _time() if walltime is None else float(walltime)
+        step = self._step(global_step)
+        walltime = self._now() if walltime is None else float(walltime)
         tag = clean_tag(main_tag)
         numbers = {str(key): to_float(value, f"{main_tag}/{key}") for key, value in tag_scalar_dict.items()}
         for key, value in numbers.items():
             chosen = color.get(key) if color is not None else None
-            run = self._subrun(f"{tag.replace('/', '_')}_{clean_tag(key)}")
+            run = self._subrun(f"{tag}/{clean_tag(key)}")
             run.scalar(tag, step, walltime, value, parse_color(chosen) if chosen is not None else "")
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
@@ -207,8 +213,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if not self._write or not values:
             return
         if type(step) is not int:
-            step = to_step(step)
-        walltime = _time() if walltime is None else float(walltime)
+            step = self._step(step)
+        walltime = self._now() if walltime is None else float(walltime)
         tags = tuple(values)
         numbers = list(values.values())
         row = self._run.known_row(tags)
@@ -308,6 +314,28 @@ class SummaryWriter(MediaMethods, PluginMethods):
         text = str(text_string).encode("utf-8", "backslashreplace").decode()
         self._text(records.TEXT, tag, text, global_step, walltime, color)
 
+    @contextmanager
+    def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[SummaryWriter]:
+        """Within this context, calls that are given no step or no time of their own have these.
+
+        Args:
+            global_step, walltime: as in `add_scalar`; one of them at least.
+
+        Raises:
+            ValueError, TypeError: none of them, or what is no step and no time.
+        """
+        if global_step is None and walltime is None:
+            raise ValueError("use_metadata without global_step and walltime says nothing")
+        before = self._default_step, self._now
+        if global_step is not None:
+            self._default_step = to_step(global_step)
+        if walltime is not None:
+            self._now = FixedTime(float(walltime))
+        try:
+            yield self
+        finally:
+            self._default_step, self._now = before
+
     # --- life ------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -365,6 +393,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
 def _default_logdir(comment: str) -> str:
     name = time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename + comment
     return os.path.join("runs", name)  # noqa: PTH118 - shown to the user as it is
+
+
+def _description(text: str) -> str:
+    return str(text)[: records.DESCRIPTION_BYTES_MAX // 4]
 
 
 def _refuse_step(step: int) -> None:

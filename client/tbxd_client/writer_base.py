@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from . import records
@@ -13,13 +14,28 @@ from .run import Run
 from .snapshot import Array, to_step
 
 
+@dataclass(frozen=True, slots=True)
+class FixedTime:
+    """A clock that stands still."""
+
+    seconds: float
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 class WriterBase:
     """A run, and records for it. ``_write`` False: every method does nothing."""
 
     _run: Run
     _subruns: dict[str, Run]  # by their names below the run
     _write: bool
+    _now: Callable[[], float]  # the time of what is given none
+    _default_step: int | None  # the step of what is given none
     purge_step: int | None
+
+    def _step(self, step: Any) -> int:
+        return to_step(self._default_step if step is None else step)
 
     def _array(
         self,
@@ -35,8 +51,8 @@ class WriterBase:
         self._run.array(
             kind,
             clean_tag(tag),
-            to_step(global_step),
-            time.time() if walltime is None else float(walltime),
+            self._step(global_step),
+            self._now() if walltime is None else float(walltime),
             arrays,
             attrs,
             parse_color(color) if color is not None else "",
@@ -48,8 +64,8 @@ class WriterBase:
         self._run.text(
             kind,
             clean_tag(tag),
-            to_step(global_step),
-            time.time() if walltime is None else float(walltime),
+            self._step(global_step),
+            self._now() if walltime is None else float(walltime),
             text,
             parse_color(color) if color is not None else "",
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import hparams, plots, records
-from .snapshot import snapshot, to_step
+from .snapshot import snapshot
 from .writer_base import WriterBase
 
 HPARAMS_TAG = "_hparams_"  # beginning of the tags where the HPARAMS tab looks
@@ -202,11 +201,11 @@ class PluginMethods(WriterBase):
         values, metrics = hparams.values_of(hparam_dict), hparams.metrics_of(metric_dict)
         domains = hparams.domains_of(given.domains or hparam_domain_discrete, values)
         text = hparams.text_of(values, metrics, domains)
-        step = to_step(given.step if given.step is not None else global_step)
+        step = self._step(given.step if given.step is not None else global_step)
         wanted = given.name or name or run_name
         if not self._write:
             return
-        now = time.time()
+        now = self._now()
         # A metric that is logged at an earlier step than its curve has reached would wipe the curve (fast loader).
         if not wanted and (self._has_hparams or metrics.keys() & self._run.scalars.keys()):
             wanted = str(now)
