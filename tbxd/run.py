@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import RESTART, ROW, SCALAR, Record, TagDefinition
+from tbxd_client.records import EMBEDDING, RESTART, ROW, SCALAR, Record, TagDefinition
 
-from . import __version__
+from . import __version__, projector
 from .events import schema
 from .events.file import EventFile, FileLost, event_files, file_name, read_ledger
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over
@@ -31,6 +31,7 @@ from .events.record import frame
 from .events.scalar import ScalarEncoder
 from .session import Batch, Scalars, Single
 from .summaries import Refused, encode, metadata_for
+from .summaries.embedding import embedding_of
 
 log = logging.getLogger(__name__)
 
@@ -276,6 +277,12 @@ class RunWriter:
         if record.kind == ROW:
             return {"summary": schema.Summary(value=self._row_values(batch, record))}
         tag = batch.tag(record.tag)
+        if record.kind == EMBEDDING:
+            try:
+                projector.write(self.directory, embedding_of(record, tag))
+            except OSError as error:
+                raise Refused("file_error", f"{error}") from error
+            return {}
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
         return {"summary": schema.Summary(value=encode(record, tag))}

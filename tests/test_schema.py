@@ -14,6 +14,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2 as hparams_data
 from tensorboard.plugins.mesh import plugin_data_pb2 as mesh_data
 from tensorboard.plugins.pr_curve import plugin_data_pb2 as curve_data
+from tensorboard.plugins.projector import projector_config_pb2
 
 from tbxd.events import schema
 
@@ -81,6 +82,7 @@ def test_every_number_and_name_is_tensorboards() -> None:
         (schema.PrCurvePluginData, curve_data.PrCurvePluginData),
         (schema.MeshPluginData, mesh_data.MeshPluginData),
         (schema.Layout, layout_pb2.Layout),
+        (schema.ProjectorConfig, projector_config_pb2.ProjectorConfig),
         (schema.HParamsPluginData, hparams_data.HParamsPluginData),
     ):
         compare(ours.DESCRIPTOR, theirs.DESCRIPTOR)

@@ -51,6 +51,7 @@ MESH = 14
 TENSOR = 15
 CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
 HPARAMS = 17  # what a run was trained with
+EMBEDDING = 18  # points for the PROJECTOR tab: files beside the event file
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -70,6 +71,7 @@ KIND_NAMES = {
     TENSOR: "tensor",
     CUSTOM_SCALARS: "custom_scalars",
     HPARAMS: "hparams",
+    EMBEDDING: "embedding",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import hparams, plots, records
+from . import embedding, hparams, plots, records
 from .snapshot import snapshot
 from .writer_base import WriterBase
 
@@ -214,3 +214,32 @@ class PluginMethods(WriterBase):
         run.text(records.HPARAMS, HPARAMS_TAG, 0, now, text)
         for metric, value in metrics.items():
             run.scalar(metric, step, now, value)
+
+    def add_embedding(
+        self,
+        mat: Any,
+        metadata: Any = None,
+        label_img: Any = None,
+        global_step: Any = None,
+        tag: str = "default",
+        metadata_header: Any = None,
+    ) -> None:
+        """Log points with their labels and pictures for the PROJECTOR tab. Its files are written by the daemon.
+
+        The same tag and step again replace what was there.
+
+        Args:
+            mat: shape (points, dimensions).
+            metadata: a label for each point, or with ``metadata_header`` a list of labels for each.
+            label_img: a square picture for each point, shape (points, 1, 3 or 4, side, side); values as in `add_image`.
+            global_step: as in `add_scalar`.
+            tag: name of the embedding.
+            metadata_header: names of the columns of ``metadata``.
+
+        Raises:
+            ValueError, TypeError: shapes that do not fit each other, or something that is no number.
+        """
+        if not self._write:
+            return
+        arrays = embedding.arrays_of(mat, metadata, label_img, metadata_header)
+        self._array(records.EMBEDDING, tag, arrays, {}, global_step, None)

@@ -28,6 +28,7 @@ __all__ = [
     "Category",
     "Chart",
     "DecodeError",
+    "EmbeddingInfo",
     "Event",
     "Experiment",
     "HParamInfo",
@@ -42,6 +43,7 @@ __all__ = [
     "MultilineChartContent",
     "PluginContent",
     "PrCurvePluginData",
+    "ProjectorConfig",
     "SessionEndInfo",
     "SessionLog",
     "SessionStartInfo",
@@ -210,6 +212,20 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
     ),
     "SessionStartInfo.HparamsEntry": (("key", 1, "string"), ("value", 2, "Value")),
     "SessionEndInfo": (("status", 1, "int32"), ("end_time_secs", 2, "double")),
+    "ProjectorConfig": (
+        ("model_checkpoint_path", 1, "string"),
+        ("embeddings", 2, "*EmbeddingInfo"),
+        ("model_checkpoint_dir", 3, "string"),
+    ),
+    "EmbeddingInfo": (
+        ("tensor_name", 1, "string"),
+        ("metadata_path", 2, "string"),
+        ("bookmarks_path", 3, "string"),
+        ("tensor_shape", 4, "*uint32"),
+        ("sprite", 5, "SpriteMetadata"),
+        ("tensor_path", 6, "string"),
+    ),
+    "SpriteMetadata": (("image_path", 1, "string"), ("single_image_dim", 2, "*uint32")),
     # google/protobuf/struct.proto
     "Value": (
         ("number_value", 2, "double", "kind"),
@@ -295,4 +311,6 @@ SessionStartInfo = _message_class("SessionStartInfo")
 SessionEndInfo = _message_class("SessionEndInfo")
 Value = _message_class("Value")
 ListValue = _message_class("ListValue")
+ProjectorConfig = _message_class("ProjectorConfig")
+EmbeddingInfo = _message_class("EmbeddingInfo")
 PluginContent = _message_class("PluginContent")

@@ -9,7 +9,8 @@ class Refused(Exception):
     ``reason`` is the name under which it is counted; the message says what was wrong with it.
 
     Reasons: ``bad_record`` (attributes or payload that the client would not have sent), ``no_finite_values``,
-    ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``, ``unknown_kind``.
+    ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``, ``unknown_kind``,
+    ``file_error`` (the disk did not take a file beside the event file).
     """
 
     def __init__(self, reason: str, message: str) -> None:

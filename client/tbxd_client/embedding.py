@@ -1,0 +1,83 @@
+"""The arguments of ``add_embedding``, checked where the user can still see what was wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .snapshot import Array, check_real, snapshot
+
+POINTS_MAX = 1 << 20
+NUMBERS_MAX = 1 << 24
+SPRITE_SIDE_MAX = 8192  # pixels; what browsers take (https://github.com/lanpa/tensorboardX/issues/516)
+
+
+def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str, Array]:
+    """The arrays of an embedding: ``mat``, perhaps ``metadata`` (bytes of a table) and ``images``.
+
+    Args:
+        mat: shape (points, dimensions).
+        metadata: None, a label for each point, or with a header a list of as many labels for each.
+        label_img: None, or a square picture for each point, shape (points, channels, side, side).
+        header: None, or the names of the columns of ``metadata``.
+
+    Raises:
+        TypeError: something is no number, or metadata or header no list.
+        ValueError: shapes that do not fit each other, or too many points.
+    """
+    arrays = {"mat": snapshot(mat, "mat")}
+    check_real(arrays["mat"], "mat")
+    shape = arrays["mat"].shape
+    if len(shape) != 2 or not 0 < shape[0] <= POINTS_MAX or not 0 < shape[0] * shape[1] <= NUMBERS_MAX:
+        raise ValueError(
+            f"mat of shape {shape}; (points, dimensions) with at most {POINTS_MAX:,} points and {NUMBERS_MAX:,} "
+            "numbers is expected"
+        )
+    if metadata is not None:
+        text = _table(metadata, header, shape[0]).encode("utf-8", "backslashreplace")
+        arrays["metadata"] = Array("|u1", (len(text),), text)
+    if label_img is not None:
+        pictures = arrays["images"] = snapshot(label_img, "label_img")
+        check_real(pictures, "label_img")
+        sizes = pictures.shape
+        if len(sizes) != 4 or sizes[0] != shape[0] or sizes[1] not in (1, 3, 4) or sizes[2] != sizes[3]:
+            raise ValueError(
+                f"label_img of shape {sizes} for {shape[0]} points; (points, 1, 3 or 4, side, side) is expected: "
+                "TensorBoard squeezes pictures that are not square"
+            )
+        columns = columns_of(sizes[0])
+        if not 0 < columns * sizes[3] <= SPRITE_SIDE_MAX:
+            raise ValueError(
+                f"label_img of shape {sizes} makes a picture of {columns * sizes[3]:,} pixels a side; at most "
+                f"{SPRITE_SIDE_MAX:,} are possible"
+            )
+    return arrays
+
+
+def columns_of(points: int) -> int:
+    """How many pictures are side by side in a square that holds so many."""
+    columns = int(points**0.5)
+    return columns if columns * columns >= points else columns + 1
+
+
+def _table(metadata: Any, header: Any, points: int) -> str:
+    """The labels as a table, columns between tabs; a table has no other way to say tab or newline than a space."""
+    for name, value in (("metadata", metadata), ("metadata_header", header)):
+        if value is not None and not _is_list(value):
+            raise TypeError(f"{name} is {type(value).__name__}; a list is expected")
+    rows = list(metadata)
+    if len(rows) != points:
+        raise ValueError(f"{len(rows):,} labels for {points:,} points; as many are expected")
+    if not header:
+        return "".join(f"{_cell(row)}\n" for row in rows)
+    names = list(header)
+    if any(isinstance(row, str) or len(row) != len(names) for row in rows):
+        raise ValueError(f"metadata_header has {len(names)} names; a list of as many labels for each point is expected")
+    return "".join("\t".join(map(_cell, row)) + "\n" for row in [names, *rows])
+
+
+def _is_list(value: Any) -> bool:
+    return not isinstance(value, str) and hasattr(value, "__iter__") and hasattr(value, "__len__")
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).splitlines()).replace("\t", " ") or " "
