@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import EMBEDDING, RESTART, ROW, SCALAR, Record, TagDefinition
+from tbxd_client.records import EMBEDDING, EVENT, RESTART, ROW, SCALAR, Record, TagDefinition
 
 from . import __version__, projector
 from .events import schema
@@ -32,6 +32,7 @@ from .events.scalar import ScalarEncoder
 from .session import Batch, Scalars, Single
 from .summaries import Refused, encode, metadata_for
 from .summaries.embedding import embedding_of
+from .summaries.event import what_of
 
 log = logging.getLogger(__name__)
 
@@ -283,6 +284,8 @@ class RunWriter:
             except OSError as error:
                 raise Refused("file_error", f"{error}") from error
             return {}
+        if record.kind == EVENT:
+            return what_of(record)
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
         return {"summary": schema.Summary(value=encode(record, tag))}

@@ -3,6 +3,7 @@
 Importing it loads pyzmq and msgpack; not numpy, torch, protobuf or TensorBoard.
 """
 
+from .file_writer import FileWriter
 from .writer import SummaryWriter
 
-__all__ = ["SummaryWriter"]
+__all__ = ["FileWriter", "SummaryWriter"]

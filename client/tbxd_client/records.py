@@ -52,6 +52,7 @@ TENSOR = 15
 CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
 HPARAMS = 17  # what a run was trained with
 EMBEDDING = 18  # points for the PROJECTOR tab: files beside the event file
+EVENT = 19  # an event that the caller has made
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -72,6 +73,7 @@ KIND_NAMES = {
     CUSTOM_SCALARS: "custom_scalars",
     HPARAMS: "hparams",
     EMBEDDING: "embedding",
+    EVENT: "event",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from . import media, records
+from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
 from .names import clean_tag, parse_color
 from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
@@ -75,6 +76,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             raise ValueError(f"filename_suffix {filename_suffix[:120]!r}: at most 100 characters, no '/' and no NUL")
         self._run = Run(directory, filename_suffix)
         self._subruns: dict[str, Run] = {}
+        self.file_writer = FileWriter.of(self._run if self._write else None, chosen)
+        self.all_writers = {chosen: self.file_writer}
         self._now = time.time
         self._default_step = None
         self._layout = {}
@@ -368,6 +371,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
         session = active()
         waiting = session.journal.committed - session.sender.acknowledged if session is not None else 0
         return {"accepted": total.accepted, "dropped": total.dropped, "waiting_bytes": waiting}
+
+    def _get_file_writer(self) -> FileWriter:
+        return self.file_writer
 
     @property
     def log_dir(self) -> str:

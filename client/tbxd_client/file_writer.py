@@ -1,0 +1,137 @@
+"""``FileWriter``: the level below `SummaryWriter`, for callers that build protocol buffers of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from . import records
+from .run import Run
+from .session import active
+from .snapshot import Array, to_step
+
+MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
+
+
+class EventWriter:
+    """Stands where the originals have the object that writes: tools look for the name of the event file here."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def _ev_writer(self) -> EventWriter:
+        return self
+
+    @property
+    def _file_name(self) -> str:
+        """The event file of this run that is written last; as it would be named where there is none yet."""
+        directory = self._run.directory
+        try:
+            names = [path.name for path in Path(directory).iterdir() if "tfevents" in path.name]
+        except OSError:
+            names = []
+        name = max(names, default=f"events.out.tfevents.{int(time.time()):010d}.{os.uname().nodename}.{os.getpid()}.0")
+        return os.path.join(directory, name)  # noqa: PTH118 - a string, as in the originals
+
+
+class FileWriter:
+    """Logs protocol buffers of the caller's own to a run.
+
+    Args:
+        logdir: the folder of the run.
+        max_queue, flush_secs: accepted for compatibility.
+        filename_suffix: appended to the name of the event file.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str],
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+    ) -> None:
+        self._logdir = os.fspath(logdir)
+        self._bind(Run(os.path.realpath(self._logdir), filename_suffix))
+
+    def _bind(self, run: Run | None) -> None:
+        self._run = run
+        self.event_writer = EventWriter(run) if run is not None else None
+
+    @classmethod
+    def of(cls, run: Run | None, logdir: str) -> FileWriter:
+        """That of a `SummaryWriter`; None is one that writes nothing."""
+        writer = cls.__new__(cls)
+        writer._logdir = logdir
+        writer._bind(run)
+        return writer
+
+    def get_logdir(self) -> str:
+        """The folder of the run, as it was given."""
+        return self._logdir
+
+    def add_event(self, event: Any, step: Any = None, walltime: float | None = None) -> None:
+        """Log an event.
+
+        Args:
+            event: an ``Event`` of TensorFlow's, TensorBoard's or tensorboardX's, or its bytes.
+            step: integer step; None is the event's own.
+            walltime: seconds since the epoch; None is now.
+
+        Raises:
+            TypeError: it is no protocol buffer.
+            ValueError: it is too large, or the step is none.
+        """
+        if step is None:
+            step = getattr(event, "step", 0)
+        self._log(_bytes(event), step, walltime)
+
+    def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
+        """Log a summary: a ``Summary``, or its bytes. Steps, times and errors as in `add_event`."""
+        data = _bytes(summary)
+        self._log(_field(5, data), global_step, walltime)
+
+    def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
+        """Log a graph: a ``GraphDef``, or a pair of that and run metadata, which are left out."""
+        graph = graph_profile[0] if isinstance(graph_profile, tuple) else graph_profile
+        self._log(_field(4, _bytes(graph)), 0, walltime)
+
+    def flush(self) -> bool:
+        """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
+        session = active() if self._run is not None else None
+        return session is None or session.flush()
+
+    def close(self) -> None:
+        """Flush."""
+        self.flush()
+
+    def reopen(self) -> None:
+        """Do nothing: a writer that is used is open."""
+
+    def _log(self, data: bytes, step: Any, walltime: float | None) -> None:
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
+        if self._run is not None:
+            now = time.time() if walltime is None else float(walltime)
+            self._run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
+
+
+def _bytes(message: Any) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    serialize = getattr(message, "SerializeToString", None)
+    if serialize is None:
+        raise TypeError(f"{type(message).__name__} was given; a protocol buffer or its bytes are expected")
+    return bytes(serialize())
+
+
+def _field(number: int, data: bytes) -> bytes:
+    """A message that has this one as its only field, in protobuf's wire format (protobuf.dev, "Encoding")."""
+    length, size = len(data), bytearray()
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    size.append(length)
+    return bytes((number << 3 | 2,)) + bytes(size) + data
