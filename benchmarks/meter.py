@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tbxd_client.launch import is_locked
-from tbxd_client.paths import lock_path
-
-from .peers import MeasurementError, Peer
+from .peers import PEERS, MeasurementError, Peer
 
 MEBIBYTE = 1 << 20
 
@@ -80,6 +78,10 @@ class DaemonMeter:
 
 
 def _daemon_pid() -> int:
+    # Here and not above: the process that is measured is to meet its writer in the measurement, not before.
+    from tbxd_client.launch import is_locked
+    from tbxd_client.paths import lock_path
+
     lock = lock_path()
     if not is_locked(lock):
         raise MeasurementError(f"no daemon holds {lock}")
@@ -123,7 +125,14 @@ def file_bytes(folder: Path) -> int:
 
 
 def import_what_a_trainer_has(torch: bool) -> None:
-    """So that the memory of numpy and torch is not charged to the writer that imports them first."""
+    """So that the memory of numpy and torch is not charged to the writer that imports them first.
+
+    Raises:
+        MeasurementError: a writer has been imported before its time.
+    """
+    early = {peer.module for peer in PEERS.values()} & sys.modules.keys()
+    if early:
+        raise MeasurementError(f"imported before it is measured: {', '.join(early)}")
     import numpy  # noqa: F401
 
     if torch:
