@@ -49,6 +49,8 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
         MeasurementError: a measurement is not what it says.
     """
     counts = question.quick if quick else question.full
+    for peer in question.peers:
+        _compile(PEERS[peer].module)
     measured: list[Document] = []
     started = datetime.now().astimezone()
     for number in range(1, rounds + 1):
@@ -81,6 +83,12 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
     }
 
 
+def _compile(module: str) -> None:
+    """Import a writer once, so that its bytecode is there as it is after an installation."""
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environ, check=True)
+
+
 # --- one measurement ---------------------------------------------------------------------------------------------
 
 
@@ -107,6 +115,7 @@ def _world() -> Iterator[tuple[Path, dict[str, str]]]:
     environ[RUNTIME_VARIABLE] = str(folder / "run")
     environ[SPOOL_VARIABLE] = str(folder / "spool")
     environ["OPENBLAS_NUM_THREADS"] = "1"
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         yield folder, environ
     finally:
