@@ -106,7 +106,9 @@ class Adopter:
         while session.expected < min(end, session.limit):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
-        return session.expected >= end and session.written >= end and not session.outstanding
+        if session.expected < end or session.written < end or session.outstanding:
+            return False
+        return self._hub.tell_rest(client, reader.state.dropped)
 
     def _finish(self, path: Path, reader: JournalReader, client: Client) -> None:
         log.info("%s: all %d bytes are written", path, client.session.written)

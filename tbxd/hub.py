@@ -21,11 +21,13 @@ from tbxd_client import wire
 from tbxd_client.journal_files import DROP_REASONS
 from tbxd_client.records import RemoteProtocolError
 
+from .events.ledger import Entry
 from .receiver import Peer
 from .run import RunWriter
 from .session import Batch, Session
 from .settings import Settings
 from .strand import Strand
+from .tally import Tally, add_counts
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Client:
     broken: str = ""
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
+    news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
 
 
 @dataclass(slots=True)
@@ -66,7 +69,6 @@ class RunState:
     due: float = 0.0  # 0: nothing to write
     submitted: bool = False
     used: float = 0.0
-    ended_drops: dict[str, int] = field(default_factory=dict)  # told by clients that are gone
 
 
 class Hub:
@@ -82,6 +84,7 @@ class Hub:
         self.clients: dict[bytes, Client] = {}
         self.runs: dict[str, RunState] = {}
         self.refused = 0  # messages and sessions that were turned away
+        self.homeless_drops = 0  # told by journals that name no run
         self._settings = settings
         self._wake = wake
         self._send = send
@@ -115,7 +118,7 @@ class Hub:
                 case wire.Flush():
                     self.flush(client)
                 case wire.Report():
-                    client.reported = _checked_report(message.runs)
+                    self._report(client, message)
                 case wire.Goodbye():
                     self.forget(client)
         except RemoteProtocolError as error:
@@ -144,7 +147,48 @@ class Hub:
         client.announced = session.limit
         self._send(peer, wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced))
         if session.written > hello.start:  # acknowledgements that got lost
-            self._send(peer, wire.Ack(session.id, session.written, client.announced))
+            self._send(peer, wire.Ack(session.id, session.written, client.announced, {}))
+
+    def _report(self, client: Client, report: wire.Report) -> None:
+        client.reported = _checked_report(report.runs)
+        for number, (_, dropped) in client.reported.items():
+            self._tell(client, number, dropped)
+
+    def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
+        """What a client could not keep is written into its run, and shown there."""
+        run = client.session.run(number)
+        if run is None or not dropped:
+            return
+        state = self._run(run.directory)
+        if state.writer.tell(run, client.session.id, dropped) and not state.due:
+            state.due = time.monotonic() + self._settings.batch_ms / 1000
+
+    def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
+        """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
+
+        True when all its runs have it in their event files.
+        """
+        runs = {run.directory: run for run in reversed(client.session.runs) if run is not None}
+        writers = {directory: self._run(directory) for directory in runs} if dropped else {}
+        unknown = [directory for directory, state in writers.items() if state.writer.read_for(runs[directory])]
+        for directory in unknown:
+            self._submit(writers[directory])
+        if unknown or any(state.writer.waiting for state in writers.values()):
+            return False
+        missing = dict(dropped)
+        for state in writers.values():
+            for reason, count in state.writer.entry(client.session.id).dropped.items():
+                missing[reason] = missing.get(reason, 0) - count
+        missing = {reason: count for reason, count in missing.items() if count > 0}
+        if not missing:
+            return True
+        first = next((run for run in client.session.runs if run is not None), None)
+        if first is None:
+            self.homeless_drops += sum(missing.values())
+            return True
+        add_counts(missing, writers[first.directory].writer.entry(client.session.id).dropped)
+        self._tell(client, first.id, missing)
+        return False
 
     def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
         """Turn a session away."""
@@ -196,12 +240,11 @@ class Hub:
         return True
 
     def _run(self, directory: str) -> RunState:
-        key = os.path.normpath(directory)
-        state = self.runs.get(key)
+        state = self.runs.get(directory)
         if state is None:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
-            state = self.runs[key] = RunState(RunWriter(Path(key), self._on_written), Strand(self._pool))
+            state = self.runs[directory] = RunState(RunWriter(Path(directory), self._on_written), Strand(self._pool))
         return state
 
     # --- writing ---------------------------------------------------------------------------------------------
@@ -237,8 +280,10 @@ class Hub:
                     item.due = time.monotonic() + delay
                 continue
             client = self.clients.get(item.session)
-            if client is not None and client.session.done(item.token):
-                moved[item.session] = client
+            if client is not None:
+                client.news[item.run.id] = self._run(item.run.directory)
+                if client.session.done(item.token):
+                    moved[item.session] = client
         for client in moved.values():
             self._acknowledge(client, moved=True)
 
@@ -246,12 +291,17 @@ class Hub:
         limit = client.session.limit
         if (moved or limit > client.announced) and client.peer is not None:
             client.announced = limit
-            self._send(client.peer, wire.Ack(client.session.id, client.session.written, limit))
+            counts = {}
+            for number, state in client.news.items():
+                entry = state.writer.entry(client.session.id)
+                counts[number] = [entry.count, entry.refused]
+            client.news = {}
+            self._send(client.peer, wire.Ack(client.session.id, client.session.written, limit, counts))
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
         for run in client.session.runs:
-            state = self.runs.get(os.path.normpath(run.directory)) if run is not None else None
+            state = self.runs.get(run.directory) if run is not None else None
             if state is not None and state.writer.waiting:
                 self._submit(state)
         self._acknowledge(client, moved=True)
@@ -308,11 +358,6 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
-        for number, (_, dropped) in client.reported.items():
-            run = client.session.runs[number] if 0 <= number < len(client.session.runs) else None
-            state = self.runs.get(os.path.normpath(run.directory)) if run is not None else None
-            if state is not None:
-                _add(state.ended_drops, dropped)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
     def reap(self, now: float) -> None:
@@ -337,44 +382,46 @@ class Hub:
     # --- status ----------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """What was accepted, written, dropped and is pending, by run; and the sessions."""
-        runs = {directory: self._run_status(directory, state) for directory, state in self.runs.items()}
-        totals = {key: sum(run[key] for run in runs.values()) for key in ("accepted", "written", "pending")}
-        dropped: dict[str, int] = {}
-        for run in runs.values():
-            _add(dropped, run["dropped"])
+        """What was accepted, written, dropped and is pending, by run and by session."""
+        ledgers = {directory: state.writer.settled() for directory, state in self.runs.items()}
+        runs = {directory: Tally() for directory in ledgers}
+        for directory, ledger in ledgers.items():
+            for entry in ledger.values():
+                runs[directory].settle(entry)
+        sessions = []
+        for client in self.clients.values():
+            own = Tally()
+            for directory, (told, received) in self._expected(client).items():
+                entry = ledgers.get(directory, {}).get(client.session.id) or Entry()
+                own.settle(entry)
+                pending = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
+                own.accepted += pending
+                if directory in runs:
+                    runs[directory].accepted += pending
+            sessions.append(self._session_status(client) | own.counts())
+        total = Tally()
+        for tally in runs.values():
+            total.merge(tally)
         return {
-            "runs": runs,
-            "sessions": [self._session_status(client) for client in self.clients.values()],
-            "totals": {**totals, "dropped": dropped},
+            "runs": {
+                directory: {**runs[directory].counts(), "file": state.writer.name, "error": state.writer.error}
+                for directory, state in self.runs.items()
+            },
+            "sessions": sessions,
+            "totals": total.counts(),
             "refused_messages": self.refused,
+            "homeless_drops": self.homeless_drops,
         }
 
-    def _run_status(self, directory: str, state: RunState) -> dict[str, Any]:
-        settled = state.writer.settled()
-        dropped = dict(state.ended_drops)
-        accepted = sum(dropped.values())
-        for entry in settled.values():
-            _add(dropped, entry.refused)
-        for client in self.clients.values():
-            for run in client.session.runs:
-                if run is None or os.path.normpath(run.directory) != directory:
-                    continue
-                told, client_dropped = client.reported.get(run.id, (0, {}))
-                _add(dropped, client_dropped)
-                done = settled.get(client.session.id)
-                known = max(client.received.get(run.id, 0), done.count if done else 0)
-                accepted += max(told, known + sum(client_dropped.values())) - (done.count if done else 0)
-        accepted += sum(entry.count for entry in settled.values())
-        written = sum(entry.written for entry in settled.values())
-        return {
-            "accepted": accepted,
-            "written": written,
-            "dropped": dropped,
-            "pending": accepted - written - sum(dropped.values()),
-            "file": state.writer.name,
-            "error": state.writer.error,
-        }
+    def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
+        """For each folder of a session: records accepted, as its trainer says, and records received."""
+        result: dict[str, tuple[int, int]] = {}
+        for run in client.session.runs:
+            if run is not None:
+                told, received = result.get(run.directory, (0, 0))
+                told += client.reported.get(run.id, (0, {}))[0]
+                result[run.directory] = (told, received + client.received.get(run.id, 0))
+        return result
 
     def _session_status(self, client: Client) -> dict[str, Any]:
         session = client.session
@@ -391,11 +438,6 @@ class Hub:
             "broken": client.broken,
             "adopted": client.peer is None,
         }
-
-
-def _add(into: dict[str, int], counts: dict[str, int]) -> None:
-    for reason, count in counts.items():
-        into[reason] = into.get(reason, 0) + count
 
 
 def _checked_report(runs: dict[int, Any]) -> dict[int, tuple[int, dict[str, int]]]:

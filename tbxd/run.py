@@ -21,12 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import EMBEDDING, EVENT, RESTART, ROW, SCALAR, Record, TagDefinition
+from tbxd_client.records import (
+    EMBEDDING,
+    EVENT,
+    RESTART,
+    ROW,
+    SCALAR,
+    STEP_MAX,
+    Record,
+    RunDefinition,
+    TagDefinition,
+)
 
 from . import __version__, projector
 from .events import schema
 from .events.file import EventFile, FileLost, event_files, file_name, read_ledger
-from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over
+from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, note
 from .events.record import frame
 from .events.scalar import ScalarEncoder
 from .session import Batch, Scalars, Single
@@ -38,6 +48,7 @@ log = logging.getLogger(__name__)
 
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
 WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
+DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
 
 class RunBusy(OSError):
@@ -57,6 +68,7 @@ class RunWriter:
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
+        self._known = False  # the ledger has been read
         self._done = done
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
@@ -67,6 +79,13 @@ class RunWriter:
         self._described: set[TagDefinition] = set()
         self._scalars = ScalarEncoder()
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
+        self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
+        self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
+        self._noting = False  # a note is encoded, but the file may not hold all of it
+        self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
+        self._last_step = 0
+        self._note_step = -1
+        self._run: RunDefinition | None = None  # as whoever logged last defines it
 
     # --- from any thread -------------------------------------------------------------------------------------
 
@@ -77,15 +96,45 @@ class RunWriter:
             self._queued_bytes += batch.size
             return self._queued_bytes
 
-    def settled(self) -> dict[bytes, Entry]:
-        """How far each session is in the event files."""
+    def tell(self, run: RunDefinition, session: bytes, dropped: dict[str, int]) -> bool:
+        """Take note of what a trainer could not keep, by reason, since its session began. True when it is news."""
         with self._lock:
-            return dict(self.ledger)
+            known = self._told.get(session)
+            if known is None:
+                entry = self.ledger.get(session)
+                known = entry.dropped if entry is not None else {}
+            merged = {reason: max(known.get(reason, 0), dropped.get(reason, 0)) for reason in {**known, **dropped}}
+            if merged == known:
+                return False
+            self._told[session] = merged
+            self._teller = run
+            return True
+
+    def read_for(self, run: RunDefinition) -> bool:
+        """Have the folder's ledger read with the next write, if it is not known yet. True when that is so."""
+        with self._lock:
+            if not self._known:
+                self._teller = run
+            return not self._known
+
+    def settled(self) -> dict[bytes, Entry]:
+        """How far each session is in the event files, and what its trainer could not keep."""
+        with self._lock:
+            result = dict(self.ledger)
+            for session, dropped in self._told.items():
+                entry = result[session] = result[session].copy() if session in result else Entry()
+                entry.dropped = dropped
+            return result
+
+    def entry(self, session: bytes) -> Entry:
+        """How far one session is in the event files."""
+        with self._lock:
+            return self.ledger.get(session) or Entry()
 
     @property
     def waiting(self) -> bool:
         """Whether something is queued or only half written."""
-        return bool(self._queue or self._unwritten)
+        return bool(self._queue or self._unwritten or self._teller or self._noting)
 
     @property
     def open(self) -> bool:
@@ -102,10 +151,10 @@ class RunWriter:
     def write(self) -> None:
         """Write what is queued."""
         try:
-            if self._unwritten:
+            if self._unwritten or self._noting:
                 self._finish()
-            while self._queue:
-                self._open(self._queue[0])
+            while self._queue or self._teller:
+                self._open(self._queue[0].run if self._queue else self._teller)
                 self._write_queued()
             self.error = ""
         except FileLost as error:
@@ -125,20 +174,24 @@ class RunWriter:
                 self._queued_bytes -= batch.size
             self._unwritten.append(batch)
             size += self._encode(batch, pieces)
+        self._note_drops(pieces)
         self._finish(b"".join(pieces))
 
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
         self.file.write(data)
         with self._lock:
+            if self._noting:
+                self.ledger = {session: entry.copy() for session, entry in self._working.items()}
+                self._noting = False
             for batch in self._unwritten:
-                entry = self._working[batch.session]
-                self.ledger[batch.session] = Entry(entry.end, entry.count, entry.refused)
+                self.ledger[batch.session] = self._working[batch.session].copy()
         while self._unwritten:
             self._done(self._unwritten.popleft())
 
-    def _open(self, first: Batch) -> None:
+    def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
+        self._run = run
         if self._lock_fd < 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock_folder()
@@ -150,10 +203,12 @@ class RunWriter:
                 ledger = read_ledger(self.directory, names)
                 with self._lock:
                     self.ledger = ledger
+                    self._known = True
         if self.file is None:
-            run = first.run
+            assert run is not None
             name = file_name(event_files(self.directory), time.time(), run.host, run.pid, run.filename_suffix)
-            self._working = {session: Entry(e.end, e.count, e.refused) for session, e in self.ledger.items()}
+            self._working = {session: entry.copy() for session, entry in self.ledger.items()}
+            self._shown = _drops(self._working)
             self._marker = Marker()
             self._described.clear()
             self.file = EventFile(self.directory / name)
@@ -179,7 +234,9 @@ class RunWriter:
         with self._lock:
             self._queue.extendleft(reversed(self._unwritten))
             self._queued_bytes += sum(batch.size for batch in self._unwritten)
+            self._teller = self._run if self._told else None  # a note may be lost with the file
         self._unwritten.clear()
+        self._noting = False
         self._unlock_folder()
 
     def _unlock_folder(self) -> None:
@@ -227,6 +284,7 @@ class RunWriter:
         if int(ends[0]) <= entry.end:  # some of it is written already
             first = int(np.searchsorted(ends, entry.end, side="right"))
             values, ends = values[first:], ends[first:]
+        self._last_step = int(values["step"].max(initial=self._last_step))
         numbers = _float32(values["value"])
         wall_times = _finite_times(values["wall_time"])
         size = int(values.itemsize)
@@ -269,9 +327,35 @@ class RunWriter:
             mark = self._marker.mark(batch.session, entry, item.size, refused=True)
             pieces.append(_event(0, time.time(), mark))
             return
+        self._last_step = max(self._last_step, record.step)
         mark = self._marker.mark(batch.session, entry, item.size)
         wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
         pieces.append(_event(record.step, wall_time, mark, **event))
+
+    def _note_drops(self, pieces: list[bytes]) -> None:
+        """Let the run itself say what is missing in it, when that has changed: in the ledger, and as scalars."""
+        with self._lock:
+            self._teller = None
+            news = {
+                session: dropped
+                for session, dropped in self._told.items()
+                if session not in self._working or self._working[session].dropped != dropped
+            }
+        for session, dropped in news.items():
+            self._working.setdefault(session, Entry()).dropped = dropped
+        drops = _drops(self._working)
+        if not news and drops == self._shown:
+            return
+        # A step of its own for each: TensorBoard's fast loader keeps one point for a step.
+        self._note_step = min(max(self._last_step, self._note_step + 1), STEP_MAX)
+        values = [
+            schema.Summary.Value(tag=DROPPED_TAG + reason, simple_value=count)
+            for reason, count in drops.items()
+            if count != self._shown.get(reason)
+        ]
+        pieces.append(_event(self._note_step, time.time(), note(news), summary=schema.Summary(value=values)))
+        self._shown = drops
+        self._noting = True
 
     def _what(self, batch: Batch, record: Record) -> dict[str, Any]:
         """The part of an event that says what happened."""
@@ -299,6 +383,16 @@ class RunWriter:
         for number, tag_id in zip(_float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
             result.append(schema.Summary.Value(tag=batch.tag(tag_id).tag, simple_value=number))
         return result
+
+
+def _drops(ledger: Ledger) -> dict[str, int]:
+    """How many records of a run are missing, by reason: refused here, or not kept by their trainers."""
+    drops: dict[str, int] = {}
+    for entry in ledger.values():
+        for counts in (entry.refused, entry.dropped):
+            for reason, count in counts.items():
+                drops[reason] = drops.get(reason, 0) + count
+    return drops
 
 
 def _opening(now: float, ledger: Ledger) -> bytes:

@@ -8,8 +8,9 @@ begins; after that the session is broken.
 
 from __future__ import annotations
 
+import posixpath
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgpack
@@ -161,6 +162,10 @@ class Session:
         """Whether runs have yet to write some of it."""
         return bool(self._tokens)
 
+    def run(self, number: int) -> RunDefinition | None:
+        """The run with a number, if it is defined."""
+        return _get(self.runs, number) if number >= 0 else None
+
     def feed_definitions(self, position: int, payload: bytes) -> bool:
         """Take a stretch of the definitions. False: there is a gap before it.
 
@@ -188,7 +193,8 @@ class Session:
                 _make_place(definition.id, self.runs)
                 if not definition.directory.startswith("/"):
                     raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
-                self.runs[definition.id] = definition
+                directory = "/" + posixpath.normpath(definition.directory).lstrip("/")  # one name for one folder
+                self.runs[definition.id] = replace(definition, directory=directory)
             case TagDefinition():
                 _make_place(definition.id, self.tags)
                 if _get(self.runs, definition.run) is None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from harness import World, scalars, wait_for
 from tbxd import settings as daemon_settings
-from tbxd.events.ledger import Entry, Marker
+from tbxd.events.ledger import Entry, Marker, note
 from tbxd_client import journal_files, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
+from tbxd_client.shares import SHARES_VARIABLE
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text()
@@ -40,6 +41,7 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
         marker.mark(session, Entry(206, 4, {"bad_record": 1}), 100, refused=True),
     ]
     assert example(EVENT_FILE, "mark").splitlines() == marks
+    assert example(EVENT_FILE, "note") == note({session: {"journal_full": 31}})
 
 
 def test_every_limit_of_the_protocol_is_in_its_table_with_its_value() -> None:
@@ -83,7 +85,7 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     table = dict(re.findall(r"^\| `(TBXD_\w+)` \| ([^|]+) \|", README, re.M))
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
-    assert table.keys() == client.keys() | daemon.keys()
+    assert table.keys() == client.keys() | daemon.keys() | {SHARES_VARIABLE}
     for variable, default in {**client, **daemon}.items():
         if default is not None:
             assert float(table[variable]) == float(default)

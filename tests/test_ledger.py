@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tbxd.events import schema
 from tbxd.events.file import EventFile, FileLost, event_files, file_name, read_ledger
-from tbxd.events.ledger import Entry, Ledger, LedgerReader, Marker, carry_over, merge
+from tbxd.events.ledger import Entry, Ledger, LedgerReader, Marker, carry_over, merge, note
 from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
 
@@ -23,21 +23,26 @@ settlings = st.lists(
         st.sampled_from([34, 34, 34, 100, 5000]),  # bytes of the record
         st.sampled_from([0, 0, 0, 66]),  # bytes of another run's record before it
         st.sampled_from(["", "", "", "", "bad_record", "no_finite_values"]),
+        st.sampled_from([0, 0, 0, 1, 300]),  # records that its trainer has dropped meanwhile
     ),
     max_size=80,
 )
 
 
 @given(settlings)
-def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, int, int, str]]) -> None:
+def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, int, int, str, int]]) -> None:
     marker, reader = Marker(), LedgerReader()
     reader.follow("tbxd 0")
     for text in carry_over({}):
         reader.follow(text)
     truth: Ledger = {}
-    for number, size, gap, refusal in events:
+    for number, size, gap, refusal, drops in events:
         session = SESSIONS[number]
         entry = truth.setdefault(session, Entry())
+        if drops:
+            entry.dropped = {"journal_full": entry.dropped.get("journal_full", 0) + drops}
+            reader.follow(note({session: entry.dropped}))
+            assert reader.ledger == truth
         entry.end += gap + size
         entry.count += 1
         if refusal:
@@ -48,14 +53,16 @@ def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, 
 
 
 @given(settlings)
-def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str]]) -> None:
+def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str, int]]) -> None:
     ledger: Ledger = {}
-    for number, size, _, refusal in events:
+    for number, size, _, refusal, drops in events:
         entry = ledger.setdefault(SESSIONS[number], Entry())
         entry.end += size
         entry.count += 1
         if refusal:
             entry.refused = {**entry.refused, refusal: 1}
+        if drops:
+            entry.dropped = {"journal_full": drops, "too_large": 1}
     reader = LedgerReader()
     reader.follow("tbxd 0")
     for text in carry_over(ledger):

@@ -162,11 +162,14 @@ class Journal:
                 raise OSError(28, "No space left for a definition")
             self.definitions_end = os.fstat(self._definitions_fd).st_size
 
-    def append(self, *parts: bytes | memoryview, aligned: Callable[[int], bytes] | None = None) -> str:
+    def append(
+        self, *parts: bytes | memoryview, aligned: Callable[[int], bytes] | None = None, share: float = 1.0
+    ) -> str:
         """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
 
         Args:
             parts: the record.
+            share: how much of the journal may be full for it to be taken, from 0 to 1.
             aligned: called with the offset in its file at which the second piece would begin; returns what to
                 store instead of the first, at most `FILL_BYTES_MAX` bytes longer.
 
@@ -182,7 +185,7 @@ class Journal:
             # From here on a signal handler that logs on this thread is put off until this record has its place.
             self._writing, self.limit = True, CLOSED
             try:
-                reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX)
+                reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX, share)
                 if not reason and aligned is not None:
                     parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
                     size = sum(len(part) for part in parts)
@@ -235,20 +238,20 @@ class Journal:
                 self.words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
         return reason
 
-    def _make_room(self, size: int) -> str:
+    def _make_room(self, size: int, share: float) -> str:
         """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none."""
         if self._armed:
             self._armed = False
             self._wake()
-        if self.position + size <= self._segment_end:
+        quota = int(self.bytes_max * share)
+        if self._has_room(size, quota):
             return ""
-        if size > self.bytes_max:
+        if size > quota:
             return "too_large"
         deadline = time.monotonic() + self.block_seconds
         while True:
             try:
-                if self.position + size <= self._segment_end or self._next_segment(size):
-                    self._stalled = False
+                if self._has_room(size, quota) or self._next_segment(size, quota):
                     return ""
             except OSError:
                 return "journal_error"
@@ -256,6 +259,22 @@ class Journal:
             if self._stalled or remaining <= 0 or not self._wait(remaining):
                 self._stalled = True
                 return "journal_full"
+
+    def _has_room(self, size: int, quota: int) -> bool:
+        """Whether the segment in use takes it, and the files in use leave room for what may fill more than ``quota``.
+
+        Bytes are counted as whole segments, because what pictures leave unused at the ends of theirs is no room
+        either. A first segment is shared by its own bytes, or a small journal would take no picture at all.
+        """
+        if self.position + size > self._segment_end:
+            return False
+        if quota >= self.bytes_max:
+            return True
+        live = self._live
+        if len(live) > 1:
+            return sum(segment.capacity for segment in live) <= quota
+        end = self.position + size - live[0].base
+        return live[0].capacity <= quota or end * self.bytes_max <= quota * live[0].capacity
 
     def _wait(self, seconds: float) -> bool:
         """Wait until something is released. Others may append meanwhile; nothing of ours has its place yet."""
@@ -269,13 +288,14 @@ class Journal:
             raise JournalClosed
         return woken
 
-    def _next_segment(self, size: int) -> bool:
+    def _next_segment(self, size: int, quota: int) -> bool:
         current = self._live[-1]
         if self.released >= self.position and current.capacity >= size:
             current.rebase(self.position)  # all of it has been acknowledged: begin again, in warm pages
             self._enter(current)
             return True
-        segment = self._free_segment(size) or self._new_segment(size, current.capacity)
+        room = quota - sum(segment.capacity for segment in self._live)
+        segment = self._free_segment(size, room) or self._new_segment(size, current.capacity, room)
         if segment is None:
             return False
         current.end = self.position
@@ -286,8 +306,8 @@ class Journal:
             self._retire(current)
         return True
 
-    def _free_segment(self, size: int) -> Segment | None:
-        fitting = [segment for segment in self._free if segment.capacity >= size]
+    def _free_segment(self, size: int, room: int) -> Segment | None:
+        fitting = [segment for segment in self._free if size <= segment.capacity <= room]
         if not fitting:
             return None
         segment = min(fitting, key=lambda segment: segment.capacity)
@@ -295,13 +315,11 @@ class Journal:
         segment.rebase(self.position)
         return segment
 
-    def _new_segment(self, size: int, previous: int) -> Segment | None:
-        capacity = max(size, min(2 * previous, SEGMENT_BYTES_MAX))
-        used = sum(segment.capacity for segment in self._live)
-        if used + capacity > self.bytes_max:
-            capacity = size if used + size <= self.bytes_max else 0
-        if not capacity:
+    def _new_segment(self, size: int, previous: int, room: int) -> Segment | None:
+        if size > room:
             return None
+        capacity = max(size, min(2 * previous, SEGMENT_BYTES_MAX, room))
+        used = sum(segment.capacity for segment in self._live)
         while self._free and used + capacity + sum(item.capacity for item in self._free) > self.bytes_max:
             self._delete(self._free.pop(0))
         # A full disk may cost a call milliseconds to find out, so not every call does.

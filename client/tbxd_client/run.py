@@ -18,6 +18,7 @@ from .records import (
     RECORD_HEAD,
     RECORD_HEAD_STRUCT,
     ROW,
+    SCALAR,
     UINT32,
     LocalProtocolError,
     filled,
@@ -134,7 +135,7 @@ class Run:
         self._tags.clear()
         self._rows.clear()
         self._number, counts = session.define_run(self.directory, self._suffix)
-        if self._session is None:  # what had to be dropped before there was a journal
+        if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
             counts.add(self.counts)
         self.counts = counts
         self.journal = session.journal
@@ -195,11 +196,11 @@ class Run:
         def make(session: Session) -> _Pieces:
             return (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),), None
 
-        self._append(make)
+        self._append(SCALAR, make)
 
     def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
         """Log a row of scalars."""
-        self._append(lambda session: ((self.row(session, tags).record(step, wall_time, values),), None))
+        self._append(ROW, lambda session: ((self.row(session, tags).record(step, wall_time, values),), None))
 
     def array(
         self,
@@ -229,19 +230,20 @@ class Run:
             head = pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, size)
             return (head, *data), None if address is None else lambda offset: filled(head, address - offset)
 
-        self._append(make)
+        self._append(kind, make)
 
     def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
         """Log a record whose payload is text or nothing."""
         self._append(
-            lambda session: ((pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),), None)
+            kind,
+            lambda session: ((pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),), None),
         )
 
-    def _append(self, make: Callable[[Session], _Pieces]) -> None:
-        if not session_module.turns.run(lambda: self._append_now(make)):
+    def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
+        if not session_module.turns.run(lambda: self._append_now(kind, make)):
             self.counts.drop("reentrant")
 
-    def _append_now(self, make: Callable[[Session], _Pieces]) -> None:
+    def _append_now(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         while True:
             try:
                 session = self.bind()
@@ -249,7 +251,7 @@ class Run:
                     self.counts.drop("no_journal")
                     return
                 parts, aligned = make(session)
-                reason = session.journal.append(*parts, aligned=aligned)
+                reason = session.journal.append(*parts, aligned=aligned, share=session.shares[kind])
             except JournalClosed:  # a fork, or the end of the program: go on in a new session
                 self._session = None
                 continue

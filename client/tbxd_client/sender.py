@@ -46,6 +46,7 @@ class Sender:
         address: a ZeroMQ endpoint.
         launcher: starts the daemon when nobody answers; None when the address was configured.
         reports: gives the counts of the runs, as in `wire.Report`.
+        settled: takes the counts of the runs, as in `wire.Ack`.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Sender:
         address: str,
         launcher: Launcher | None,
         reports: Callable[[], dict[int, Any]],
+        settled: Callable[[dict[int, Any]], None],
     ) -> None:
         self._journal = journal
         self._doorbell = doorbell
         self._address = address
         self._launcher = launcher
         self._reports = reports
+        self._settled = settled
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._stopping = False
@@ -282,6 +285,7 @@ class Sender:
                     self._launcher.answered()
             case wire.Ack():
                 self._limit = max(self._limit, message.limit)
+                self._settled(message.runs)
                 if self.acknowledged < message.written <= min(self._sent, committed):
                     with self._changed:
                         self.acknowledged = message.written

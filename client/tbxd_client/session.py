@@ -25,30 +25,62 @@ from .records import (
 )
 from .sender import Sender
 from .settings import warn
+from .shares import read_shares
 from .turns import Turns
 
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
 
 
 class Counts:
-    """What one run of this process has logged: records accepted, and dropped by reason."""
+    """What one folder of this process has logged: accepted = written + pending + dropped.
 
-    __slots__ = ("accepted", "dropped")
+    ``accepted``: calls' records, dropped ones included. ``dropped``: those that were not kept here, by reason.
+    ``settled``: those that the daemon is done with, as it last said; ``refused``: those of them that it did not write,
+    by reason, replaced as a whole.
+    """
+
+    __slots__ = ("accepted", "dropped", "refused", "settled")
 
     def __init__(self) -> None:
         self.accepted = 0
         self.dropped: dict[str, int] = {}
+        self.settled = 0
+        self.refused: dict[str, int] = {}
 
     def add(self, other: Counts) -> None:
         """Take over what another has counted."""
         self.accepted += other.accepted
-        for reason, count in other.dropped.items():
-            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.settled += other.settled
+        add_counts(self.dropped, other.dropped)
+        self.refused = dict(self.refused)
+        add_counts(self.refused, other.refused)
 
     def drop(self, reason: str) -> None:
         """Count a record that is not kept."""
         self.accepted += 1
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        _dropped[reason] = _dropped.get(reason, 0) + 1
+
+    @property
+    def written(self) -> int:
+        """Records in the event files."""
+        return self.settled - sum(self.refused.values())
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Records that will not be in the event files, by reason."""
+        total = dict(self.dropped)
+        add_counts(total, self.refused)
+        return total
+
+
+def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
+    """Add counts by reason to others."""
+    for reason, count in counts.items():
+        into[reason] = into.get(reason, 0) + count
+
+
+_dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
 
 
 class Session:
@@ -69,16 +101,21 @@ class Session:
             int(settings.read(settings.JOURNAL_BYTES)),
             settings.read(settings.BLOCK_MS) / 1000,
         )
+        self.shares = read_shares()  # by kind of record: how much of the journal it may fill
         self.pid = os.getpid()
         self.ended = False
         self._lock = threading.RLock()
         self._runs: dict[tuple[str, str], int] = {}
+        # By the number of the run, also of one of the same folder with another suffix; reported with the first.
         self._counts: dict[int, Counts] = {}
+        self._folders: dict[str, int] = {}
         self._run_count = 0
         self._tags = 0
         self._rows = 0
         launcher = Launcher(runtime, spool) if address is None else None
-        self.sender = Sender(self.journal, self._doorbell, address or default_address(runtime), launcher, self._report)
+        self.sender = Sender(
+            self.journal, self._doorbell, address or default_address(runtime), launcher, self._report, self._settled
+        )
         self.sender.start()
 
     def define_run(self, directory: str, suffix: str) -> tuple[int, Counts]:
@@ -91,7 +128,8 @@ class Session:
                 definition = RunDefinition(number, directory, os.uname().nodename, self.pid, time.time(), suffix)
                 self.journal.define(pack_definition(definition))
                 self._runs[directory, suffix] = number
-                self._counts[number] = Counts()
+                first = self._folders.setdefault(directory, number)
+                self._counts[number] = Counts() if first == number else self._counts[first]
             return number, self._counts[number]
 
     def define_tag(self, run: int, tag: str, color: str, display_name: str, description: str) -> int:
@@ -113,10 +151,20 @@ class Session:
     def _report(self) -> dict[int, Any]:
         with self._lock:
             counts: dict[int, Any] = {
-                number: [count.accepted, dict(count.dropped)] for number, count in self._counts.items()
+                number: [self._counts[number].accepted, dict(self._counts[number].dropped)]
+                for number in self._folders.values()
             }
         self.journal.note_records(sum(accepted for accepted, _ in counts.values()))
         return counts
+
+    def _settled(self, runs: dict[int, Any]) -> None:
+        """Take note of what the daemon says of its runs."""
+        for number, news in runs.items():
+            counts = self._counts.get(number)
+            if counts is not None and type(news) is list and len(news) == 2 and type(news[0]) is int:
+                counts.settled = max(counts.settled, news[0])
+                if type(news[1]) is dict:
+                    counts.refused = news[1]
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files.
@@ -131,6 +179,10 @@ class Session:
             return False
         seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
         return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None)
+
+    def refusals(self) -> list[dict[str, int]]:
+        """What the daemon did not write, by reason, for each folder."""
+        return [self._counts[number].refused for number in self._folders.values()]
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
@@ -153,10 +205,6 @@ class Session:
                 "the next daemon of this user on this host writes them (`tbxd serve`)"
             )
         self._doorbell.close()
-        dropped = self.journal.dropped()
-        if dropped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-            warn(f"records dropped in this process: {reasons}")
 
 
 _current: Session | None = None
@@ -177,6 +225,9 @@ def current() -> Session | None:
     with _lock:
         if _current is not None and not _current.ended:
             return _current
+        if not _registered:
+            atexit.register(_at_exit)
+            _registered = True
         if time.monotonic() < _next_try:
             return None
         try:
@@ -189,9 +240,6 @@ def current() -> Session | None:
                 once="journal",
             )
             return None
-        if not _registered:
-            atexit.register(_at_exit)
-            _registered = True
         return _current
 
 
@@ -201,8 +249,14 @@ def active() -> Session | None:
 
 
 def _at_exit() -> None:
+    missing = dict(_dropped)
     if _current is not None:
         _current.end()
+        for refused in _current.refusals():
+            add_counts(missing, refused)
+    if missing:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in missing.items())
+        warn(f"{sum(missing.values()):,} records were dropped in this process: {reasons}")
 
 
 turns = Turns()  # everything but the hot path of add_scalar, one call at a time
@@ -214,6 +268,7 @@ def _after_fork_in_child() -> None:
     global _current, _lock, _next_try, turns
     _lock = threading.RLock()
     turns = Turns()
+    _dropped.clear()
     _next_try = 0.0
     if _current is not None:
         _inherited.append(_current)

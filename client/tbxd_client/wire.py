@@ -90,11 +90,16 @@ class Welcome:
 
 @dataclass(slots=True, frozen=True)
 class Ack:
-    """Everything before ``written`` is in the event files; records are taken up to ``limit``."""
+    """Everything before ``written`` is in the event files; records are taken up to ``limit``.
+
+    ``runs`` maps the numbers of the runs that this is news of to [records settled, {reason: refused among them}],
+    counted since the session began.
+    """
 
     session: bytes
     written: int
     limit: int
+    runs: dict[int, Any]
 
 
 @dataclass(slots=True, frozen=True)

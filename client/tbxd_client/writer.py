@@ -359,18 +359,30 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self.flush()
 
     def stats(self) -> dict[str, Any]:
-        """What this process has logged to this run and its sub-runs.
+        """What became of what this process has logged to this run and its sub-runs.
 
         Returns:
-            ``accepted``: calls' records, dropped ones included; ``dropped``: {reason: records}; ``waiting_bytes``:
-            bytes in the journal of this process, all runs together, that are not yet known to be in an event file.
+            ``accepted``: records, one for each call of a method; ``written``: those in the event files, as the daemon
+            last said; ``dropped``: those that will never be there, {reason: records}; ``pending``: the rest, safe in
+            the journal: accepted = written + pending + dropped. ``waiting_bytes``: bytes in the journal of this
+            process, all runs together, that are not yet known to be in an event file; ``journal_bytes``: the most that
+            may be.
         """
         total = Counts()
-        for run in (self._run, *self._subruns.values()):
-            total.add(run.counts)
+        folders = {id(run.counts): run.counts for run in (self._run, *self._subruns.values())}
+        for counts in folders.values():
+            total.add(counts)
+        missing = total.missing
         session = active()
-        waiting = session.journal.committed - session.sender.acknowledged if session is not None else 0
-        return {"accepted": total.accepted, "dropped": total.dropped, "waiting_bytes": waiting}
+        journal = session.journal if session is not None else None
+        return {
+            "accepted": total.accepted,
+            "written": total.written,
+            "pending": total.accepted - total.written - sum(missing.values()),
+            "dropped": missing,
+            "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
+            "journal_bytes": journal.bytes_max if journal else 0,
+        }
 
     def _get_file_writer(self) -> FileWriter:
         return self.file_writer

@@ -5,7 +5,7 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
 
 ``tbxd <version>``
     with the first event, ``brain.Event:2``: the file keeps a ledger.
-``L<session>,<end>,<count>[,<refusals>];…``
+``L<session>,<end>,<count>[,<refusals>[,<drops>]];…``
     what earlier files of the folder hold, carried over at the beginning of a file, so that only the newest has to
     be read. An event with nothing else in it ends the list with ``L.``
 ``M<ordinal>[=<session>],<end>,<delta>,<count>[,<refusals>]``
@@ -13,6 +13,9 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
     this run. Each event without a mark that follows is the next record of that session, ``delta`` bytes further on. A
     session is named in full with its first mark in a file and by its ordinal from then on. ``refusals`` says, since the
     session began, how many of the ``count`` were not written, and why: ``reason:number+…``.
+``N[<session>,<drops>;…]``
+    a note of the daemon's own, which is no record: how many records the trainer of a session could not keep, since it
+    began. They are no part of its ``count``.
 
 A write that was cut by a kill leaves whole events before the cut; the marks tell exactly which records they are.
 Numbers are hexadecimal; a session is 16 letters of URL-safe base64. The whole is described in ``docs/EVENT_FILE.md``.
@@ -29,7 +32,9 @@ OPENING = "tbxd "
 CARRY_END = "L."
 CARRY_ENTRIES_MAX = 1000  # of one event
 _MARK = re.compile(r"M([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
-_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
+_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII)
+_COUNT = re.compile(r"(\w+):([0-9a-f]+)", re.ASCII)
+_NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -37,17 +42,23 @@ class Entry:
     """How far a session is settled in a run.
 
     ``end``: position behind its last settled record; ``count``: records settled, that is written or refused;
-    ``refused``: those that were not written, by reason.
+    ``refused``: those that were not written, by reason; ``dropped``: those that its trainer could not keep, by reason,
+    which are not in ``count``. Both are replaced, never changed.
     """
 
     end: int = 0
     count: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
     @property
     def written(self) -> int:
         """Records in the event files."""
         return self.count - sum(self.refused.values())
+
+    def copy(self) -> Entry:
+        """One that goes on by itself."""
+        return Entry(self.end, self.count, self.refused, self.dropped)
 
 
 Ledger = dict[bytes, Entry]
@@ -63,25 +74,33 @@ def decode_session(text: str) -> bytes:
     return base64.urlsafe_b64decode(text)
 
 
+def _counts(counts: dict[str, int]) -> str:
+    return "+".join(f"{reason}:{count:x}" for reason, count in counts.items())
+
+
 def _refusals(refused: dict[str, int]) -> str:
-    return "," + "+".join(f"{reason}:{count:x}" for reason, count in refused.items()) if refused else ""
+    return f",{_counts(refused)}" if refused else ""
 
 
-def _parse_refusals(text: str | None) -> dict[str, int]:
-    if not text:
-        return {}
-    return {reason: int(count, 16) for reason, _, count in (item.partition(":") for item in text.split("+"))}
+def _parse_counts(text: str | None) -> dict[str, int]:
+    return {reason: int(count, 16) for reason, count in _COUNT.findall(text or "")}
 
 
 def carry_over(ledger: Ledger) -> Iterator[str]:
     """The texts that carry a ledger into a new file, one for each event."""
     items = [
-        f"{encode_session(session)},{entry.end:x},{entry.count:x}{_refusals(entry.refused)}"
+        f"{encode_session(session)},{entry.end:x},{entry.count:x}"
+        + (f",{_counts(entry.refused)},{_counts(entry.dropped)}" if entry.dropped else _refusals(entry.refused))
         for session, entry in ledger.items()
     ]
     for first in range(0, len(items), CARRY_ENTRIES_MAX):
         yield "L" + ";".join(items[first : first + CARRY_ENTRIES_MAX])
     yield CARRY_END
+
+
+def note(drops: dict[bytes, dict[str, int]]) -> str:
+    """The text of an event that is no record: what trainers could not keep, by session, since each began."""
+    return "N" + ";".join(f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items())
 
 
 class Marker:
@@ -136,9 +155,12 @@ class LedgerReader:
         elif writer == CARRY_END:
             self.complete = True
         elif writer.startswith("L"):
-            for session, end, count, refused in _CARRY.findall(writer):
-                entry = Entry(int(end, 16), int(count, 16), _parse_refusals(refused))
+            for session, end, count, refused, dropped in _CARRY.findall(writer):
+                entry = Entry(int(end, 16), int(count, 16), _parse_counts(refused), _parse_counts(dropped))
                 self.ledger[decode_session(session)] = entry
+        elif writer.startswith("N"):
+            for session, dropped in _NOTE.findall(writer):
+                self.ledger.setdefault(decode_session(session), Entry()).dropped = _parse_counts(dropped)
         else:
             self._mark(writer)
 
@@ -155,7 +177,7 @@ class LedgerReader:
         self._current = self.ledger.setdefault(named, Entry())
         self._current.end = int(end, 16)
         self._current.count = int(count, 16)
-        self._current.refused = _parse_refusals(refused)
+        self._current.refused = _parse_counts(refused)
         self._delta = int(delta, 16)
 
 

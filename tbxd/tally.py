@@ -1,0 +1,51 @@
+"""What became of records: accepted = written + pending + dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .events.ledger import Entry
+
+
+@dataclass(slots=True)
+class Tally:
+    """A sum over sessions, runs, or both. ``dropped`` is by reason; what is accepted and neither written nor dropped is
+    pending, so the equation holds whenever it is looked at."""
+
+    accepted: int = 0
+    written: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def settle(self, entry: Entry) -> None:
+        """Add what a ledger says of a session: written, refused by the daemon, not kept by the trainer."""
+        self.accepted += entry.count + sum(entry.dropped.values())
+        self.written += entry.written
+        add_counts(self.dropped, entry.refused)
+        add_counts(self.dropped, entry.dropped)
+
+    def merge(self, other: Tally) -> None:
+        """Add another sum."""
+        self.accepted += other.accepted
+        self.written += other.written
+        add_counts(self.dropped, other.dropped)
+
+    @property
+    def pending(self) -> int:
+        """Records on their way."""
+        return self.accepted - self.written - sum(self.dropped.values())
+
+    def counts(self) -> dict[str, Any]:
+        """As `tbxd status --json` shows it."""
+        return {
+            "accepted": self.accepted,
+            "written": self.written,
+            "pending": self.pending,
+            "dropped": dict(self.dropped),
+        }
+
+
+def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
+    """Add counts by reason to others."""
+    for reason, count in counts.items():
+        into[reason] = into.get(reason, 0) + count
