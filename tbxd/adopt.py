@@ -103,7 +103,7 @@ class Adopter:
             session.feed_definitions(session.definitions_expected, stretch)
         reader.release(session.written)  # if this daemon is killed, the next one begins here
         end = reader.state.readable_end
-        while session.expected < min(end, session.limit):
+        while session.expected < min(end, self._hub.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
         if session.expected < end or session.written < end or session.outstanding:

@@ -27,6 +27,7 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0  # for what is queued when the daemon is told to stop
+CLOSE_SECONDS = 1.0  # for the files, at least
 MESSAGES_PER_TURN = 256  # taken from the socket before anything else is looked at
 
 
@@ -147,10 +148,10 @@ class Daemon:
     def _stop(self) -> None:
         """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
-        drained = self._hub.drain(deadline)
-        if not drained:
+        if not self._hub.drain(deadline):
             log.warning("not everything could be written; it stays in the journals")
-        self._hub.close(wait=drained)
+        if not self._hub.close(max(CLOSE_SECONDS, deadline - time.monotonic())):
+            log.warning("a disk does not answer; its files are left as they are")
         self._adopter.close()
         self._receiver.close()
         self._doorbell.close()

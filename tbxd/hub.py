@@ -12,7 +12,6 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from tbxd_client import wire
 from tbxd_client.journal_files import DROP_REASONS
 from tbxd_client.records import RemoteProtocolError
 
+from .credit import Credit
 from .events.ledger import Entry
+from .pool import Pool
 from .receiver import Peer
 from .run import RunWriter
 from .session import Batch, Session
@@ -32,6 +33,7 @@ from .tally import Tally, add_counts
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
+TICK_SECONDS = 0.5  # between looks at threads that may hang
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
@@ -88,7 +90,8 @@ class Hub:
         self._settings = settings
         self._wake = wake
         self._send = send
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="tbxd-run")
+        self._pool = Pool(settings.threads)
+        self._credit = Credit()
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
         self._next_sync = 0.0
@@ -144,7 +147,7 @@ class Hub:
         client.peer = peer
         client.heard = now
         session = client.session
-        client.announced = session.limit
+        client.announced = self.limit(client)
         self._send(peer, wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced))
         if session.written > hello.start:  # acknowledgements that got lost
             self._send(peer, wire.Ack(session.id, session.written, client.announced, {}))
@@ -211,7 +214,7 @@ class Hub:
         else:
             accepted = self.feed(client, data.position, data.payload)
         if not accepted and client.peer is not None:
-            client.announced = session.limit
+            client.announced = self.limit(client)
             self._send(
                 client.peer,
                 wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced),
@@ -286,9 +289,20 @@ class Hub:
                     moved[item.session] = client
         for client in moved.values():
             self._acknowledge(client, moved=True)
+        if moved:
+            self._grant()
+
+    def _grant(self) -> None:
+        """Let those go on whose record is larger than their window, as far as there is room now."""
+        for session in list(self._credit.waiting):
+            client = self.clients.get(session)
+            if client is not None:
+                self._acknowledge(client)
+            else:
+                self._credit.forget(session)
 
     def _acknowledge(self, client: Client, moved: bool = False) -> None:
-        limit = client.session.limit
+        limit = self.limit(client)
         if (moved or limit > client.announced) and client.peer is not None:
             client.announced = limit
             counts = {}
@@ -297,6 +311,13 @@ class Hub:
                 counts[number] = [entry.count, entry.refused]
             client.news = {}
             self._send(client.peer, wire.Ack(client.session.id, client.session.written, limit, counts))
+
+    def limit(self, client: Client) -> int:
+        """The position up to which a client may send."""
+        session = client.session
+        return self._credit.limit(
+            session.id, session.written, session.expected, session.record_end, len(self.clients), time.monotonic()
+        )
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
@@ -310,11 +331,15 @@ class Hub:
         """Write the runs that are due, sync, and park; returns when there is something to do next."""
         soonest = now + self._settings.sync_seconds
         for state in self.runs.values():
+            if state.submitted:
+                soonest = min(soonest, now + TICK_SECONDS)
             if state.due:
                 if state.due <= now:
                     self._submit(state)
                 else:
                     soonest = min(soonest, state.due)
+        self._pool.relieve()
+        self._grant()
         if now >= self._next_sync:
             self._next_sync = now + self._settings.sync_seconds
             self._sync_and_park()
@@ -347,17 +372,18 @@ class Hub:
             with contextlib.suppress(queue.Empty):
                 self._written.put(self._written.get(timeout=0.05))
 
-    def close(self, wait: bool) -> None:
-        """Sync and close all files."""
+    def close(self, seconds: float) -> bool:
+        """Sync and close all files. False when a disk took longer than ``seconds``."""
         for state in self.runs.values():
             state.strand.submit(state.writer.close)
-        self._pool.shutdown(wait=wait, cancel_futures=not wait)
+        return self._pool.close(seconds)
 
     # --- ends ------------------------------------------------------------------------------------------------
 
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
     def reap(self, now: float) -> None:

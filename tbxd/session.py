@@ -37,7 +37,6 @@ from tbxd_client.records import (
     unpack_record,
 )
 
-WINDOW_BYTES = 8 << 20  # how far a client may send ahead of what is written
 DEFINITIONS_LEFT_OUT_MAX = 1000
 NO_RUN = -1
 
@@ -148,11 +147,8 @@ class Session:
         )
 
     @property
-    def limit(self) -> int:
-        """How far the client may send: a window ahead, and at least to the end of a record that has begun."""
-        return max(self.written + WINDOW_BYTES, self._record_end())
-
-    def _record_end(self) -> int:
+    def record_end(self) -> int:
+        """The end of the record that has begun to come, as far as that is known."""
         begin = self.expected - len(self._buffer)
         length = record_length(self._buffer) if self._buffer else None
         return begin + (length or 0)

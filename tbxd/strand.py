@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
-Job = Callable[[], None]
+from .pool import Job, Pool
 
 
 class Strand:
@@ -19,7 +17,7 @@ class Strand:
 
     __slots__ = ("_jobs", "_lock", "_pool", "_running")
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()

@@ -25,8 +25,8 @@ CLIENT = (
     ("__init__",),
 )
 DAEMON = (
-    ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "strand"),
-    ("events.record", "events.ledger", "summaries.arrays"),
+    ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "pool", "credit"),
+    ("events.record", "events.ledger", "summaries.arrays", "strand"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),
     ("summaries.heatmap", "summaries.boxes", "summaries.video", "summaries.audio", "summaries.curve", "summaries.mesh"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.session import WINDOW_BYTES, Batch, Scalars, Session
+from tbxd.session import Batch, Scalars, Session
 from tbxd_client import records
 from tbxd_client.records import (
     RemoteProtocolError,
@@ -135,15 +135,14 @@ def test_a_session_begins_where_its_client_still_has_something() -> None:
     assert contents([batch]) == [(1034, "/runs/a", 1, 7)]
 
 
-def test_the_limit_is_a_window_and_reaches_to_the_end_of_a_record_that_has_begun() -> None:
+def test_the_end_of_a_record_that_has_begun_is_known_from_its_first_bytes() -> None:
     made = session()
-    assert made.limit == WINDOW_BYTES
-    size = 3 * WINDOW_BYTES
+    size = 20 << 20
     head = pack_record_head(records.HISTOGRAM, 0, 0, 1.0, {}, size)
     assert made.feed_records(0, head[:3]) == []
-    assert made.limit == WINDOW_BYTES
+    assert made.record_end == 0
     assert made.feed_records(3, head[3:]) == []
-    assert made.limit == len(head) + size
+    assert made.record_end == len(head) + size
 
 
 def test_a_record_that_makes_no_sense_is_refused_alone() -> None:

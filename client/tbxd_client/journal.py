@@ -294,14 +294,16 @@ class Journal:
             current.rebase(self.position)  # all of it has been acknowledged: begin again, in warm pages
             self._enter(current)
             return True
-        room = quota - sum(segment.capacity for segment in self._live)
+        # What is acknowledged to its end goes as soon as there is another.
+        live = self._live if self.released < self.position else self._live[:-1]
+        room = quota - sum(segment.capacity for segment in live)
         segment = self._free_segment(size, room) or self._new_segment(size, current.capacity, room)
         if segment is None:
             return False
         current.end = self.position
         self._live = (*self._live, segment)
         self._enter(segment)
-        if current.end == current.base:
+        if self.released >= self.position:
             self._live = tuple(item for item in self._live if item is not current)
             self._retire(current)
         return True

@@ -1,0 +1,53 @@
+"""How far each client may send ahead of what is written: the daemon's memory, shared out in bytes.
+
+All sessions together may have ``QUEUE_BYTES_MAX`` on the way; each has its part of that as a window. A record that is
+larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, and one
+at least, to whoever asks first. No sockets, threads or clocks.
+"""
+
+from __future__ import annotations
+
+QUEUE_BYTES_MAX = 64 << 20
+WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 256 << 10, 8 << 20
+GRANTS_BYTES_MAX = 128 << 20
+GRANT_SECONDS = 10.0  # a client that makes nothing of its grant for so long keeps nobody else waiting
+
+
+class Credit:
+    """Windows and grants of all sessions, by their ids."""
+
+    def __init__(self) -> None:
+        self.waiting: set[bytes] = set()  # those that need a grant and have none
+        self._grants: dict[bytes, tuple[int, int, float]] = {}  # bytes, the position they were given at, when
+
+    def limit(self, session: bytes, written: int, expected: int, record_end: int, sessions: int, now: float) -> int:
+        """The position up to which a client may send.
+
+        Args:
+            session: its id.
+            written: everything before this is in the event files.
+            expected: everything before this has come.
+            record_end: the end of the record that has begun to come.
+            sessions: how many there are.
+            now: seconds, by a clock that does not jump.
+        """
+        limit = written + max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, QUEUE_BYTES_MAX // max(1, sessions)))
+        if record_end <= limit:
+            self.forget(session)
+            return limit
+        needed = record_end - limit
+        grant = self._grants.get(session)
+        if grant is None:
+            held = [size for size, _, since in self._grants.values() if now - since < GRANT_SECONDS]
+            if held and sum(held) + needed > GRANTS_BYTES_MAX:
+                self.waiting.add(session)
+                return max(limit, expected)
+        if grant is None or grant[1] != expected:
+            self._grants[session] = (needed, expected, now)
+        self.waiting.discard(session)
+        return record_end
+
+    def forget(self, session: bytes) -> None:
+        """A session needs no grant any more."""
+        self._grants.pop(session, None)
+        self.waiting.discard(session)

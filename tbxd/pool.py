@@ -1,0 +1,100 @@
+"""Threads for jobs that wait for disks.
+
+A number of them works at a time. One whose job has hung on a disk for a while is not counted any more and another
+takes its place, so that some slow disks hold up nobody but the runs on them. All are daemon threads: what hangs in the
+kernel does not keep the process from leaving.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+STUCK_SECONDS = 0.5  # a job that runs longer, and has used next to no processor, waits for something
+STUCK_CPU_SHARE = 0.05
+THREADS_MAX = 256
+
+Job = Callable[[], None]
+
+
+class Pool:
+    """Runs jobs, which must not raise, on at most ``threads`` threads that get on."""
+
+    def __init__(self, threads: int) -> None:
+        self._size = threads
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._idle = 0
+        # Thread to when its job began and the processor time it had used by then; None while it has no job.
+        self._started: dict[int, tuple[float, float] | None] = {}
+        self._closing = False
+
+    def submit(self, job: Job) -> None:
+        """Run ``job`` as soon as a thread is free."""
+        with self._changed:
+            self._jobs.append(job)
+            if len(self._jobs) <= self._idle:
+                self._changed.notify()
+            else:
+                self._grow()
+
+    def relieve(self) -> None:
+        """Put others in the place of threads that hang; to be called now and then."""
+        with self._changed:
+            if len(self._jobs) > self._idle:
+                self._grow()
+
+    def _grow(self) -> None:
+        if self._active() < self._size and len(self._started) < THREADS_MAX:
+            thread = threading.Thread(target=self._work, name="tbxd-run", daemon=True)
+            thread.start()
+            assert thread.ident is not None
+            self._started.setdefault(thread.ident, None)
+
+    def _active(self) -> int:
+        """Threads that get on, or have nothing to do."""
+        now = time.monotonic()
+        return sum(not self._hangs(thread, now) for thread in self._started)
+
+    def _hangs(self, thread: int, now: float) -> bool:
+        started = self._started[thread]
+        if started is None or now - started[0] < STUCK_SECONDS:
+            return False
+        used = time.clock_gettime(time.pthread_getcpuclockid(thread)) - started[1]
+        return used < STUCK_CPU_SHARE * (now - started[0])
+
+    def _work(self) -> None:
+        me = threading.get_ident()
+        while True:
+            with self._changed:
+                self._started[me] = None
+                while not self._jobs and not self._closing:
+                    self._idle += 1
+                    self._changed.wait()
+                    self._idle -= 1
+                if not self._jobs or self._active() > self._size:
+                    del self._started[me]
+                    self._changed.notify_all()
+                    return
+                job = self._jobs.popleft()
+                self._started[me] = time.monotonic(), time.thread_time()
+            job()
+
+    def close(self, seconds: float) -> bool:
+        """Do what is queued and end the threads. False when that took longer than ``seconds``."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._closing = True
+            if self._jobs:
+                self._grow()
+            self._changed.notify_all()
+            while self._started:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._changed.wait(min(remaining, STUCK_SECONDS)):
+                    if remaining <= 0:
+                        return False
+                    if self._jobs:
+                        self._grow()
+            return True

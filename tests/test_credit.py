@@ -1,0 +1,55 @@
+"""The daemon's memory is shared out in bytes, and nobody who waits for a grant waits for ever."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tbxd.credit import (
+    GRANT_SECONDS,
+    GRANTS_BYTES_MAX,
+    QUEUE_BYTES_MAX,
+    WINDOW_BYTES_MAX,
+    WINDOW_BYTES_MIN,
+    Credit,
+)
+
+
+def test_the_window_is_a_part_of_the_whole_within_its_bounds() -> None:
+    credit = Credit()
+    for sessions in (1, 8, 16, 64, 256, 100_000):
+        limit = credit.limit(b"a", 1000, 1000, 0, sessions, 0.0)
+        assert WINDOW_BYTES_MIN <= limit - 1000 <= WINDOW_BYTES_MAX
+        assert sessions * (limit - 1000) <= max(QUEUE_BYTES_MAX, sessions * WINDOW_BYTES_MIN)
+
+
+def test_a_client_that_makes_nothing_of_its_grant_keeps_nobody_waiting() -> None:
+    credit = Credit()
+    large = WINDOW_BYTES_MAX + GRANTS_BYTES_MAX
+    assert credit.limit(b"a", 0, 10, large, 1, 0.0) == large, "the first one is given whatever it needs"
+    assert credit.limit(b"b", 0, 10, large, 1, 1.0) == WINDOW_BYTES_MAX and credit.waiting == {b"b"}
+    assert credit.limit(b"a", 0, 11, large, 1, 2.0) == large, "it gets on, so its time begins again"
+    assert credit.limit(b"b", 0, 10, large, 1, 1.0 + GRANT_SECONDS) == WINDOW_BYTES_MAX
+    assert credit.limit(b"b", 0, 10, large, 1, 2.0 + GRANT_SECONDS) == large and not credit.waiting
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 300 << 20), min_size=1, max_size=12), st.integers(2 << 20, 8 << 20))
+def test_every_record_gets_through_and_few_are_on_their_way_together(sizes: list[int], stretch: int) -> None:
+    """Each session sends one record, in turns, as far as its limit allows; what is whole is written at once."""
+    credit = Credit()
+    come = dict.fromkeys(range(len(sizes)), 0)
+    turns = 0
+    while come:
+        turns += 1
+        before = dict(come)
+        for number in list(come):
+            session, size = bytes([number]), sizes[number]
+            limit = credit.limit(session, 0, come[number], size if come[number] else 0, len(sizes), 0.0)
+            come[number] = min(size, limit, come[number] + stretch)
+            if come[number] == size:
+                del come[number]
+                credit.limit(session, size, size, size, len(sizes), 0.0)
+        assert come != before, "somebody always gets on"
+        largest = max(sizes)
+        assert sum(come.values()) <= len(sizes) * WINDOW_BYTES_MAX + max(GRANTS_BYTES_MAX, largest)
