@@ -129,6 +129,32 @@ def stop(**values: Any) -> None:
 
 
 @main.command()
+@_settings_options({"address", "runtime_dir", "spool"})
+@click.option("--json", "as_json", is_flag=True, help="Print how it ended, as JSON.")
+def drain(as_json: bool, **values: Any) -> None:
+    """Write what trainers that are gone have left in their journals, and wait until it is done.
+
+    The daemon that runs does it, or one that is started for it and leaves again. Exit code 1 when something is still
+    there because nothing gets on (a full disk, a folder that cannot be written): what it is is printed.
+    """
+    from dataclasses import asdict
+
+    from . import drain as module
+    from . import show
+
+    try:
+        with show.DrainBar() as bar:
+            progress = module.drain(_settings(values), bar.update)
+    except module.CannotDrain as error:
+        _fail(str(error), EXIT_ERROR)
+    if as_json:
+        click.echo(json.dumps(asdict(progress)))
+    else:
+        show.drained(progress)
+    sys.exit(EXIT_ERROR if progress.journals else 0)
+
+
+@main.command()
 @click.option("--logdir", default="runs/demo", show_default=True, help="Where to log.")
 @click.option("--epochs", default=5, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Training processes.")

@@ -8,7 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
+
+from .drain import Progress
 
 FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
 
@@ -61,6 +65,51 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer[key]:
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+class DrainBar:
+    """A bar while journals are drained, on stderr; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        self._bar = Bar(
+            "{task.description}",
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("")
+
+    def __enter__(self) -> DrainBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show how far it is."""
+        self._bar.update(
+            self._task,
+            description=f"{progress.journals} journal{'' if progress.journals == 1 else 's'}",
+            completed=progress.written,
+            total=progress.written + progress.bytes,
+        )
+
+
+def drained(progress: Progress) -> None:
+    """Print how it ended."""
+    console = _console()
+    console.print(f"{progress.written:,} bytes of records were written")
+    if progress.quarantined:
+        console.print(f"[yellow]{progress.quarantined:,} journals make no sense and were put aside[/yellow]")
+    if progress.journals:
+        console.print(f"[red]{progress.bytes:,} bytes in {progress.journals:,} journals still wait[/red]")
+        for run, reason in sorted(progress.reasons.items()):
+            console.print(f"  {escape(_folder(run))}: {escape(reason)}", soft_wrap=True)
 
 
 def not_running(why: str, journals: list[dict[str, Any]]) -> None:

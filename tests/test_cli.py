@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from harness import World
-from tbxd.settings import SETTINGS
+from harness import World, scalars, wait_for
+from tbxd.drain import CannotDrain, drain
+from tbxd.settings import SETTINGS, Settings
 
 
 def test_help_names_every_setting_with_its_variable(place: World) -> None:
@@ -17,7 +18,7 @@ def test_help_names_every_setting_with_its_variable(place: World) -> None:
         assert setting.variable in text.replace("\n", "").replace(" ", "")
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "stop", "demo"])
+@pytest.mark.parametrize("command", ["serve", "status", "drain", "stop", "demo"])
 def test_every_command_explains_itself(place: World, command: str) -> None:
     result = place.tbxd(command, "--help")
     assert result.returncode == 0 and len(result.stdout.splitlines()) > 6
@@ -47,3 +48,48 @@ def test_a_client_setting_that_makes_no_sense_is_said_once_and_not_used(place: W
     )
     assert result.returncode == 0
     assert result.stderr.count("TBXD_FLUSH_SECONDS='soon': 0 to 3600 seconds are possible; 5 is used") == 1
+
+
+LEFT_BEHIND = """
+    import os
+    from tbxd_client import SummaryWriter
+    writer = SummaryWriter("logs/a")
+    for step in range(50_000):
+        writer.add_scalar("value", step % 100, step)
+    os._exit(0)
+"""
+
+
+def test_drain_writes_what_is_left_and_leaves_nothing_running(place: World) -> None:
+    """Without a daemon one is started for it; with one that is used."""
+    nothing = place.tbxd("drain")
+    assert nothing.returncode == 0 and "0 bytes of records were written" in nothing.stdout
+    wait_for(lambda: not place.running(), "the daemon to leave again")
+    for life in (1, 2):
+        place.run(LEFT_BEHIND, environ={"TBXD_ADDRESS": f"ipc://{place.root}/nobody.sock"})
+        assert place.journals()
+        if life == 2:
+            place.serve()
+        result = place.tbxd("drain", "--json")
+        assert result.returncode == 0, result.stderr
+        ended = json.loads(result.stdout)
+        # A daemon that runs may have begun before it was asked.
+        assert ended["journals"] == ended["bytes"] == 0 and (life == 2 or ended["written"] == 50_000 * 34)
+        assert place.drained() and len(scalars(place.logdir / "a")["value"]) == 50_000 * life
+        if life == 1:
+            wait_for(lambda: not place.running(), "the daemon to leave again")
+
+
+def test_drain_says_what_holds_it_up(place: World) -> None:
+    place.run(LEFT_BEHIND, environ={"TBXD_ADDRESS": f"ipc://{place.root}/nobody.sock"})
+    (place.logdir / "a").rmdir()
+    (place.logdir / "a").write_text("a file where the folder of the run should be")
+    place.serve()
+    progress = drain(Settings.of({"runtime_dir": place.runtime, "spool": place.spool}), lambda progress: None, 2.0)
+    assert progress.journals == 1 and progress.bytes == 50_000 * 34 and progress.written == 0
+    assert progress.reasons == {str(place.logdir / "a"): "File exists"}
+    with pytest.raises(CannotDrain, match=r"drains .*, not "):
+        drain(Settings.of({"runtime_dir": place.runtime, "spool": place.root / "other"}), lambda progress: None)
+    (place.logdir / "a").unlink()
+    assert place.tbxd("drain").returncode == 0
+    assert len(scalars(place.logdir / "a")["value"]) == 50_000
