@@ -107,7 +107,7 @@ def strace(calls: str, action: str, log: Path, path: Path | None = None) -> list
         pytest.skip("strace is not installed (apt-get install strace)")
     only = ["-P", str(path)] if path is not None else []
     return [
-        *("strace", "-f", "-qq", "--seccomp-bpf", "-o", str(log), *only),
+        *("strace", "-f", "-qq", "-o", str(log), *only),
         *("-e", f"trace={calls}", "-e", "signal=none", "-e", f"inject={calls}:{action}"),
     ]
 
@@ -115,7 +115,7 @@ def strace(calls: str, action: str, log: Path, path: Path | None = None) -> list
 @contextmanager
 def tampered(pid: int, calls: str, action: str, log: Path, path: Path | None = None) -> Iterator[None]:
     """Tamper with a process that runs already, until the block ends."""
-    command = [word for word in strace(calls, action, log, path) if word != "--seccomp-bpf"]
+    command = strace(calls, action, log, path)
     tracer = subprocess.Popen([*command, "-p", str(pid)])
     try:
         threads = psutil.Process(pid).num_threads()
