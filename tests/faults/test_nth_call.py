@@ -40,7 +40,7 @@ def cases(short: list[tuple[str, int]], matrix: list[tuple[str, range]]) -> list
 
 
 DAEMON_CALLS = cases(
-    [("write", 4), ("fdatasync", 1), ("unlink,unlinkat", 2)],
+    [("write", 4)],
     [
         ("write", range(1, 25)),
         ("pwrite64", range(1, 6)),
@@ -101,7 +101,7 @@ def drain_and_end(place: World, alive: Any) -> None:
 
 
 TRAINER_CALLS = cases(
-    [("?rename,?renameat,?renameat2", 2), ("unlink,unlinkat", 2)],
+    [("?rename,?renameat,?renameat2", 2)],
     [
         ("?mkdir", range(1, 6)),
         ("?fallocate", range(1, 6)),
