@@ -37,6 +37,7 @@ from .summaries.event import what_of
 log = logging.getLogger(__name__)
 
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
+SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
 
 
@@ -192,8 +193,10 @@ class RunWriter:
         try:
             if self.file is not None:
                 self.file.sync()
+            if self.error.startswith(SYNC_ERROR):
+                self.error = ""
         except OSError as error:
-            self.error = f"fsync: {error.strerror or error}"
+            self.error = f"{SYNC_ERROR}{error.strerror or error}"
 
     def park(self) -> None:
         """Give back the descriptors and the folder's lock until there is something to write."""
