@@ -11,7 +11,17 @@ import logging
 import time
 from pathlib import Path
 
-from tbxd_client.journal_files import JournalBusy, JournalError, JournalReader, journals, session_name
+from tbxd_client.journal_files import (
+    CONTROL_NAME,
+    JournalBusy,
+    JournalError,
+    JournalReader,
+    journals,
+    remove_journal,
+    session_name,
+    unfinished,
+)
+from tbxd_client.launch import is_locked
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.wire import DATA_BYTES_MAX
 
@@ -21,6 +31,7 @@ from .session import Session
 log = logging.getLogger(__name__)
 
 SCAN_SECONDS = 2.0
+UNFINISHED_SECONDS = 5.0  # a journal is made or removed in milliseconds; one that is at it for so long was killed
 QUARANTINE = "quarantine"
 QUARANTINED_MAX = 1000
 
@@ -35,6 +46,7 @@ class Adopter:
         self._spool = spool
         self._drains: dict[Path, tuple[JournalReader, Client]] = {}
         self._bad: set[Path] = set()
+        self._unfinished: dict[Path, float] = {}  # and when it was first seen
         self._next_scan = 0.0
 
     @property
@@ -47,6 +59,7 @@ class Adopter:
         if now >= self._next_scan:
             self._next_scan = now + SCAN_SECONDS
             self._scan()
+            self._clean_up(now)
             self._hub.reap(now)
         for path, (reader, client) in list(self._drains.items()):
             try:
@@ -76,6 +89,13 @@ class Adopter:
                 reader.close()
                 continue
             self._drains[path] = (reader, self._adopt(path, reader))
+
+    def _clean_up(self, now: float) -> None:
+        """Delete what a kill has left of a journal that was being made, and so held nothing yet, or being removed."""
+        self._unfinished = {path: self._unfinished.get(path, now) for path in unfinished(self._spool)}
+        for path, seen in self._unfinished.items():
+            if now - seen > UNFINISHED_SECONDS and not is_locked(path / CONTROL_NAME):
+                remove_journal(path)
 
     def _adopt(self, path: Path, reader: JournalReader) -> Client:
         state = reader.state

@@ -47,6 +47,8 @@ from .summaries.event import what_of
 log = logging.getLogger(__name__)
 
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
+FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
+SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
@@ -201,6 +203,8 @@ class RunWriter:
                     raise FileLost(0, "another process has written here meanwhile")
             else:
                 ledger = read_ledger(self.directory, names)
+                self._shown = _drops(ledger)
+                self._note_losses(ledger)
                 with self._lock:
                     self.ledger = ledger
                     self._known = True
@@ -208,11 +212,27 @@ class RunWriter:
             assert run is not None
             name = file_name(event_files(self.directory), time.time(), run.host, run.pid, run.filename_suffix)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
-            self._shown = _drops(self._working)
             self._marker = Marker()
             self._described.clear()
             self.file = EventFile(self.directory / name)
             self.file.write(_opening(time.time(), self.ledger))
+
+    def _note_losses(self, found: Ledger) -> None:
+        """Count in ``found``, the ledger of a folder that was read again, what was written and is not there any more.
+
+        Somebody has removed or cut the file meanwhile. The records were acknowledged, so nobody has them.
+        """
+        total = 0
+        for session, entry in self.ledger.items():
+            there = found.get(session, Entry())
+            lost = entry.written - there.written
+            if entry.end < there.end or lost <= 0:
+                continue
+            total += lost
+            refused = {**entry.refused, FILE_LOST: entry.refused.get(FILE_LOST, 0) + lost}
+            found[session] = Entry(entry.end, entry.count, refused, entry.dropped)
+        if total:
+            log.warning("%s: %d records that were written are gone with their file", self.directory, total)
 
     def _lock_folder(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -249,8 +269,10 @@ class RunWriter:
         try:
             if self.file is not None:
                 self.file.sync()
+            if self.error.startswith(SYNC_ERROR):
+                self.error = ""
         except OSError as error:
-            self.error = f"fsync: {error.strerror or error}"
+            self.error = f"{SYNC_ERROR}{error.strerror or error}"
 
     def park(self) -> None:
         """Give back the descriptors and the folder's lock until there is something to write."""

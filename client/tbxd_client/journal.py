@@ -31,6 +31,7 @@ from .journal_files import (
     DROP_REASONS,
     FREE,
     MAGIC,
+    MAKING,
     SEGMENT_HEAD_BYTES,
     SEGMENT_SUFFIX,
     SESSION_BYTES,
@@ -108,7 +109,7 @@ class Journal:
         self._names = 0
         self.path = spool / session_name(self.session)
         # Made under another name and renamed: who finds it under its own finds it locked.
-        staging = spool / f".new-{self.path.name}"
+        staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
         try:
             self._make_files(staging)

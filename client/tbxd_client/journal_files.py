@@ -44,6 +44,8 @@ SESSION_BYTES = 12
 CONTROL_NAME = "control"
 DEFINITIONS_NAME = "definitions"
 SEGMENT_SUFFIX = ".segment"
+# Before the session in the name of a folder that is no journal yet, and of one that is none any more.
+MAKING, REMOVING = ".new-", ".old-"
 DEFINITIONS_BYTES_MAX = 256 << 20
 
 
@@ -217,7 +219,13 @@ class JournalReader:
 
 
 def remove_journal(path: Path) -> None:
-    """Delete a journal's folder and the files in it."""
+    """Delete a journal's folder and the files in it.
+
+    It is renamed first: whoever is killed on the way leaves nothing that looks like a journal and cannot be read.
+    """
+    if not path.name.startswith((MAKING, REMOVING)):
+        with contextlib.suppress(OSError):
+            path = path.rename(path.with_name(REMOVING + path.name))
     with contextlib.suppress(OSError):
         for entry in path.iterdir():
             entry.unlink(missing_ok=True)
@@ -231,12 +239,22 @@ def session_name(session: bytes) -> str:
 
 def journals(spool: Path) -> list[Path]:
     """The folders in the spool that are journals, in no order."""
+    return _folders(spool, "")
+
+
+def unfinished(spool: Path) -> list[Path]:
+    """The folders in the spool that were being made or removed, perhaps by a process that has been killed meanwhile."""
+    return _folders(spool, MAKING) + _folders(spool, REMOVING)
+
+
+def _folders(spool: Path, prefix: str) -> list[Path]:
     try:
         return [
             entry
             for entry in spool.iterdir()
-            if len(entry.name) == 2 * SESSION_BYTES
-            and all(letter in "0123456789abcdef" for letter in entry.name)
+            if entry.name.startswith(prefix)
+            and len(entry.name) == len(prefix) + 2 * SESSION_BYTES
+            and all(letter in "0123456789abcdef" for letter in entry.name[len(prefix) :])
             and entry.is_dir()
             and not entry.is_symlink()
         ]

@@ -1,0 +1,217 @@
+"""A disk that is really full, read-only, slow or failing: its run waits in the journal, others go on, and it resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+from inject import NOBODY, injected, remount, say_go, small_disk, tampered, told, train
+from oracle import Verdict, judge, read_count
+from report import account
+
+from harness import World, scalars, wait_for
+from tb import LOADERS, board
+
+
+def expected(count: int) -> dict[str, list[tuple[int, float]]]:
+    return {"value": [(step, float(step % 100)) for step in range(count)]}
+
+
+@pytest.mark.parametrize(
+    "kill", [False, pytest.param(True, marks=pytest.mark.matrix)], ids=["alive", "daemon killed while full"]
+)
+def test_a_full_disk_holds_up_its_own_run_only_and_is_gone_on_with(place: World, kill: bool) -> None:
+    full = place.logdir / "full"
+    with small_disk(full, "256k"):
+        place.serve()
+        trainer = place.start(
+            """
+            import sys
+            from tbxd_client import SummaryWriter
+            full, other = SummaryWriter("logs/full"), SummaryWriter("logs/other")
+            for step in range(20_000):
+                full.add_scalar("value", step % 100, step)
+                other.add_scalar("value", step % 100, step)
+            print(full.flush(1), flush=True)
+            sys.stdin.readline()
+            print(full.flush(60), flush=True)
+            """,
+            stdin=-1,
+            stdout=-1,
+        )
+        assert trainer.stdout is not None and trainer.stdin is not None
+        assert trainer.stdout.readline() == b"False\n"
+        assert scalars(place.logdir / "other") == expected(20_000)
+        status = place.status()
+        assert status is not None
+        run = status["runs"][str(full)]
+        assert run["error"] == "No space left on device"
+        assert run["accepted"] == run["written"] + run["pending"] == 20_000
+        written = scalars(full)["value"]
+        assert 0 < len(written) < 20_000, "the disk was really full"
+        if kill:
+            place.kill_daemon()
+            place.ensure()
+        remount(full, "size=16m")
+        trainer.stdin.write(b"\n")
+        trainer.stdin.flush()
+        assert trainer.stdout.readline() == b"True\n"
+        assert scalars(full) == expected(20_000)
+        account("disk_full", 1, Verdict(accepted=20_000, written=20_000))
+        for loader in LOADERS:
+            with board(place.logdir, loader) as shown:
+                points = shown.until(
+                    lambda shown=shown: (found := shown.scalars("full", "value")) and len(found) >= 20_000 and found,
+                    "all points",
+                )
+                assert points == expected(20_000)["value"]
+
+
+def test_a_full_spool_drops_and_counts_and_never_kills_the_trainer(place: World) -> None:
+    with small_disk(place.spool, "3m"):
+        os.chmod(place.spool, 0o700)
+        result = place.run(
+            """
+            import numpy as np
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/a")
+            for step in range(200_000):
+                writer.add_scalar("value", step, step)
+            writer.add_histogram("large", np.zeros(1_000_000), 0)
+            import json; print(json.dumps(writer.stats()))
+            """,
+            environ={"TBXD_ADDRESS": NOBODY, "TBXD_FLUSH_SECONDS": "0"},
+        )
+        assert result.returncode == 0, result.stderr
+        assert "journal_error" in result.stdout
+        counts = json.loads(result.stdout)
+        assert counts["accepted"] == 200_001
+        assert "records were dropped in this process" in result.stderr
+        place.serve()
+        wait_for(place.drained, "the journal")
+    points = scalars(place.logdir / "a")["value"]
+    assert len(points) == 200_001 - counts["dropped"]["journal_error"]
+    steps = [step for step, _ in points]
+    assert steps == sorted(set(steps)), "what was kept is in order and there once"
+    account("spool_full", 1, Verdict(accepted=200_001, written=len(points), dropped=200_001 - len(points)))
+
+
+# A run that waits must not be felt in training: what a call may take, 99 of 100, whatever its disk does.
+CALL_SECONDS_P99 = 0.002
+
+
+def other_is_written(place: World, count: int) -> None:
+    """The other run goes on meanwhile."""
+    wait_for(lambda: read_count(place, 1).ended, "the other trainer to end")
+    wait_for(lambda: _written(place, "other") == count, "the other run")
+
+
+def _written(place: World, run: str) -> Any:
+    status = place.status()
+    return status and status["runs"].get(str(place.logdir / run), {}).get("written")
+
+
+def _error(place: World, run: str) -> Any:
+    status = place.status()
+    return status and status["runs"].get(str(place.logdir / run), {}).get("error")
+
+
+def finish(place: World, row: str, times: int, *trainers: Any) -> None:
+    """Let the trainers end, and judge."""
+    for trainer in trainers:
+        said = told(trainer)
+        assert said["p99"] < CALL_SECONDS_P99, said
+        say_go(trainer)
+        assert told(trainer)["flushed"]
+        assert trainer.wait(60) == 0
+    wait_for(place.drained, "the journals")
+    folders = [place.logdir / "sick", place.logdir / "other"]
+    account(row, times, judge(folders, {number: read_count(place, number) for number in range(len(trainers))}))
+
+
+@pytest.mark.matrix
+def test_a_read_only_disk_holds_up_its_own_run_only(place: World) -> None:
+    sick = place.logdir / "sick"
+    with small_disk(sick, "64m"):
+        place.serve()
+        options: dict[str, Any] = {"count": 3000, "hz": 3000, "wait": True, "flush": 60}
+        one = train(place, 0, "logs/sick", **options)
+        wait_for(lambda: (_written(place, "sick") or 0) > 100, "the run to be written")
+        place.kill_daemon()  # a file that is open keeps its disk from becoming read-only
+        remount(sick, "ro")
+        place.ensure()
+        other = train(place, 1, "logs/other", **options)
+        other_is_written(place, 3000)
+        assert _error(place, "sick") == "Read-only file system"
+        remount(sick, "rw")
+        finish(place, "disk_readonly", 1, one, other)
+
+
+def test_a_slow_disk_holds_up_its_own_run_only(place: World) -> None:
+    daemon = place.serve()
+    options: dict[str, Any] = {"count": 3000, "hz": 1500, "wait": True, "flush": 120}
+    one = train(place, 0, "logs/sick", **options)
+    name = wait_for(lambda: _file(place, "sick"), "the run's file")
+    log = place.root / "strace"
+    with tampered(daemon.pid, "write", "delay_exit=500000", log, place.logdir / "sick" / name):
+        other = train(place, 1, "logs/other", **options)
+        other_is_written(place, 3000)
+        wait_for(lambda: log.read_text().count("write(") >= 2, "slow writes")
+        slow = log.read_text().count("write(")
+    finish(place, "disk_slow", slow, one, other)
+
+
+def _file(place: World, run: str) -> Any:
+    status = place.status()
+    return status and status["runs"].get(str(place.logdir / run), {}).get("file")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "kill"),
+    [
+        ("write", "EIO", False),
+        *(
+            pytest.param(call, error, kill, marks=pytest.mark.matrix)
+            for call, error in (("write", "EIO"), ("write", "ENOSPC"), ("write", "EDQUOT"), ("fdatasync", "EIO"))
+            for kill in (False, True)
+            if (call, error, kill) != ("write", "EIO", False)
+        ),
+    ],
+)
+def test_a_failing_disk_holds_up_its_own_run_only(place: World, call: str, error: str, kill: bool) -> None:
+    daemon = place.serve()
+    options: dict[str, Any] = {"count": 3000, "hz": 1500, "wait": True, "flush": 60}
+    one = train(place, 0, "logs/sick", **options)
+    name = wait_for(lambda: _file(place, "sick"), "the run's file")
+    log = place.root / "strace"
+    with tampered(daemon.pid, call, f"error={error}", log, place.logdir / "sick" / name):
+        wait_for(lambda: injected(log), f"an {error}")
+        assert wait_for(lambda: _error(place, "sick"), "the error in the status")
+        other = train(place, 1, "logs/other", **options)
+        other_is_written(place, 3000)
+        if kill:
+            place.kill_daemon()
+    place.ensure()
+    finish(place, "disk_error", injected(log), one, other)
+    if not kill:
+        wait_for(lambda: not _error(place, "sick"), "the error to be gone")
+
+
+@pytest.mark.matrix
+def test_a_folder_that_may_not_be_written_is_waited_for(place: World) -> None:
+    """Not a file system but the folder is read-only: also for root, so by a flag of the file system where it has one."""
+    sick = place.logdir / "sick"
+    sick.mkdir(parents=True)
+    if os.system(f"chattr +i {sick} 2>/dev/null"):
+        pytest.skip("this file system has no immutable folders, or this user may not make one")
+    try:
+        place.serve()
+        one = train(place, 0, "logs/sick", count=1000, hz=3000, wait=True, flush=60)
+        other = train(place, 1, "logs/other", count=1000, hz=3000, wait=True, flush=60)
+        other_is_written(place, 1000)
+        assert "not permitted" in wait_for(lambda: _error(place, "sick"), "the error in the status")
+    finally:
+        os.system(f"chattr -i {sick}")
+    finish(place, "disk_readonly", 1, one, other)
