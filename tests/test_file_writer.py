@@ -66,6 +66,7 @@ def test_protocol_buffers_of_any_package_are_logged_and_checked(place: World) ->
     found = scalars(place.logdir / "a")
     long = found.pop("x" * 200)
     assert long == [(1, 1.0)]
+    assert found.pop("tbxd/dropped/bad_record")[-1][1] == 2
     assert found == {"board": [(3, 1.5)], "theirs": [(4, 2.5)], "event": [(7, 3.5)]}
     assert [event.file_version for event in events(place.logdir / "a") if event.file_version] == ["brain.Event:2"]
     (graph,) = (event for event in events(place.logdir / "a") if event.graph_def)
