@@ -24,6 +24,7 @@ import numpy.typing as npt
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
+    GRAPH,
     RESTART,
     ROW,
     SCALAR,
@@ -43,6 +44,7 @@ from .session import Batch, Scalars, Single
 from .summaries import Refused, encode, metadata_for
 from .summaries.embedding import embedding_of
 from .summaries.event import what_of
+from .summaries.graph import graph_of
 
 log = logging.getLogger(__name__)
 
@@ -392,6 +394,8 @@ class RunWriter:
             return {}
         if record.kind == EVENT:
             return what_of(record)
+        if record.kind == GRAPH:
+            return {"graph_def": graph_of(record)}
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
         return {"summary": schema.Summary(value=encode(record, tag))}

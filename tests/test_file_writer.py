@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
@@ -65,6 +66,7 @@ def test_protocol_buffers_of_any_package_are_logged_and_checked(place: World) ->
     found = scalars(place.logdir / "a")
     long = found.pop("x" * 200)
     assert long == [(1, 1.0)]
+    assert found.pop("tbxd/dropped/bad_record")[-1][1] == 2
     assert found == {"board": [(3, 1.5)], "theirs": [(4, 2.5)], "event": [(7, 3.5)]}
     assert [event.file_version for event in events(place.logdir / "a") if event.file_version] == ["brain.Event:2"]
     (graph,) = (event for event in events(place.logdir / "a") if event.graph_def)
@@ -74,6 +76,39 @@ def test_protocol_buffers_of_any_package_are_logged_and_checked(place: World) ->
     for loader in LOADERS:
         with board(place.logdir, loader) as shown:
             shown.until(lambda shown=shown: shown.scalars("a", "event") == [(7, 3.5)], "the event")
+
+
+def test_a_graph_of_the_callers_own_keeps_its_run_metadata_and_no_other_bytes_pass(place: World) -> None:
+    result = place.run(
+        """
+        import torch
+        from torch.utils.tensorboard import _pytorch_graph
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as writer:
+            pair = _pytorch_graph.graph(torch.nn.Linear(4, 2), torch.ones(1, 4))
+            writer.file_writer.add_graph(pair)
+            writer.file_writer.add_graph((pair[0].SerializeToString(), pair[1].SerializeToString()))
+            writer.file_writer.add_graph(b"\\xff\\xff")
+            writer.file_writer.add_event(Event(graph_def=b"no graph"))
+            writer.file_writer.add_event(b"\\x42\\x01\\xff")  # tagged_run_metadata
+            for wrong in (None, (), (None, None), "graph"):
+                try:
+                    writer.file_writer.add_graph(wrong)
+                except TypeError as error:
+                    assert "a protocol buffer or its bytes are expected" in str(error)
+                else:
+                    raise AssertionError(wrong)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journal to be drained")
+    status = place.status()
+    assert status is not None
+    assert status["runs"][str(place.logdir / "a")]["dropped"] == {"bad_record": 3}
+    read = EventAccumulator(str(place.logdir / "a")).Reload()
+    assert len(read.Graph().node) == 5
+    assert read.RunMetadata("step1").step_stats.dev_stats[0].device == "/device:CPU:0"
 
 
 @given(st.binary(max_size=30) | st.builds(_field, st.integers(1, 15), st.binary(max_size=20)))

@@ -13,6 +13,7 @@ from .session import active
 from .snapshot import Array, to_step
 
 MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
+RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a graph
 
 
 class EventWriter:
@@ -94,9 +95,23 @@ class FileWriter:
         self._log(_field(5, data), global_step, walltime)
 
     def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
-        """Log a graph: a ``GraphDef``, or a pair of that and run metadata, which are left out."""
-        graph = graph_profile[0] if isinstance(graph_profile, tuple) else graph_profile
-        self._log(_field(4, _bytes(graph)), 0, walltime)
+        """Log a graph.
+
+        Args:
+            graph_profile: a ``GraphDef``, or a pair of that and ``RunMetadata`` or None; each may also be its bytes.
+            walltime: seconds since the epoch; None is now.
+
+        Raises:
+            TypeError: it is no protocol buffer.
+            ValueError: it is too large.
+        """
+        given = list(graph_profile) if isinstance(graph_profile, tuple | list) else [graph_profile]
+        graph, metadata, *_ = [*given, None, None]
+        data, metadata = _bytes(graph), None if metadata is None else _bytes(metadata)
+        walltime = time.time() if walltime is None else float(walltime)
+        self._log(_field(4, data), 0, walltime)
+        if metadata is not None:
+            self._log(run_metadata_event(metadata), 0, walltime)
 
     def flush(self) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
@@ -118,6 +133,11 @@ class FileWriter:
             self._run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
 
 
+def run_metadata_event(metadata: bytes) -> bytes:
+    """The event that says how a graph ran: a ``RunMetadata`` with its tag, in ``tagged_run_metadata``."""
+    return _field(8, _field(1, RUN_METADATA_TAG.encode()) + _field(2, metadata))
+
+
 def _bytes(message: Any) -> bytes:
     if isinstance(message, bytes):
         return message
@@ -135,3 +155,7 @@ def _field(number: int, data: bytes) -> bytes:
         length >>= 7
     size.append(length)
     return bytes((number << 3 | 2,)) + bytes(size) + data
+
+
+# All that torch's writer says of how a model ran, wherever it did: RunMetadata.step_stats.dev_stats.device.
+CPU_RUN_METADATA = _field(1, _field(1, _field(1, b"/device:CPU:0")))

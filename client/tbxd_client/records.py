@@ -53,6 +53,7 @@ CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
 HPARAMS = 17  # what a run was trained with
 EMBEDDING = 18  # points for the PROJECTOR tab: files beside the event file
 EVENT = 19  # an event that the caller has made
+GRAPH = 20  # what a model does with its inputs
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -74,6 +75,7 @@ KIND_NAMES = {
     HPARAMS: "hparams",
     EMBEDDING: "embedding",
     EVENT: "event",
+    GRAPH: "graph",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import embedding, hparams, plots, records
+from . import embedding, graph, hparams, plots, records
+from .file_writer import CPU_RUN_METADATA, FileWriter, run_metadata_event
 from .snapshot import snapshot
 from .writer_base import WriterBase
 
@@ -16,6 +17,7 @@ LAYOUT_TAG = "custom_scalars__config__"  # where the tab looks for it
 class PluginMethods(WriterBase):
     """Part of `SummaryWriter`."""
 
+    file_writer: FileWriter
     _layout: dict[str, dict[str, list[Any]]]
     _has_hparams: bool  # of this run itself
 
@@ -243,3 +245,36 @@ class PluginMethods(WriterBase):
             return
         arrays = embedding.arrays_of(mat, metadata, label_img, metadata_header)
         self._array(records.EMBEDDING, tag, arrays, {}, global_step, None)
+
+    def add_graph(
+        self,
+        model: Any,
+        input_to_model: Any = None,
+        verbose: bool = False,
+        use_strict_trace: bool = True,
+        *,
+        walltime: float | None = None,
+    ) -> None:
+        """Log what a model does with its inputs, for the GRAPHS tab.
+
+        The model is called once, in eval mode and as a part of this call, while torch traces it; modes of its modules
+        and random numbers are as before afterwards. The same nodes are shown as by torch's own writer.
+
+        Args:
+            model: a ``torch.nn.Module``; one that has been traced or scripted is shown as it is.
+            input_to_model: what it is called with: a tensor, a dictionary, or a tuple of arguments.
+            verbose: print the graph as torch has it.
+            use_strict_trace: False allows a model to return a list or a dictionary; ``strict`` of ``torch.jit.trace``.
+            walltime: as in `add_scalar`.
+
+        Raises:
+            TypeError: ``model`` is no module of torch.
+            ValueError: the graph is too large, see `graph.NODES_MAX`.
+            Exception: what the model raises when it is called so, and what torch cannot trace; nothing is logged.
+        """
+        if not self._write:
+            return
+        text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
+        now = self._now() if walltime is None else float(walltime)
+        self._text(records.GRAPH, "", text, None, now)
+        self.file_writer.add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)

@@ -4,10 +4,11 @@ A table says which messages there are; protobuf makes classes of it, in a descri
 here can meet the same messages of TensorBoard or TensorFlow in the default pool, and no generated code ties us to one
 version of protobuf: any from 3.20 on will do.
 
-The names and numbers are those of ``event.proto``, ``summary.proto``, ``histogram.proto``, ``tensor.proto`` and
-``tensor_shape.proto`` of TensorFlow (``tensorflow/core/framework`` and ``tensorflow/core/util``). Two liberties,
-neither of which shows in the bytes: enumerations are int32 (their numbers stand below), and messages that tbxd only
-hands on (graphs, run metadata, resource handles) are bytes or left out; protobuf keeps fields that it does not know.
+The names and numbers are those of ``event.proto``, ``summary.proto``, ``histogram.proto``, ``tensor.proto``,
+``tensor_shape.proto``, ``graph.proto``, ``node_def.proto``, ``attr_value.proto`` and ``versions.proto`` of TensorFlow
+(``tensorflow/core/framework`` and ``tensorflow/core/util``). Two liberties, neither of which shows in the bytes:
+enumerations are int32 (their numbers stand below), and messages that tbxd only hands on (a graph's functions, run
+metadata, resource handles) are bytes or left out; protobuf keeps fields that it does not know.
 """
 
 from __future__ import annotations
@@ -25,22 +26,26 @@ __all__ = [
     "SCALAR",
     "SESSION_START",
     "TENSOR",
+    "AttrValue",
     "Category",
     "Chart",
     "DecodeError",
     "EmbeddingInfo",
     "Event",
     "Experiment",
+    "GraphDef",
     "HParamInfo",
     "HParamsPluginData",
     "HistogramProto",
     "Layout",
     "ListValue",
+    "LogMessage",
     "MarginChartContent",
     "MeshPluginData",
     "MetricInfo",
     "MetricName",
     "MultilineChartContent",
+    "NodeDef",
     "PluginContent",
     "PrCurvePluginData",
     "ProjectorConfig",
@@ -50,9 +55,11 @@ __all__ = [
     "SourceMetadata",
     "Summary",
     "SummaryMetadata",
+    "TaggedRunMetadata",
     "TensorProto",
     "TensorShapeProto",
     "Value",
+    "VersionDef",
 ]
 
 SCALAR, TENSOR, BLOB_SEQUENCE = 1, 2, 3  # DataClass of summary.proto
@@ -72,13 +79,15 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
         ("file_version", 3, "string", "what"),
         ("graph_def", 4, "bytes", "what"),
         ("summary", 5, "Summary", "what"),
-        ("log_message", 6, "bytes", "what"),
+        ("log_message", 6, "LogMessage", "what"),
         ("session_log", 7, "SessionLog", "what"),
-        ("tagged_run_metadata", 8, "bytes", "what"),
+        ("tagged_run_metadata", 8, "TaggedRunMetadata", "what"),
         ("meta_graph_def", 9, "bytes", "what"),
         ("source_metadata", 10, "SourceMetadata"),
     ),
     "SourceMetadata": (("writer", 1, "string"),),
+    "LogMessage": (("level", 1, "int32"), ("message", 2, "string")),
+    "TaggedRunMetadata": (("tag", 1, "string"), ("run_metadata", 2, "bytes")),
     "SessionLog": (
         ("status", 1, "int32"),
         ("checkpoint_path", 2, "string"),
@@ -155,6 +164,19 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
         ("size", 1, "int64"),
         ("name", 2, "string"),
     ),
+    # What is in ``graph_def``.
+    "GraphDef": (("node", 1, "*NodeDef"), ("versions", 4, "VersionDef")),
+    "VersionDef": (("producer", 1, "int32"), ("min_consumer", 2, "int32"), ("bad_consumers", 3, "*int32")),
+    "NodeDef": (
+        ("name", 1, "string"),
+        ("op", 2, "string"),
+        ("input", 3, "*string"),
+        ("device", 4, "string"),
+        ("attr", 5, "*NodeDef.AttrEntry"),  # a map, which is this in bytes
+    ),
+    "NodeDef.AttrEntry": (("key", 1, "string"), ("value", 2, "AttrValue")),
+    "AttrValue": (("list", 1, "AttrValue.ListValue", "value"), ("s", 2, "bytes", "value")),
+    "AttrValue.ListValue": (("shape", 7, "*TensorShapeProto"),),
     # What plugins keep beside a tag's values: plugins/<name>/plugin_data.proto and layout.proto of TensorBoard.
     "PrCurvePluginData": (("version", 1, "int32"), ("num_thresholds", 2, "uint32")),
     "MeshPluginData": (
@@ -290,11 +312,17 @@ def _message_class(name: str) -> Any:
 Event = _message_class("Event")
 SourceMetadata = _message_class("SourceMetadata")
 SessionLog = _message_class("SessionLog")
+LogMessage = _message_class("LogMessage")
+TaggedRunMetadata = _message_class("TaggedRunMetadata")
 Summary = _message_class("Summary")
 SummaryMetadata = _message_class("SummaryMetadata")
 HistogramProto = _message_class("HistogramProto")
 TensorProto = _message_class("TensorProto")
 TensorShapeProto = _message_class("TensorShapeProto")
+GraphDef = _message_class("GraphDef")
+VersionDef = _message_class("VersionDef")
+NodeDef = _message_class("NodeDef")
+AttrValue = _message_class("AttrValue")
 PrCurvePluginData = _message_class("PrCurvePluginData")
 MeshPluginData = _message_class("MeshPluginData")
 Layout = _message_class("Layout")

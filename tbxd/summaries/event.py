@@ -28,4 +28,9 @@ def what_of(record: Record) -> dict[str, Any]:
     what = event.WhichOneof("what")
     if what not in ALLOWED:
         raise Refused("bad_record", f"an event with {what}")
+    if what == "graph_def":  # bytes to the event, and the GRAPHS tab fails on others
+        try:
+            return {what: schema.GraphDef.FromString(event.graph_def).SerializeToString()}
+        except schema.DecodeError as error:
+            raise Refused("bad_record", f"no graph: {error}") from error
     return {what: getattr(event, what)}
