@@ -98,6 +98,7 @@ class Batch:
     items: list[Scalars | Single] = field(default_factory=list)
     size: int = 0  # bytes of the records
     records: int = 0
+    numbered: bool = False  # some of its tags may leave their steps to the run
 
     def tag(self, number: int) -> TagDefinition:
         """A tag that a record of this batch names; that it is defined has been seen to."""
@@ -132,6 +133,7 @@ class Session:
         # Runs of one folder have one ledger, so their records go there in one batch: that of the first of them.
         self._firsts: dict[str, int] = {}  # folder to run
         self._batch_runs: list[int] = []  # run to run
+        self._numbered: set[int] = set()  # of these, the ones that have numbered tags
         self.homeless = 0  # records that name a tag which is not defined
         self._buffer = bytearray()  # a record that is not whole yet
         self._tokens: deque[Token] = deque()
@@ -206,6 +208,8 @@ class Session:
                     grown[: len(self._tag_runs)] = self._tag_runs
                     self._tag_runs = grown
                 self._tag_runs[definition.id] = self._batch_runs[definition.run]
+                if definition.numbered:
+                    self._numbered.add(self._batch_runs[definition.run])
             case RowDefinition():
                 _make_place(definition.id, self.rows)
                 tags = [_get(self.tags, tag) for tag in definition.tags]
@@ -261,7 +265,8 @@ class Session:
         if batch is None:
             definition = self.runs[run]
             assert definition is not None  # a tag is only taken with its run
-            batch = batches[run] = Batch(self.id, definition, self.tags, self.rows, token)
+            batch = Batch(self.id, definition, self.tags, self.rows, token, numbered=run in self._numbered)
+            batches[run] = batch
         return batch
 
     def _scalars(self, data: bytes, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:

@@ -11,7 +11,7 @@ from tb import LOADERS, board
 from tbxd.events import schema
 from tbxd.summaries.errors import Refused
 from tbxd.summaries.event import ALLOWED, what_of
-from tbxd_client.file_writer import _field
+from tbxd_client.protowire import field
 from tbxd_client.records import EVENT, Record
 
 SCRIPT = """
@@ -76,7 +76,7 @@ def test_protocol_buffers_of_any_package_are_logged_and_checked(place: World) ->
             shown.until(lambda shown=shown: shown.scalars("a", "event") == [(7, 3.5)], "the event")
 
 
-@given(st.binary(max_size=30) | st.builds(_field, st.integers(1, 15), st.binary(max_size=20)))
+@given(st.binary(max_size=30) | st.builds(field, st.integers(1, 15), st.binary(max_size=20)))
 def test_any_bytes_are_an_event_that_may_be_said_or_refused(data: bytes) -> None:
     try:
         found = what_of(Record(EVENT, 1, 0, 0.0, {}, data))
@@ -88,4 +88,4 @@ def test_any_bytes_are_an_event_that_may_be_said_or_refused(data: bytes) -> None
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16_383, 16_384, 100_000])
 def test_a_field_is_protobufs(length: int) -> None:
-    assert _field(4, bytes(length)) == schema.Event(graph_def=bytes(length)).SerializeToString()
+    assert field(4, bytes(length)) == schema.Event(graph_def=bytes(length)).SerializeToString()

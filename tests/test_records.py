@@ -96,6 +96,7 @@ definitions = st.one_of(
         st.integers(0, records.TAGS_MAX - 1),
         st.integers(0, records.RUNS_MAX - 1),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100),
+        numbered=st.booleans(),
     ),
     st.builds(
         RowDefinition,

@@ -130,7 +130,10 @@ class RunDefinition:
 
 @dataclass(slots=True, frozen=True)
 class TagDefinition:
-    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty."""
+    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty.
+
+    ``numbered``: its records have no step of their own; the daemon gives each the one behind the tag's last.
+    """
 
     id: int
     run: int
@@ -138,6 +141,7 @@ class TagDefinition:
     color: str = ""
     display_name: str = ""
     description: str = ""
+    numbered: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -274,6 +278,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "color": definition.color,
                 "name": definition.display_name,
                 "desc": definition.description,
+                "numbered": definition.numbered or None,
             }
         case RowDefinition():
             fields = {
@@ -377,6 +382,7 @@ def unpack_definition(fields: object) -> Definition | None:
                 _text(fields, "color", 7),
                 _text(fields, "name", TAG_BYTES_MAX),
                 _text(fields, "desc", DESCRIPTION_BYTES_MAX),
+                _flag(fields, "numbered"),
             )
         case "row":
             return RowDefinition(
@@ -403,6 +409,13 @@ def _numbers(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
     ):
         raise RemoteProtocolError(f"{key!r} of a definition is no list of at most {ROW_VALUES_MAX} tags")
     return tuple(value)
+
+
+def _flag(fields: Mapping[str, Any], key: str) -> bool:
+    value = fields.get(key, False)
+    if type(value) is not bool:
+        raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; true or false is expected")
+    return value
 
 
 def _seconds(fields: Mapping[str, Any], key: str) -> float:

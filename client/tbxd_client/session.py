@@ -132,12 +132,15 @@ class Session:
                 self._counts[number] = Counts() if first == number else self._counts[first]
             return number, self._counts[number]
 
-    def define_tag(self, run: int, tag: str, color: str, display_name: str, description: str) -> int:
+    def define_tag(
+        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool = False
+    ) -> int:
         """A new number for a tag of a run."""
         with self._lock:
             number = self._tags
             self._tags += 1  # first: a number is never given twice, whatever interrupts this
-            self.journal.define(pack_definition(TagDefinition(number, run, tag, color, display_name, description)))
+            definition = TagDefinition(number, run, tag, color, display_name, description, numbered)
+            self.journal.define(pack_definition(definition))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:

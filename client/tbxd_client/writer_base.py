@@ -33,6 +33,12 @@ class WriterBase:
     _now: Callable[[], float]  # the time of what is given none
     _default_step: int | None  # the step of what is given none
     purge_step: int | None
+    _charts: dict[str, str]  # of these, those that `add_scalars` has made, and their tags
+    _numbered = False  # what is logged has no steps; the daemon counts it
+
+    @property
+    def _runs(self) -> list[Run]:
+        return [self._run, *self._subruns.values()]
 
     def _step(self, step: Any) -> int:
         return to_step(self._default_step if step is None else step)
@@ -82,7 +88,7 @@ class WriterBase:
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
             directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = Run(directory)
+            run = self._subruns[name] = Run(directory, numbered=self._numbered)
             if self.purge_step is not None:
                 run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)
         return run
