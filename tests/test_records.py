@@ -149,3 +149,10 @@ def test_what_is_too_large_is_refused_where_it_is_made() -> None:
         pack_record_head(records.HISTOGRAM, 0, 0, 0.0, {"x": "y" * (2 << 20)}, 1)
     with pytest.raises(LocalProtocolError, match="definition"):
         pack_definition(RunDefinition(0, "/" * (2 << 20), "", 0, 0.0))
+    for definition, what in (
+        (RunDefinition(records.RUNS_MAX, "/a", "", 0, 0.0), "100,000 runs"),
+        (TagDefinition(records.TAGS_MAX, 0, "t"), "1,000,000 tags"),
+        (RowDefinition(records.ROWS_MAX, 0, ()), "100,000 rows"),
+    ):
+        with pytest.raises(LocalProtocolError, match=what):
+            pack_definition(definition)

@@ -260,6 +260,7 @@ def pack_definition(definition: Definition) -> bytes:
     """
     match definition:
         case RunDefinition():
+            _check_number(definition.id, RUNS_MAX, "runs")
             fields: dict[str, Any] = {
                 "k": "run",
                 "id": definition.id,
@@ -270,6 +271,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "suffix": definition.filename_suffix,
             }
         case TagDefinition():
+            _check_number(definition.id, TAGS_MAX, "tags")
             fields = {
                 "k": "tag",
                 "id": definition.id,
@@ -281,6 +283,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "numbered": definition.numbered or None,
             }
         case RowDefinition():
+            _check_number(definition.id, ROWS_MAX, "rows of tags")
             fields = {
                 "k": "row",
                 "id": definition.id,
@@ -291,6 +294,11 @@ def pack_definition(definition: Definition) -> bytes:
     if len(packed) > DEFINITION_BYTES_MAX:
         raise LocalProtocolError(f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed")
     return packed
+
+
+def _check_number(number: int, below: int, what: str) -> None:
+    if number >= below:
+        raise LocalProtocolError(f"more than {below:,} {what} in one process")
 
 
 # --- reading bytes ---------------------------------------------------------------------------------------------

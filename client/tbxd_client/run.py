@@ -141,13 +141,11 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        self.scalars.clear()
-        self._tags.clear()
-        self._rows.clear()
-        self._number, counts = session.define_run(self.directory, self._suffix)
+        run = session.define_run(self.directory, self._suffix, self._numbered)
+        self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
-            counts.add(self.counts)
-        self.counts = counts
+            run.counts.add(self.counts)
+        self.counts = run.counts
         self.journal = session.journal
         self._session = session
         return session
@@ -155,11 +153,14 @@ class Run:
     def tag(self, session: Session, tag: str, color: str = "", name: str = "", description: str = "") -> int:
         """The number of a tag in ``session``, which `bind` has returned."""
         key = (tag, color, name, description)
-        number = self._tags.get(key)
+        plain = not (color or name or description)
+        number = self.scalars.get(tag) if plain else self._tags.get(key)
         if number is None:
-            number = self._tags[key] = session.define_tag(self._number, *key, self._numbered)
-            if key == (tag, "", "", ""):
+            number = session.define_tag(self._number, *key, self._numbered)
+            if plain:
                 self.scalars[tag] = number
+            else:
+                self._tags[key] = number
         return number
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:

@@ -77,6 +77,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._default_step = None
         self._layout = {}
         self._has_hparams = False
+        self._opened_in = os.getpid()
         if self._write and purge_step is not None:
             self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
 
@@ -432,6 +433,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def get_logdir(self) -> str:
         """The folder of the run, as it was given."""
         return self.logdir
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._opened_in = 0
 
     def __enter__(self) -> SummaryWriter:
         return self
