@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
 TICK_SECONDS = 0.5  # between looks at threads that may hang
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
+IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
@@ -342,19 +343,19 @@ class Hub:
         self._grant()
         if now >= self._next_sync:
             self._next_sync = now + self._settings.sync_seconds
-            self._sync_and_park()
+            self._sync_and_park(now)
         return soonest
 
-    def _sync_and_park(self) -> None:
+    def _sync_and_park(self, now: float) -> None:
         opened = [state for state in self.runs.values() if state.writer.file is not None]
         for state in opened:
             file = state.writer.file
             if file is not None and file.dirty and not state.submitted:
                 state.strand.submit(state.writer.sync)
-        held = [state for state in opened if state.writer.open]
-        if len(held) > self._settings.open_files:
-            held.sort(key=lambda state: state.used)
-            for state in held[: len(held) - self._settings.open_files]:
+        held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
+        too_many = max(0, len(held) - self._settings.open_files)
+        for place, state in enumerate(held):
+            if place < too_many or now - state.used > IDLE_SECONDS:
                 state.strand.submit(state.writer.park)
 
     def drain(self, deadline: float) -> bool:

@@ -40,6 +40,7 @@ from .events.file import EventFile, FileLost, event_files, file_name, read_ledge
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, note
 from .events.record import frame
 from .events.scalar import ScalarEncoder
+from .events.steps import Steps
 from .session import Batch, Scalars, Single
 from .summaries import Refused, encode, metadata_for
 from .summaries.embedding import embedding_of
@@ -82,6 +83,7 @@ class RunWriter:
         self._marker = Marker()
         self._described: set[TagDefinition] = set()
         self._scalars = ScalarEncoder()
+        self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
         self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
@@ -173,6 +175,10 @@ class RunWriter:
         pieces: list[bytes] = []
         size = 0
         while self._queue and size < WRITE_BYTES:
+            if self._queue[0].numbered and self._steps is None:
+                self._finish(b"".join(pieces))  # the file has to hold all that counts
+                pieces.clear()
+                self._steps = Steps(self.directory)
             with self._lock:
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
@@ -253,6 +259,7 @@ class RunWriter:
         if self.file is not None:
             self.file.close()
         self.file = None
+        self._steps = None
         with self._lock:
             self._queue.extendleft(reversed(self._unwritten))
             self._queued_bytes += sum(batch.size for batch in self._unwritten)
@@ -313,6 +320,7 @@ class RunWriter:
         wall_times = _finite_times(values["wall_time"])
         size = int(values.itemsize)
         known: dict[int, TagDefinition] = {}
+        steps = self._steps
         for number, wall_time, step, tag_id, end in zip(
             numbers.tolist(),
             wall_times.tolist(),
@@ -325,6 +333,8 @@ class RunWriter:
             entry.count += 1
             mark = self._marker.mark(batch.session, entry, size)
             tag = known.get(tag_id) or known.setdefault(tag_id, batch.tag(tag_id))
+            if steps is not None:
+                step = _step(steps, tag.numbered, [tag.tag], step)  # noqa: PLW2901
             if (tag.color or tag.display_name or tag.description) and tag not in self._described:
                 self._described.add(tag)
                 value = schema.Summary.Value(tag=tag.tag, simple_value=number, metadata=metadata_for(SCALAR, tag))
@@ -354,7 +364,19 @@ class RunWriter:
         self._last_step = max(self._last_step, record.step)
         mark = self._marker.mark(batch.session, entry, item.size)
         wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
-        pieces.append(_event(record.step, wall_time, mark, **event))
+        pieces.append(_event(self._step(batch, record, event), wall_time, mark, **event))
+
+    def _step(self, batch: Batch, record: Record, event: dict[str, Any]) -> int:
+        """The step of an event: its record's, or the next one of its tags."""
+        if self._steps is None:
+            return record.step
+        if record.kind == RESTART:
+            self._steps.restart(record.step)
+        tags = batch.row(record.tag).tags if record.kind == ROW else (record.tag,)
+        if "summary" not in event or not tags:
+            return record.step
+        names = [value.tag for value in event["summary"].value]
+        return _step(self._steps, batch.tag(tags[0]).numbered, names, record.step)
 
     def _note_drops(self, pieces: list[bytes]) -> None:
         """Let the run itself say what is missing in it, when that has changed: in the ledger, and as scalars."""
@@ -435,6 +457,14 @@ def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
     if mark:
         event.source_metadata.writer = mark
     return frame(event.SerializeToString())
+
+
+def _step(steps: Steps, numbered: bool, tags: list[str], step: int) -> int:
+    if numbered:
+        return steps.next(tags)
+    for tag in tags:
+        steps.note(tag, step)
+    return step
 
 
 def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

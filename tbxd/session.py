@@ -98,6 +98,7 @@ class Batch:
     items: list[Scalars | Single] = field(default_factory=list)
     size: int = 0  # bytes of the records
     records: int = 0
+    numbered: bool = False  # some of its tags may leave their steps to the run
 
     def tag(self, number: int) -> TagDefinition:
         """A tag that a record of this batch names; that it is defined has been seen to."""
@@ -129,11 +130,15 @@ class Session:
         self.runs: list[RunDefinition | None] = []
         self.tags: list[TagDefinition | None] = []
         self.rows: list[RowDefinition | None] = []
+        # Runs of one folder have one ledger, so their records go there in one batch: that of the first of them.
+        self._firsts: dict[str, int] = {}  # folder to run
+        self._batch_runs: list[int] = []  # run to run
+        self._numbered: set[int] = set()  # of these, the ones that have numbered tags
         self.homeless = 0  # records that name a tag which is not defined
         self._buffer = bytearray()  # a record that is not whole yet
         self._tokens: deque[Token] = deque()
         self._unpacker = self._new_unpacker()
-        self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to run
+        self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to the run in whose batch it goes
 
     @staticmethod
     def _new_unpacker() -> Any:
@@ -191,6 +196,8 @@ class Session:
                     raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
                 directory = "/" + posixpath.normpath(definition.directory).lstrip("/")  # one name for one folder
                 self.runs[definition.id] = replace(definition, directory=directory)
+                self._batch_runs.extend([NO_RUN] * (len(self.runs) - len(self._batch_runs)))
+                self._batch_runs[definition.id] = self._firsts.setdefault(directory, definition.id)
             case TagDefinition():
                 _make_place(definition.id, self.tags)
                 if _get(self.runs, definition.run) is None:
@@ -200,7 +207,9 @@ class Session:
                     grown = np.full(max(64, 2 * len(self.tags)), NO_RUN, np.int32)
                     grown[: len(self._tag_runs)] = self._tag_runs
                     self._tag_runs = grown
-                self._tag_runs[definition.id] = definition.run
+                self._tag_runs[definition.id] = self._batch_runs[definition.run]
+                if definition.numbered:
+                    self._numbered.add(self._batch_runs[definition.run])
             case RowDefinition():
                 _make_place(definition.id, self.rows)
                 tags = [_get(self.tags, tag) for tag in definition.tags]
@@ -256,7 +265,8 @@ class Session:
         if batch is None:
             definition = self.runs[run]
             assert definition is not None  # a tag is only taken with its run
-            batch = batches[run] = Batch(self.id, definition, self.tags, self.rows, token)
+            batch = Batch(self.id, definition, self.tags, self.rows, token, numbered=run in self._numbered)
+            batches[run] = batch
         return batch
 
     def _scalars(self, data: bytes, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:
@@ -298,7 +308,7 @@ class Session:
         if known is None:
             self.homeless += 1
             return
-        batch = self._batch(known.run, token, batches)
+        batch = self._batch(self._batch_runs[known.run], token, batches)
         batch.items.append(Single(record, end, len(view), reason))
         batch.size += len(view)
         batch.records += 1

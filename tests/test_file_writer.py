@@ -12,7 +12,7 @@ from tb import LOADERS, board
 from tbxd.events import schema
 from tbxd.summaries.errors import Refused
 from tbxd.summaries.event import ALLOWED, what_of
-from tbxd_client.file_writer import _field
+from tbxd_client.protowire import field
 from tbxd_client.records import EVENT, Record
 
 SCRIPT = """
@@ -111,7 +111,7 @@ def test_a_graph_of_the_callers_own_keeps_its_run_metadata_and_no_other_bytes_pa
     assert read.RunMetadata("step1").step_stats.dev_stats[0].device == "/device:CPU:0"
 
 
-@given(st.binary(max_size=30) | st.builds(_field, st.integers(1, 15), st.binary(max_size=20)))
+@given(st.binary(max_size=30) | st.builds(field, st.integers(1, 15), st.binary(max_size=20)))
 def test_any_bytes_are_an_event_that_may_be_said_or_refused(data: bytes) -> None:
     try:
         found = what_of(Record(EVENT, 1, 0, 0.0, {}, data))
@@ -123,4 +123,4 @@ def test_any_bytes_are_an_event_that_may_be_said_or_refused(data: bytes) -> None
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16_383, 16_384, 100_000])
 def test_a_field_is_protobufs(length: int) -> None:
-    assert _field(4, bytes(length)) == schema.Event(graph_def=bytes(length)).SerializeToString()
+    assert field(4, bytes(length)) == schema.Event(graph_def=bytes(length)).SerializeToString()

@@ -192,3 +192,28 @@ def test_two_names_of_one_folder_are_one_run(place: World) -> None:
     wait_for(place.drained, "the journal to be drained")
     assert scalars(place.logdir / "a") == {"one": [(0, 1.0)], "other": [(0, 2.0)]}
     assert len(list((place.logdir / "a").iterdir())) == 1
+
+
+def test_two_writers_of_one_folder_with_other_suffixes_lose_nothing(place: World) -> None:
+    """Two runs of one session, one ledger: their records keep the order of the calls, in one file."""
+    place.serve()
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        one, other = SummaryWriter("logs/a"), SummaryWriter("logs/a", filename_suffix=".other")
+        for step in range(500):
+            one.add_scalar("one", step, step)
+            other.add_scalar("other", step, step)
+            other.add_text("text", str(step), step)
+        assert one.flush(60)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a") == {
+        tag: [(step, float(step)) for step in range(500)] for tag in ("one", "other")
+    }
+    status = place.status()
+    assert status is not None
+    run = status["runs"][str(place.logdir / "a")]
+    assert (run["accepted"], run["written"], run["pending"], run["dropped"]) == (1500, 1500, 0, {})
+    assert len(list((place.logdir / "a").iterdir())) == 1

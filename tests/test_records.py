@@ -96,6 +96,7 @@ definitions = st.one_of(
         st.integers(0, records.TAGS_MAX - 1),
         st.integers(0, records.RUNS_MAX - 1),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100),
+        numbered=st.booleans(),
     ),
     st.builds(
         RowDefinition,
@@ -148,3 +149,10 @@ def test_what_is_too_large_is_refused_where_it_is_made() -> None:
         pack_record_head(records.HISTOGRAM, 0, 0, 0.0, {"x": "y" * (2 << 20)}, 1)
     with pytest.raises(LocalProtocolError, match="definition"):
         pack_definition(RunDefinition(0, "/" * (2 << 20), "", 0, 0.0))
+    for definition, what in (
+        (RunDefinition(records.RUNS_MAX, "/a", "", 0, 0.0), "100,000 runs"),
+        (TagDefinition(records.TAGS_MAX, 0, "t"), "1,000,000 tags"),
+        (RowDefinition(records.ROWS_MAX, 0, ()), "100,000 rows"),
+    ):
+        with pytest.raises(LocalProtocolError, match=what):
+            pack_definition(definition)

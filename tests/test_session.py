@@ -208,3 +208,15 @@ def test_any_bytes_are_definitions_or_a_remote_protocol_error(data: bytes) -> No
 def test_definitions_that_do_not_fit_break_the_session(definition: records.Definition) -> None:
     with pytest.raises(RemoteProtocolError):
         session().feed_definitions(len(DEFINITIONS), pack_definition(definition))
+
+
+def test_runs_that_are_one_folder_are_one_batch_in_the_order_of_the_stream() -> None:
+    """That folder's ledger has one position for the session: a second batch would begin before it."""
+    made = session()
+    more = RunDefinition(2, "/runs/b/../a", "host", 1, 0.0, ".suffix"), TagDefinition(3, 2, "other")
+    assert made.feed_definitions(len(DEFINITIONS), b"".join(map(pack_definition, more)))
+    stream = b"".join(pack_scalar(tag, step, 0.0, 1.0) for step in range(3) for tag in (0, 3, 1))
+    batches = made.feed_records(0, stream + pack_text_record(records.TEXT, 3, 3, 0.0, {}, "t"))
+    assert batches is not None
+    found = {batch.run.directory: [step for *_, step in contents([batch])] for batch in batches}
+    assert found == {"/runs/a": [0, 0, 1, 1, 2, 2, 3], "/runs/b": [0, 1, 2]}

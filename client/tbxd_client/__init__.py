@@ -4,6 +4,11 @@ Importing it loads pyzmq and msgpack; not numpy, torch, protobuf or TensorBoard.
 """
 
 from .file_writer import FileWriter
+from .global_writer import GlobalSummaryWriter
+from .record_writer import RecordWriter
+from .torchvis import TorchVis
 from .writer import SummaryWriter
 
-__all__ = ["FileWriter", "SummaryWriter"]
+__version__ = "0.1.0"
+
+__all__ = ["FileWriter", "GlobalSummaryWriter", "RecordWriter", "SummaryWriter", "TorchVis"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import records
-from .run import Run
+from .protowire import field
+from .run import Run, run_of
 from .session import active
 from .snapshot import Array, to_step
 
@@ -19,8 +22,28 @@ RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a gra
 class EventWriter:
     """Stands where the originals have the object that writes: tools look for the name of the event file here."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, owner: FileWriter) -> None:
         self._run = run
+        self._owner = owner
+
+    def get_logdir(self) -> str:
+        """The folder of the run, as it was given."""
+        return self._owner.get_logdir()
+
+    def add_event(self, event: Any) -> None:
+        """Log an event with its own step and time; see `FileWriter.add_event`."""
+        self._owner.add_event(event, walltime=getattr(event, "wall_time", None) or None)
+
+    def flush(self) -> bool:
+        """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
+        return self._owner.flush()
+
+    def close(self) -> None:
+        """Flush."""
+        self.flush()
+
+    def reopen(self) -> None:
+        """Do nothing: a writer that is used is open."""
 
     @property
     def _ev_writer(self) -> EventWriter:
@@ -45,21 +68,32 @@ class FileWriter:
         logdir: the folder of the run.
         max_queue, flush_secs: accepted for compatibility.
         filename_suffix: appended to the name of the event file.
+        log_dir: torch's name of ``logdir``.
+
+    Raises:
+        TypeError: no folder.
+        ValueError: a folder or a suffix that cannot be.
     """
 
     def __init__(
         self,
-        logdir: str | os.PathLike[str],
+        logdir: str | os.PathLike[str] | None = None,
         max_queue: int = 10,
         flush_secs: float = 120,
         filename_suffix: str = "",
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._logdir = os.fspath(logdir)
-        self._bind(Run(os.path.realpath(self._logdir), filename_suffix))
+        chosen = log_dir if logdir is None else logdir
+        if chosen is None:
+            raise TypeError("FileWriter without logdir")
+        self._logdir = os.fspath(chosen)
+        self._bind(run_of(self._logdir, filename_suffix))
 
     def _bind(self, run: Run | None) -> None:
         self._run = run
-        self.event_writer = EventWriter(run) if run is not None else None
+        self._default: tuple[Any, float | None] = None, None  # step and time of what is given none
+        self.event_writer = EventWriter(run, self) if run is not None else None
 
     @classmethod
     def of(cls, run: Run | None, logdir: str) -> FileWriter:
@@ -86,13 +120,15 @@ class FileWriter:
             ValueError: it is too large, or the step is none.
         """
         if step is None:
+            step = self._default[0]
+        if step is None:
             step = getattr(event, "step", 0)
         self._log(_bytes(event), step, walltime)
 
     def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Log a summary: a ``Summary``, or its bytes. Steps, times and errors as in `add_event`."""
-        data = _bytes(summary)
-        self._log(_field(5, data), global_step, walltime)
+        step = self._default[0] if global_step is None else global_step
+        self._log(field(5, _bytes(summary)), step, walltime)
 
     def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
         """Log a graph.
@@ -109,9 +145,37 @@ class FileWriter:
         graph, metadata, *_ = [*given, None, None]
         data, metadata = _bytes(graph), None if metadata is None else _bytes(metadata)
         walltime = time.time() if walltime is None else float(walltime)
-        self._log(_field(4, data), 0, walltime)
+        self._log(field(4, data), 0, walltime)
         if metadata is not None:
             self._log(run_metadata_event(metadata), 0, walltime)
+
+    def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
+        """Log a graph; the same as `add_graph`."""
+        self.add_graph(graph, walltime)
+
+    def add_openvino_graph(self, graph: Any, walltime: float | None = None) -> None:
+        """Log a graph; the same as `add_graph`."""
+        self.add_graph(graph, walltime)
+
+    @contextmanager
+    def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[FileWriter]:
+        """Within this context, calls that are given no step or no time of their own have these.
+
+        Raises:
+            ValueError, TypeError: none of them, or what is no step and no time.
+        """
+        if global_step is None and walltime is None:
+            raise ValueError("use_metadata without global_step and walltime says nothing")
+        before = self._default
+        step, seconds = before
+        self._default = (
+            step if global_step is None else to_step(global_step),
+            seconds if walltime is None else float(walltime),
+        )
+        try:
+            yield self
+        finally:
+            self._default = before
 
     def flush(self) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
@@ -129,13 +193,14 @@ class FileWriter:
         if len(data) > MESSAGE_BYTES_MAX:
             raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
         if self._run is not None:
+            walltime = self._default[1] if walltime is None else walltime
             now = time.time() if walltime is None else float(walltime)
             self._run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
 
 
 def run_metadata_event(metadata: bytes) -> bytes:
     """The event that says how a graph ran: a ``RunMetadata`` with its tag, in ``tagged_run_metadata``."""
-    return _field(8, _field(1, RUN_METADATA_TAG.encode()) + _field(2, metadata))
+    return field(8, field(1, RUN_METADATA_TAG.encode()) + field(2, metadata))
 
 
 def _bytes(message: Any) -> bytes:
@@ -147,15 +212,5 @@ def _bytes(message: Any) -> bytes:
     return bytes(serialize())
 
 
-def _field(number: int, data: bytes) -> bytes:
-    """A message that has this one as its only field, in protobuf's wire format (protobuf.dev, "Encoding")."""
-    length, size = len(data), bytearray()
-    while length > 0x7F:
-        size.append(length & 0x7F | 0x80)
-        length >>= 7
-    size.append(length)
-    return bytes((number << 3 | 2,)) + bytes(size) + data
-
-
 # All that torch's writer says of how a model ran, wherever it did: RunMetadata.step_stats.dev_stats.device.
-CPU_RUN_METADATA = _field(1, _field(1, _field(1, b"/device:CPU:0")))
+CPU_RUN_METADATA = field(1, field(1, field(1, b"/device:CPU:0")))

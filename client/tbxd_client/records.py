@@ -132,7 +132,10 @@ class RunDefinition:
 
 @dataclass(slots=True, frozen=True)
 class TagDefinition:
-    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty."""
+    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty.
+
+    ``numbered``: its records have no step of their own; the daemon gives each the one behind the tag's last.
+    """
 
     id: int
     run: int
@@ -140,6 +143,7 @@ class TagDefinition:
     color: str = ""
     display_name: str = ""
     description: str = ""
+    numbered: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -258,6 +262,7 @@ def pack_definition(definition: Definition) -> bytes:
     """
     match definition:
         case RunDefinition():
+            _check_number(definition.id, RUNS_MAX, "runs")
             fields: dict[str, Any] = {
                 "k": "run",
                 "id": definition.id,
@@ -268,6 +273,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "suffix": definition.filename_suffix,
             }
         case TagDefinition():
+            _check_number(definition.id, TAGS_MAX, "tags")
             fields = {
                 "k": "tag",
                 "id": definition.id,
@@ -276,8 +282,10 @@ def pack_definition(definition: Definition) -> bytes:
                 "color": definition.color,
                 "name": definition.display_name,
                 "desc": definition.description,
+                "numbered": definition.numbered or None,
             }
         case RowDefinition():
+            _check_number(definition.id, ROWS_MAX, "rows of tags")
             fields = {
                 "k": "row",
                 "id": definition.id,
@@ -288,6 +296,11 @@ def pack_definition(definition: Definition) -> bytes:
     if len(packed) > DEFINITION_BYTES_MAX:
         raise LocalProtocolError(f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed")
     return packed
+
+
+def _check_number(number: int, below: int, what: str) -> None:
+    if number >= below:
+        raise LocalProtocolError(f"more than {below:,} {what} in one process")
 
 
 # --- reading bytes ---------------------------------------------------------------------------------------------
@@ -379,6 +392,7 @@ def unpack_definition(fields: object) -> Definition | None:
                 _text(fields, "color", 7),
                 _text(fields, "name", TAG_BYTES_MAX),
                 _text(fields, "desc", DESCRIPTION_BYTES_MAX),
+                _flag(fields, "numbered"),
             )
         case "row":
             return RowDefinition(
@@ -405,6 +419,13 @@ def _numbers(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
     ):
         raise RemoteProtocolError(f"{key!r} of a definition is no list of at most {ROW_VALUES_MAX} tags")
     return tuple(value)
+
+
+def _flag(fields: Mapping[str, Any], key: str) -> bool:
+    value = fields.get(key, False)
+    if type(value) is not bool:
+        raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; true or false is expected")
+    return value
 
 
 def _seconds(fields: Mapping[str, Any], key: str) -> float:

@@ -5,6 +5,7 @@ Nothing here raises because logging is in trouble: what cannot be kept is counte
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from .records import (
     BIN32,
     FLOAT64,
     INT64,
+    PATH_BYTES_MAX,
     RECORD_HEAD,
     RECORD_HEAD_STRUCT,
     ROW,
@@ -30,6 +32,7 @@ from .session import Counts, Session
 from .settings import warn
 from .snapshot import Array
 
+SUFFIX_CHARS_MAX = 100  # of the event file's name
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
 # A record, and what puts its second piece in a better place (`Journal.append`).
 _Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
@@ -90,12 +93,18 @@ class Row:
 class Run:
     """One folder that TensorBoard shows as a run.
 
+    Args:
+        directory: absolute.
+        suffix: of the event file's name.
+        numbered: the records have no steps; the daemon counts them, tag by tag.
+
     ``journal`` and ``scalars`` (tag to number) are for the hot path of `SummaryWriter.add_scalar`; they belong to the
     session that the run is bound to.
     """
 
     __slots__ = (
         "_number",
+        "_numbered",
         "_rows",
         "_session",
         "_suffix",
@@ -106,9 +115,10 @@ class Run:
         "scalars",
     )
 
-    def __init__(self, directory: str, suffix: str = "") -> None:
+    def __init__(self, directory: str, suffix: str = "", numbered: bool = False) -> None:
         self.directory = directory
         self._suffix = suffix
+        self._numbered = numbered
         self.counts = Counts()
         self._session: Session | None = None
         self._number = 0
@@ -117,10 +127,10 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self.directory, self._suffix
+    def __getstate__(self) -> tuple[str, str, bool]:
+        return self.directory, self._suffix, self._numbered
 
-    def __setstate__(self, state: tuple[str, str]) -> None:
+    def __setstate__(self, state: tuple[str, str, bool]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def bind(self) -> Session | None:
@@ -131,13 +141,11 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        self.scalars.clear()
-        self._tags.clear()
-        self._rows.clear()
-        self._number, counts = session.define_run(self.directory, self._suffix)
+        run = session.define_run(self.directory, self._suffix, self._numbered)
+        self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
-            counts.add(self.counts)
-        self.counts = counts
+            run.counts.add(self.counts)
+        self.counts = run.counts
         self.journal = session.journal
         self._session = session
         return session
@@ -145,11 +153,14 @@ class Run:
     def tag(self, session: Session, tag: str, color: str = "", name: str = "", description: str = "") -> int:
         """The number of a tag in ``session``, which `bind` has returned."""
         key = (tag, color, name, description)
-        number = self._tags.get(key)
+        plain = not (color or name or description)
+        number = self.scalars.get(tag) if plain else self._tags.get(key)
         if number is None:
-            number = self._tags[key] = session.define_tag(self._number, *key)
-            if key == (tag, "", "", ""):
+            number = session.define_tag(self._number, *key, self._numbered)
+            if plain:
                 self.scalars[tag] = number
+            else:
+                self._tags[key] = number
         return number
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:
@@ -169,6 +180,11 @@ class Run:
         """The session this run has logged in, while it lasts."""
         session = self._session
         return session if session is not None and not session.ended else None
+
+    @property
+    def session_id(self) -> bytes:
+        """That of the session it has logged in last, whether that lasts or not; empty before its first record."""
+        return self._session.journal.session if self._session is not None else b""
 
     def packed(self, record: bytes) -> bool:
         """Log a record made with `known_row`. False when its session is over: make it anew."""
@@ -269,3 +285,31 @@ class Run:
             self.counts.drop(reason)
         else:
             self.counts.accepted += 1
+
+
+def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) -> Run:
+    """The run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
+
+    Args:
+        logdir: the folder as the user has given it.
+        suffix: of the event file's name.
+        numbered: as for `Run`.
+        make: make the folder, which frameworks list to number their versions.
+
+    Raises:
+        ValueError: a folder or a suffix that cannot be.
+    """
+    directory = os.path.realpath(logdir)
+    if "\0" in directory or len(os.fsencode(directory)) > PATH_BYTES_MAX:
+        raise ValueError(
+            f"the log folder has {len(os.fsencode(directory))} bytes or a NUL; "
+            f"at most {PATH_BYTES_MAX} bytes and none are possible"
+        )
+    if os.sep in suffix or "\0" in suffix or len(suffix) > SUFFIX_CHARS_MAX:
+        raise ValueError(f"filename_suffix {suffix[:120]!r}: at most {SUFFIX_CHARS_MAX} characters, no '/' and no NUL")
+    if make:
+        try:
+            os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
+    return Run(directory, suffix, numbered)

@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import settings
@@ -83,6 +84,17 @@ def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
 _dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
 
 
+@dataclass(slots=True)
+class Defined:
+    """A run in a session: what all writers of its folder share, so that one opened again defines nothing again."""
+
+    number: int
+    counts: Counts
+    scalars: dict[str, int] = field(default_factory=dict)  # tags to their numbers
+    tags: dict[tuple[str, str, str, str], int] = field(default_factory=dict)  # those that have a colour, name or text
+    rows: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+
 class Session:
     """One journal, one sender, and the numbers of the runs, tags and rows defined in them.
 
@@ -105,10 +117,9 @@ class Session:
         self.pid = os.getpid()
         self.ended = False
         self._lock = threading.RLock()
-        self._runs: dict[tuple[str, str], int] = {}
-        # By the number of the run, also of one of the same folder with another suffix; reported with the first.
+        self._runs: dict[str, Defined] = {}  # by their folders
+        self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
-        self._folders: dict[str, int] = {}
         self._run_count = 0
         self._tags = 0
         self._rows = 0
@@ -118,26 +129,28 @@ class Session:
         )
         self.sender.start()
 
-    def define_run(self, directory: str, suffix: str) -> tuple[int, Counts]:
-        """The number of a run and its counts, which all writers of one folder share."""
+    def define_run(self, directory: str, suffix: str, numbered: bool = False) -> Defined:
+        """A run with its number: one for each folder, whose file is named as the first has asked for."""
         with self._lock:
-            number = self._runs.get((directory, suffix))
-            if number is None:
+            run = self._runs.get(directory)
+            if run is None:
                 number = self._run_count
                 self._run_count += 1
                 definition = RunDefinition(number, directory, os.uname().nodename, self.pid, time.time(), suffix)
                 self.journal.define(pack_definition(definition))
-                self._runs[directory, suffix] = number
-                first = self._folders.setdefault(directory, number)
-                self._counts[number] = Counts() if first == number else self._counts[first]
-            return number, self._counts[number]
+                run = self._runs[directory] = Defined(number, Counts())
+                self._counts[number] = run.counts
+            return self._numbered.setdefault(run.number, Defined(run.number, run.counts)) if numbered else run
 
-    def define_tag(self, run: int, tag: str, color: str, display_name: str, description: str) -> int:
+    def define_tag(
+        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool = False
+    ) -> int:
         """A new number for a tag of a run."""
         with self._lock:
             number = self._tags
             self._tags += 1  # first: a number is never given twice, whatever interrupts this
-            self.journal.define(pack_definition(TagDefinition(number, run, tag, color, display_name, description)))
+            definition = TagDefinition(number, run, tag, color, display_name, description, numbered)
+            self.journal.define(pack_definition(definition))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
@@ -150,12 +163,11 @@ class Session:
 
     def _report(self) -> dict[int, Any]:
         with self._lock:
-            counts: dict[int, Any] = {
-                number: [self._counts[number].accepted, dict(self._counts[number].dropped)]
-                for number in self._folders.values()
+            report: dict[int, Any] = {
+                number: [counts.accepted, dict(counts.dropped)] for number, counts in self._counts.items()
             }
-        self.journal.note_records(sum(accepted for accepted, _ in counts.values()))
-        return counts
+        self.journal.note_records(sum(accepted for accepted, _ in report.values()))
+        return report
 
     def _settled(self, runs: dict[int, Any]) -> None:
         """Take note of what the daemon says of its runs."""
@@ -182,7 +194,7 @@ class Session:
 
     def refusals(self) -> list[dict[str, int]]:
         """What the daemon did not write, by reason, for each folder."""
-        return [self._counts[number].refused for number in self._folders.values()]
+        return [counts.refused for counts in self._counts.values()]
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""

@@ -7,6 +7,7 @@ trouble of the logging system never does.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import time
@@ -15,12 +16,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from . import media, records
+from . import media, readback, records
 from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
 from .names import clean_tag, parse_color
 from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
-from .run import Run
+from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
 from .snapshot import snapshot, to_float, to_step
@@ -66,29 +67,19 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk)
-        directory = os.path.realpath(chosen)  # of this moment, whatever chdir comes later; one name for one folder
-        if "\0" in directory or len(os.fsencode(directory)) > records.PATH_BYTES_MAX:
-            raise ValueError(
-                f"the log folder has {len(os.fsencode(directory))} bytes or a NUL; "
-                f"at most {records.PATH_BYTES_MAX} bytes and none are possible"
-            )
-        if os.sep in filename_suffix or "\0" in filename_suffix or len(filename_suffix) > 100:
-            raise ValueError(f"filename_suffix {filename_suffix[:120]!r}: at most 100 characters, no '/' and no NUL")
-        self._run = Run(directory, filename_suffix)
+        self._run = run_of(chosen, filename_suffix, self._numbered, make=self._write)
         self._subruns: dict[str, Run] = {}
+        self._charts = {}
+        self._exported: dict[str, tuple[bytes, int]] = {}
+        self.max_queue, self.flush_secs, self.filename_suffix = max_queue, flush_secs, filename_suffix
         self.file_writer = FileWriter.of(self._run if self._write else None, chosen)
-        self.all_writers = {chosen: self.file_writer}
         self._now = time.time
         self._default_step = None
         self._layout = {}
         self._has_hparams = False
-        if self._write:
-            try:
-                os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - frameworks list it to number their versions
-            except OSError as error:
-                warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
-            if purge_step is not None:
-                self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+        self._opened_in = os.getpid()
+        if self._write and purge_step is not None:
+            self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
 
     # --- scalars ---------------------------------------------------------------------------------------------
 
@@ -200,8 +191,51 @@ class SummaryWriter(MediaMethods, PluginMethods):
         numbers = {str(key): to_float(value, f"{main_tag}/{key}") for key, value in tag_scalar_dict.items()}
         for key, value in numbers.items():
             chosen = color.get(key) if color is not None else None
-            run = self._subrun(f"{tag}/{clean_tag(key)}")
+            name = f"{tag}/{clean_tag(key)}"
+            self._charts[name] = tag
+            run = self._subrun(name)
             run.scalar(tag, step, walltime, value, parse_color(chosen) if chosen is not None else "")
+
+    def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write what `add_scalars` has logged since the last export to a file, as `scalar_dict` has it.
+
+        Args:
+            path: the file, made anew.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with open(path, "w") as file:
+            found, ends = self._read_back()
+            json.dump(found, file)
+        self._exported.update(ends)
+
+    @property
+    def scalar_dict(self) -> dict[str, list[list[float]]]:
+        """What this process has logged with `add_scalars` since the last export.
+
+        It is not kept here, but read back from the event files after a flush. Those hold float32: values have the
+        fewest digits that tell it.
+
+        Returns:
+            {folder of the curve: [[wall time, step, value], ...]}, the folders named as in tensorboardX.
+        """
+        return self._read_back()[0]
+
+    def _read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
+        if self._charts and not self.flush():
+            warn(f"{self.logdir}: not all scalars are in the event files yet; those that are not are left out")
+        found: dict[str, list[list[float]]] = {}
+        ends = {}
+        for name, tag in list(self._charts.items()):
+            run = self._subrun(name)
+            session = run.session_id
+            before, after = self._exported.get(name, (b"", 0))
+            points, end = readback.points(run.directory, tag, session, after if before == session else 0)
+            ends[name] = session, end
+            if points:
+                found[os.path.join(self.logdir, name)] = points  # noqa: PTH118 - named as tensorboardX does
+        return found, ends
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
         """Log many numbers of one step in one call.
@@ -335,7 +369,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if walltime is not None:
             self._now = FixedTime(float(walltime))
         try:
-            yield self
+            with self.file_writer.use_metadata(global_step=global_step, walltime=walltime):
+                yield self
         finally:
             self._default_step, self._now = before
 
@@ -368,21 +403,24 @@ class SummaryWriter(MediaMethods, PluginMethods):
             process, all runs together, that are not yet known to be in an event file; ``journal_bytes``: the most that
             may be.
         """
-        total = Counts()
-        folders = {id(run.counts): run.counts for run in (self._run, *self._subruns.values())}
-        for counts in folders.values():
-            total.add(counts)
-        missing = total.missing
-        session = active()
-        journal = session.journal if session is not None else None
-        return {
-            "accepted": total.accepted,
-            "written": total.written,
-            "pending": total.accepted - total.written - sum(missing.values()),
-            "dropped": missing,
-            "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
-            "journal_bytes": journal.bytes_max if journal else 0,
+        return stats_of(self._runs)
+
+    @property
+    def all_writers(self) -> dict[str, FileWriter]:
+        """The folder of this run and of each run that `add_scalars` has made below it, and what writes there."""
+        below = {
+            os.path.join(self.logdir, name): FileWriter.of(self._subrun(name), name)  # noqa: PTH118
+            for name in list(self._charts)
         }
+        return {self.logdir: self.file_writer, **below}
+
+    @property
+    def default_bins(self) -> list[float]:
+        """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
+        edges = [1e-12]
+        while edges[-1] * 1.1 < 1e20:
+            edges.append(edges[-1] * 1.1)
+        return [-edge for edge in reversed(edges)] + [0] + edges
 
     def _get_file_writer(self) -> FileWriter:
         return self.file_writer
@@ -396,6 +434,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """The folder of the run, as it was given."""
         return self.logdir
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._opened_in = 0
+
     def __enter__(self) -> SummaryWriter:
         return self
 
@@ -406,6 +448,24 @@ class SummaryWriter(MediaMethods, PluginMethods):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def stats_of(runs: list[Run]) -> dict[str, Any]:
+    """What became of what this process has logged to some runs; see `SummaryWriter.stats`."""
+    total = Counts()
+    for counts in {id(run.counts): run.counts for run in runs}.values():  # runs of one folder share theirs
+        total.add(counts)
+    missing = total.missing
+    session = active()
+    journal = session.journal if session is not None else None
+    return {
+        "accepted": total.accepted,
+        "written": total.written,
+        "pending": total.accepted - total.written - sum(missing.values()),
+        "dropped": missing,
+        "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
+        "journal_bytes": journal.bytes_max if journal else 0,
+    }
 
 
 def _default_logdir(comment: str) -> str:

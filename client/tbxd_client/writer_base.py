@@ -33,6 +33,13 @@ class WriterBase:
     _now: Callable[[], float]  # the time of what is given none
     _default_step: int | None  # the step of what is given none
     purge_step: int | None
+    _opened_in: int  # the process that has made it; 0 of a copy
+    _charts: dict[str, str]  # of these, those that `add_scalars` has made, and their tags
+    _numbered = False  # what is logged has no steps; the daemon counts it
+
+    @property
+    def _runs(self) -> list[Run]:
+        return [self._run, *self._subruns.values()]
 
     def _step(self, step: Any) -> int:
         return to_step(self._default_step if step is None else step)
@@ -82,7 +89,8 @@ class WriterBase:
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
             directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = Run(directory)
-            if self.purge_step is not None:
+            run = self._subruns[name] = Run(directory, numbered=self._numbered)
+            # Once: each further one would wipe, in the slow loader, what others have logged since.
+            if self.purge_step is not None and self._opened_in == os.getpid():
                 run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)
         return run

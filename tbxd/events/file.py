@@ -11,7 +11,9 @@ import itertools
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import schema
 from .ledger import Ledger, LedgerReader, merge
@@ -58,27 +60,33 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
     ledger: Ledger = {}
     for name in reversed(names):
         reader = LedgerReader()
-        try:
-            fd = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                continue
-            for _, data in read_records(lambda size, fd=fd: os.read(fd, size)):  # type: ignore[misc]
-                event = schema.Event()
-                event.ParseFromString(data)
-                reader.follow(event.source_metadata.writer)
-                if not reader.ours:
-                    break
-        except (DamagedFile, schema.DecodeError):
-            pass  # what stands before the damage stands
-        finally:
-            os.close(fd)
+        for event in read_events(directory / name):
+            reader.follow(event.source_metadata.writer)
+            if not reader.ours:
+                break
         merge(ledger, reader.ledger)
         if reader.complete:
             break
     return ledger
+
+
+def read_events(path: Path) -> Iterator[Any]:
+    """The events of a file, up to its end or to what is damaged; none of what is no file or cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return
+        for _, data in read_records(lambda size: os.read(fd, size)):
+            event = schema.Event()
+            event.ParseFromString(data)
+            yield event
+    except (DamagedFile, schema.DecodeError):
+        pass  # what stands before the damage stands
+    finally:
+        os.close(fd)
 
 
 class EventFile:

@@ -1,0 +1,367 @@
+"""``GlobalSummaryWriter``: one writer for all modules, threads and processes of a program, which counts the steps.
+
+tensorboardX keeps the counts in a helper process. Here nobody in the program counts: the records go without a step to
+the daemon, which gives each the step behind the last one of its tag in the run. So the steps are in the order of the
+file, whoever logged, and go on where an earlier life of the run has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from .file_writer import FileWriter
+from .writer import SummaryWriter, stats_of
+
+
+class _Numbered(SummaryWriter):
+    """Writes records without steps."""
+
+    _numbered = True
+
+
+class GlobalSummaryWriter:
+    """A `SummaryWriter` whose methods need no step; what they log is counted tag by tag, from 0 on.
+
+    It may be used by several threads, by forked processes, and by spawned ones that it is passed to. Every method of
+    `SummaryWriter` is there. Those that tensorboardX has take the same arguments; the others take those of
+    `SummaryWriter` without ``global_step``. A step that is given by that name is used instead of the count.
+
+    Processes that log at once are counted in the order in which the daemon gets their records.
+
+    Args:
+        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir: as for
+            `SummaryWriter`.
+        coalesce_process, **kwargs: accepted and ignored.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str] | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+        write_to_disk: bool = True,
+        log_dir: str | os.PathLike[str] | None = None,
+        coalesce_process: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.smw = SummaryWriter(
+            logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir
+        )
+        self._counted = _Numbered(self.smw._run.directory, filename_suffix=filename_suffix, write_to_disk=write_to_disk)
+        self._counted.purge_step = purge_step  # for the runs below; this one has been told
+
+    def _writer(self, global_step: Any) -> SummaryWriter:
+        return self._counted if global_step is None and self.smw._default_step is None else self.smw
+
+    @staticmethod
+    def getSummaryWriter() -> GlobalSummaryWriter:
+        """The one writer of this process and of those forked from it; made by the first call, with a default folder."""
+        # Without a lock, which a fork might catch locked: one that is made in vain has done nothing yet.
+        return _made.get("") or _made.setdefault("", GlobalSummaryWriter())
+
+    # --- what is counted -------------------------------------------------------------------------------------
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any,
+        walltime: float | None = None,
+        display_name: str = "",
+        summary_description: str = "",
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log one number; see `SummaryWriter.add_scalar`."""
+        self._writer(global_step).add_scalar(
+            tag, scalar_value, global_step, walltime, display_name, summary_description, color=color
+        )
+
+    def add_scalars(
+        self,
+        main_tag: str,
+        tag_scalar_dict: Mapping[str, Any],
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Log several numbers as curves of one chart; see `SummaryWriter.add_scalars`."""
+        self._writer(global_step).add_scalars(main_tag, tag_scalar_dict, global_step, walltime, color=color)
+
+    def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
+        """Log many numbers in one call, under one step, which is behind the last of each; see `SummaryWriter.log`."""
+        self._writer(step).log(values, step, walltime)
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log the distribution of an array; see `SummaryWriter.add_histogram`."""
+        self._writer(global_step).add_histogram(tag, values, global_step, bins, walltime, max_bins, color=color)
+
+    def add_histogram_raw(
+        self,
+        tag: str,
+        min: float,
+        max: float,
+        num: float,
+        sum: float,
+        sum_squares: float,
+        bucket_limits: Any,
+        bucket_counts: Any,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a histogram that has been computed already; see `SummaryWriter.add_histogram_raw`."""
+        self._writer(global_step).add_histogram_raw(
+            tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts, global_step, walltime, color=color
+        )
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a picture; see `SummaryWriter.add_image`."""
+        self._writer(global_step).add_image(tag, img_tensor, global_step, walltime, dataformats, color=color)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log several pictures as one grid; see `SummaryWriter.add_images`."""
+        self._writer(global_step).add_images(tag, img_tensor, global_step, walltime, dataformats, color=color)
+
+    def add_image_with_boxes(
+        self,
+        tag: str,
+        img_tensor: Any,
+        box_tensor: Any,
+        walltime: float | None = None,
+        dataformats: Any = "CHW",
+        labels: Any = None,
+        rescale: Any = 1,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a picture with boxes drawn on it; see `SummaryWriter.add_image_with_boxes`."""
+        self._writer(global_step).add_image_with_boxes(
+            tag, img_tensor, box_tensor, global_step, walltime, dataformats, labels, rescale, color=color
+        )
+
+    def add_figure(
+        self,
+        tag: str,
+        figure: Any,
+        close: bool = True,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a matplotlib figure; see `SummaryWriter.add_figure`."""
+        self._writer(global_step).add_figure(tag, figure, global_step, close, walltime, color=color)
+
+    def add_heatmap(
+        self,
+        tag: str,
+        matrix: Any,
+        walltime: float | None = None,
+        colormap: str = "viridis",
+        vmin: float | None = None,
+        vmax: float | None = None,
+        row_labels: Any = None,
+        column_labels: Any = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a matrix as a colour-mapped picture; see `SummaryWriter.add_heatmap`."""
+        self._writer(global_step).add_heatmap(
+            tag, matrix, global_step, walltime, colormap, vmin, vmax, row_labels, column_labels, color=color
+        )
+
+    def add_video(
+        self,
+        tag: str,
+        vid_tensor: Any,
+        fps: float | None = 4,
+        walltime: float | None = None,
+        dataformats: str = "NTCHW",
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a video; see `SummaryWriter.add_video`."""
+        self._writer(global_step).add_video(tag, vid_tensor, global_step, fps, walltime, dataformats, color=color)
+
+    def add_audio(
+        self,
+        tag: str,
+        snd_tensor: Any,
+        sample_rate: int | None = 44100,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a sound; see `SummaryWriter.add_audio`."""
+        self._writer(global_step).add_audio(tag, snd_tensor, global_step, sample_rate, walltime, color=color)
+
+    def add_text(
+        self,
+        tag: str,
+        text_string: str,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a text; see `SummaryWriter.add_text`."""
+        self._writer(global_step).add_text(tag, text_string, global_step, walltime, color=color)
+
+    def add_pr_curve(
+        self,
+        tag: str,
+        labels: Any,
+        predictions: Any,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a precision-recall curve; see `SummaryWriter.add_pr_curve`."""
+        self._writer(global_step).add_pr_curve(
+            tag, labels, predictions, global_step, num_thresholds, weights, walltime, color=color
+        )
+
+    def add_pr_curve_raw(
+        self,
+        tag: str,
+        true_positive_counts: Any,
+        false_positive_counts: Any,
+        true_negative_counts: Any,
+        false_negative_counts: Any,
+        precision: Any,
+        recall: Any,
+        num_thresholds: int = 127,
+        weights: Any = None,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a precision-recall curve that has been computed already; see `SummaryWriter.add_pr_curve_raw`."""
+        self._writer(global_step).add_pr_curve_raw(
+            tag,
+            true_positive_counts,
+            false_positive_counts,
+            true_negative_counts,
+            false_negative_counts,
+            precision,
+            recall,
+            global_step,
+            num_thresholds,
+            weights,
+            walltime,
+            color=color,
+        )
+
+    def add_mesh(
+        self,
+        tag: str,
+        vertices: Any,
+        colors: Any = None,
+        faces: Any = None,
+        config_dict: Any = None,
+        walltime: float | None = None,
+        *,
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log a mesh; see `SummaryWriter.add_mesh`."""
+        self._writer(global_step).add_mesh(
+            tag, vertices, colors, faces, config_dict, global_step, walltime, color=color
+        )
+
+    def add_tensor(
+        self, tag: str, tensor: Any, walltime: float | None = None, *, global_step: Any = None, color: Any = None
+    ) -> None:
+        """Log the numbers of a tensor; see `SummaryWriter.add_tensor`."""
+        self._writer(global_step).add_tensor(tag, tensor, global_step, walltime, color=color)
+
+    # --- the rest --------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        """What has no steps to count is that of the `SummaryWriter`."""
+        if name.startswith("_") or name == "smw":  # not there yet: this is being unpickled or copied
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.smw, name)
+
+    @contextmanager
+    def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[GlobalSummaryWriter]:
+        """Within this context, calls that are given no step or no time of their own have these, uncounted."""
+        with self.smw.use_metadata(global_step=global_step, walltime=walltime):
+            before, self._counted._now = self._counted._now, self.smw._now
+            try:
+                yield self
+            finally:
+                self._counted._now = before
+
+    def stats(self) -> dict[str, Any]:
+        """What this process has logged; see `SummaryWriter.stats`."""
+        return stats_of([*self.smw._runs, *self._counted._runs])
+
+    @property
+    def file_writer(self) -> FileWriter:
+        """For protocol buffers of the caller's own; what it logs is not counted."""
+        return self.smw.file_writer
+
+    def close(self) -> None:
+        """Flush; see `SummaryWriter.close`."""
+        self.smw.close()
+
+    def __enter__(self) -> GlobalSummaryWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_made: dict[str, GlobalSummaryWriter] = {}  # under "", where it has been made

@@ -1,0 +1,26 @@
+"""What scripts import from ``tensorboardX.utils``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .media import figure_to_array
+
+
+def figure_to_image(figures: Any, close: bool = True) -> Any:
+    """A matplotlib figure as an array.
+
+    Args:
+        figures: a figure, or a list of them.
+        close: close them afterwards.
+
+    Returns:
+        uint8, shape (3, height, width); of a list (figures, 3, height, width).
+
+    Raises:
+        TypeError, ValueError: something else than figures, or none.
+    """
+    import numpy as np
+
+    array = figure_to_array(figures, close)
+    return np.moveaxis(np.frombuffer(array.data, np.uint8).reshape(array.shape), -1, -3)

@@ -1,0 +1,50 @@
+"""Steps for records that have none: the one behind the last of their tag in the run.
+
+TensorBoard's fast loader deletes what stands at or behind a step that comes back (``docs/EVENT_FILE.md``), so where
+several processes count one tag together, only who writes the file can count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tbxd_client.records import STEP_MAX
+
+from . import schema
+from .file import event_files, read_events
+
+
+class Steps:
+    """The last step of each tag of a run, as the event files of its folder have them.
+
+    Args:
+        directory: the folder. All its event files are read, once.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._last: dict[str, int] = {}
+        for name in event_files(directory):
+            for event in read_events(directory / name):
+                if event.session_log.status == schema.SESSION_START:
+                    self.restart(event.step)
+                for value in event.summary.value:
+                    self.note(value.tag, event.step)
+
+    def next(self, tags: Iterable[str]) -> int:
+        """The step of an event with these tags: behind the last of each, from 0 on."""
+        names = list(tags)
+        step = min(max((self._last.get(name, -1) for name in names), default=-1) + 1, STEP_MAX)
+        for name in names:
+            self._last[name] = step
+        return step
+
+    def note(self, tag: str, step: int) -> None:
+        """An event has a step of its own."""
+        if step > self._last.get(tag, -1):
+            self._last[tag] = step
+
+    def restart(self, step: int) -> None:
+        """The run goes on from ``step``: what stood at or behind it is forgotten."""
+        for tag, last in self._last.items():
+            self._last[tag] = min(last, step - 1)
