@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ class Page:
             state: settings behind it, where the older ones do.
         """
         self._driver.get("about:blank")  # a change behind the '#' alone would load nothing
-        settings = "".join(f"&{key}={urllib.request.quote(value, safe='')}" for key, value in state.items())
+        settings = "".join(f"&{key}={urllib.parse.quote(value, safe='')}" for key, value in state.items())
         self._driver.get(f"{self._address}?darkMode=false{query}#{tab}{settings}")
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -108,7 +109,7 @@ class Page:
             return wait_for(condition, what, pause=PAUSE)
         except AssertionError as error:
             path = self._failures / "failure.png"
-            path.write_bytes(self._driver.get_screenshot_as_png())
+            path.write_bytes(self.png())
             raise AssertionError(f"{error}; the window is in {path}") from None
 
     def shows(self, script: str, what: str, *arguments: Any) -> Any:
@@ -128,14 +129,10 @@ class Page:
         if place is None:
             return np.zeros((0, 0, 3), np.uint8)
         left, top, right, bottom = (max(0, round(place[side])) for side in ("left", "top", "right", "bottom"))
-        return self.window()[top:bottom, left:right]
-
-    def window(self) -> Any:
-        """The pixels of the whole window, as `pixels`."""
-        return array_of(self._driver.get_screenshot_as_png())
+        return array_of(self.png())[top:bottom, left:right]
 
     def png(self) -> bytes:
-        """The whole window."""
+        """What is drawn in the window."""
         return bytes(self._driver.get_screenshot_as_png())
 
     def type(self, text: str) -> None:
