@@ -1,9 +1,11 @@
 # `make demo` and `make test` need git, make and Python >= 3.10, and make their own environment in .venv.
+# The tests of TensorBoard's tabs look at them in Debian's chromium: as root `make test` installs it where it is missing,
+# for anybody else they are skipped and say what to install. With CI=true they fail instead.
 PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check browser bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -13,13 +15,21 @@ EXTRAS ?= dev
 demo: .venv/installed          ## train a small model in two processes and log everything
 	$(BIN)/tbxd demo
 
-test: check                    ## style, types, and every test
+test: check browser            ## style, types, and every test
 	$(BIN)/python -m pytest
 
 check: .venv/installed         ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+browser:                       ## chromium for the tests, where it is missing and we may
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null && \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install --quiet --yes --no-install-recommends chromium chromium-driver fonts-dejavu-core || \
+	    echo "chromium could not be installed"; \
+	fi
 
 bench: .venv/installed         ## tbxd beside tensorboardX and torch, in one run
 	$(BIN)/python -m benchmarks

@@ -25,15 +25,15 @@ from tbxd_client.launch import is_locked
 DEADLINE = 60.0  # for whatever a test waits for; a machine under load is slow, not wrong
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """The first true value of ``condition``."""
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE, pause: float = 0.01) -> Any:
+    """The first true value of ``condition``, asked again after each pause."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 @dataclass

@@ -30,7 +30,7 @@ LONG_SIDE = 512  # pixels; the longer side of the cells has more than half of it
 CELL_PIXELS_MAX = 128
 SHORT_SIDE_MIN = 24  # pixels; a single row of many cells is drawn higher than wide
 BAR_WIDTH, BAR_HEIGHT_MIN, GAP, TICK = 14, 120, 6, 4  # pixels of the scale
-FONT_PIXELS = 15  # to be read on a card of TensorBoard, which shows a picture this wide at about half its size
+FONT_PIXELS = 20  # to be read on a card of TensorBoard: a picture this wide has half its size there, unsmoothed
 TICKS = 5  # about so many numbers on the scale
 
 PAPER, INK = (255, 255, 255), (32, 32, 32)
