@@ -42,6 +42,12 @@ def test_a_picture_is_neither_tiny_nor_huge(shape: tuple[int, int]) -> None:
     assert 120 <= max(pixels.shape) <= LONG_SIDE + 150
 
 
+@pytest.mark.parametrize("rows", [1, 7, 60, 5000])
+def test_few_columns_do_not_make_a_picture_narrow(rows: int) -> None:
+    height, width, _ = heatmap_of(np.arange(rows, dtype=float)[:, None]).shape
+    assert height <= 1.5 * width
+
+
 def test_labels_take_their_room() -> None:
     matrix = np.eye(10)
     labels = [f"class {number}" for number in range(10)]

@@ -31,6 +31,7 @@ CELL_PIXELS_MAX = 128
 SHORT_SIDE_MIN = 24  # pixels; a single row of many cells is drawn higher than wide
 BAR_WIDTH, BAR_HEIGHT_MIN, GAP, TICK = 14, 120, 6, 4  # pixels of the scale
 FONT_PIXELS = 20  # to be read on a card of TensorBoard: a picture this wide has half its size there, unsmoothed
+TALLEST = 1.5  # height to width: TensorBoard makes any picture as wide as a card, and what is narrow very tall with it
 TICKS = 5  # about so many numbers on the scale
 
 PAPER, INK = (255, 255, 255), (32, 32, 32)
@@ -241,6 +242,7 @@ def _draw(matrix: Matrix, scale: Scale, table: Pixels, rows: _Axis, columns: _Ax
     below_cells = rows.pixels + (line + GAP if columns.labels else 0)
     below_bar = bar_height + (2 * line + GAP if some_missing else line // 2)
     height = top + max(below_cells, below_bar) + GAP
+    width = max(width, math.ceil(height / TALLEST))
 
     canvas = np.full((height, width, 3), PAPER, np.uint8)
     cells = np.repeat(np.repeat(matrix, rows.cell_pixels, axis=0), columns.cell_pixels, axis=1)
