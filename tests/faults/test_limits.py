@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
-
-from harness import World, scalars, wait_for
 from inject import NOBODY, descriptors, injected, say_go, start_daemon, tampered, told, train
 from oracle import Count, judge, read_count
 from report import account
+
+from harness import World, wait_for
 
 MANY_RUNS = """
 import sys
@@ -199,9 +199,7 @@ def grown(pid: int, before: int) -> int:
     return int(psutil.Process(pid).memory_full_info().uss) - before
 
 
-@pytest.mark.parametrize(
-    ("writers", "seconds"), [(8, 5), pytest.param(64, 120, marks=pytest.mark.matrix)]
-)
+@pytest.mark.parametrize(("writers", "seconds"), [(8, 5), pytest.param(64, 120, marks=pytest.mark.matrix)])
 def test_more_than_the_daemon_can_take_keeps_both_sides_within_their_memory(
     place: World, writers: int, seconds: int
 ) -> None:
