@@ -31,6 +31,20 @@ browser:                       ## chromium for the tests, where it is missing an
 	    echo "chromium could not be installed"; \
 	fi
 
+# The fault tests take strace and libfaketime where they are to be had; without them they skip what needs them.
+.venv/fault-tools: .venv/installed
+	command -v strace >/dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
+	|| { apt-get update -qq && apt-get install -y -qq strace libfaketime; } >/dev/null 2>&1 \
+	|| echo "strace and libfaketime are not there and cannot be installed; some fault tests are skipped"
+	touch $@
+
+faults: .venv/fault-tools      ## every fault, and a table of what became of the records; TBXD_KILLS, TBXD_SEED
+	TBXD_FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m "matrix or not matrix"
+
+MINUTES ?= 60
+soak: .venv/installed          ## 16 ranks at 1 kHz, a kill a minute
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+
 bench: .venv/installed         ## tbxd beside tensorboardX and torch, in one run
 	$(BIN)/python -m benchmarks
 

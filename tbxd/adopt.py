@@ -7,6 +7,7 @@ person to look at.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from pathlib import Path
@@ -79,6 +80,8 @@ class Adopter:
             except JournalBusy:
                 continue
             except JournalError as error:
+                if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                    continue  # it is looked at again with the next scan
                 if path.exists():  # else its trainer has just finished with it
                     log.warning("cannot adopt: %s", error)
                     self._bad.add(path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import resource
 import secrets
 import signal
 import time
@@ -58,6 +60,7 @@ class Daemon:
             AlreadyRunning: there is a daemon in this runtime folder.
             OSError, ValueError: the folders or the address cannot be used.
         """
+        _allow_descriptors()
         private_dir(self._settings.runtime_dir)
         private_dir(self._settings.spool)
         if Path(self._settings.address.removeprefix("ipc://")).parent == base_dir():
@@ -172,6 +175,14 @@ def _take_lock(path: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def _allow_descriptors() -> None:
+    """As many file descriptors as this process may have: each client takes one, and each run that is open two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _make_token(path: Path) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import queue
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
+RESERVED_DESCRIPTORS = 32  # of this process, for what is no run and no connection
+DESCRIPTORS_SHARE = 6  # one run in so many descriptors is kept open: it takes two, and clients need theirs
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
 CLIENT_REASONS = (*DROP_REASONS, "no_journal")
 
@@ -96,6 +99,10 @@ class Hub:
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
         self._next_sync = 0.0
+        self._open_files = settings.open_files
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY:
+            self._open_files = max(1, min(settings.open_files, (most - RESERVED_DESCRIPTORS) // DESCRIPTORS_SHARE))
 
     # --- messages --------------------------------------------------------------------------------------------
 
@@ -264,6 +271,8 @@ class Hub:
 
         def job() -> None:
             state.writer.write()
+            if len(self.runs) > self._open_most and self._open_runs() > self._open_most:
+                state.writer.park()
             self._written.put(state)
             self._wake()
 
@@ -353,10 +362,18 @@ class Hub:
             if file is not None and file.dirty and not state.submitted:
                 state.strand.submit(state.writer.sync)
         held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
-        too_many = max(0, len(held) - self._settings.open_files)
+        too_many = max(0, len(held) - self._open_files)
         for place, state in enumerate(held):
             if place < too_many or now - state.used > IDLE_SECONDS:
                 state.strand.submit(state.writer.park)
+
+    @property
+    def _open_most(self) -> int:
+        """How many runs may be open between two rounds of `_sync_and_park`; one over it is closed with its write."""
+        return 2 * self._open_files + self._settings.threads
+
+    def _open_runs(self) -> int:  # on a thread of the pool
+        return sum(state.writer.open for state in list(self.runs.values()))
 
     def drain(self, deadline: float) -> bool:
         """Write everything that is queued; for the end. False when the deadline came first."""

@@ -9,7 +9,9 @@ While records come, it wakes every ``TICK_SECONDS``; when none have come for a w
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import sys
 import threading
 import time
@@ -34,7 +36,10 @@ REPORT_SECONDS = 1.0  # between reports of counts that have changed
 HEARTBEAT_SECONDS = 15.0  # between reports that have not
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
 LINGER_MS = 200  # for the goodbye
-READ_BYTES = wire.DATA_BYTES_MAX
+READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
+assert READ_BYTES <= wire.DATA_BYTES_MAX
+DESCRIPTORS = 24  # that a ZeroMQ context and its socket may need; libzmq ends the process when it gets none
+DESCRIPTORS_SECONDS = 1.0  # between two looks whether there are so many
 
 
 class Sender:
@@ -133,6 +138,8 @@ class Sender:
     def _run(self) -> None:
         try:
             check_address(self._address)
+            if not self._have_descriptors():
+                return
             # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
             self._context = zmq.Context()
             with self._context, self._context.socket(zmq.DEALER) as socket:
@@ -155,6 +162,28 @@ class Sender:
                 self._launcher.done()
             with self._changed:
                 self._changed.notify_all()
+
+    def _have_descriptors(self) -> bool:
+        """Wait until this process may open what ZeroMQ needs. False when it ends before that.
+
+        libzmq calls abort() where an eventfd or an epoll cannot be had while a context begins (src/epoll.cpp): training
+        would die of it.
+        """
+        while not _spare_descriptors(DESCRIPTORS):
+            warn(
+                f"this process has hardly any file descriptors left (ulimit -n); records wait in {self._journal.path}",
+                once="descriptors",
+            )
+            if self._stopping:
+                return False
+            self._wait_for_the_bell(DESCRIPTORS_SECONDS)
+        return True
+
+    def _wait_for_the_bell(self, seconds: float) -> None:
+        poller = select.poll()
+        poller.register(self._doorbell.read_fd, select.POLLIN)
+        if poller.poll(seconds * 1000):
+            self._doorbell.clear()
 
     def _loop(self, socket: zmq.Socket[bytes]) -> None:
         poller = zmq.Poller()
@@ -243,7 +272,9 @@ class Sender:
 
     def _push(self, socket: zmq.Socket[bytes], message: wire.Message) -> bool:
         try:
-            socket.send_multipart(wire.pack(message), flags=zmq.NOBLOCK, copy=False)
+            # Copied: to hand large messages over pyzmq makes another thread, context and socket (zmq.utils.garbage), and
+            # that in the middle of training.
+            socket.send_multipart(wire.pack(message), flags=zmq.NOBLOCK, copy=True)
             return True
         except zmq.Again:  # nobody at the other end
             self._welcomed = False
@@ -328,3 +359,16 @@ class Sender:
             self._push(socket, wire.Report(self._journal.session, self._reports()))
             if self.acknowledged >= self._journal.committed:
                 self._push(socket, wire.Goodbye(self._journal.session))
+
+
+def _spare_descriptors(count: int) -> bool:
+    """Whether this process could open ``count`` more files now."""
+    held: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while len(held) < count:
+                held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        return len(held) == count
+    finally:
+        for fd in held:
+            os.close(fd)

@@ -7,6 +7,7 @@ may have buffered its cut tail.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -21,6 +22,8 @@ from .record import DamagedFile, read_records
 
 _NAME = re.compile(r"tfevents\.(\d{10})\.")
 _numbers = itertools.count()
+# What opening a file says that is gone, or is none that this user has written: a link, a socket, somebody else's.
+NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
 
 
 class FileLost(OSError):
@@ -56,6 +59,9 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
         names: its event files, oldest first; read from the newest back to one that has all earlier ones' ledger.
 
     Files of other writers, and whatever is damaged, hold nothing that would have to be known.
+
+    Raises:
+        OSError: a file cannot be read at this moment.
     """
     ledger: Ledger = {}
     for name in reversed(names):
@@ -71,10 +77,16 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
 
 
 def read_events(path: Path) -> Iterator[Any]:
-    """The events of a file, up to its end or to what is damaged; none of what is no file or cannot be read."""
+    """The events of a file, up to its end or to what is damaged; none of what is no file or may not be read.
+
+    Raises:
+        OSError: it cannot be read at this moment.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise  # no descriptor left, say: what is in it would be written again
         return
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -125,8 +137,8 @@ class EventFile:
             OSError: the disk takes no more. What is missing is written first by the next call; until then the
                 records count as not written.
         """
+        rest = self._rest = self._rest + data if self._rest else data  # first: whatever fails, they are owed
         self._check()
-        rest = self._rest + data if self._rest else data
         view = memoryview(rest)
         try:
             while view:
@@ -139,7 +151,12 @@ class EventFile:
 
     def _check(self) -> None:
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno not in NOT_OURS:
+                    raise  # no descriptor left, say: it is there, and to be gone on with
+                raise FileLost(error.errno, f"{self.path} is gone") from error
         try:
             state = self.path.lstat()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Faults for real: strace that fails or kills at a system call, small disks, a proxy that cuts, limits of the kernel."""
+"""Faults for real: strace that fails or kills at a system call, small disks, a proxy that cuts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The oracle of the fault tests: what a trainer logs is a function of (trainer, number), so nothing can go unseen.
 
-`trainer.py` logs record number 0, 1, 2, … and stores after each call that has returned how many they are, in a file that
-outlives its kill. `judge` reads the event files strictly and says of every record whether it is there, twice, wrong, or
+`trainer.py` logs record number 0, 1, 2, … and stores after each call that has returned how many they are, in a file
+that outlives its kill. `judge` reads the event files strictly and says of every record whether it is there, twice, wrong, or
 nobody's.
 """
 

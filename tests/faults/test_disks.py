@@ -1,4 +1,4 @@
-"""A disk that is really full, read-only, slow or failing: its run waits in the journal, others go on, and it resumes."""
+"""A disk that is really full, read-only, slow or failing: its run waits, others go on, and it resumes."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_failing_disk_holds_up_its_own_run_only(place: World, call: str, error
 
 @pytest.mark.matrix
 def test_a_folder_that_may_not_be_written_is_waited_for(place: World) -> None:
-    """Not a file system but the folder is read-only: also for root, so by a flag of the file system where it has one."""
+    """The folder alone is read-only; for root, too, by a flag of the file system where it has one."""
     sick = place.logdir / "sick"
     sick.mkdir(parents=True)
     if os.system(f"chattr +i {sick} 2>/dev/null"):

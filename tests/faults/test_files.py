@@ -1,4 +1,4 @@
-"""Event files that are cut, zeroed, flipped, removed, replaced; what is planted in folders; journals of other versions."""
+"""Event files cut, zeroed, flipped, removed, replaced; what is planted in folders; journals of other versions."""
 
 from __future__ import annotations
 

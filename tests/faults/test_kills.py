@@ -1,6 +1,7 @@
 """Random kills under load, while TensorBoard reads: nothing lost, nothing twice, every step shown once.
 
-``TBXD_KILLS`` sets how many daemons and how many trainers are killed (`make faults`: 20 of each), ``TBXD_SEED`` replays.
+``TBXD_KILLS`` sets how many daemons and how many trainers are killed (`make faults`: 20 of each), and ``TBXD_SEED``
+replays them.
 """
 
 from __future__ import annotations

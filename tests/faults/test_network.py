@@ -108,7 +108,7 @@ def test_whatever_the_clock_of_the_next_daemon_says_all_is_written_in_order(
 def over_tcp(place: World) -> tuple[Proxy, Any]:
     port = free_port()
     daemon = start_daemon(place, (), "--address", f"tcp://127.0.0.1:{port}")
-    wait_for(lambda: (place.runtime / "tcp.token").exists(), "the daemon")
+    wait_for((place.runtime / "tcp.token").exists, "the daemon")
     proxy = Proxy(port)
     address = f"tcp://127.0.0.1:{proxy.port}"
     return proxy, (daemon, port, address)

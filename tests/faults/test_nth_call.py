@@ -1,4 +1,4 @@
-"""Kills at a chosen system call: between the write and the acknowledgement, in the middle of a repair, of a clean-up."""
+"""Kills at a chosen system call: between write and acknowledgement, in the middle of a repair, of a clean-up."""
 
 from __future__ import annotations
 

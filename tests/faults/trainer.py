@@ -61,6 +61,8 @@ def main() -> None:
         counter.returned(number + 1)
         if hz and number % burst == burst - 1:
             time.sleep(max(0.0, started + (number + 1) / hz - time.monotonic()))
+        if number == options.get("pause", 0) - 1:
+            sys.stdin.readline()
         if number == options.get("say", 100) - 1:
             print("going", flush=True)
     counter.ended()

@@ -1,0 +1,239 @@
+"""At the limits: descriptors, a full journal, more records than the daemon can take."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from inject import NOBODY, descriptors, injected, say_go, start_daemon, tampered, told, train
+from oracle import Count, judge, read_count
+from report import account
+
+from harness import World, wait_for
+
+MANY_RUNS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from numbered import log_record
+from tbxd_client import SummaryWriter
+runs, rounds = int(sys.argv[2]), int(sys.argv[3])
+writers = [SummaryWriter(f"logs/{run}") for run in range(runs)]
+for n in range(rounds):
+    for run, writer in enumerate(writers):
+        log_record(writer, run, n, mixed=False)
+    if n % 2:
+        assert writers[0].flush(100)
+print("done")
+"""
+
+
+def limit_descriptors(most: int) -> list[str]:
+    """The command that runs another one with so many file descriptors, hard and soft."""
+    return ["prlimit", f"--nofile={most}:{most}"]
+
+
+@pytest.mark.parametrize("runs", [100, pytest.param(300, marks=pytest.mark.matrix)])
+def test_more_runs_than_descriptors_are_all_written(place: World, runs: int) -> None:
+    most, rounds = 64, 6
+    daemon = start_daemon(place, limit_descriptors(most))
+    wait_for(place.running, "the daemon")
+    result = place.run(MANY_RUNS, Path(__file__).parent, runs, rounds, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert daemon.poll() is None and descriptors(daemon.pid) <= most
+    wait_for(place.drained, "the journal")
+    counts = {run: Count(rounds, True) for run in range(runs)}
+    account("descriptors", runs, judge([place.logdir / str(run) for run in range(runs)], counts))
+
+
+@pytest.mark.matrix
+def test_a_daemon_raises_its_limit_for_more_clients_than_the_soft_one_allows(place: World) -> None:
+    daemon = start_daemon(place, ["prlimit", "--nofile=48:4096"])
+    wait_for(place.running, "the daemon")
+    environ = {"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock"}
+    options: dict[str, Any] = {"count": 500, "hz": 100, "flush": 100, "environ": environ}
+    trainers = [train(place, number, f"logs/{number % 3}", **options) for number in range(60)]
+    for trainer in trainers:
+        assert trainer.wait(120) == 0
+    assert daemon.poll() is None, "the daemon lives"
+    wait_for(place.drained, "the journals")
+    counts = {number: read_count(place, number) for number in range(60)}
+    assert all(count.ended for count in counts.values())
+    account("descriptors", 1, judge([place.logdir / str(run) for run in range(3)], counts))
+
+
+@pytest.mark.parametrize("call", ["openat", "flock"])
+def test_a_file_that_cannot_be_opened_again_at_this_moment_loses_nothing(place: World, call: str) -> None:
+    """A run that had given back its descriptors finds none when its next records come."""
+    place.extra["TBXD_OPEN_FILES"] = "1"
+    daemon = place.serve()
+    environ = {"TBXD_FLUSH_SECONDS": "60"}
+    one = train(place, 0, "logs/a", count=300, wait=True, flush=60, environ=environ, pause=100)
+    folder = place.logdir / "a"
+    wait_for(lambda: read_count(place, 0).returned == 100, "the trainer to log")
+    wait_for(lambda: (status_of(place, folder) or {}).get("written") == 100, "the run to be written")
+    other = train(place, 1, "logs/b", count=300, hz=300, wait=True, flush=60)
+    wait_for(lambda: not open_files(daemon.pid, folder), "the run to be parked")
+    log = place.root / "strace"
+    path = folder / status_of(place, folder)["file"] if call == "openat" else folder
+    error = "EMFILE" if call == "openat" else "EINTR"
+    with tampered(daemon.pid, call, f"error={error}:when=1..2", log, path):
+        say_go(one)
+        wait_for(lambda: injected(log), f"an {error}")
+        wait_for(lambda: read_count(place, 0).ended, "the trainer to end")
+        if call == "openat":
+            assert wait_for(lambda: status_of(place, folder)["error"], "the error in the status")
+    for trainer in (one, other):
+        told(trainer)
+        say_go(trainer)
+        assert told(trainer)["flushed"]
+        assert trainer.wait(60) == 0
+    wait_for(place.drained, "the journals")
+    counts = {number: read_count(place, number) for number in (0, 1)}
+    account("descriptors", injected(log), judge([folder, place.logdir / "b"], counts))
+
+
+def status_of(place: World, folder: Path) -> Any:
+    status = place.status()
+    return status and status["runs"].get(str(folder))
+
+
+def open_files(pid: int, folder: Path) -> int:
+    """How many event files of a folder a process has open."""
+    return sum(Path(item.path).parent == folder for item in psutil.Process(pid).open_files())
+
+
+EXHAUSTED = """
+import json, os, resource, sys
+sys.path.insert(0, sys.argv[1])
+spare, early = int(sys.argv[2]), sys.argv[3] == "early"
+from numbered import log_record
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+if early:
+    log_record(writer, 0, 0, mixed=False)
+    writer.flush(30)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+held = []
+while True:
+    try:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        break
+for _ in range(spare):
+    os.close(held.pop())
+for n in range(int(early), 20_000):
+    log_record(writer, 0, n, mixed=False)
+print(json.dumps(writer.stats()), flush=True)
+for fd in held:
+    os.close(fd)
+writer.flush(60)
+"""
+
+
+@pytest.mark.parametrize("early", ["late", pytest.param("early", marks=pytest.mark.matrix)])
+@pytest.mark.parametrize(
+    "spare", [10, *(pytest.param(n, marks=pytest.mark.matrix) for n in (*range(10), *range(11, 20), 24, 28, 32))]
+)
+def test_a_trainer_that_has_no_descriptors_left_is_not_ended_by_logging(place: World, spare: int, early: str) -> None:
+    """What cannot be kept is counted; when there are some again, it goes on."""
+    place.serve()
+    result = place.run(EXHAUSTED, Path(__file__).parent, spare, early, timeout=120)
+    assert result.returncode == 0, f"exit code {result.returncode}: {result.stderr[-2000:]}"
+    stats = json.loads(result.stdout.splitlines()[-1])
+    assert stats["accepted"] == 20_000
+    place.ensure()
+    wait_for(place.drained, "the journals")
+    dropped = sum(stats["dropped"].values())
+    account("descriptors", 1, judge([place.logdir / "a"], {0: Count(20_000, True)}, dropped=dropped))
+
+
+@pytest.mark.parametrize("block_ms", [0, 50, pytest.param(500, marks=pytest.mark.matrix)])
+def test_a_full_journal_blocks_within_its_bound_and_counts_exactly(place: World, block_ms: int) -> None:
+    """No daemon takes anything; what is kept is in order, what is not is counted, and a restart changes nothing."""
+    environ = {"TBXD_ADDRESS": NOBODY, "TBXD_JOURNAL_BYTES": str(1 << 20), "TBXD_BLOCK_MS": str(block_ms)}
+    trainer = train(place, 0, "logs/a", count=100_000, end="os._exit", environ=environ)
+    said = told(trainer)
+    assert said["longest"] < block_ms / 1000 + 0.25, said
+    dropped = sum(said["stats"]["dropped"].values())
+    assert dropped > 50_000 and set(said["stats"]["dropped"]) <= {"journal_full"}, said
+    assert said["stats"]["accepted"] == 100_000
+    trainer.wait(60)
+    place.serve()
+    wait_for(place.drained, "the journal")
+    account("journal_full", dropped, judge([place.logdir / "a"], {0: read_count(place, 0)}, dropped=dropped))
+
+
+def test_a_full_journal_with_a_living_daemon_counts_in_its_status(place: World) -> None:
+    """The daemon is stopped until the journal is full, and then goes on: the equation holds there, too."""
+    server = place.serve()
+    environ = {"TBXD_JOURNAL_BYTES": str(1 << 20), "TBXD_BLOCK_MS": "1"}
+    trainer = train(place, 0, "logs/a", count=150_000, wait=True, flush=60, environ=environ)
+    wait_for(lambda: read_count(place, 0).returned > 100, "the trainer to log")
+    server.send_signal(signal.SIGSTOP)
+    said = told(trainer)
+    assert said["stats"]["dropped"]
+    server.send_signal(signal.SIGCONT)
+    say_go(trainer)
+    told(trainer)
+    assert trainer.wait(60) == 0
+    wait_for(place.drained, "the journal")
+    status = place.status()
+    assert status is not None
+    run = status["runs"][str(place.logdir / "a")]
+    dropped = sum(run["dropped"].values())
+    assert run["accepted"] == 150_000 == run["written"] + run["pending"] + dropped, run
+    account("journal_full", dropped, judge([place.logdir / "a"], {0: read_count(place, 0)}, dropped=dropped))
+
+
+DAEMON_BYTES = 64 << 20  # what a daemon may take beside its sessions: Python, numpy, what it is about to write
+SESSION_BYTES = 24 << 20  # and for each session: its window of 8 MiB, as received, as batches and as events
+TRAINER_BYTES = 48 << 20  # what logging may add to a trainer, however much waits
+
+
+def grown(pid: int, before: int) -> int:
+    """By how much the memory of a process has grown that is its own: its maps of journal files are not."""
+    return int(psutil.Process(pid).memory_full_info().uss) - before
+
+
+@pytest.mark.parametrize(("writers", "seconds"), [(8, 5), pytest.param(64, 120, marks=pytest.mark.matrix)])
+def test_more_than_the_daemon_can_take_keeps_both_sides_within_their_memory(
+    place: World, writers: int, seconds: int
+) -> None:
+    """Trainers that log as fast as they can into small journals: what does not fit is dropped and counted."""
+    daemon = place.serve()
+    base = int(psutil.Process(daemon.pid).memory_full_info().uss)
+    environ = {"TBXD_JOURNAL_BYTES": str(4 << 20), "TBXD_BLOCK_MS": "0", "TBXD_FLUSH_SECONDS": "120"}
+    count = 40_000 * seconds // writers * 8
+    options: dict[str, Any] = {"count": count, "wait": True, "flush": 120, "environ": environ, "mixed": False}
+    trainers = [train(place, number, f"logs/{number % 4}", **options) for number in range(writers)]
+    peak = most = 0
+    first: dict[int, int] = {}
+
+    def ended() -> bool:
+        nonlocal peak, most
+        peak = max(peak, grown(daemon.pid, base))
+        for number, trainer in enumerate(trainers):
+            if read_count(place, number).returned:
+                first.setdefault(number, int(psutil.Process(trainer.pid).memory_full_info().uss))
+                most = max(most, grown(trainer.pid, first[number]))
+        return all(read_count(place, number).ended for number in range(writers))
+
+    wait_for(ended, "the trainers to log", 600)
+    dropped = 0
+    for trainer in trainers:
+        dropped += sum(told(trainer)["stats"]["dropped"].values())
+        say_go(trainer)
+    for trainer in trainers:
+        assert told(trainer)["flushed"]
+        assert trainer.wait(120) == 0
+    assert dropped, "it was more than the daemon could take"
+    assert peak < DAEMON_BYTES + writers * SESSION_BYTES, f"the daemon grew by {peak >> 20} MiB"
+    assert most < TRAINER_BYTES, f"a trainer grew by {most >> 20} MiB"
+    wait_for(place.drained, "the journals")
+    counts = {number: read_count(place, number) for number in range(writers)}
+    print(f"{writers} writers: daemon {peak >> 20} MiB, a trainer {most >> 20} MiB, {dropped:,} dropped")
+    account("overload", writers, judge([place.logdir / str(run) for run in range(4)], counts, dropped=dropped))
