@@ -153,8 +153,9 @@ def test_a_spool_that_cannot_be_used_stops_nobody_and_is_counted(place: World) -
         environ={"TBXD_SPOOL": str(place.root / "file" / "spool")},
     )
     assert result.returncode == 0
-    assert "'accepted': 1000, 'dropped': {'no_journal': 1000}" in result.stdout
-    assert result.stderr.count("tbxd:") == 1 and "TBXD_SPOOL" in result.stderr
+    assert "'accepted': 1000, 'written': 0, 'pending': 0, 'dropped': {'no_journal': 1000}" in result.stdout
+    assert result.stderr.count("tbxd:") == 2 and "TBXD_SPOOL" in result.stderr
+    assert "1,000 records were dropped in this process: 1,000 no_journal" in result.stderr
 
 
 def test_a_log_folder_that_cannot_be_made_keeps_its_records_until_it_can(place: World) -> None:
@@ -214,15 +215,13 @@ def test_a_log_folder_that_is_removed_is_made_again(place: World) -> None:
     trainer.stdin.write(b"\n")
     trainer.stdin.flush()
     assert trainer.stdout.readline() == b"True\n"
-    assert scalars(place.logdir / "a") == {"value": [(1, 1.0)]}
-    target = place.root / "target"
-    target.mkdir()
+    assert scalars(place.logdir / "a") == {"value": [(1, 1.0)], "tbxd/dropped/file_lost": [(1, 1.0)]}
     (place.logdir / "a").rename(place.root / "moved")
     trainer.stdin.write(b"\n")
     trainer.stdin.flush()
     assert trainer.stdout.readline() == b"True\n"
-    assert scalars(place.logdir / "a") == {"value": [(2, 2.0)]}
-    assert scalars(place.root / "moved") == {"value": [(1, 1.0)]}
+    assert scalars(place.logdir / "a") == {"value": [(2, 2.0)], "tbxd/dropped/file_lost": [(2, 2.0)]}
+    assert scalars(place.root / "moved")["value"] == [(1, 1.0)]
 
 
 def test_color_and_names_are_carried_into_the_event_file(place: World) -> None:
