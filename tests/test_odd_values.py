@@ -1,7 +1,7 @@
 """Odd arguments of every method never stop training, the daemon or whoever reads the run.
 
-`odd_calls.py` makes some 12,000 calls: every place where a value goes, with a hundred odd ones; odd tags, steps, times and
-colours for each method. Each raises TypeError or ValueError and logs nothing, or its record is written or counted.
+`odd_calls.py` makes some 12,000 calls: every place where a value goes, with a hundred odd ones; odd tags, steps, times
+and colours for each method. Each raises TypeError or ValueError and logs nothing, or is written or counted.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from drawn import FLOATS, INTEGERS, TAGS, WALL_TIMES, Given, given_arrays, given
 
 Writers = dict[str, Any]
 EXAMPLES = int(os.environ.get("TBXD_EXAMPLES", "40"))  # of each test; more find more
+pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 drawing = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
