@@ -62,6 +62,7 @@ def test_floats_from_0_to_1_have_tensorboardxs_pixels(dtype: str) -> None:
         (np.array([[-5, 7, 300]]), [0, 7, 255]),
         (np.array([[2**64 - 1, 7]], np.uint64), [255, 7]),
         (np.array([[-5, 127]], np.int8), [0, 127]),
+        (np.array([[0, 1, -3]]), [0, 255, 0]),  # a mask
     ],
 )
 def test_numbers_of_every_type_are_clipped_to_bytes(numbers: Any, expected: list[int]) -> None:

@@ -19,6 +19,7 @@ CLIENT = (
     ("sender",),
     ("session",),
     ("run", "plots", "hparams", "embedding", "utils", "graph"),
+    ("lenient",),
     ("writer_base", "file_writer"),
     ("writer_media", "writer_plugins"),
     ("writer",),

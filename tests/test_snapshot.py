@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbxd_client.records import RANK_MAX, STEP_MAX, STEP_MIN
-from tbxd_client.snapshot import snapshot, to_float, to_step, widened
+from tbxd_client.records import RANK_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from tbxd_client.snapshot import TooLarge, snapshot, to_float, to_step, widened
 
 DTYPES = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", ">f4", ">i8"]
 
@@ -134,6 +134,65 @@ def test_arrays_of_other_frameworks_are_read(through: str) -> None:
 def test_bfloat16_of_another_framework_is_read_through_dlpack() -> None:
     foreign = _Foreign(torch.tensor([1.5, 2.5], dtype=torch.bfloat16), "dlpack")
     assert widened(snapshot(foreign, "test")).tolist() == [1.5, 2.5]
+
+
+def test_arrays_of_jax_are_read() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    check(jnp.arange(6.0).reshape(2, 3).T, np.arange(6, dtype="f4").reshape(2, 3).T)
+    check([jnp.ones(2), jnp.zeros(2)], np.array([[1, 1], [0, 0]], "f4"))
+    check(jnp.array([True, False]), np.array([True, False]))
+    check(jnp.zeros((0, 3), jnp.int8), np.zeros((0, 3), "i1"))
+    bits = snapshot(jnp.array([[1.5, -2.0]], jnp.bfloat16), "test")
+    assert (bits.dtype, bits.shape, widened(bits).tolist()) == ("bfloat16", (1, 2), [[1.5, -2.0]])
+    for narrow in (jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.int4):
+        check(jnp.array([1.0, 2.0]).astype(narrow), np.array([1, 2], "f4"))
+    assert (to_float(jnp.array([[0.5]]), "loss"), to_step(jnp.array(7))) == (0.5, 7)
+
+
+def test_a_value_that_jax_only_traces_raises_type_error() -> None:
+    jax = pytest.importorskip("jax")
+    for read in (lambda x: snapshot(x, "loss"), lambda x: to_float(x, "loss"), to_step):
+        with pytest.raises(TypeError, match=r"(?s)(loss|global_step): .*(racer|traced)"):
+            jax.jit(lambda x, read=read: read(x) and x)(1.0)
+
+
+def test_what_is_masked_is_nan_where_that_can_be() -> None:
+    check(np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), np.array([1.0, np.nan, 3.0]))
+    check([np.ma.array([1.0, 2.0], mask=[0, 1])] * 2, np.array([[1.0, np.nan]] * 2))
+    check(np.ma.array([1, 2, 3], mask=[0, 1, 0]), np.array([1, 2, 3]))
+    check(np.ma.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    assert np.isnan(to_float(np.ma.masked, "loss")) and to_float(np.ma.array([2.5]), "loss") == 2.5
+
+
+def test_objects_that_are_numbers_are_read_as_such() -> None:
+    check(np.array([1, 2.5, True], object), np.array([1, 2.5, 1]))
+    check(np.array([[1, 2], [3, 4]], object).T, np.array([[1, 3], [2, 4]]))
+    check(np.array([np.float32(1), torch.tensor(2.0)], object), np.array([1, 2], "f4"))
+    check(np.zeros((0, 2), object), np.zeros((0, 2)))
+    itself = np.empty(1, object)
+    itself[0] = itself
+    with pytest.raises(ValueError, match="holds itself"):
+        snapshot(itself, "w")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.broadcast_to(np.uint8(0), (65535, 65535)),
+        np.broadcast_to(np.zeros((), ">f8"), (2**31, 2**20)),
+        torch.zeros(1).expand(2**20, 2**20),
+        torch.zeros(1, dtype=torch.bfloat16).expand(2**20, 2**20),
+        torch.sparse_coo_tensor(size=(2**30, 2**20)),
+        torch.empty(2**40, device="meta"),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value.dtype}",
+)
+def test_no_memory_is_taken_for_what_no_record_can_hold(value: Any) -> None:
+    result = snapshot(value, "test")
+    assert result.shape == tuple(value.shape) and len(result.data) > RECORD_BYTES_MAX
+    assert isinstance(result.data, TooLarge)
+    with pytest.raises(ValueError, match="at most"):
+        widened(result)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .names import text_of
 from .snapshot import Array, check_real, snapshot
 
 POINTS_MAX = 1 << 20
@@ -61,23 +62,27 @@ def columns_of(points: int) -> int:
 
 def _table(metadata: Any, header: Any, points: int) -> str:
     """The labels as a table, columns between tabs; a table has no other way to say tab or newline than a space."""
-    for name, value in (("metadata", metadata), ("metadata_header", header)):
-        if value is not None and not _is_list(value):
+    labels, columns = _length(metadata), _length(header) if header is not None else 0
+    for name, length, value in (("metadata", labels, metadata), ("metadata_header", columns, header)):
+        if length < 0:
             raise TypeError(f"{name} is {type(value).__name__}; a list is expected")
+    if labels != points:
+        raise ValueError(f"{labels:,} labels for {points:,} points; as many are expected")
     rows = list(metadata)
-    if len(rows) != points:
-        raise ValueError(f"{len(rows):,} labels for {points:,} points; as many are expected")
-    if not header:
+    if not columns:
         return "".join(f"{_cell(row)}\n" for row in rows)
-    names = list(header)
-    if any(isinstance(row, str) or len(row) != len(names) for row in rows):
-        raise ValueError(f"metadata_header has {len(names)} names; a list of as many labels for each point is expected")
-    return "".join("\t".join(map(_cell, row)) + "\n" for row in [names, *rows])
+    if any(_length(row) != columns for row in rows):
+        raise ValueError(f"metadata_header has {columns} names; a list of as many labels for each point is expected")
+    return "".join("\t".join(map(_cell, row)) + "\n" for row in [list(header), *rows])
 
 
-def _is_list(value: Any) -> bool:
-    return not isinstance(value, str) and hasattr(value, "__iter__") and hasattr(value, "__len__")
+def _length(value: Any) -> int:
+    """How long a list is; -1 of what is none."""
+    try:
+        return len(value) if not isinstance(value, str) and hasattr(value, "__iter__") else -1
+    except Exception:  # of any kind: it is the caller's code
+        return -1
 
 
 def _cell(value: Any) -> str:
-    return " ".join(str(value).splitlines()).replace("\t", " ") or " "
+    return " ".join(text_of(value).splitlines()).replace("\t", " ") or " "

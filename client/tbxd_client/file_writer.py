@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from . import records
+from .lenient import soften
 from .protowire import field
 from .run import Run, run_of
 from .session import active
-from .snapshot import Array, to_step
+from .snapshot import Array, to_float, to_step
 
 MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
 RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a graph
@@ -87,8 +88,13 @@ class FileWriter:
         chosen = log_dir if logdir is None else logdir
         if chosen is None:
             raise TypeError("FileWriter without logdir")
-        self._logdir = os.fspath(chosen)
+        self._logdir = os.fsdecode(chosen)
         self._bind(run_of(self._logdir, filename_suffix))
+
+    def __new__(cls, *arguments: Any, **more: Any) -> FileWriter:
+        """How wrong arguments are met is a matter of this process, also for what was pickled."""
+        soften(FileWriter)
+        return super().__new__(cls)
 
     def _bind(self, run: Run | None) -> None:
         self._run = run
@@ -144,7 +150,7 @@ class FileWriter:
         given = list(graph_profile) if isinstance(graph_profile, tuple | list) else [graph_profile]
         graph, metadata, *_ = [*given, None, None]
         data, metadata = _bytes(graph), None if metadata is None else _bytes(metadata)
-        walltime = time.time() if walltime is None else float(walltime)
+        walltime = time.time() if walltime is None else to_float(walltime, "walltime")
         self._log(field(4, data), 0, walltime)
         if metadata is not None:
             self._log(run_metadata_event(metadata), 0, walltime)
@@ -170,7 +176,7 @@ class FileWriter:
         step, seconds = before
         self._default = (
             step if global_step is None else to_step(global_step),
-            seconds if walltime is None else float(walltime),
+            seconds if walltime is None else to_float(walltime, "walltime"),
         )
         try:
             yield self
@@ -194,7 +200,7 @@ class FileWriter:
             raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
         if self._run is not None:
             walltime = self._default[1] if walltime is None else walltime
-            now = time.time() if walltime is None else float(walltime)
+            now = time.time() if walltime is None else to_float(walltime, "walltime")
             self._run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
 
 
@@ -209,7 +215,10 @@ def _bytes(message: Any) -> bytes:
     serialize = getattr(message, "SerializeToString", None)
     if serialize is None:
         raise TypeError(f"{type(message).__name__} was given; a protocol buffer or its bytes are expected")
-    return bytes(serialize())
+    try:
+        return bytes(serialize())
+    except Exception as error:  # protobuf's own, of a message that lacks what it has to have
+        raise TypeError(f"a {type(message).__name__} that cannot be serialised: {error!s:.200}") from error
 
 
 # All that torch's writer says of how a model ran, wherever it did: RunMetadata.step_stats.dev_stats.device.

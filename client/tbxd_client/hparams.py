@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .names import clean_tag
+from .names import clean_tag, text_of
 from .snapshot import to_float
 
 HPARAMS_BYTES_MAX = 1 << 20
@@ -70,13 +70,13 @@ def _value(value: Any, name: str) -> Value:
     if numpy is not None and isinstance(value, numpy.bool_):
         return bool(value)
     if callable(value) and not hasattr(value, "__float__"):
-        return str(getattr(value, "__name__", value))[:SHOWN_MAX]
+        return text_of(getattr(value, "__name__", value))[:SHOWN_MAX]
     if not isinstance(value, list | tuple | dict | set):
         try:
             return to_float(value, name)
         except (TypeError, ValueError):
             pass
-    return str(value)[:SHOWN_MAX]
+    return text_of(value)[:SHOWN_MAX]
 
 
 def metrics_of(metrics: Any) -> dict[str, float]:
@@ -113,13 +113,16 @@ def domains_of(domains: Any, values: Mapping[str, Value]) -> dict[str, list[Valu
     return found
 
 
-def text_of(values: Mapping[str, Value], metrics: Mapping[str, float], domains: Mapping[str, list[Value]]) -> str:
-    """All of it as JSON.
+def json_of(values: Mapping[str, Value], metrics: Mapping[str, float], domains: Mapping[str, list[Value]]) -> str:
+    """All of it as JSON; where that would be too large, the texts are cut.
 
     Raises:
-        ValueError: it is too large.
+        ValueError: it is too large even so.
     """
     text = json.dumps({"hparams": values, "metrics": list(metrics), "domains": domains})
+    if len(text) > HPARAMS_BYTES_MAX:
+        short = {name: value[:SHOWN_MAX] if isinstance(value, str) else value for name, value in values.items()}
+        text = json.dumps({"hparams": short, "metrics": list(metrics), "domains": domains})
     if len(text) > HPARAMS_BYTES_MAX:
         raise ValueError(f"hyper-parameters of {len(text):,} bytes; at most {HPARAMS_BYTES_MAX:,} are possible")
     return text

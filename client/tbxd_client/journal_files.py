@@ -33,7 +33,7 @@ WORDS = struct.Struct("=12Q")
 WORDS_OFFSET = WORD_COMMIT * 8
 
 # Why a trainer drops a record, in the order of the words.
-DROP_REASONS = ("journal_full", "too_large", "journal_error", "reentrant")
+DROP_REASONS = ("journal_full", "too_large", "journal_error", "reentrant", "bad_argument")
 
 SEGMENT_HEAD = struct.Struct("=8s12s12xQ")  # magic, session, position of the first byte
 SEGMENT_HEAD_BYTES = 64

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-from .snapshot import BFLOAT16, Array, check_real, snapshot, to_float, widened
+from .names import text_of
+from .settings import warn
+from .snapshot import Array, check_real, snapshot, to_float, widened
 
 COLORMAPS = ("viridis", "magma", "gray", "coolwarm")
 BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
@@ -102,6 +105,8 @@ def heatmap_attrs(
         raise ValueError(f"a heat map of shape {array.shape}; two axes, rows and columns, are expected")
     if 0 in array.shape:
         raise ValueError(f"a heat map of shape {array.shape} has no cells")
+    if not isinstance(colormap, str):
+        raise TypeError(f"colormap is {type(colormap).__name__}; one of {', '.join(COLORMAPS)} is expected")
     if colormap not in COLORMAPS:
         raise ValueError(f"colormap {colormap!r:.40}; known are {', '.join(COLORMAPS)}")
     attrs: dict[str, Any] = {"colormap": colormap}
@@ -124,12 +129,23 @@ def heatmap_attrs(
 def _labels(name: str, labels: Any, count: int) -> list[str]:
     if isinstance(labels, str):
         raise TypeError(f"{name} is one string; a list of {count} is expected")
-    texts = [str(label)[:LABEL_CHARS_MAX].encode("utf-8", "replace").decode() for label in labels]
-    if len(texts) != count:
-        raise ValueError(f"{name} has {len(texts)} texts for {count} {name.partition('_')[0]}s")
+    texts = _texts(name, labels, count)
+    if texts is None:
+        raise ValueError(f"{name} has not as many texts as there are {name.partition('_')[0]}s, {count}")
     if count > LABELS_MAX:
         raise ValueError(f"{name} has {count:,} texts; at most {LABELS_MAX:,} are allowed")
     return texts
+
+
+def _texts(name: str, labels: Any, count: int) -> list[str] | None:
+    """The labels as texts; None where they are not ``count``."""
+    try:
+        if hasattr(labels, "__len__") and len(labels) != count:
+            return None
+        some = list(islice(labels, count + 1))
+    except Exception as error:  # of any kind: it is the caller's code
+        raise TypeError(f"{name} is {type(labels).__name__}; a list of texts is expected") from error
+    return [text_of(label)[:LABEL_CHARS_MAX] for label in some] if len(some) == count else None
 
 
 # --- histograms ------------------------------------------------------------------------------------------------
@@ -159,9 +175,9 @@ def _bins(bins: Any) -> str | int | list[float]:
         if bins not in BIN_RULES:
             raise ValueError(f"bins {bins!r:.40}; known are {', '.join(BIN_RULES)}")
         return bins
-    if hasattr(bins, "__index__") and not isinstance(bins, bool) and not getattr(bins, "shape", ()):
-        return _count("bins", bins)
     edges = snapshot(bins, "bins")
+    if not edges.shape and hasattr(bins, "__index__") and not isinstance(bins, bool):
+        return _count("bins", bins)
     check_real(edges, "edges of bins")
     if len(edges.shape) != 1 or not 2 <= edges.shape[0] <= BINS_MAX + 1:
         raise ValueError(f"edges of bins of shape {edges.shape}; a list of 2 to {BINS_MAX + 1:,} is expected")
@@ -174,8 +190,8 @@ def _bins(bins: Any) -> str | int | list[float]:
 def _count(name: str, value: Any) -> int:
     try:
         count = int(value.__index__())
-    except (AttributeError, TypeError):
-        raise TypeError(f"{name} is {value!r:.40}; an integer is expected") from None
+    except Exception:  # of any kind: it is the caller's code
+        raise TypeError(f"{name} is {type(value).__name__}; an integer is expected") from None
     if not 1 <= count <= BINS_MAX:
         raise ValueError(f"{name} is {count}; 1 to {BINS_MAX:,} are allowed")
     return count
@@ -248,12 +264,12 @@ def boxes_attrs(boxes: Array, labels: Any, rescale: Any) -> dict[str, Any]:
 
     Args:
         boxes: shape (N, 4); left, top, right, bottom of each, in pixels.
-        labels: None, or N texts; cut to `LABEL_CHARS_MAX`.
+        labels: None, or N texts; cut to `LABEL_CHARS_MAX`. Where they are not N they are left out, as the originals do.
         rescale: how many times larger the picture is made.
 
     Raises:
-        TypeError: complex numbers, labels that are one string, a rescale that is no number.
-        ValueError: another shape, more than `BOXES_MAX`, labels that do not fit, a rescale out of bounds.
+        TypeError: complex numbers, labels that are no list, a rescale that is no number.
+        ValueError: another shape, more than `BOXES_MAX`, a rescale out of bounds.
     """
     check_real(boxes, "boxes")
     if len(boxes.shape) != 2 or boxes.shape[1] != 4 or boxes.shape[0] > BOXES_MAX:
@@ -263,7 +279,11 @@ def boxes_attrs(boxes: Array, labels: Any, rescale: Any) -> dict[str, Any]:
         raise ValueError(f"rescale is {factor:g}; more than 0 and at most {RESCALE_MAX} is possible")
     attrs: dict[str, Any] = {"rescale": factor}
     if labels is not None:
-        attrs["labels"] = _labels("labels", labels, boxes.shape[0])
+        texts = _texts("labels", [labels] if isinstance(labels, str) else labels, boxes.shape[0])
+        if texts is None:
+            warn(f"not as many labels as boxes, {boxes.shape[0]}; they are left out", once="labels")
+        else:
+            attrs["labels"] = texts
     return attrs
 
 
@@ -305,18 +325,17 @@ def audio_attrs(array: Array, sample_rate: Any) -> dict[str, Any]:
     """The attributes of a sound.
 
     Args:
-        array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames); floating point or int16.
+        array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames), perhaps among axes of length 1; real numbers.
         sample_rate: frames a second; None is 44,100.
 
     Raises:
-        TypeError: numbers of another type, or a sample rate that is no integer.
-        ValueError: another shape, an empty one, or a sample rate out of bounds.
+        TypeError: complex numbers, or a sample rate that is no number.
+        ValueError: another shape, an empty one, or a sample rate that is no integer or out of bounds.
     """
-    if array.dtype[1:2] != "f" and array.dtype not in ("<i2", BFLOAT16):
-        raise TypeError(f"a sound of dtype {array.dtype}; floating point from -1 to 1 or int16 is expected")
-    shape = array.shape
-    if not shape or len(shape) > 2 or 0 in shape or (len(shape) == 2 and min(shape) > 2):
-        raise ValueError(f"a sound of shape {shape}; (frames,), (frames, 1 or 2) or (1 or 2, frames) is expected")
+    check_real(array, "a sound")
+    shape = array.shape if len(array.shape) <= 2 else tuple(size for size in array.shape if size != 1)
+    if not array.shape or len(shape) > 2 or 0 in shape or (len(shape) == 2 and min(shape) > 2):
+        raise ValueError(f"a sound of shape {array.shape}; (frames,), (frames, 1 or 2) or (1 or 2, frames) is expected")
     rate = 44_100.0 if sample_rate is None else to_float(sample_rate, "sample_rate")
     if not 1 <= rate <= SAMPLE_RATE_MAX or rate != int(rate):
         raise ValueError(f"sample_rate is {rate:g}; an integer from 1 to {SAMPLE_RATE_MAX:,} is expected")

@@ -74,6 +74,29 @@ def clean_tag(tag: Any) -> str:
     return clean
 
 
+def text_of(value: Any) -> str:
+    """Anything as a text, lone surrogates escaped.
+
+    Raises:
+        TypeError: its ``__str__`` fails.
+    """
+    try:
+        text = str(value)
+    except Exception as error:  # of any kind: it is the caller's code
+        raise TypeError(f"a {type(value).__name__} that is no text: {type(error).__name__}: {error!s:.80}") from error
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def short_text(value: Any, bytes_max: int) -> str:
+    """Anything as a text of at most so many bytes of UTF-8, lone surrogates and NUL escaped.
+
+    Raises:
+        TypeError: its ``__str__`` fails.
+    """
+    text = text_of(value).replace("\0", "\\x00")
+    return text if len(text) * 4 <= bytes_max else text.encode()[:bytes_max].decode(errors="ignore")
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

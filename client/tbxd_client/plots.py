@@ -26,7 +26,7 @@ def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> t
 
     Raises:
         TypeError: something is no number.
-        ValueError: not as many of each, none at all, or a number of thresholds out of bounds.
+        ValueError: not as many of each, none at all, or a number of thresholds that is not positive.
     """
     arrays = {"labels": snapshot(labels, "labels"), "predictions": snapshot(predictions, "predictions")}
     if weights is not None:
@@ -55,22 +55,24 @@ def raw_curve(rows: Mapping[str, Any]) -> Any:
     for name, array in arrays.items():
         check_real(array, name)
     sizes = {math.prod(array.shape) for array in arrays.values()}
-    if len(sizes) != 1 or not 2 <= next(iter(sizes)) <= THRESHOLDS_MAX:
+    if len(sizes) != 1 or not 1 <= next(iter(sizes)) <= THRESHOLDS_MAX:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"{shapes}; as many of each, 2 to {THRESHOLDS_MAX:,}, are expected")
-    return snapshot(np.stack([widened(array).reshape(-1).astype(np.float32) for array in arrays.values()]), "curve")
+        raise ValueError(f"{shapes}; as many of each, 1 to {THRESHOLDS_MAX:,}, are expected")
+    with np.errstate(all="ignore"):  # beyond float32 is infinite
+        numbers = [widened(array).reshape(-1).astype(np.float32) for array in arrays.values()]
+    return snapshot(np.stack(numbers), "curve")
 
 
 def thresholds(value: Any) -> int:
-    """A number of thresholds.
+    """A number of thresholds, `THRESHOLDS_MAX` where more are wanted.
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is not whole or out of bounds.
+        ValueError: it is not whole or not positive.
     """
-    number = to_float(value, "num_thresholds")
-    if not 2 <= number <= THRESHOLDS_MAX or number != int(number):
-        raise ValueError(f"num_thresholds is {number:g}; an integer from 2 to {THRESHOLDS_MAX:,} is expected")
+    number = min(to_float(value, "num_thresholds"), THRESHOLDS_MAX)
+    if not number >= 1 or number != int(number):
+        raise ValueError(f"num_thresholds is {number:g}; a positive integer is expected")
     return int(number)
 
 
@@ -101,8 +103,8 @@ def mesh(vertices: Any, colors: Any, faces: Any, config: Any) -> tuple[dict[str,
     if "colors" in arrays and arrays["colors"].shape != arrays["vertices"].shape:
         raise ValueError(f"colors of shape {arrays['colors'].shape} for vertices of shape {arrays['vertices'].shape}")
     try:
-        return arrays, {"config": json.dumps(config or {}, sort_keys=True)}
-    except (TypeError, ValueError) as error:
+        return arrays, {"config": json.dumps({} if config is None else config, sort_keys=True)}
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"config_dict: {error}") from error
 
 
@@ -120,10 +122,11 @@ def layout(wanted: Any) -> dict[str, dict[str, list[Any]]]:
         raise TypeError("a layout is {category: {chart: [kind, tags]}}")
     found: dict[str, dict[str, list[Any]]] = {}
     for category, charts in wanted.items():
+        found.setdefault(clean_tag(category), {})
         for title, chart in charts.items():
-            if isinstance(chart, str) or not isinstance(chart, Sequence) or len(chart) != 2:
+            if isinstance(chart, str) or not isinstance(chart, Sequence) or len(chart) < 2:
                 raise TypeError(f"chart {title!r:.60} is {chart!r:.80}; ['Multiline' or 'Margin', [tags]] is expected")
-            kind, tags = chart
+            kind, tags = chart[:2]
             if isinstance(tags, str) or not isinstance(tags, Sequence):
                 raise TypeError(f"the tags of chart {title!r:.60} are {tags!r:.60}; a list of texts is expected")
             if kind == "Margin" and len(tags) != 3:
@@ -131,7 +134,7 @@ def layout(wanted: Any) -> dict[str, dict[str, list[Any]]]:
                     f"margin chart {title!r:.60} has {len(tags)} tags; three, [value, lower, upper], are expected"
                 )
             entry = ["Margin" if kind == "Margin" else "Multiline", [clean_tag(tag) for tag in tags]]
-            found.setdefault(clean_tag(category), {})[clean_tag(title)] = entry
+            found[clean_tag(category)][clean_tag(title)] = entry
     return found
 
 

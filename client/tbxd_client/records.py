@@ -258,7 +258,7 @@ def pack_definition(definition: Definition) -> bytes:
     """A definition as a msgpack map. Empty fields are left out; a reader ignores keys it does not know.
 
     Raises:
-        LocalProtocolError: the definition is over the limits.
+        LocalProtocolError: the definition is over the limits, or holds what no definition may.
     """
     match definition:
         case RunDefinition():
@@ -292,7 +292,12 @@ def pack_definition(definition: Definition) -> bytes:
                 "run": definition.run,
                 "tags": list(definition.tags),
             }
-    packed = _packer.pack({key: value for key, value in fields.items() if value not in ("", None)})
+    given = {key: value for key, value in fields.items() if value not in ("", None)}
+    try:
+        unpack_definition(given)  # one that the daemon does not take would be the end of the session
+        packed = _packer.pack(given)
+    except (RemoteProtocolError, UnicodeEncodeError) as error:
+        raise LocalProtocolError(str(error)) from error
     if len(packed) > DEFINITION_BYTES_MAX:
         raise LocalProtocolError(f"a definition of {len(packed):,} bytes; at most {DEFINITION_BYTES_MAX:,} are allowed")
     return packed

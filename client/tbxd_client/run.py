@@ -12,11 +12,13 @@ from typing import Any
 
 from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
+from .names import text_of
 from .records import (
     BIN32,
     FLOAT64,
     INT64,
     PATH_BYTES_MAX,
+    RECORD_BYTES_MAX,
     RECORD_HEAD,
     RECORD_HEAD_STRUCT,
     ROW,
@@ -32,12 +34,16 @@ from .session import Counts, Session
 from .settings import warn
 from .snapshot import Array
 
-SUFFIX_CHARS_MAX = 100  # of the event file's name
+SUFFIX_BYTES_MAX = 100  # of the event file's name
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
 # A record, and what puts its second piece in a better place (`Journal.append`).
 _Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
 
 _ROW_HEAD = RECORD_HEAD_STRUCT.format + "BBI"  # an empty map of attrs, and the head of the payload
+
+
+class _NotLogged(Exception):
+    """There is no record to make, for a reason that has been counted in the journal."""
 
 
 class NoJournal:
@@ -236,10 +242,10 @@ class Run:
             described = [[name, array.dtype, list(array.shape)] for name, array in arrays.items()]
             attrs = {"arrays": described, **attrs}
             parts = list(arrays.values())
+        size = sum(len(part.data) for part in parts)
         # A record that is put off would come after its caller may have changed the array.
-        copied = session_module.turns.interrupted
-        data = [bytes(part.data) if copied else part.data for part in parts]
-        size = sum(map(len, data))
+        copied = size <= RECORD_BYTES_MAX and session_module.turns.interrupted
+        data: list[Any] = [bytes(part.data) if copied else part.data for part in parts]
         address = parts[0].address if size >= ALIGNED_BYTES_MIN and not copied else None
 
         def make(session: Session) -> _Pieces:
@@ -255,12 +261,21 @@ class Run:
             lambda session: ((pack_text_record(kind, self.tag(session, tag, color), step, wall_time, {}, text),), None),
         )
 
+    def refuse(self, reason: str) -> None:
+        """Count a call of which nothing is logged, for one of the journal's reasons."""
+
+        def make(session: Session) -> _Pieces:
+            raise _NotLogged(session.journal.count_drop(reason))
+
+        self._append(SCALAR, make)
+
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         if not session_module.turns.run(lambda: self._append_now(kind, make)):
             self.counts.drop("reentrant")
 
     def _append_now(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         while True:
+            session = None
             try:
                 session = self.bind()
                 if session is None:
@@ -271,9 +286,13 @@ class Run:
             except JournalClosed:  # a fork, or the end of the program: go on in a new session
                 self._session = None
                 continue
+            except _NotLogged as refused:
+                reason = str(refused)
             except LocalProtocolError as error:
-                warn(f"{self.directory}: {error}; the record is dropped and counted")
+                warn(f"{self.directory}: {error}; such records are dropped and counted", once="too_large")
                 reason = "too_large"
+                if session is not None:
+                    session.journal.count_drop(reason)
             except OSError as error:
                 warn(f"{self.directory}: {error}; records are dropped and counted", once="definition")
                 reason = "journal_error"
@@ -297,16 +316,20 @@ def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) 
         make: make the folder, which frameworks list to number their versions.
 
     Raises:
+        TypeError: the suffix is no text.
         ValueError: a folder or a suffix that cannot be.
     """
+    if not isinstance(suffix, str):
+        raise TypeError(f"filename_suffix is {type(suffix).__name__}; a text is expected")
+    if "\0" in logdir:
+        raise ValueError(f"the log folder {logdir[:80]!r} has a NUL in its name")
     directory = os.path.realpath(logdir)
-    if "\0" in directory or len(os.fsencode(directory)) > PATH_BYTES_MAX:
+    if len(os.fsencode(directory)) > PATH_BYTES_MAX or text_of(directory) != directory:
+        raise ValueError(f"the log folder {logdir[:80]!r}: at most {PATH_BYTES_MAX} bytes of UTF-8 are possible")
+    if os.sep in suffix or "\0" in suffix or text_of(suffix) != suffix or len(suffix.encode()) > SUFFIX_BYTES_MAX:
         raise ValueError(
-            f"the log folder has {len(os.fsencode(directory))} bytes or a NUL; "
-            f"at most {PATH_BYTES_MAX} bytes and none are possible"
+            f"filename_suffix {suffix[:120]!r}: at most {SUFFIX_BYTES_MAX} bytes of UTF-8, no '/', no NUL are possible"
         )
-    if os.sep in suffix or "\0" in suffix or len(suffix) > SUFFIX_CHARS_MAX:
-        raise ValueError(f"filename_suffix {suffix[:120]!r}: at most {SUFFIX_CHARS_MAX} characters, no '/' and no NUL")
     if make:
         try:
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103

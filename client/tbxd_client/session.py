@@ -19,6 +19,7 @@ from .journal import Journal
 from .launch import Launcher
 from .paths import configured_address, default_address, private_dir, runtime_dir, spool_dir
 from .records import (
+    Definition,
     RowDefinition,
     RunDefinition,
     TagDefinition,
@@ -120,9 +121,7 @@ class Session:
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
-        self._run_count = 0
-        self._tags = 0
-        self._rows = 0
+        self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
         launcher = Launcher(runtime, spool) if address is None else None
         self.sender = Sender(
             self.journal, self._doorbell, address or default_address(runtime), launcher, self._report, self._settled
@@ -130,14 +129,18 @@ class Session:
         self.sender.start()
 
     def define_run(self, directory: str, suffix: str, numbered: bool = False) -> Defined:
-        """A run with its number: one for each folder, whose file is named as the first has asked for."""
+        """A run with its number: one for each folder, whose file is named as the first has asked for.
+
+        Raises (also the others of its kind):
+            LocalProtocolError: it is one that the daemon would not take.
+            OSError: it cannot be written.
+        """
         with self._lock:
             run = self._runs.get(directory)
             if run is None:
-                number = self._run_count
-                self._run_count += 1
-                definition = RunDefinition(number, directory, os.uname().nodename, self.pid, time.time(), suffix)
-                self.journal.define(pack_definition(definition))
+                number = self._numbers["run"]
+                host = os.uname().nodename
+                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix))
                 run = self._runs[directory] = Defined(number, Counts())
                 self._counts[number] = run.counts
             return self._numbered.setdefault(run.number, Defined(run.number, run.counts)) if numbered else run
@@ -147,19 +150,25 @@ class Session:
     ) -> int:
         """A new number for a tag of a run."""
         with self._lock:
-            number = self._tags
-            self._tags += 1  # first: a number is never given twice, whatever interrupts this
-            definition = TagDefinition(number, run, tag, color, display_name, description, numbered)
-            self.journal.define(pack_definition(definition))
+            number = self._numbers["tag"]
+            self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
         """A new number for a row of tags of a run."""
         with self._lock:
-            number = self._rows
-            self._rows += 1
-            self.journal.define(pack_definition(RowDefinition(number, run, tags)))
+            number = self._numbers["row"]
+            self._define("row", RowDefinition(number, run, tags))
             return number
+
+    def _define(self, kind: str, definition: Definition) -> None:
+        packed = pack_definition(definition)
+        self._numbers[kind] += 1  # first: a number is never given twice, whatever interrupts this
+        try:
+            self.journal.define(packed)
+        except OSError:  # nothing of it is there, and the daemon takes few numbers that are left out
+            self._numbers[kind] = definition.id
+            raise
 
     def _report(self) -> dict[int, Any]:
         with self._lock:

@@ -45,7 +45,16 @@ FLUSH_SECONDS = Setting(
     "seconds",
     "The longest that flush(), close() and the end of the program wait for the daemon.",
 )
-SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_SECONDS)
+STRICT = Setting(
+    "TBXD_STRICT",
+    1,
+    0,
+    1,
+    "(off or on)",
+    "Whether wrong arguments raise; off, the call is dropped and counted as bad_argument, and said once.",
+)
+SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_SECONDS, STRICT)
+_WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
 
 
 def read(setting: Setting, environ: Callable[[str], str | None] = os.environ.get) -> float:
@@ -54,7 +63,7 @@ def read(setting: Setting, environ: Callable[[str], str | None] = os.environ.get
     if not text:
         return setting.default
     try:
-        value = float(text)
+        value = float(_WORDS.get(text.lower(), text))
     except ValueError:
         value = float("nan")
     if setting.least <= value <= setting.most:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from struct import calcsize
 from typing import Any
 
-from .records import RANK_MAX, STEP_MAX, STEP_MIN
+from .records import RANK_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
 
 BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
 _DTYPES = frozenset(  # that the daemon reads, by numpy's names
@@ -32,17 +32,32 @@ _PLAIN = frozenset((float, int, bool, complex))
 _WANTED = "a number, an array, a tensor or a list of these is expected"
 
 
+class TooLarge:
+    """Stands where the bytes of an array would be that no record can hold, so that no memory is taken for them."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        raise ValueError(f"an array of {self._size:,} bytes; at most {RECORD_BYTES_MAX:,} are possible")
+
+
 @dataclass(slots=True)  # not frozen: that would double the time to make one
 class Array:
     """An array in C order, little endian.
 
     ``dtype`` is numpy's (``<f4``, ``|u1``, …) or ``bfloat16``; ``data`` has one dimension of bytes and may share
-    the memory of the value it was made from.
+    the memory of the value it was made from. It is `TooLarge` only where it would have to be copied.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview | bytes
+    data: memoryview | bytes | TooLarge
     owner: Any = field(default=None, compare=False, repr=False)  # numpy's array over the same memory, where known
 
     @property
@@ -60,7 +75,8 @@ def snapshot(value: Any, what: str) -> Array:
     Args:
         value: a Python or numpy number, an array or tensor of any framework on any device, or a (nested) sequence of
             these. Tensors of torch may require grad, be sparse or quantized; floating point that numpy lacks is
-            widened to float32, but for bfloat16, which is kept.
+            widened to float32, but for bfloat16, which is kept. Of a masked array, what is masked is NaN where it is
+            floating point, and else as it is below the mask.
         what: names the value in errors, such as ``add_histogram 'weights'``.
 
     Raises:
@@ -90,12 +106,16 @@ def _from_numpy(array: Any, what: str) -> Array:
         if array.dtype.name == BFLOAT16:  # ml_dtypes, which jax uses
             bits = _from_numpy(array.view("<u2"), what)
             return Array(BFLOAT16, bits.shape, bits.data)
+        if array.nbytes > RECORD_BYTES_MAX:
+            return Array(dtype, array.shape, TooLarge(array.nbytes))
         array = _usual(array, what)
         dtype = array.dtype.str
     shape = array.shape
     if len(shape) > RANK_MAX:
         raise ValueError(f"{what}: {len(shape)} dimensions; at most {RANK_MAX} are allowed")
     if not array.flags.c_contiguous:
+        if array.nbytes > RECORD_BYTES_MAX:
+            return Array(dtype, shape, TooLarge(array.nbytes))
         array = array.copy()
     return Array(dtype, shape, array.reshape(-1).view("u1").data)
 
@@ -103,19 +123,40 @@ def _from_numpy(array: Any, what: str) -> Array:
 def _usual(array: Any, what: str) -> Any:
     """An array of an unusual dtype in a usual one: big endian, long double, float8 and their like."""
     dtype = array.dtype
-    if dtype.kind in "OSUMmT" or dtype.names is not None:
+    if dtype.kind == "O":  # of numbers, it is hoped: pandas and its like make these
+        return _numbers_of(array, what)
+    if dtype.kind in "SUMmT" or dtype.names is not None:
         raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}")
     target = dtype.newbyteorder("<").str
     if target not in _DTYPES:
         target = {"f": "<f8", "c": "<c16"}.get(dtype.kind, "<f4") if dtype.itemsize > 2 else "<f4"
+    import numpy as np
+
     try:
-        return array.astype(target)
+        with np.errstate(all="ignore"):  # beyond float64 is infinite
+            return array.astype(target)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}") from error
 
 
+def _numbers_of(array: Any, what: str) -> Any:
+    """An array of objects as one of numbers."""
+    import numpy as np
+
+    if not array.size:
+        return np.zeros(array.shape)
+    try:
+        numbers = _from_sequence(np, array.reshape(-1).tolist(), what, 0)
+    except RecursionError:
+        raise ValueError(f"{what}: an array of objects that holds itself") from None
+    return numbers.reshape(array.shape + numbers.shape[1:])
+
+
 def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
     try:
+        size = tensor.numel() * tensor.element_size()
+        if size > RECORD_BYTES_MAX:
+            return Array("<f4", tuple(tensor.shape), TooLarge(size))
         if tensor.requires_grad:
             tensor = tensor.detach()
         if tensor.layout is not torch.strided:
@@ -162,7 +203,7 @@ def _as_numpy(value: Any, what: str, depth: int) -> Any:
     import numpy as np
 
     if type(value) in _PLAIN or isinstance(value, np.generic | np.ndarray):
-        return _numbers(np, value, what)
+        return _numbers(np, _unmasked(value), what)
     if value is None or isinstance(value, str | bytes | bytearray):
         raise TypeError(f"{what}: {value!r:.80} was given; {_WANTED}")
     if isinstance(value, list | tuple | range):
@@ -180,6 +221,14 @@ def _as_numpy(value: Any, what: str, depth: int) -> Any:
     if hasattr(value, "__float__"):
         return np.asarray(to_float(value, what))
     raise TypeError(f"{what}: a {type(value).__name__} was given{trouble}; {_WANTED}")
+
+
+def _unmasked(value: Any) -> Any:
+    """A masked array as a plain one; anything else as it is."""
+    masked = sys.modules.get("numpy.ma")
+    if masked is None or not isinstance(value, masked.MaskedArray):
+        return value
+    return value.filled(math.nan) if value.dtype.kind in "fc" else value.data
 
 
 def _readers(np: Any, value: Any) -> list[Callable[[], Any]]:
@@ -227,12 +276,17 @@ def check_real(array: Array, what: str) -> None:
 
 
 def widened(array: Array) -> Any:
-    """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot."""
+    """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot.
+
+    Raises:
+        ValueError: it is `TooLarge`.
+    """
     import numpy as np
 
+    data = array.data if not isinstance(array.data, TooLarge) else bytes(array.data)  # which raises
     if array.dtype != BFLOAT16:
-        return np.frombuffer(array.data, array.dtype).reshape(array.shape)
-    high = np.frombuffer(array.data, "<u2").astype("<u4") << 16
+        return np.frombuffer(data, array.dtype).reshape(array.shape)
+    high = np.frombuffer(data, "<u2").astype("<u4") << 16
     return high.view("<f4").reshape(array.shape)
 
 
@@ -270,7 +324,7 @@ def to_float(value: Any, what: str) -> float:
         return float(item)
     except OverflowError:
         raise ValueError(f"{what}: an integer that no float64 holds") from None
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of any kind: it is another's code
         raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected: {error}") from error
 
 
@@ -287,13 +341,14 @@ def to_step(value: Any) -> int:
         item = _item(value, "global_step")
         try:
             value = operator.index(item)
-        except TypeError:
+        except Exception:  # mostly TypeError, but it is another's code
             number = to_float(item, "global_step")
             if not number.is_integer():  # NaN and infinity neither
                 raise ValueError(f"global_step {number!r} is no whole number") from None
             value = int(number)
     if not STEP_MIN <= value <= STEP_MAX:
-        raise ValueError(f"global_step {value} does not fit 64 bits")
+        shown = str(value) if value.bit_length() < 256 else f"of {value.bit_length():,} bits"
+        raise ValueError(f"global_step {shown} does not fit 64 bits")
     return int(value)
 
 
@@ -305,20 +360,24 @@ def _item(value: Any, what: str) -> Any:
         if len(value) != 1:
             raise ValueError(f"{what}: a {type(value).__name__} of {len(value)} was given where one number is expected")
         value = value[0]
+    value = _unmasked(value)
     if not hasattr(value, "item") and not hasattr(value, "__float__"):
-        if not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
+        if not any(hasattr(value, way) for way in ("__array__", "__array_interface__", "__dlpack__")):
             return value
         value = widened(snapshot(value, what))
-    shape = getattr(value, "shape", None)
-    if not isinstance(shape, tuple):
-        return value
-    if math.prod(shape) != 1:
-        raise ValueError(f"{what}: shape {tuple(shape)} was given where one number is expected")
     try:
-        return value.item() if hasattr(value, "item") else value
-    except (RuntimeError, NotImplementedError, TypeError) as error:  # a tensor without values, a tracer
+        shape = getattr(value, "shape", None)
+        if not isinstance(shape, tuple):
+            return value
+        if math.prod(shape) == 1:
+            return value.item() if hasattr(value, "item") else value
+    except Exception as error:  # a tensor without values, a tracer, whatever another's code may raise
         raise TypeError(f"{what}: the value of this {type(value).__name__} cannot be read: {error}") from error
+    raise ValueError(f"{what}: shape {tuple(shape)} was given where one number is expected")
 
 
 def _shown(value: Any) -> str:
-    return f"{value!r:.80} ({type(value).__name__})"
+    try:
+        return f"{value!r:.80} ({type(value).__name__})"
+    except Exception:  # integers of thousands of digits, and another's code
+        return f"a {type(value).__name__}"

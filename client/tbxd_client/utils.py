@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .media import figure_to_array
+from .snapshot import widened
 
 
 def figure_to_image(figures: Any, close: bool = True) -> Any:
@@ -22,5 +23,4 @@ def figure_to_image(figures: Any, close: bool = True) -> Any:
     """
     import numpy as np
 
-    array = figure_to_array(figures, close)
-    return np.moveaxis(np.frombuffer(array.data, np.uint8).reshape(array.shape), -1, -3)
+    return np.moveaxis(widened(figure_to_array(figures, close)), -1, -3)

@@ -19,8 +19,9 @@ from typing import Any
 from . import media, readback, records
 from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
-from .names import clean_tag, parse_color
-from .records import FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
+from .lenient import soften
+from .names import clean_tag, parse_color, short_text, text_of
+from .records import DESCRIPTION_BYTES_MAX, FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
 from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
@@ -50,6 +51,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
     spawned processes, and by several threads.
     """
 
+    def __new__(cls, *arguments: Any, **more: Any) -> SummaryWriter:
+        """Also what makes a writer that was pickled: how wrong arguments are met is a matter of this process."""
+        soften(SummaryWriter)
+        return super().__new__(cls)
+
     def __init__(
         self,
         logdir: str | os.PathLike[str] | None = None,
@@ -63,7 +69,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         comet_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        chosen = os.fspath(logdir or log_dir or "") or _default_logdir(comment)
+        chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment)
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk)
@@ -116,7 +122,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if type(global_step) is not int:
             global_step = self._step(global_step)
         now = self._now  # two statements: as one it is looked up as a method, which takes longer
-        walltime = now() if walltime is None else float(walltime)
+        walltime = now() if walltime is None else to_float(walltime, "walltime")
         run = self._run
         number = run.scalars.get(tag) if type(tag) is str else None
         if number is not None and color is None and not display_name and not summary_description:
@@ -144,24 +150,22 @@ class SummaryWriter(MediaMethods, PluginMethods):
                         )
                     except struct.error:
                         journal.position = start
-                        _refuse_step(global_step)
+                        to_step(global_step)  # which raises
                         raise
                     journal.words[WORD_COMMIT] = journal.position
                     run.counts.accepted += 1
                     return
         if not self._write:
             return
-        if not records.STEP_MIN <= global_step <= records.STEP_MAX:
-            _refuse_step(global_step)
         run.scalar(
             clean_tag(tag),
-            global_step,
+            to_step(global_step),
             walltime,
             scalar_value,
             parse_color(color) if color is not None else "",
             # torch has new_style and double_precision in these places.
             "" if isinstance(display_name, bool) else clean_tag(display_name),
-            "" if isinstance(summary_description, bool) else _description(summary_description),
+            "" if isinstance(summary_description, bool) else short_text(summary_description, DESCRIPTION_BYTES_MAX),
         )
 
     def add_scalars(
@@ -185,16 +189,17 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if not self._write:
             return
-        step = self._step(global_step)
-        walltime = self._now() if walltime is None else float(walltime)
-        tag = clean_tag(main_tag)
-        numbers = {str(key): to_float(value, f"{main_tag}/{key}") for key, value in tag_scalar_dict.items()}
+        tag, step, walltime = clean_tag(main_tag), self._step(global_step), self._time(walltime)
+        color = {} if color is None else color
+        for name, given in (("tag_scalar_dict", tag_scalar_dict), ("color", color)):
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
+        colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
+        numbers = {text_of(key): to_float(value, tag) for key, value in tag_scalar_dict.items()}
+        runs = {key: self._subrun(f"{tag}/{clean_tag(key)}") for key in numbers}  # all of them before any is used
         for key, value in numbers.items():
-            chosen = color.get(key) if color is not None else None
-            name = f"{tag}/{clean_tag(key)}"
-            self._charts[name] = tag
-            run = self._subrun(name)
-            run.scalar(tag, step, walltime, value, parse_color(chosen) if chosen is not None else "")
+            self._charts[f"{tag}/{clean_tag(key)}"] = tag
+            runs[key].scalar(tag, step, walltime, value, colors.get(key, ""))
 
     def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
         """Write what `add_scalars` has logged since the last export to a file, as `scalar_dict` has it.
@@ -247,11 +252,15 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Raises:
             TypeError, ValueError: a value or the step is no single number; nothing of the call is logged then.
         """
-        if not self._write or not values:
+        if not self._write:
+            return
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values is {type(values).__name__}; a dictionary is expected")
+        if not values:
             return
         if type(step) is not int:
             step = self._step(step)
-        walltime = self._now() if walltime is None else float(walltime)
+        walltime = self._time(walltime)
         tags = tuple(values)
         numbers = list(values.values())
         row = self._run.known_row(tags)
@@ -261,8 +270,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
                     return
             except (struct.error, TypeError, ValueError):
                 pass  # said better below
-        if not records.STEP_MIN <= step <= records.STEP_MAX:
-            _refuse_step(step)
+        step = to_step(step)
         numbers = [to_float(value, tag) for tag, value in values.items()]
         clean = tuple(clean_tag(tag) for tag in tags)
         for first in range(0, len(clean), records.ROW_VALUES_MAX):
@@ -348,8 +356,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """Log a text; TensorBoard renders it as Markdown, under ``<tag>/text_summary`` as with the originals."""
         if not self._write:
             return
-        text = str(text_string).encode("utf-8", "backslashreplace").decode()
-        self._text(records.TEXT, tag, text, global_step, walltime, color)
+        self._text(records.TEXT, tag, text_of(text_string), global_step, walltime, color)
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[SummaryWriter]:
@@ -367,7 +374,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if global_step is not None:
             self._default_step = to_step(global_step)
         if walltime is not None:
-            self._now = FixedTime(float(walltime))
+            self._now = FixedTime(to_float(walltime, "walltime"))
         try:
             with self.file_writer.use_metadata(global_step=global_step, walltime=walltime):
                 yield self
@@ -471,12 +478,3 @@ def stats_of(runs: list[Run]) -> dict[str, Any]:
 def _default_logdir(comment: str) -> str:
     name = time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename + comment
     return os.path.join("runs", name)  # noqa: PTH118 - shown to the user as it is
-
-
-def _description(text: str) -> str:
-    return str(text)[: records.DESCRIPTION_BYTES_MAX // 4]
-
-
-def _refuse_step(step: int) -> None:
-    if not records.STEP_MIN <= step <= records.STEP_MAX:
-        raise ValueError(f"global_step {step} does not fit 64 bits")

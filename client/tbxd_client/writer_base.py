@@ -11,7 +11,7 @@ from typing import Any
 from . import records
 from .names import clean_tag, parse_color
 from .run import Run
-from .snapshot import Array, to_step
+from .snapshot import Array, to_float, to_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,9 @@ class WriterBase:
     def _step(self, step: Any) -> int:
         return to_step(self._default_step if step is None else step)
 
+    def _time(self, walltime: Any) -> float:
+        return self._now() if walltime is None else to_float(walltime, "walltime")
+
     def _array(
         self,
         kind: int,
@@ -59,7 +62,7 @@ class WriterBase:
             kind,
             clean_tag(tag),
             self._step(global_step),
-            self._now() if walltime is None else float(walltime),
+            self._time(walltime),
             arrays,
             attrs,
             parse_color(color) if color is not None else "",
@@ -72,7 +75,7 @@ class WriterBase:
             kind,
             clean_tag(tag),
             self._step(global_step),
-            self._now() if walltime is None else float(walltime),
+            self._time(walltime),
             text,
             parse_color(color) if color is not None else "",
         )
@@ -81,13 +84,15 @@ class WriterBase:
         """The run in a folder below this one; ``name`` cannot lead out of it.
 
         Raises:
-            ValueError: a part of the name is too long for a file system.
+            TypeError: it is no text.
+            ValueError: it, or a part of it, is too long.
         """
         run = self._subruns.get(name)
         if run is None:
-            parts = [part if part not in ("", ".", "..") else "_" for part in name.split("/")]
+            clean = clean_tag(os.fspath(name))
+            parts = [part if part not in ("", ".", "..") else "_" for part in clean.split("/")]
             if any(len(part.encode()) > 255 for part in parts):
-                raise ValueError(f"{name[:80]!r}…: a part of a run's name has at most 255 bytes")
+                raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
             directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
             run = self._subruns[name] = Run(directory, numbered=self._numbered)
             # Once: each further one would wipe, in the slow loader, what others have logged since.

@@ -26,7 +26,8 @@ class MediaMethods(WriterBase):
 
         Args:
             tag: name of the picture.
-            img_tensor: 1 to 4 channels; uint8 as it is, bool and floating point in [0, 1], clipped.
+            img_tensor: 1 to 4 channels; uint8 as it is, bool and floating point in [0, 1], clipped; other integers in
+                [0, 255], clipped, or where all are 0 and 1 black and white.
             global_step, walltime, color: as in `add_scalar`.
             dataformats: which axis is which: ``CHW``, ``HWC``, ``HW``, ``WH``, or with ``N`` for a grid of several.
 
@@ -142,11 +143,11 @@ class MediaMethods(WriterBase):
             box_tensor: shape (N, 4): left, top, right and bottom of each box, in pixels.
             global_step, walltime, color: as in `add_scalar`.
             dataformats: as in `add_image`. torch has ``rescale`` in its place; a number here is that.
-            labels: a text for each box.
+            labels: a text for each box; where they are not as many they are left out.
             rescale: how many times larger the picture is made.
 
         Raises:
-            ValueError, TypeError: as `add_image`, and for boxes that are not (N, 4), labels that are not N.
+            ValueError, TypeError: as `add_image`, and for boxes that are not (N, 4).
         """
         if not self._write:
             return
@@ -203,7 +204,7 @@ class MediaMethods(WriterBase):
         Args:
             tag: name of the sound.
             snd_tensor: shape (frames,), (frames, 1 or 2) as for tensorboardX or (1 or 2, frames) as for torch; floating
-                point from -1 to 1, clipped, or int16 as it is.
+                point from -1 to 1, clipped, int16 as it is, or other integers as samples of their width.
             global_step, walltime, color: as in `add_scalar`.
             sample_rate: frames a second.
 

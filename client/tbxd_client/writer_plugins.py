@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import embedding, graph, hparams, plots, records
 from .file_writer import CPU_RUN_METADATA, FileWriter, run_metadata_event
+from .names import clean_tag
 from .snapshot import snapshot
 from .writer_base import WriterBase
 
@@ -40,7 +42,7 @@ class PluginMethods(WriterBase):
             labels: true or false, any shape.
             predictions: from 0 to 1, as many.
             global_step, walltime, color: as in `add_scalar`.
-            num_thresholds: points of the curve, 2 to 10,000.
+            num_thresholds: points of the curve, at most 10,000.
             weights: None, one number, or as many as there are labels.
 
         Raises:
@@ -164,13 +166,13 @@ class PluginMethods(WriterBase):
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
         """Several scalars in one chart of the CUSTOM SCALARS tab; see `add_custom_scalars`."""
-        self.add_custom_scalars({category: {title: ["Multiline", tags]}})
+        self.add_custom_scalars({clean_tag(category): {clean_tag(title): ["Multiline", tags]}})
 
     def add_custom_scalars_marginchart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
         """A scalar and its band, ``[value, lower, upper]``; see `add_custom_scalars`."""
-        self.add_custom_scalars({category: {title: ["Margin", tags]}})
+        self.add_custom_scalars({clean_tag(category): {clean_tag(title): ["Margin", tags]}})
 
     def add_hparams(
         self,
@@ -202,9 +204,11 @@ class PluginMethods(WriterBase):
         given = hparams.positional(arguments)
         values, metrics = hparams.values_of(hparam_dict), hparams.metrics_of(metric_dict)
         domains = hparams.domains_of(given.domains or hparam_domain_discrete, values)
-        text = hparams.text_of(values, metrics, domains)
+        text = hparams.json_of(values, metrics, domains)
         step = self._step(given.step if given.step is not None else global_step)
-        wanted = given.name or name or run_name
+        wanted = ""
+        for one in (given.name, name, run_name):
+            wanted = wanted or ("" if one is None else clean_tag(os.fspath(one)))
         if not self._write:
             return
         now = self._now()
@@ -275,6 +279,6 @@ class PluginMethods(WriterBase):
         if not self._write:
             return
         text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
-        now = self._now() if walltime is None else float(walltime)
+        now = self._time(walltime)
         self._text(records.GRAPH, "", text, None, now)
         self.file_writer.add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)

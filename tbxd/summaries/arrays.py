@@ -25,8 +25,8 @@ def array_of(record: Record) -> AnyArray:
     """The array of a record: attributes ``dtype`` (numpy's name, or ``bfloat16``) and ``shape``, and the payload.
 
     Returns:
-        An array of that shape that may share the payload's memory and is then read-only; bfloat16 as float32. Where
-        an axis is empty all of them are: numpy cannot hold the shape ``(0, 2**40, 2**40)``, and nobody needs it.
+        An array of that shape that may share the payload's memory and is then read-only; bfloat16 as float32. Of an
+        empty one that numpy cannot hold, such as ``(0, 2**40, 2**40)``, all axes are empty.
 
     Raises:
         Refused: ``bad_record``.
@@ -79,7 +79,11 @@ def _array(dtype: object, shape: object, payload: bytes | memoryview) -> tuple[A
     if size > len(payload):
         raise Refused("bad_record", f"an array of shape {shape!r:.80} and dtype {dtype} in {len(payload):,} bytes")
     if not size:
-        return np.empty([0] * len(shape), np.float32 if dtype == BFLOAT16 else dtype), 0
+        kind = np.float32 if dtype == BFLOAT16 else dtype
+        try:
+            return np.empty(shape, kind), 0
+        except ValueError:
+            return np.empty([0] * len(shape), kind), 0
     payload = memoryview(payload)[:size]
     if dtype == BFLOAT16:  # float32 without its lower half
         flat = (np.frombuffer(payload, "<u2").astype("<u4") << 16).view("<f4")

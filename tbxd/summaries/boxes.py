@@ -43,7 +43,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def drawn(pixels: Pixels, boxes: AnyArray, labels: list[str] | None, rescale: float) -> Pixels:
-    """The picture with its boxes, then made larger; RGB of shape (height, width, 3).
+    """The picture with its boxes, then made larger; RGB or RGBA of shape (height, width, 3 or 4).
 
     Args:
         pixels: uint8 of shape (height, width, channels).
@@ -51,7 +51,7 @@ def drawn(pixels: Pixels, boxes: AnyArray, labels: list[str] | None, rescale: fl
         labels: None, or a text for each, inside its lower left corner.
         rescale: how many times larger.
     """
-    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBA" if pixels.shape[2] in (2, 4) else "RGB")
     draw = ImageDraw.Draw(image)
     limit = 4 * max(image.size)  # far outside is as good as any number, and Pillow has 32 bits
     for place, box in enumerate(boxes.astype(np.float64)):

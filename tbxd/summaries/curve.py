@@ -17,6 +17,7 @@ from .metadata import summary_value
 from .tensor import tensor_of
 
 ROWS = 6  # true positives, false positives, true negatives, false negatives, precision, recall
+FLOAT16_MAX = 2048  # the whole numbers up to here are exact
 COUNT_MIN = 1e-7  # in place of a count of 0 that something is divided by
 
 Curve = npt.NDArray[np.float64]
@@ -31,7 +32,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
     arrays, count = arrays_of(record), record.attrs.get("num_thresholds")
     if not {"labels", "predictions"} <= arrays.keys() <= {"labels", "predictions", "weights"}:
         raise Refused("bad_record", f"a curve of {sorted(arrays)!r:.80}")
-    if type(count) is not int or not 2 <= count <= THRESHOLDS_MAX:
+    if type(count) is not int or not 1 <= count <= THRESHOLDS_MAX:
         raise Refused("bad_record", f"a curve with num_thresholds {count!r:.40}")
     return [_value(PR_CURVE, tag, curve_of(arrays["labels"], arrays["predictions"], count, arrays.get("weights")))]
 
@@ -44,7 +45,7 @@ def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
     """
     rows = array_of(record)
     check_real(rows)
-    if rows.ndim != 2 or rows.shape[0] != ROWS or not 2 <= rows.shape[1] <= THRESHOLDS_MAX:
+    if rows.ndim != 2 or rows.shape[0] != ROWS or not 1 <= rows.shape[1] <= THRESHOLDS_MAX:
         raise Refused("bad_record", f"a curve of shape {rows.shape}")
     return [_value(PR_CURVE_RAW, tag, rows)]
 
@@ -71,12 +72,16 @@ def curve_of(labels: AnyArray, predictions: AnyArray, thresholds: int, weights: 
         Refused: ``bad_record``: not as many of each.
     """
     truth = _flat(labels)
-    share = _flat(predictions)
+    check_real(predictions)
+    share = predictions.reshape(-1)
+    if share.dtype.kind != "f" or (share.dtype == np.float16 and thresholds > FLOAT16_MAX):
+        share = share.astype(np.float64)
     weight = np.ones(1) if weights is None else _flat(weights)
     if len(share) != len(truth) or not len(truth) or len(weight) not in (1, len(truth)):
         raise Refused("bad_record", f"{len(truth)} labels, {len(share)} predictions and {len(weight)} weights")
     with np.errstate(all="ignore"):
-        places = np.floor(share * (thresholds - 1))
+        # In the precision of the predictions, as TensorBoard does: the last digit decides at a threshold.
+        places = np.floor(share * share.dtype.type(thresholds - 1))
         inside = (places >= 0) & (places < thresholds)  # false for NaN
         weight = np.broadcast_to(weight, truth.shape)[inside]
         places, truth = places[inside].astype(np.int64), truth[inside]

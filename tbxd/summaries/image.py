@@ -56,7 +56,8 @@ def pixels_of(array: AnyArray, dataformats: object) -> Pixels:
     """A picture, or a grid of N pictures, as uint8 of shape (height, width, channels); grey becomes RGB.
 
     uint8 is taken as it is, bool is 0 or 255, floating point is multiplied by 255, other integers are taken as they
-    are; what is then outside 0 to 255 is clipped, NaN is 0.
+    are, but for those of which none is greater than 1: these are black and white, as they are with the originals. What
+    is then outside 0 to 255 is clipped, NaN is 0.
 
     Args:
         array: axes as in ``dataformats``.
@@ -108,4 +109,6 @@ def as_bytes(array: AnyArray) -> Pixels:
         if array.dtype.kind in "bf":  # in its own precision, so that the result is tensorboardX's
             array = array * np.array(255, np.uint8 if array.dtype.kind == "b" else array.dtype)
             array = np.nan_to_num(array, copy=False, posinf=255, neginf=0) if array.dtype.kind == "f" else array
+        elif array.max(initial=0) <= 1:
+            return np.multiply(array > 0, 255, dtype=np.uint8)
         return np.clip(array, 0, 255).astype(np.uint8)

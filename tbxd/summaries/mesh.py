@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tbxd_client.records import MESH, Record, TagDefinition
 
 from ..events import schema
@@ -43,6 +45,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
             shape=array.shape,
             components=components,
         ).SerializeToString()
-        tensor = tensor_of(array.astype("<f4"))
+        with np.errstate(all="ignore"):  # beyond float32 is infinite
+            tensor = tensor_of(array.astype("<f4"))
         values.append(summary_value(MESH, tag, f"_{suffix}", content, tensor=tensor))
     return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tbxd_client.records import TENSOR, Record, TagDefinition
 
 from ..events import schema
@@ -26,6 +28,8 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 def tensor_of(array: AnyArray) -> Any:
     """The ``TensorProto`` of an array."""
+    if not array.size and array.dtype.str[1:] in ("u4", "u8"):  # of which TensorBoard reads none that are empty
+        array = array.astype(np.int64)
     return schema.TensorProto(
         dtype=_TYPES[array.dtype.str[1:]],
         tensor_shape=schema.TensorShapeProto(dim=[schema.TensorShapeProto.Dim(size=size) for size in array.shape]),

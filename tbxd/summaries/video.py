@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,8 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 def frames_of(array: AnyArray, dataformats: object) -> Pixels:
     """The frames of a video, or of N videos in a grid, as uint8 of shape (frames, height, width, 3).
 
-    The grid is tensorboardX's: 2 to the power of half the digits of N (binary) rows. Numbers are read as in a picture.
+    The grid is tensorboardX's: N up to a power of 2, and 2 to the power of half the digits of N (binary) rows. Numbers
+    are read as in a picture.
 
     Args:
         array: axes as in ``dataformats``.
@@ -62,7 +62,7 @@ def frames_of(array: AnyArray, dataformats: object) -> Pixels:
     if channels > CHANNELS_MAX or not videos.size:
         raise Refused("bad_record", f"a video of shape {array.shape}")
     rows = 2 ** ((count.bit_length() - 1) // 2)
-    columns = math.ceil(count / rows)
+    columns = 2 ** (count - 1).bit_length() // rows
     if times * rows * height * columns * width > PIXELS_MAX:
         raise Refused("too_large", f"a video of {times} frames of {columns * width} by {rows * height} pixels")
     grid = np.zeros((times, rows * height, columns * width, channels), np.uint8)
@@ -78,7 +78,8 @@ def gif(frames: Pixels, rate: float) -> bytes:
 
     A GIF counts in hundredths of a second; they are spread so that the whole has the right length.
     """
-    ends = [min(round(100 * (number + 1) / rate), HUNDREDTHS_MAX * (number + 1)) for number in range(len(frames))]
+    longest = [HUNDREDTHS_MAX * (number + 1) for number in range(len(frames))]
+    ends = [round(min(100 * (number + 1) / rate, end)) for number, end in enumerate(longest)]
     lengths = [max(HUNDREDTHS_MIN, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
     first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     out = io.BytesIO()
