@@ -98,7 +98,7 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
 
 
 def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
-    """The texts (one at least) of events that are no records: what trainers could not keep, since each session began."""
+    """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
     return _texts("N", [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or ["N"]
 
 
