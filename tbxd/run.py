@@ -37,7 +37,7 @@ from tbxd_client.records import (
 from . import __version__, projector
 from .events import schema
 from .events.file import EventFile, FileLost, event_files, file_name, read_ledger
-from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, note
+from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.scalar import ScalarEncoder
 from .events.steps import Steps
@@ -399,7 +399,9 @@ class RunWriter:
             for reason, count in drops.items()
             if count != self._shown.get(reason)
         ]
-        pieces.append(_event(self._note_step, time.time(), note(news), summary=schema.Summary(value=values)))
+        *more, last = notes(news)
+        pieces += [_event(0, time.time(), text) for text in more]
+        pieces.append(_event(self._note_step, time.time(), last, summary=schema.Summary(value=values)))
         self._shown = drops
         self._noting = True
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import World, scalars, wait_for
 from tbxd import settings as daemon_settings
-from tbxd.events.ledger import Entry, Marker, note
+from tbxd.events.ledger import Entry, Marker, notes
 from tbxd_client import journal_files, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
@@ -41,7 +41,7 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
         marker.mark(session, Entry(206, 4, {"bad_record": 1}), 100, refused=True),
     ]
     assert example(EVENT_FILE, "mark").splitlines() == marks
-    assert example(EVENT_FILE, "note") == note({session: {"journal_full": 31}})
+    assert example(EVENT_FILE, "note") == notes({session: {"journal_full": 31}})[0]
 
 
 def test_every_limit_of_the_protocol_is_in_its_table_with_its_value() -> None:

@@ -272,8 +272,8 @@ class Sender:
 
     def _push(self, socket: zmq.Socket[bytes], message: wire.Message) -> bool:
         try:
-            # Copied: to hand large messages over pyzmq makes another thread, context and socket (zmq.utils.garbage), and
-            # that in the middle of training.
+            # Copied: to hand large messages over, pyzmq makes another thread, context and socket (zmq.utils.garbage),
+            # in the middle of training.
             socket.send_multipart(wire.pack(message), flags=zmq.NOBLOCK, copy=True)
             return True
         except zmq.Again:  # nobody at the other end

@@ -1,7 +1,7 @@
 """The ledger: which records of which session are in an event file, kept in the file itself.
 
 A record must be written once, whatever is killed. So the event file says how far each session's records are in it;
-file and ledger then cannot disagree. It stands in ``Event.source_metadata.writer``, which no reader looks at:
+file and ledger then cannot disagree. It stands in ``Event.source_metadata.writer``, which no reader shows:
 
 ``tbxd <version>``
     with the first event, ``brain.Event:2``: the file keeps a ledger.
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 OPENING = "tbxd "
 CARRY_END = "L."
-CARRY_ENTRIES_MAX = 1000  # of one event
+TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 _MARK = re.compile(r"M([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
 _CARRY = re.compile(r"([\w-]{16}),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII)
 _COUNT = re.compile(r"(\w+):([0-9a-f]+)", re.ASCII)
@@ -93,14 +93,23 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
         + (f",{_counts(entry.refused)},{_counts(entry.dropped)}" if entry.dropped else _refusals(entry.refused))
         for session, entry in ledger.items()
     ]
-    for first in range(0, len(items), CARRY_ENTRIES_MAX):
-        yield "L" + ";".join(items[first : first + CARRY_ENTRIES_MAX])
+    yield from _texts("L", items)
     yield CARRY_END
 
 
-def note(drops: dict[bytes, dict[str, int]]) -> str:
-    """The text of an event that is no record: what trainers could not keep, by session, since each began."""
-    return "N" + ";".join(f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items())
+def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
+    """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
+    return _texts("N", [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or ["N"]
+
+
+def _texts(kind: str, items: list[str]) -> list[str]:
+    texts: list[str] = []
+    for item in items:
+        if texts and len(texts[-1]) + 1 + len(item) <= TEXT_CHARS:
+            texts[-1] += ";" + item
+        else:
+            texts.append(kind + item)
+    return texts
 
 
 class Marker:

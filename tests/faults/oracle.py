@@ -1,8 +1,8 @@
 """The oracle of the fault tests: what a trainer logs is a function of (trainer, number), so nothing can go unseen.
 
 `trainer.py` logs record number 0, 1, 2, … and stores after each call that has returned how many they are, in a file
-that outlives its kill. `judge` reads the event files strictly and says of every record whether it is there, twice, wrong, or
-nobody's.
+that outlives its kill. `judge` reads the event files strictly and says of every record whether it is there, twice,
+wrong, or nobody's.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def _right(trainer: int, number: int, values: Mapping[str, Any]) -> bool:
         return found is not None and list(found.tensor.string_val) == [b"%d:%d" % (trainer, number)]
     found = values.get(tag)
     return found is not None and (found.histo.num, found.histo.min) == (HISTOGRAM_VALUES, value)
+
+
+SHOWN = "tbxd/dropped/"
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Verdict:
     spurious: int = 0  # of no trainer, or that no call has logged
     disordered: int = 0  # behind a later one of its trainer
     examples: list[str] = field(default_factory=list)
+    shown: dict[str, int] = field(default_factory=dict)  # the last that each tag of drops said, in the last folder
 
     def add(self, other: Verdict) -> None:
         for name in ("accepted", "written", "dropped", "lost", "doubled", "corrupted", "spurious", "disordered"):
@@ -117,6 +121,9 @@ def judge(
             if not values:
                 continue
             tag = next(iter(values))
+            if tag.startswith(SHOWN):  # how many were dropped, as the daemon shows it in the run
+                verdict.shown[tag.removeprefix(SHOWN)] = int(values[tag].simple_value)
+                continue
             try:
                 trainer = int(tag.split("/")[1])
                 counted = seen[trainer]

@@ -303,7 +303,7 @@ def test_definitions_and_records_of_a_later_version_are_passed_over_and_counted(
         """
     )
     assert result.returncode == 0, result.stderr
-    assert scalars(place.logdir / "a") == {"scalar/0": [(0, 1.0), (1, 2.0)]}
+    assert scalars(place.logdir / "a")["scalar/0"] == [(0, 1.0), (1, 2.0)]
     status = _status(place, place.logdir / "a")
     assert status["dropped"] == {"unknown_kind": 1} and status["written"] == 2
     account("upgrade", 1, Verdict(accepted=3, written=2, dropped=1))

@@ -28,6 +28,7 @@ from tb import LOADERS, Board, board
 from tbxd_client.launch import is_locked
 
 KILLS_OF_A_ROUND = 50  # then all is checked and deleted: the disk and TensorBoard's memory stay small
+KILLS_MORE = 30
 TRAINERS = 3
 
 
@@ -87,7 +88,8 @@ def one_round(place: World, rng: random.Random, kills: int, first: int) -> int:
         for _ in range(TRAINERS):
             start()
         wait_for(lambda: all(read_count(place, number).returned for number in alive), "the trainers to log")
-        while min(killed["daemon"], killed["trainer"]) < kills or not killed["both"]:
+        more = KILLS_MORE  # until a daemon has been sent again what a killed one had written
+        while min(killed["daemon"], killed["trainer"]) < kills or not killed["both"] or (more > 0 and not replays):
             until = time.monotonic() + rng.uniform(0.02, 0.8)
             wait_for(lambda until=until: time.monotonic() > until, "a random moment")
             what = rng.choice(["daemon", "trainer", "both"])
@@ -112,6 +114,7 @@ def one_round(place: World, rng: random.Random, kills: int, first: int) -> int:
                 replays += replays_due(place)
                 if rng.random() < 0.5:
                     place.ensure()
+                more -= killed["daemon"] > kills
         for trainer in alive.values():
             trainer.kill()
             trainer.wait()
@@ -135,8 +138,12 @@ def kill(place: World, rng: random.Random, kills: int) -> None:
         kills -= KILLS_OF_A_ROUND
 
 
-def test_kills_of_daemon_and_trainers_at_random_moments_lose_and_double_nothing(place: World, seed: int) -> None:
+def test_kills_of_daemon_and_trainers_at_random_moments_lose_and_double_nothing(
+    place: World, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
     kill(place, random.Random(seed), 3)
+    complaints = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert not complaints, "TensorBoard finds nothing wrong with the files"
 
 
 @pytest.mark.matrix

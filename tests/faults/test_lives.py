@@ -114,10 +114,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(
     "method",
-    [
-        "fork",
-        *(pytest.param(name, marks=pytest.mark.matrix) for name in ("forkserver", "spawn", "threads", "DataLoader")),
-    ],
+    [pytest.param(name, marks=pytest.mark.matrix) for name in ("fork", "forkserver", "spawn", "threads", "DataLoader")],
 )
 def test_children_of_every_kind_log_everything_while_the_daemon_is_killed(place: World, method: str) -> None:
     (place.root / "script.py").write_text(CHILDREN)

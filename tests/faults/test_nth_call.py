@@ -100,7 +100,7 @@ def drain_and_end(place: World, alive: Any) -> None:
 
 
 TRAINER_CALLS = cases(
-    [("?rename,?renameat,?renameat2", 2)],
+    [],
     [
         ("?mkdir", range(1, 6)),
         ("?fallocate", range(1, 6)),
