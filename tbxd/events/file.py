@@ -26,6 +26,9 @@ _numbers = itertools.count()
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
 
 
+COPY_BYTES = 1 << 20  # stored again at a time
+
+
 class FileLost(OSError):
     """The file is not where it was: removed, replaced, or cut by somebody else."""
 
@@ -118,6 +121,8 @@ class EventFile:
         self.size = 0
         self._rest = b""
         self.dirty = False  # written since the last sync
+        self._synced = 0  # bytes that are on the disk for certain
+        self._sync_failed = False
         self._fd = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
         )
@@ -167,12 +172,39 @@ class EventFile:
     def sync(self) -> None:
         """Bring what was written onto the disk.
 
+        After an fdatasync that failed Linux takes the pages for clean, and the next one would succeed with nothing
+        done. So the same bytes are first stored once more where they stand, which no reader can notice.
+
         Raises:
             OSError: the disk cannot take it.
         """
-        if self.dirty and self._fd >= 0:
+        if not self.dirty or self._fd < 0:
+            return
+        try:
+            if self._sync_failed:
+                self._store_again()
             os.fdatasync(self._fd)
-            self.dirty = False
+        except OSError:
+            self._sync_failed = True
+            raise
+        self._sync_failed = self.dirty = False
+        self._synced = self.size
+
+    def _store_again(self) -> None:
+        self._check()
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)  # O_APPEND would move every pwrite to the end
+        try:
+            state = os.fstat(fd)
+            if (state.st_dev, state.st_ino) != self._identity:
+                raise FileLost(0, f"{self.path} was replaced by somebody else")
+            position = self._synced
+            while position < self.size:
+                stretch = os.pread(fd, min(COPY_BYTES, self.size - position), position)
+                if not stretch:
+                    raise FileLost(0, f"{self.path} was cut by somebody else")
+                position += os.pwrite(fd, stretch, position)
+        finally:
+            os.close(fd)
 
     def park(self) -> None:
         """Give back the descriptor; the next write opens the file again."""

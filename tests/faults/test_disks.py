@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-from inject import NOBODY, injected, remount, say_go, small_disk, tampered, told, train
+from inject import NOBODY, injected, remount, say_go, small_disk, strace, tampered, told, train
 from oracle import Verdict, judge, read_count
 from report import account
 
@@ -215,3 +217,35 @@ def test_a_folder_that_may_not_be_written_is_waited_for(place: World) -> None:
     finally:
         os.system(f"chattr -i {sick}")
     finish(place, "disk_readonly", 1, one, other)
+
+
+def test_what_an_fsync_that_failed_has_left_is_stored_again_before_the_next(place: World) -> None:
+    """Linux takes the pages for clean then, and the next fsync would promise what nobody has done."""
+    log = place.root / "strace"
+    script = """
+import sys
+from pathlib import Path
+from tbxd.events.file import EventFile
+path = Path(sys.argv[1])
+file, data = EventFile(path), bytes(range(256)) * 4096
+for failing in (False, True):
+    for _ in range(2):
+        file.write(data)
+    try:
+        file.sync()
+        assert not failing
+    except OSError as error:
+        assert failing and file.dirty, error
+file.write(data)
+file.sync()
+assert not file.dirty and path.read_bytes() == data * 5
+"""
+    command = strace("fdatasync", "error=EIO:when=2", log)
+    command[command.index("trace=fdatasync")] = "trace=fdatasync,pwrite64"
+    result = subprocess.run([*command, sys.executable, "-c", script, str(place.root / "file")], capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    calls = [line.split("(")[0].split()[-1] for line in log.read_text().splitlines() if "(" in line]
+    assert calls[:2] == ["fdatasync"] * 2 and calls[-1] == "fdatasync" and injected(log) == 1
+    stored = [line for line in log.read_text().splitlines() if "pwrite64(" in line]
+    assert sum(int(line.rsplit("= ", 1)[1]) for line in stored) == 3 << 20, "two that failed and one since, no others"
+    account("disk_error", 1)
