@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 
 from tbxd.events import schema
-from tbxd.events.file import event_files
 from tbxd.events.record import read_records
+from tbxd_client.event_names import event_files
 from tbxd_client.launch import is_locked
 from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.event_names import event_files, file_name, is_acceptable
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
@@ -36,7 +37,7 @@ from tbxd_client.records import (
 
 from . import __version__, projector
 from .events import schema
-from .events.file import EventFile, FileLost, event_files, file_name, read_ledger
+from .events.file import EventFile, FileLost, read_ledger
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.scalar import ScalarEncoder
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
 FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
+LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
 WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
@@ -73,6 +75,7 @@ class RunWriter:
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
+        self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
         self._known = False  # the ledger has been read
         self._done = done
         self._queue: deque[Batch] = deque()
@@ -209,6 +212,8 @@ class RunWriter:
             if self.file is not None:  # it had been parked
                 if names[-1:] != [self.file.path.name]:
                     raise FileLost(0, "another process has written here meanwhile")
+                if run is not None and self._accepts(run, names):  # it has seen that nobody writes here
+                    self.file = None
             else:
                 ledger = read_ledger(self.directory, names)
                 self._shown = _drops(ledger)
@@ -218,11 +223,15 @@ class RunWriter:
                     self._known = True
         if self.file is None:
             assert run is not None
-            name = file_name(event_files(self.directory), time.time(), run.host, run.pid, run.filename_suffix)
+            names = event_files(self.directory)
+            name = run.file_name
+            if not self._accepts(run, names):
+                name = file_name(names, time.time(), run.host, run.pid, run.filename_suffix)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._described.clear()
             self.file = EventFile(self.directory / name)
+            self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
 
     def _note_losses(self, found: Ledger) -> None:
@@ -242,15 +251,25 @@ class RunWriter:
         if total:
             log.warning("%s: %d records that were written are gone with their file", self.directory, total)
 
+    def _accepts(self, run: RunDefinition, names: list[str]) -> bool:
+        """Whether a new file may have the name that a trainer has told its user already."""
+        wanted, suffix = run.file_name, run.filename_suffix.replace("/", "_")
+        return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
+
     def _lock_folder(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise RunBusy(0, "another tbxd daemon is writing this folder") from None
-        except OSError:  # a file system without locks: go on as the only one we know of
-            pass
+        for attempt in range(LOCK_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if attempt < LOCK_TRIES - 1:
+                    time.sleep(LOCK_SECONDS)
+                    continue
+                os.close(fd)
+                raise RunBusy(0, "another tbxd daemon is writing this folder") from None
+            except OSError:  # a file system without locks: go on as the only one we know of
+                pass
+            break
         self._lock_fd = fd
 
     def _start_over(self, why: str) -> None:

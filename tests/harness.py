@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from tbxd.events import schema
-from tbxd.events.file import event_files
 from tbxd.events.record import read_records
+from tbxd_client.event_names import event_files
 from tbxd_client.launch import is_locked
 
 DEADLINE = 60.0  # for whatever a test waits for; a machine under load is slow, not wrong

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbxd.events import schema
-from tbxd.events.file import EventFile, FileLost, event_files, file_name, read_ledger
+from tbxd.events.file import EventFile, FileLost, read_ledger
 from tbxd.events.ledger import TEXT_CHARS, Entry, Ledger, LedgerReader, Marker, carry_over, merge, notes
 from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
+from tbxd_client.event_names import event_files, file_name
 
 SESSIONS = [bytes([number]) * 12 for number in range(1, 4)]
 

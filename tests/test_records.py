@@ -90,6 +90,7 @@ definitions = st.one_of(
         st.just("host"),
         numbers,
         st.floats(0, 1e10),
+        file_name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50),
     ),
     st.builds(
         TagDefinition,

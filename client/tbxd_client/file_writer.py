@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from . import records
@@ -52,14 +51,17 @@ class EventWriter:
 
     @property
     def _file_name(self) -> str:
-        """The event file of this run that is written last; as it would be named where there is none yet."""
-        directory = self._run.directory
-        try:
-            names = [path.name for path in Path(directory).iterdir() if "tfevents" in path.name]
-        except OSError:
-            names = []
-        name = max(names, default=f"events.out.tfevents.{int(time.time()):010d}.{os.uname().nodename}.{os.getpid()}.0")
-        return os.path.join(directory, name)  # noqa: PTH118 - a string, as in the originals
+        """The event file of this run: the one that is there, or the one that its first record makes."""
+        return self._run.event_file
+
+    @property
+    def _py_recordio_writer(self) -> EventWriter:
+        return self
+
+    @property
+    def path(self) -> str:
+        """The event file of this run."""
+        return self._run.event_file
 
 
 class FileWriter:

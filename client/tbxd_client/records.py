@@ -119,7 +119,7 @@ class RunDefinition:
     """A folder that TensorBoard shows as one run.
 
     ``directory`` is absolute. ``host``, ``pid`` and ``created`` (seconds since the epoch) are the trainer's and go
-    into the event file's name.
+    into the event file's name; ``file_name`` is the whole of it, as the trainer would have it, or empty.
     """
 
     id: int
@@ -128,6 +128,7 @@ class RunDefinition:
     pid: int
     created: float
     filename_suffix: str = ""
+    file_name: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -271,6 +272,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "pid": definition.pid,
                 "created": definition.created,
                 "suffix": definition.filename_suffix,
+                "file": definition.file_name,
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -388,6 +390,7 @@ def unpack_definition(fields: object) -> Definition | None:
                 _number(fields, "pid", 1 << 32),
                 _seconds(fields, "created"),
                 _text(fields, "suffix", 255),
+                _text(fields, "file", 255),
             )
         case "tag":
             return TagDefinition(

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import event_names
 from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
@@ -103,12 +104,14 @@ class Run:
         directory: absolute.
         suffix: of the event file's name.
         numbered: the records have no steps; the daemon counts them, tag by tag.
+        file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
 
     ``journal`` and ``scalars`` (tag to number) are for the hot path of `SummaryWriter.add_scalar`; they belong to the
     session that the run is bound to.
     """
 
     __slots__ = (
+        "_file",
         "_number",
         "_numbered",
         "_rows",
@@ -121,10 +124,11 @@ class Run:
         "scalars",
     )
 
-    def __init__(self, directory: str, suffix: str = "", numbered: bool = False) -> None:
+    def __init__(self, directory: str, suffix: str = "", numbered: bool = False, file: str | None = "") -> None:
         self.directory = directory
         self._suffix = suffix
         self._numbered = numbered
+        self._file = file
         self.counts = Counts()
         self._session: Session | None = None
         self._number = 0
@@ -133,10 +137,10 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, str, bool]:
-        return self.directory, self._suffix, self._numbered
+    def __getstate__(self) -> tuple[str, str, bool, str]:
+        return self.directory, self._suffix, self._numbered, self.file
 
-    def __setstate__(self, state: tuple[str, str, bool]) -> None:
+    def __setstate__(self, state: tuple[str, str, bool, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def bind(self) -> Session | None:
@@ -147,7 +151,8 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        run = session.define_run(self.directory, self._suffix, self._numbered)
+        run = session.define_run(self.directory, self._suffix, self.file, self._numbered)
+        self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
             run.counts.add(self.counts)
@@ -186,6 +191,35 @@ class Run:
         """The session this run has logged in, while it lasts."""
         session = self._session
         return session if session is not None and not session.ended else None
+
+    @property
+    def file(self) -> str:
+        """The event file's name that this run asks for, in this process and in those the run is passed to.
+
+        "" where it is left to the daemon.
+        """
+        if self._file is None:
+            session = session_module.active()
+            known = session.file_of(self.directory) if session is not None else None
+            self._file = event_names.choose(self.directory, self._suffix) if known is None else known
+        return self._file
+
+    @property
+    def event_file(self) -> str:
+        """The path of the event file that the next record goes to, as far as it can be known.
+
+        It is the one that was asked for, unless a daemon is writing another already, or has begun a later one.
+        """
+        wanted = self.file
+        try:
+            newest = max(event_names.event_files(self.directory), default="")
+        except OSError:
+            newest = ""
+        if newest and (newest >= wanted or self.counts.settled or event_names.is_held(self.directory)):
+            name = newest
+        else:
+            name = wanted or event_names.choose(self.directory, self._suffix)
+        return os.path.join(self.directory, name)  # noqa: PTH118 - a string, as in the originals
 
     @property
     def session_id(self) -> bytes:
@@ -335,4 +369,4 @@ def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) 
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
-    return Run(directory, suffix, numbered)
+    return Run(directory, suffix, numbered, file=None)

@@ -91,6 +91,7 @@ class Defined:
 
     number: int
     counts: Counts
+    file: str  # the event file's name that was asked for
     scalars: dict[str, int] = field(default_factory=dict)  # tags to their numbers
     tags: dict[tuple[str, str, str, str], int] = field(default_factory=dict)  # those that have a colour, name or text
     rows: dict[tuple[str, ...], Any] = field(default_factory=dict)
@@ -128,7 +129,12 @@ class Session:
         )
         self.sender.start()
 
-    def define_run(self, directory: str, suffix: str, numbered: bool = False) -> Defined:
+    def file_of(self, directory: str) -> str | None:
+        """The name that has been asked for the event file of a folder; None where nobody has logged to it."""
+        run = self._runs.get(directory)
+        return run.file if run is not None else None
+
+    def define_run(self, directory: str, suffix: str, file: str, numbered: bool = False) -> Defined:
         """A run with its number: one for each folder, whose file is named as the first has asked for.
 
         Raises (also the others of its kind):
@@ -140,10 +146,12 @@ class Session:
             if run is None:
                 number = self._numbers["run"]
                 host = os.uname().nodename
-                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix))
-                run = self._runs[directory] = Defined(number, Counts())
+                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix, file))
+                run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts
-            return self._numbered.setdefault(run.number, Defined(run.number, run.counts)) if numbered else run
+            if not numbered:
+                return run
+            return self._numbered.setdefault(run.number, Defined(run.number, run.counts, run.file))
 
     def define_tag(
         self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool = False

@@ -8,9 +8,7 @@ may have buffered its cut tail.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,38 +18,14 @@ from . import schema
 from .ledger import Ledger, LedgerReader, merge
 from .record import DamagedFile, read_records
 
-_NAME = re.compile(r"tfevents\.(\d{10})\.")
-_numbers = itertools.count()
 # What opening a file says that is gone, or is none that this user has written: a link, a socket, somebody else's.
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
-
 
 COPY_BYTES = 1 << 20  # stored again at a time
 
 
 class FileLost(OSError):
     """The file is not where it was: removed, replaced, or cut by somebody else."""
-
-
-def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str = "") -> str:
-    """A name that sorts behind every event file in ``existing``, whatever the clock says.
-
-    The form ``events.out.tfevents.<seconds>.<host>.<pid>.<n>`` is what TensorBoard's own writer, and the tools that
-    look for its files by name, agree on.
-    """
-    second = int(now)
-    for name in existing:
-        match = _NAME.search(name)
-        if match:
-            second = max(second, int(match.group(1)) + 1)
-    safe_host = re.sub(r"[^\w.-]", "_", host) or "localhost"
-    return f"events.out.tfevents.{second:010d}.{safe_host}.{pid}.{next(_numbers)}{suffix}"
-
-
-def event_files(directory: Path) -> list[str]:
-    """The names of the event files in a folder, in the order in which TensorBoard reads them."""
-    with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if "tfevents" in entry.name)
 
 
 def read_ledger(directory: Path, names: list[str]) -> Ledger:

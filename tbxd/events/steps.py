@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from tbxd_client.event_names import event_files
 from tbxd_client.records import STEP_MAX
 
 from . import schema
-from .file import event_files, read_events
+from .file import read_events
 
 
 class Steps:

@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from harness import World, wait_for
-from tbxd.events.file import event_files, read_ledger
+from tbxd.events.file import read_ledger
+from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import JournalError, journals, read_state
 
 TRAINER = Path(__file__).with_name("trainer.py")

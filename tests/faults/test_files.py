@@ -18,8 +18,8 @@ from report import account
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.events import schema
-from tbxd.events.file import event_files
 from tbxd.events.record import DamagedFile, read_records
+from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, MAGIC, journals
 
 RECORDS = 30

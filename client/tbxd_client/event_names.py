@@ -1,0 +1,86 @@
+"""The names of event files: which there are, what the next one is called, and whether one is being written.
+
+``events.out.tfevents.<10-digit seconds>.<host>.<pid>.<n><suffix>`` is what TensorBoard's own writer, and the tools that
+look for its files by name, agree on. TensorBoard reads the files of a folder in the order of their names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import re
+import time
+
+NAME_BYTES_MAX = 255  # NAME_MAX of Linux
+AHEAD_SECONDS_MAX = 86_400  # that a trainer's clock may be before the daemon's
+SECONDS_MAX = 9_999_999_999  # of 10 digits
+
+_SECONDS = re.compile(r"tfevents\.(\d{10})\.")
+_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.[\w.-]+\.\d+\.\d+")
+_numbers = itertools.count()
+
+
+def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str = "") -> str:
+    """A name that sorts behind every event file in ``existing``, whatever the clock says."""
+    safe_host = re.sub(r"[^\w.-]", "_", host) or "localhost"
+    safe_suffix = suffix.replace("/", "_")
+    second = max(int(now), _last_second(existing) + 1)
+    return f"events.out.tfevents.{second:010d}.{safe_host}.{pid}.{next(_numbers)}{safe_suffix}"
+
+
+def is_acceptable(name: str, suffix: str, existing: list[str], now: float) -> bool:
+    """Whether a file that is to be made may have a name that somebody else has chosen.
+
+    It has to be of the usual form, end in ``suffix``, sort behind every event file in ``existing``, and leave room for
+    those to come: a name from the far future would push every later one there.
+    """
+    match = _NAME.fullmatch(name[: len(name) - len(suffix)]) if name.endswith(suffix) and "/" not in name else None
+    return (
+        match is not None
+        and len(os.fsencode(name)) <= NAME_BYTES_MAX
+        and all(other < name for other in existing)
+        and int(match[1]) <= max(now + AHEAD_SECONDS_MAX, _last_second(existing) + 1)
+    )
+
+
+def _last_second(names: list[str]) -> int:
+    return min(max((int(match[1]) for match in map(_SECONDS.search, names) if match), default=-1), SECONDS_MAX - 1)
+
+
+def event_files(directory: str | os.PathLike[str]) -> list[str]:
+    """The names of the event files in a folder, in the order in which TensorBoard reads them.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if "tfevents" in entry.name)
+
+
+def is_held(directory: str) -> bool:
+    """Whether a daemon owns a folder at this moment, and with it the newest event file."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def choose(directory: str, suffix: str) -> str:
+    """The name that the next event file of a folder ought to have; "" while one is being written."""
+    try:
+        existing = event_files(directory)
+    except OSError:
+        existing = []
+    if existing and is_held(directory):
+        return ""
+    return file_name(existing, time.time(), os.uname().nodename, os.getpid(), suffix)
