@@ -303,6 +303,85 @@ def test_definitions_that_cannot_be_made_leave_no_gap_that_ends_the_session(plac
     assert {"first", "second", "last"} <= scalars(place.logdir / "a").keys()
 
 
+def test_names_and_texts_that_no_definition_may_hold_do_not_end_the_session(place: World) -> None:
+    place.serve()
+    result = place.run(
+        r"""
+        import numpy as np
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("described", 1.0, 0, None, "a\0name", "NUL \0, surrogate \ud800, " + "\u20ac" * 20_000)
+        for name in ("a\0b", "\ud800", "../up", "/etc", "\x1b[31m"):
+            writer.add_hparams({"a": 1}, {"m": 1.0}, name)
+        for wrong in ("x" * 300, "x/" * 600):
+            try:
+                writer.add_hparams({"a": 1}, {"m": 1.0}, wrong)
+            except ValueError:
+                pass
+            else:
+                raise SystemExit(wrong)
+        for folder, suffix in (("logs/\0", ""), ("logs/\udcff", ""), ("x/" * 3000, ""), ("logs/b", "\u20ac" * 50),
+                               ("logs/b", "/x"), ("logs/b", "\0"), ("logs/b", "\ud800"), ("logs/b", 5), (5, "")):
+            try:
+                SummaryWriter(folder, filename_suffix=suffix)
+            except (TypeError, ValueError):
+                pass
+            else:
+                raise SystemExit(repr((folder, suffix)))
+        SummaryWriter(b"logs/bytes").add_scalar("value", 1.0, 0)
+        writer.add_scalar("last", 1.0, 1)
+        assert writer.flush(60)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a")["last"] == [(1, 1.0)]
+    assert scalars(place.logdir / "bytes")["value"] == [(0, 1.0)]
+    below = {path.parent.name for path in (place.logdir / "a").rglob("*tfevents*")}
+    assert below == {"a", r"a\x00b", r"\ud800", "up", "etc", r"\x1b[31m"}
+    status = place.status()
+    assert status is not None and not any(session["broken"] for session in status["sessions"])
+    (metadata,) = [
+        value.metadata
+        for event in events(place.logdir / "a")
+        for value in event.summary.value
+        if value.tag == "described"
+    ]
+    assert metadata.display_name == r"a\x00name"
+    assert metadata.summary_description.startswith(r"NUL \x00, surrogate \ud800, €€€")
+    assert len(metadata.summary_description.encode()) <= 16 << 10
+
+
+def test_definitions_that_cannot_be_made_leave_no_gap_that_ends_the_session(place: World) -> None:
+    place.serve()
+    result = place.run(
+        """
+        import errno
+        from tbxd_client import SummaryWriter, records, session
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("first", 1.0, 0)
+        journal = session.active().journal
+        fine = journal.define
+        def full(definition):
+            raise OSError(errno.ENOSPC, "No space left")
+        journal.define = full
+        for number in range(2000):
+            writer.add_scalar(f"{number}", 1.0, 0)
+        journal.define = fine
+        most, records.TAGS_MAX = records.TAGS_MAX, 2
+        writer.add_scalar("second", 1.0, 0)
+        for number in range(2000):
+            writer.add_scalar(f"{number}", 1.0, 0)
+        records.TAGS_MAX = most
+        writer.add_scalar("last", 1.0, 0)
+        assert writer.flush(60)
+        print(writer.stats()["dropped"])
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "{'journal_error': 2000, 'too_large': 2000}\n"
+    assert {"first", "second", "last"} <= scalars(place.logdir / "a").keys()
+
+
 def test_color_and_names_are_carried_into_the_event_file(place: World) -> None:
     from tbxd.summaries.metadata import color_of
 
