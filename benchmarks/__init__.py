@@ -4,4 +4,4 @@
 `benchmarks.question`), and a new one has to be named here only.
 """
 
-QUESTIONS = ("add_scalar", "add_histogram")
+QUESTIONS = ("add_scalar", "add_histogram", "other_calls")

@@ -30,7 +30,7 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     for name, values in arrays.items():
         memory.forget()
         figures = _measure_size(peer, calls, logs / name, values, memory)
-        figures["copy_ms"] = statistics.median(_times(values.copy, calls)) * 1e3
+        figures["copy_ms"] = statistics.median(timed(values.copy, calls)) * 1e3
         outcome.figures |= {f"{figure}_{name}": value for figure, value in figures.items()}
         outcome.logged.append(Logged(name, TAG, "histo", calls + 1, SIZES[name]))
     return outcome
@@ -49,7 +49,7 @@ def _measure_size(
 
     cpu = CpuMeter(daemon)
     steps = iter(range(1, calls + 1))
-    times = _times(lambda: writer.add_histogram(TAG, values, next(steps)), calls, lambda: peer.flush(writer))
+    times = timed(lambda: writer.add_histogram(TAG, values, next(steps)), calls, lambda: peer.flush(writer))
     peer.close(writer)
     trainer_cpu, daemon_cpu = cpu.read()
     return {
@@ -65,7 +65,7 @@ def _measure_size(
     }
 
 
-def _times(call: Callable[[], object], calls: int, after: Callable[[], None] = lambda: None) -> list[float]:
+def timed(call: Callable[[], object], calls: int, after: Callable[[], None] = lambda: None) -> list[float]:
     """Seconds of each call; ``after`` and a pause come in between and are not timed."""
     seconds = []
     for _ in range(calls):

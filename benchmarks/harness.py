@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import signal
 import statistics
@@ -36,6 +37,7 @@ from .question import Logged, Outcome, Question
 
 ROOT = Path(__file__).parent.parent
 WORK = "/var/tmp"  # the disk of tbxd's default spool; the event files are there too
+PROJECTOR_CONFIG = "projector_config.pbtxt"  # where embeddings are listed: they are in no event file
 CHILD_SECONDS = 900
 STOP_SECONDS = 15.0
 
@@ -202,7 +204,7 @@ def check_files(logs: Path, logged: Iterable[Logged]) -> int:
 
 
 def read_steps(folder: Path) -> dict[tuple[str, str, int], list[int]]:
-    """The steps in a folder's event files, by tag, kind of value, and number of values in a histogram."""
+    """The steps in a folder's files, by tag, kind of value, and number of values in a histogram."""
     found: dict[tuple[str, str, int], list[int]] = {}
     for name in event_files(folder):
         with open(folder / name, "rb") as file:
@@ -213,6 +215,9 @@ def read_steps(folder: Path) -> dict[tuple[str, str, int], list[int]]:
                     kind = value.WhichOneof("value")
                     elements = int(value.histo.num) if kind == "histo" else 0
                     found.setdefault((value.tag, kind, elements), []).append(event.step)
+    config = folder / PROJECTOR_CONFIG
+    for tag, step in re.findall(r'tensor_name: "(.*):(\d+)"', config.read_text() if config.exists() else ""):
+        found.setdefault((tag, "embedding", 0), []).append(int(step))
     return found
 
 

@@ -24,7 +24,8 @@ class Figure:
 class Logged:
     """What has been logged to one folder under one tag: steps 0 to ``count`` - 1.
 
-    ``kind`` is the field of ``Summary.Value``; of a histogram ``elements`` is the number of values in it.
+    ``kind`` is the field of ``Summary.Value``, or ``embedding``; of a histogram ``elements`` is the number of values in
+    it.
     """
 
     folder: str

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.skipif(
-    not all(map(find_spec, ("torch", "tensorboard", "tensorboardX"))), reason="the peers are not installed"
+    not all(map(find_spec, ("torch", "tensorboard", "tensorboardX", "moviepy"))), reason="the peers are not installed"
 )
 def test_a_quick_run_has_every_peer_and_every_figure(tmp_path: Path) -> None:
     everything, page = tmp_path / "all.json", tmp_path / "page.md"

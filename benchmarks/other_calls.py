@@ -1,0 +1,148 @@
+"""What do the other calls cost the trainer, beside a bare copy of their input? One measurement makes all of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .add_histogram import PAUSE_SECONDS, timed
+from .meter import CpuMeter, DaemonMeter, import_what_a_trainer_has
+from .peers import Peer
+from .question import Figure, Logged, Outcome, Question
+
+TAG = "measured"
+Inputs = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that is measured.
+
+    Args:
+        name: of its figures and its folder.
+        title: with its input, for the tables.
+        kind: what it leaves in the files, see `Logged`.
+        inputs: makes the input from a random generator of numpy.
+        log: logs it: writer, input, step.
+        copy: copies it.
+    """
+
+    name: str
+    title: str
+    kind: str
+    inputs: Callable[[Any], Inputs]
+    log: Callable[[Any, Inputs, int], None]
+    copy: Callable[[Inputs], object]
+
+
+def _curve(rng: Any) -> Inputs:
+    return rng.integers(0, 2, 10_000), rng.random(10_000)
+
+
+CALLS = (
+    Call(
+        "image",
+        "add_image of 512×512×3 uint8",
+        "image",
+        lambda rng: rng.integers(0, 256, (512, 512, 3), "u1"),
+        lambda writer, picture, step: writer.add_image(TAG, picture, step, dataformats="HWC"),
+        lambda picture: picture.copy(),
+    ),
+    Call(
+        "video",
+        "add_video of 16 frames of 3×64×64 uint8",
+        "image",
+        lambda rng: rng.integers(0, 256, (1, 16, 3, 64, 64), "u1"),
+        lambda writer, video, step: writer.add_video(TAG, video, step),
+        lambda video: video.copy(),
+    ),
+    Call(
+        "embedding",
+        "add_embedding of 1,000×64 float32",
+        "embedding",
+        lambda rng: rng.standard_normal((1000, 64), "f4"),
+        lambda writer, points, step: writer.add_embedding(points, global_step=step, tag=TAG),
+        lambda points: points.copy(),
+    ),
+    Call(
+        "pr_curve",
+        "add_pr_curve of 10,000 float64 predictions",
+        "tensor",
+        _curve,
+        lambda writer, curve, step: writer.add_pr_curve(TAG, *curve, step),
+        lambda curve: [part.copy() for part in curve],
+    ),
+    Call(
+        "text",
+        "add_text of 1,000 characters",
+        "tensor",
+        lambda rng: "".join(map(chr, rng.integers(97, 123, 1000))),
+        lambda writer, text, step: writer.add_text(TAG, text, step),
+        lambda text: text.encode(),
+    ),
+)
+
+
+def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
+    """Measure one peer; to be called in a fresh process."""
+    import_what_a_trainer_has(torch=bool(counts["torch_imported"]))
+    import numpy as np
+
+    outcome = Outcome()
+    for call in CALLS:
+        given = call.inputs(np.random.default_rng(1))
+        figures = _measure_call(peer, call, given, counts["calls"], logs / call.name)
+        outcome.figures |= {f"{figure}_{call.name}": value for figure, value in figures.items()}
+        outcome.logged.append(Logged(call.name, _tag(call), call.kind, counts["calls"] + 1))
+    return outcome
+
+
+def _tag(call: Call) -> str:
+    return f"{TAG}/text_summary" if call.name == "text" else TAG
+
+
+def _measure_call(peer: Peer, call: Call, given: Inputs, calls: int, folder: Path) -> dict[str, float]:
+    writer = peer.open(folder)
+    call.log(writer, given, 0)
+    peer.flush(writer)
+    daemon = DaemonMeter.of(peer)
+    cpu = CpuMeter(daemon)
+    steps = iter(range(1, calls + 1))
+    times = timed(lambda: call.log(writer, given, next(steps)), calls, lambda: peer.flush(writer))
+    peer.close(writer)
+    trainer_cpu, daemon_cpu = cpu.read()
+    return {
+        "caller_us": statistics.median(times) * 1e6,
+        "copy_us": statistics.median(timed(lambda: call.copy(given), calls)) * 1e6,
+        "trainer_cpu_us": trainer_cpu / calls * 1e6,
+        "daemon_cpu_us": daemon_cpu / calls * 1e6,
+    }
+
+
+def _figures(call: Call) -> tuple[Figure, ...]:
+    return (
+        Figure(f"caller_us_{call.name}", f"{call.title}: caller's time per call, median", "µs"),
+        Figure(f"copy_us_{call.name}", f"{call.title}: a bare copy of the input, for scale", "µs", compared=False),
+        Figure(f"trainer_cpu_us_{call.name}", f"{call.title}: CPU of the trainer per call", "µs"),
+        Figure(f"daemon_cpu_us_{call.name}", f"{call.title}: CPU of the daemon per call", "µs", compared=False),
+    )
+
+
+QUESTION = Question(
+    name="other_calls",
+    title="pictures, videos, embeddings, curves and texts",
+    notes=(
+        "10 calls each with random input, after one that is not counted. Each call is followed by flush() and a pause of "
+        f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, threads "
+        "included, from the first counted call until flush() and close() have returned. A bare copy is that of the "
+        "input's arrays, of the text its UTF-8, in the same process, as often and with the same pauses. The originals "
+        "write videos with moviepy 1."
+    ),
+    figures=tuple(figure for call in CALLS for figure in _figures(call)),
+    full={"calls": 10, "torch_imported": 1},
+    quick={"calls": 2, "torch_imported": 0},
+    measure=measure,
+)
