@@ -28,6 +28,7 @@ class Call:
         inputs: makes the input from a random generator of numpy.
         log: logs it: writer, input, step.
         copy: copies it.
+        unit: of its figures, ``ms`` or ``µs``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Call:
     inputs: Callable[[Any], Inputs]
     log: Callable[[Any, Inputs, int], None]
     copy: Callable[[Inputs], object]
+    unit: str = "ms"
 
 
 def _curve(rng: Any) -> Inputs:
@@ -45,7 +47,7 @@ def _curve(rng: Any) -> Inputs:
 CALLS = (
     Call(
         "image",
-        "add_image of 512×512×3 uint8",
+        "add_image of 512 by 512 by 3 uint8",
         "image",
         lambda rng: rng.integers(0, 256, (512, 512, 3), "u1"),
         lambda writer, picture, step: writer.add_image(TAG, picture, step, dataformats="HWC"),
@@ -53,7 +55,7 @@ CALLS = (
     ),
     Call(
         "video",
-        "add_video of 16 frames of 3×64×64 uint8",
+        "add_video of 16 frames of 3 by 64 by 64 uint8",
         "image",
         lambda rng: rng.integers(0, 256, (1, 16, 3, 64, 64), "u1"),
         lambda writer, video, step: writer.add_video(TAG, video, step),
@@ -61,7 +63,7 @@ CALLS = (
     ),
     Call(
         "embedding",
-        "add_embedding of 1,000×64 float32",
+        "add_embedding of 1,000 by 64 float32",
         "embedding",
         lambda rng: rng.standard_normal((1000, 64), "f4"),
         lambda writer, points, step: writer.add_embedding(points, global_step=step, tag=TAG),
@@ -82,6 +84,7 @@ CALLS = (
         lambda rng: "".join(map(chr, rng.integers(97, 123, 1000))),
         lambda writer, text, step: writer.add_text(TAG, text, step),
         lambda text: text.encode(),
+        "µs",
     ),
 )
 
@@ -114,20 +117,22 @@ def _measure_call(peer: Peer, call: Call, given: Inputs, calls: int, folder: Pat
     times = timed(lambda: call.log(writer, given, next(steps)), calls, lambda: peer.flush(writer))
     peer.close(writer)
     trainer_cpu, daemon_cpu = cpu.read()
+    scale = {"ms": 1e3, "µs": 1e6}[call.unit]
     return {
-        "caller_us": statistics.median(times) * 1e6,
-        "copy_us": statistics.median(timed(lambda: call.copy(given), calls)) * 1e6,
-        "trainer_cpu_us": trainer_cpu / calls * 1e6,
-        "daemon_cpu_us": daemon_cpu / calls * 1e6,
+        "caller": statistics.median(times) * scale,
+        "copy": statistics.median(timed(lambda: call.copy(given), calls)) * scale,
+        "trainer_cpu": trainer_cpu / calls * scale,
+        "daemon_cpu": daemon_cpu / calls * scale,
     }
 
 
 def _figures(call: Call) -> tuple[Figure, ...]:
+    name, title, unit = call.name, call.title, call.unit
     return (
-        Figure(f"caller_us_{call.name}", f"{call.title}: caller's time per call, median", "µs"),
-        Figure(f"copy_us_{call.name}", f"{call.title}: a bare copy of the input, for scale", "µs", compared=False),
-        Figure(f"trainer_cpu_us_{call.name}", f"{call.title}: CPU of the trainer per call", "µs"),
-        Figure(f"daemon_cpu_us_{call.name}", f"{call.title}: CPU of the daemon per call", "µs", compared=False),
+        Figure(f"caller_{name}", f"{title}: caller's time per call, median", unit),
+        Figure(f"copy_{name}", f"{title}: a bare copy of the input, for scale", unit, compared=False),
+        Figure(f"trainer_cpu_{name}", f"{title}: CPU of the trainer per call", unit),
+        Figure(f"daemon_cpu_{name}", f"{title}: CPU of the daemon per call", unit, compared=False),
     )
 
 
@@ -135,11 +140,12 @@ QUESTION = Question(
     name="other_calls",
     title="pictures, videos, embeddings, curves and texts",
     notes=(
-        "10 calls each with random input, after one that is not counted. Each call is followed by flush() and a pause of "
-        f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, threads "
-        "included, from the first counted call until flush() and close() have returned. A bare copy is that of the "
-        "input's arrays, of the text its UTF-8, in the same process, as often and with the same pauses. The originals "
-        "write videos with moviepy 1."
+        "10 calls each with random input, after one that is not counted. Each is followed by flush() and a pause of "
+        f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, "
+        "threads included, from the first counted call until flush() and close() have returned. A bare copy is that "
+        "of the input's arrays, of the text its UTF-8, in the same process, as often and with the same pauses: after "
+        "a pause the processor's caches are cold, so a copy takes several times as long as in a loop, and a short "
+        "call more than ten times. The originals write videos with moviepy 1."
     ),
     figures=tuple(figure for call in CALLS for figure in _figures(call)),
     full={"calls": 10, "torch_imported": 1},

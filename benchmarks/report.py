@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def times(ratio: float) -> str:
+    """How many times, in two significant digits, or whole."""
+    return f"{ratio:,.0f}\N{MULTIPLICATION SIGN}" if ratio >= 99.5 else f"{ratio:.2g}\N{MULTIPLICATION SIGN}"
+
+
 def cell(values: Document) -> str:
     """A median with its spread."""
     if values["max"] == 0:
@@ -89,6 +94,11 @@ SHORT = (
     ("add_histogram", "caller_ms_1e4", "`add_histogram` of 10⁴ float32: the call"),
     ("add_histogram", "trainer_cpu_ms_1e4", "… CPU of the training process, threads included"),
     ("add_histogram", "daemon_cpu_ms_1e4", "… CPU of the daemon"),
+    ("other_calls", "caller_image", "`add_image` of 512 by 512 by 3 uint8: the call"),
+    ("other_calls", "caller_video", "`add_video` of 16 by 3 by 64 by 64 uint8: the call"),
+    ("other_calls", "caller_embedding", "`add_embedding` of 1,000 by 64 float32: the call"),
+    ("other_calls", "caller_pr_curve", "`add_pr_curve` of 10,000 predictions: the call"),
+    ("other_calls", "caller_text", "`add_text` of 1,000 characters: the call"),
     ("add_scalar", "first_ms", "import, open and first call"),
     ("add_scalar", "trainer_mib", "memory of the training process, after scalars"),
     ("add_scalar", "daemon_mib", "memory of the daemon, after scalars"),
@@ -111,7 +121,7 @@ def short(documents: list[Document]) -> str:
             "none"
             if values["max"] == 0
             else f"{number(values['median'])} {unit}"
-            + (f" ({values['ratio']['median']:.2g}\N{MULTIPLICATION SIGN})" if "ratio" in values else "")
+            + (f" ({times(values['ratio']['median'])})" if "ratio" in values else "")
             for values in document["summary"][name].values()
         ]
         lines.append("| " + " | ".join([title, *cells]) + " |")

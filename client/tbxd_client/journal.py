@@ -177,7 +177,7 @@ class Journal:
         Raises:
             JournalClosed: the journal is closed, or this is a forked child: nothing was counted.
         """
-        size = sum(len(part) for part in parts)
+        size = sum(map(len, parts))
         with self.lock:
             if self._writing:
                 return self._defer(parts)
@@ -189,7 +189,7 @@ class Journal:
                 reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX, share)
                 if not reason and aligned is not None:
                     parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
-                    size = sum(len(part) for part in parts)
+                    size = sum(map(len, parts))
                 reason = reason or self._write(size, parts)
             finally:
                 self._writing = False

@@ -97,6 +97,7 @@ _PAYLOAD_HEAD = struct.Struct(">BI")
 ALIGNMENT = 64  # a processor's cache line
 _FILL = b"\xa0\xc4"  # the empty string, and the mark of up to 255 bytes, whose number comes next
 _FIXMAP = 0x80
+_NO_ATTRS = bytes((_FIXMAP,))
 FILL_BYTES_MAX = ALIGNMENT + len(_FILL)
 
 STEP_MIN, STEP_MAX = -(1 << 63), (1 << 63) - 1
@@ -194,7 +195,7 @@ def pack_record_head(
     tag: int,
     step: int,
     wall_time: float,
-    attrs: Mapping[str, Any],
+    attrs: dict[str, Any],
     payload_bytes: int,
 ) -> bytes:
     """Everything of a record with a binary payload but that payload, which follows it in the stream.
@@ -202,7 +203,7 @@ def pack_record_head(
     Raises:
         LocalProtocolError: the record or its attrs are over the limits.
     """
-    packed = _packer.pack(dict(attrs))
+    packed = _packer.pack(attrs)
     length = RECORD_HEAD_STRUCT.size + len(packed) + _PAYLOAD_HEAD.size + payload_bytes
     _check_record_length(length, len(packed))
     head = _head(kind, length, tag, step, wall_time)
@@ -234,11 +235,12 @@ def filled(head: bytes, excess: int) -> bytes:
 
 
 def pack_text_record(
-    kind: int, tag: int, step: int, wall_time: float, attrs: Mapping[str, Any], text: str | None
+    kind: int, tag: int, step: int, wall_time: float, attrs: dict[str, Any], text: str | None
 ) -> bytes:
     """A whole record whose payload is text or nothing."""
-    packed = _packer.pack(dict(attrs))
-    payload = _packer.pack(text)
+    pack = _packer.pack
+    packed = pack(attrs) if attrs else _NO_ATTRS
+    payload = pack(text)
     length = RECORD_HEAD_STRUCT.size + len(packed) + len(payload)
     _check_record_length(length, len(packed))
     return _head(kind, length, tag, step, wall_time) + packed + payload

@@ -276,10 +276,12 @@ class Run:
             described = [[name, array.dtype, list(array.shape)] for name, array in arrays.items()]
             attrs = {"arrays": described, **attrs}
             parts = list(arrays.values())
-        size = sum(len(part.data) for part in parts)
+        data: list[Any] = [part.data for part in parts]
+        size = sum(map(len, data))
         # A record that is put off would come after its caller may have changed the array.
         copied = size <= RECORD_BYTES_MAX and session_module.turns.interrupted
-        data: list[Any] = [bytes(part.data) if copied else part.data for part in parts]
+        if copied:
+            data = [bytes(part) for part in data]
         address = parts[0].address if size >= ALIGNED_BYTES_MIN and not copied else None
 
         def make(session: Session) -> _Pieces:
