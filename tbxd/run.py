@@ -26,6 +26,8 @@ from tbxd_client.records import (
     EMBEDDING,
     EVENT,
     GRAPH,
+    ONNX_GRAPH,
+    OPENVINO_GRAPH,
     RESTART,
     ROW,
     SCALAR,
@@ -47,6 +49,8 @@ from .summaries import Refused, encode, metadata_for
 from .summaries.embedding import embedding_of
 from .summaries.event import what_of
 from .summaries.graph import graph_of
+from .summaries.onnx_graph import graph_of as onnx_graph_of
+from .summaries.openvino_graph import graph_of as openvino_graph_of
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,9 @@ SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
 WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
+
+
+GRAPHS = {GRAPH: graph_of, ONNX_GRAPH: onnx_graph_of, OPENVINO_GRAPH: openvino_graph_of}
 
 
 class RunBusy(OSError):
@@ -437,8 +444,8 @@ class RunWriter:
             return {}
         if record.kind == EVENT:
             return what_of(record)
-        if record.kind == GRAPH:
-            return {"graph_def": graph_of(record)}
+        if record.kind in GRAPHS:
+            return {"graph_def": GRAPHS[record.kind](record)}
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
         return {"summary": schema.Summary(value=encode(record, tag))}

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from .drain import Progress
+from .summaries.errors import HINTS
 
 FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
 
@@ -55,6 +56,8 @@ def status(answer: dict[str, Any]) -> None:
             f"[red]{escape(run['error'])}[/red]" if run["error"] else "ok",
         )
     console.print(table if answer["runs"] else "nothing has been logged yet")
+    for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
+        console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for session in sessions:
         if session["broken"]:
             console.print(f"[red]session of pid {session['pid']} is broken: {escape(session['broken'])}[/red]")

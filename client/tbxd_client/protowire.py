@@ -24,7 +24,15 @@ def varint(number: int) -> bytes:
 
 def field(number: int, data: bytes) -> bytes:
     """A message that has this field of bytes as its only one."""
-    return b"".join((varint(number << 3 | BYTES), varint(len(data)), data))
+    return encoded(number, BYTES, data)
+
+
+def encoded(number: int, kind: int, value: int | bytes | memoryview) -> bytes:
+    """A field as `fields` gives it."""
+    key = varint(number << 3 | kind)
+    if isinstance(value, int):
+        return key + varint(value)
+    return b"".join((key, varint(len(value)) if kind == BYTES else b"", value))
 
 
 def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:

@@ -54,6 +54,8 @@ HPARAMS = 17  # what a run was trained with
 EMBEDDING = 18  # points for the PROJECTOR tab: files beside the event file
 EVENT = 19  # an event that the caller has made
 GRAPH = 20  # what a model does with its inputs
+ONNX_GRAPH = 21  # the same of a file of ONNX
+OPENVINO_GRAPH = 22  # and of one of OpenVINO
 
 KIND_NAMES = {
     SCALAR: "scalar",
@@ -76,6 +78,8 @@ KIND_NAMES = {
     EMBEDDING: "embedding",
     EVENT: "event",
     GRAPH: "graph",
+    ONNX_GRAPH: "onnx_graph",
+    OPENVINO_GRAPH: "openvino_graph",
 }
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack

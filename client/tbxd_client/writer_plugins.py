@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import embedding, graph, hparams, plots, records
+from . import embedding, graph, hparams, model_files, plots, records
 from .file_writer import CPU_RUN_METADATA, FileWriter, run_metadata_event
 from .names import clean_tag
-from .snapshot import snapshot
+from .snapshot import Array, snapshot
 from .writer_base import WriterBase
 
 HPARAMS_TAG = "_hparams_"  # beginning of the tags where the HPARAMS tab looks
@@ -282,3 +282,36 @@ class PluginMethods(WriterBase):
         now = self._time(walltime)
         self._text(records.GRAPH, "", text, None, now)
         self.file_writer.add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)
+
+    def add_onnx_graph(self, onnx_model_file: Any = None, *, prototxt: Any = None) -> None:
+        """Log the graph of a model of ONNX, for the GRAPHS tab.
+
+        The file is read here, without its weights; the daemon makes the graph, and needs ``onnx`` for it
+        (``pip install 'tbxd[onnx]'``). Without it the record is counted as dropped (``onnx_not_installed``).
+
+        Args:
+            onnx_model_file: the path of the model, or an open file, in protobuf.
+            prototxt: torch's name of it.
+
+        Raises:
+            OSError: it cannot be read.
+            TypeError, ValueError: no file, no model of ONNX, or one whose graph is too large
+                (`model_files.MODEL_BYTES_MAX`).
+        """
+        if self._write:
+            data = model_files.onnx_graph(prototxt if onnx_model_file is None else onnx_model_file)
+            self._array(records.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
+
+    def add_openvino_graph(self, xmlname: Any) -> None:
+        """Log the graph of a model of OpenVINO, for the GRAPHS tab. The file is read here.
+
+        Args:
+            xmlname: the path of the model's ``.xml`` file, or an open file.
+
+        Raises:
+            OSError: it cannot be read.
+            TypeError, ValueError: no file, or one that is too large (`model_files.MODEL_BYTES_MAX`).
+        """
+        if self._write:
+            data = model_files.openvino_xml(xmlname)
+            self._array(records.OPENVINO_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)

@@ -175,7 +175,12 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
         ("attr", 5, "*NodeDef.AttrEntry"),  # a map, which is this in bytes
     ),
     "NodeDef.AttrEntry": (("key", 1, "string"), ("value", 2, "AttrValue")),
-    "AttrValue": (("list", 1, "AttrValue.ListValue", "value"), ("s", 2, "bytes", "value")),
+    "AttrValue": (
+        ("list", 1, "AttrValue.ListValue", "value"),
+        ("s", 2, "bytes", "value"),
+        ("type", 6, "int32", "value"),
+        ("shape", 7, "TensorShapeProto", "value"),
+    ),
     "AttrValue.ListValue": (("shape", 7, "*TensorShapeProto"),),
     # What plugins keep beside a tag's values: plugins/<name>/plugin_data.proto and layout.proto of TensorBoard.
     "PrCurvePluginData": (("version", 1, "int32"), ("num_thresholds", 2, "uint32")),

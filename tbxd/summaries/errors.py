@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+ONNX_NOT_INSTALLED = "onnx_not_installed"
+
+HINTS = {  # what can be done about a reason, for `tbxd status`
+    ONNX_NOT_INSTALLED: "graphs of ONNX need onnx beside the daemon: pip install 'tbxd[onnx]', and log them again",
+}
+
 
 class Refused(Exception):
     """A record that cannot be written, through no fault of the daemon.
@@ -10,7 +16,7 @@ class Refused(Exception):
 
     Reasons: ``bad_record`` (attributes or payload that the client would not have sent), ``no_finite_values``,
     ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``, ``unknown_kind``,
-    ``file_error`` (the disk did not take a file beside the event file).
+    ``file_error`` (the disk did not take a file beside the event file), ``onnx_not_installed`` (see `HINTS`).
     """
 
     def __init__(self, reason: str, message: str) -> None:

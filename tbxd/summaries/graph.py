@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tbxd_client.graph import ATTRIBUTES_BYTES_MAX, DIMENSIONS_MAX, GRAPH_BYTES_MAX, NAME_BYTES_MAX, NODES_MAX
+from tbxd_client.graph import ATTRIBUTES_BYTES_MAX, DIMENSIONS_MAX, GRAPH_BYTES_MAX, NODES_MAX
 from tbxd_client.records import Record
 
 from ..events import schema
-from .arrays import shown
 from .errors import Refused
+from .nodes import graph_def, node_def, node_text
 
-_PRODUCER = 22  # the version of TensorFlow's graphs that torch's writer names
 _DIGITS_MAX = 20  # of a number; Python takes long over those with millions
 _SIZE_MIN, _SIZE_MAX = -1, (1 << 63) - 1  # of a dimension; -1 is unknown
 
@@ -29,18 +28,13 @@ def graph_of(record: Record) -> bytes:
     if not isinstance(text, str) or len(text) > GRAPH_BYTES_MAX:
         raise Refused("bad_record", f"a graph in {type(text).__name__} or of more than {GRAPH_BYTES_MAX:,} bytes")
     try:
-        graph = _graph(json.loads(text, parse_int=_integer))
+        given = json.loads(text, parse_int=_integer)
+        found = given.get("nodes") if isinstance(given, dict) else None
+        if not isinstance(found, list) or len(found) > NODES_MAX:
+            raise Refused("bad_record", f"a graph without a list of at most {NODES_MAX:,} nodes")
+        return graph_def(map(_node, found))
     except (ValueError, RecursionError) as error:  # also where what is wrong lies too deep to be shown
         raise Refused("bad_record", f"a graph that makes no sense: {error!r:.80}") from error
-    data: bytes = graph.SerializeToString()
-    return data
-
-
-def _graph(given: object) -> Any:
-    nodes = given.get("nodes") if isinstance(given, dict) else None
-    if not isinstance(nodes, list) or len(nodes) > NODES_MAX:
-        raise Refused("bad_record", f"a graph without a list of at most {NODES_MAX:,} nodes")
-    return schema.GraphDef(node=map(_node, nodes), versions=schema.VersionDef(producer=_PRODUCER))
 
 
 def _integer(digits: str) -> int:
@@ -53,29 +47,10 @@ def _node(given: object) -> Any:
     if not isinstance(given, list) or len(given) != 5 or not isinstance(given[2], list):
         raise Refused("bad_record", f"a node that is {given!r:.80}")
     name, op, inputs, attributes, shape = given
-    attr = [_attribute("attr", s=_text(attributes, ATTRIBUTES_BYTES_MAX).encode())]
+    attr = {"attr": schema.AttrValue(s=node_text(attributes, ATTRIBUTES_BYTES_MAX).encode())}
     if shape is not None:
-        attr.append(_attribute("_output_shapes", list=schema.AttrValue.ListValue(shape=[_shape(shape)])))
-    return schema.NodeDef(
-        name=_text(name, NAME_BYTES_MAX),
-        op=_text(op, NAME_BYTES_MAX),
-        input=[_text(source, NAME_BYTES_MAX) for source in inputs],
-        attr=attr,
-    )
-
-
-def _attribute(name: str, **value: Any) -> Any:
-    return schema.NodeDef.AttrEntry(key=name, value=schema.AttrValue(**value))
-
-
-def _text(text: object, bytes_max: int) -> str:
-    if not isinstance(text, str):
-        raise Refused("bad_record", f"a node with {text!r:.80} where a text is expected")
-    text = shown(text)
-    size = len(text.encode())
-    if size > bytes_max:
-        raise Refused("bad_record", f"a node with a text of {size:,} bytes; at most {bytes_max:,} are allowed")
-    return text
+        attr["_output_shapes"] = schema.AttrValue(list=schema.AttrValue.ListValue(shape=[_shape(shape)]))
+    return node_def(name, op, inputs, **attr)
 
 
 def _shape(sizes: object) -> Any:
