@@ -295,9 +295,10 @@ def test_definitions_and_records_of_a_later_version_are_passed_over_and_counted(
         writer = SummaryWriter("logs/a")
         writer.add_scalar("scalar/0", 1.0, 0)
         session = current()
+        tag = session._numbers["tag"]
         session.journal.define(msgpack.packb({"k": "new kind", "id": 0, "x": [1, 2]}))
-        session.journal.define(msgpack.packb({"k": "tag", "id": session._tags, "run": 0, "tag": "future", "unit": "m"}))
-        session.journal.append(pack_record_head(100, session._tags, 0, 0.0, {"new": 1}, 3), b"abc")
+        session.journal.define(msgpack.packb({"k": "tag", "id": tag, "run": 0, "tag": "future", "unit": "m"}))
+        session.journal.append(pack_record_head(100, tag, 0, 0.0, {"new": 1}, 3), b"abc")
         writer.add_scalar("scalar/0", 2.0, 1)
         assert writer.flush(60)
         """
