@@ -131,7 +131,8 @@ def _labels(name: str, labels: Any, count: int) -> list[str]:
         raise TypeError(f"{name} is one string; a list of {count} is expected")
     texts = _texts(name, labels, count)
     if texts is None:
-        raise ValueError(f"{name} has not as many texts as there are {name.partition('_')[0]}s, {count}")
+        given = f"{len(labels):,}" if hasattr(labels, "__len__") else "other than so many"
+        raise ValueError(f"{name} has {given} texts for {count} {name.partition('_')[0]}s")
     if count > LABELS_MAX:
         raise ValueError(f"{name} has {count:,} texts; at most {LABELS_MAX:,} are allowed")
     return texts
