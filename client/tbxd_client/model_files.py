@@ -39,12 +39,21 @@ def onnx_graph(file: Any) -> bytes:
 
     Raises:
         OSError: it cannot be read.
+        TypeError: it is no path and no file.
         ValueError: it is no model of ONNX (in protobuf), or its graph is larger than `MODEL_BYTES_MAX`.
     """
     if hasattr(file, "read"):
         return _walked(file if getattr(file, "seekable", bool)() else io.BytesIO(file.read()), repr(file))
-    with open(file, "rb") as opened:
+    with open(_path(file), "rb") as opened:
         return _walked(opened, os.fsdecode(file))
+
+
+def _path(file: Any) -> str:
+    """A path, and no number: that would be a descriptor, which is closed afterwards."""
+    path = os.fsdecode(file)
+    if "\0" in path:
+        raise ValueError(f"{path[:80]!r} is no path of a file: it has a NUL")
+    return path
 
 
 def _walked(file: BinaryIO, name: str) -> bytes:
@@ -137,12 +146,13 @@ def openvino_xml(file: Any) -> bytes:
 
     Raises:
         OSError: it cannot be read.
+        TypeError: it is no path and no file.
         ValueError: it is larger than `MODEL_BYTES_MAX`.
     """
     if hasattr(file, "read"):
         data = file.read(MODEL_BYTES_MAX + 1)
     else:
-        with open(file, "rb") as opened:
+        with open(_path(file), "rb") as opened:
             data = opened.read(MODEL_BYTES_MAX + 1)
     if len(data) > MODEL_BYTES_MAX:
         raise ValueError(f"{file!r:.200} has more than {MODEL_BYTES_MAX:,} bytes")
