@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
+from urllib3.exceptions import ReadTimeoutError
 
 from harness import DEADLINE, wait_for
 
@@ -35,6 +37,7 @@ OPTIONS = (
     "--no-sandbox",  # it opens nothing but our own TensorBoard, and for root there is no sandbox
     "--use-angle=swiftshader",  # WebGL without a graphics card, for curves, meshes and the projector
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",  # which takes a slow machine for one that hangs
     "--disable-dev-shm-usage",  # which has 64 MB in a container
     "--autoplay-policy=no-user-gesture-required",
     "--force-color-profile=srgb",  # a pixel has the colour that was drawn
@@ -95,13 +98,20 @@ class Page:
             query: settings before the '#', where the newer tabs keep theirs.
             state: settings behind it, where the older ones do.
         """
-        self._driver.get("about:blank")  # a change behind the '#' alone would load nothing
+        self._ask(self._driver.get, "about:blank")  # a change behind the '#' alone would load nothing
         settings = "".join(f"&{key}={urllib.parse.quote(value, safe='')}" for key, value in state.items())
-        self._driver.get(f"{self._address}?darkMode=false{query}#{tab}{settings}")
+        self._ask(self._driver.get, f"{self._address}?darkMode=false{query}#{tab}{settings}")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What JavaScript returns; it has the functions of `SEARCH` and the ``arguments``."""
-        return self._driver.execute_script(SEARCH + script, *arguments)
+        return self._ask(self._driver.execute_script, SEARCH + script, *arguments)
+
+    def _ask(self, command: Callable[..., Any], *arguments: Any) -> Any:
+        """What the browser answers; asked once more where it does not, as seen on a machine with far too much to do."""
+        try:
+            return command(*arguments)
+        except (TimeoutException, ReadTimeoutError):
+            return command(*arguments)
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """The first true value; where it does not come, the window is saved to be looked at."""
@@ -133,7 +143,7 @@ class Page:
 
     def png(self) -> bytes:
         """What is drawn in the window."""
-        return bytes(self._driver.get_screenshot_as_png())
+        return bytes(self._ask(self._driver.get_screenshot_as_png))
 
     def type(self, text: str) -> None:
         """Type into what has the focus, in whatever frame it is."""
@@ -191,6 +201,7 @@ def chromium() -> Iterator[Any]:
         # Named here, as selenium would look on the network for one that it does not find.
         driver = webdriver.Chrome(options=options, service=Service(shutil.which(PROGRAMS[1]) or PROGRAMS[1]))
         driver.set_script_timeout(DEADLINE)
+        driver.set_page_load_timeout(DEADLINE)
         try:
             yield driver
         finally:

@@ -396,20 +396,22 @@ def test_hparams_has_a_row_for_each_trial(page: Page) -> None:
 def test_mesh_draws_faces_and_points_in_their_colours(page: Page) -> None:
     page.open("mesh")
 
-    def canvas(tag: str) -> Any:
-        card = f"found('tf-mesh-loader').find(card => card.tag === '{tag}')"
-        page.shows(f"return found('canvas', {card}).length", tag)
-        return page.pixels(f"return found('canvas', {card})[0]")
+    def drawn(tag: str, least: int) -> Any:
+        """The picture of a mesh and which of its pixels have colours, once there are so many of these."""
+        page.shows(f"return found('tf-mesh-loader').some(card => card.tag === '{tag}')", tag)
+        canvas = f"found('canvas', found('tf-mesh-loader').find(card => card.tag === '{tag}'))[0]"
 
-    def colored(pixels: Any) -> Any:
-        return np.ptp(pixels, axis=-1) > 50
+        def attempt() -> tuple[Any, Any] | None:
+            pixels = page.pixels(f"return {canvas}")
+            colored = np.ptp(pixels, axis=-1) > 50
+            return (pixels, colored) if colored.sum() >= least else None
 
-    page.until(lambda: colored(canvas("meshes/cloud")).sum() > 1000, "the points")
-    cloud = canvas("meshes/cloud")
-    assert (cloud[colored(cloud)].argmin(axis=-1) == 1).all(), "all are magenta"
-    page.until(lambda: colored(canvas("meshes/square")).sum() > 50_000, "the square")
-    square = canvas("meshes/square")
-    rows, columns = np.nonzero(colored(square))
+        return page.until(attempt, f"{tag} to be drawn")
+
+    cloud, colored = drawn("meshes/cloud", 1_000)
+    assert (cloud[colored].argmin(axis=-1) == 1).all(), "all are magenta"
+    square, colored = drawn("meshes/square", 50_000)
+    rows, columns = np.nonzero(colored)
     (top, bottom), (left, right) = np.quantile(rows, [0.01, 0.99]), np.quantile(columns, [0.01, 0.99])
     corners = [square[int(y), int(x)] > 128 for y in (bottom, top) for x in (left, right)]
     red, green, yellow, blue = [True, False, False], [False, True, False], [True, True, False], [False, False, True]
