@@ -104,7 +104,7 @@ _FIXMAP = 0x80
 _NO_ATTRS = bytes((_FIXMAP,))
 FILL_BYTES_MAX = ALIGNMENT + len(_FILL)
 
-POSITION_MAX = 1 << 62  # of a stream: no session gets there, and sums of positions fit 64 bits
+POSITION_MAX = (1 << 60) - 1  # of a stream: no session gets there; 15 hexadecimal digits in a ledger
 STEP_MIN, STEP_MAX = -(1 << 63), (1 << 63) - 1
 
 
