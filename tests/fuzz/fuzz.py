@@ -46,6 +46,8 @@ def fuzz(name: str, arguments: list[str]) -> None:
         made = atheris.Mutate(data, size) if random.random() < 0.2 else mutated(data, random, seeds)
         return made[:size]
 
+    for seed in seeds:
+        TARGETS[name](seed)  # loads what is loaded late
     logging.disable()
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name], custom_mutator=mutator)
     limit_memory()

@@ -15,6 +15,7 @@ NUMBERS += [1 << 31, 1 << 32, 1 << 40, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, -(
 FLOATS = [0.0, -0.0, 1.0, 0.5, 255.0, 5e-324, 1e-300, 1e300, 3.4028235e38, float("inf"), float("-inf"), float("nan")]
 WORDS = ["", "a", "\0", "\n", "é", "/", "..", "x" * 33, "x" * 300, "HW", "CHW", "NCHW", "NTCHW", "HWC", "tensorflow"]
 WORDS += ["auto", "fd", "stone", "viridis", "M0,22,22,1", "M0=AAECAwQFBgcICQoL,22,22,1,bad:1", "L.", "N", "tbxd 0"]
+WORDS += ["M0=AAECAwQFBgcICQoL,fffffffffffffffff,1,1", "N", "f" * 15, ",ffffffffffffffff", ":fffffffffffffffff"]
 WORDS += ["LAAECAwQFBgcICQoL,44,2,,full:1", "{}", '{"nodes":[]}', "[[[[", "Margin", "Multiline", "run", "tag", "row"]
 DTYPES = ["|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "bfloat16"]
 BYTES = [b"", b"\0", b"\x97", b"\x95\x01\xce", b"\xce\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]

@@ -25,12 +25,21 @@ from tbxd_client.journal_files import (
     WORDS,
     WORDS_OFFSET,
 )
+from tbxd_client.protowire import field
 from tbxd_client.records import pack_scalar
 from targets import DEFINITIONS, SESSION
 
 CORPUS = Path(__file__).parent / "corpus"
 
 FOUR = struct.pack("<4f", 0.1, 0.9, 1.0, float("nan"))
+
+
+# A ModelProto: its graph with a node (input, output, name, operation, an attribute) and an input with type and shape.
+NODE = field(1, field(1, b"in") + field(2, b"out") + field(3, b"name") + field(4, b"Add") + field(5, field(1, b"axis")))
+INPUT = field(11, field(1, b"in") + field(2, field(1, b"\x08\x01" + field(2, field(1, b"\x08\x03")))))
+ONNX = b"\x08\x08" + field(7, NODE + INPUT)
+OPENVINO = b"""<?xml version="1.0"?><net><layers><layer id="0" name="in"/><layer id="1" name="out"/></layers>
+<edges><edge from-layer="0" to-layer="1"/></edges></net>"""
 
 
 def array(dtype: str, shape: list[int], **more: Any) -> dict[str, Any]:
@@ -136,6 +145,8 @@ RECORDS: dict[str, list[Any]] = {
         {},
         json.dumps({"nodes": [["in", "Input", [], "", [1, -1]], ["out", "Add", ["in"], "{a: 1}", None]]}),
     ],
+    "onnx_graph": [records.ONNX_GRAPH, 0, 1, 2.0, {}, ONNX],
+    "openvino_graph": [records.OPENVINO_GRAPH, 0, 1, 2.0, {}, OPENVINO],
 }
 
 MESSAGES: list[wire.Message] = [

@@ -19,22 +19,21 @@ import msgpack
 
 from tbxd import hub
 from tbxd.events import schema
-from tbxd.events.file import event_files, read_ledger
+from tbxd.events.file import read_ledger
 from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
 from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.steps import Steps
-from tbxd.run import RunWriter
+from tbxd.run import GRAPHS, RunWriter
 from tbxd.session import Batch, Scalars, Session
 from tbxd.summaries import Refused, encode
 from tbxd.summaries.embedding import embedding_of
 from tbxd.summaries.event import what_of
-from tbxd.summaries.graph import graph_of
 from tbxd_client import readback, wire
+from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, boot_id, read_state
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
-    GRAPH,
     RESTART,
     ROW,
     SCALAR,
@@ -54,7 +53,6 @@ from tbxd_client.records import (
 
 SESSION = bytes(range(12))
 PAYLOAD_BYTES_MAX = 1 << 20  # an input says "these bytes again and again"; no more than this is made of it
-POSITION_MAX = 1 << 62
 TAG = TagDefinition(0, 0, "tag", "#ff8000", "name", "description")
 BOOT_OFFSET = 28  # of the boot id in a control page, zeros in an input: those of another machine would be of no use
 
@@ -261,8 +259,8 @@ def _event_of(record: Record) -> Any:
         return schema.Event(file_version=f"{embedding_of(record, TAG).info!r}")
     if record.kind == EVENT:
         return schema.Event(step=record.step, **what_of(record))
-    if record.kind == GRAPH:
-        return schema.Event(graph_def=graph_of(record))
+    if record.kind in GRAPHS:
+        return schema.Event(graph_def=GRAPHS[record.kind](record))
     return schema.Event(step=record.step, summary=schema.Summary(value=encode(record, TAG)))
 
 
@@ -320,6 +318,7 @@ def ledger_texts(data: bytes) -> None:
 
 def check_ledger(ledger: Ledger) -> None:
     for entry in ledger.values():
+        assert all(count < 1 << 63 for counts in (entry.refused, entry.dropped) for count in counts.values())
         assert 0 <= entry.end < 1 << 63 and 0 <= entry.count < 1 << 63
     again = LedgerReader()
     again.follow("tbxd 0")
