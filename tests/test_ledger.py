@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbxd.events import schema
+from tbxd.events.crc import masked_crc
 from tbxd.events.file import EventFile, FileLost, read_ledger
 from tbxd.events.ledger import TEXT_CHARS, Entry, Ledger, LedgerReader, Marker, carry_over, merge, notes
-from tbxd.events.crc import masked_crc
 from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
 from tbxd_client.event_names import event_files, file_name

@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 
 import msgpack
-
 from targets import plan_of
 
 NUMBERS = [0, 1, -1, 2, 3, 8, 34, 127, 128, 255, 256, 1024, 4096, 65_535, 65_536, 70_000, 1 << 20, (1 << 31) - 1]
@@ -18,7 +17,15 @@ WORDS += ["auto", "fd", "stone", "viridis", "M0,22,22,1", "M0=AAECAwQFBgcICQoL,2
 WORDS += ["M0=AAECAwQFBgcICQoL,fffffffffffffffff,1,1", "N", "f" * 15, ",ffffffffffffffff", ":fffffffffffffffff"]
 WORDS += ["LAAECAwQFBgcICQoL,44,2,,full:1", "{}", '{"nodes":[]}', "[[[[", "Margin", "Multiline", "run", "tag", "row"]
 DTYPES = ["|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "bfloat16"]
-BYTES = [b"", b"\0", b"\x97", b"\x95\x01\xce", b"\xce\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]
+BYTES = [
+    b"",
+    b"\0",
+    b"\x97",
+    b"\x95\x01\xce",
+    b"\xce\xff\xff\xff\xff",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+]
 PATTERNS = [b"\0", b"\1", b"\xff", b"\0\1\2\3", b"\0\0\x80\x7f", b"\0\0\xc0\x7f", b"\0\0\x80\x3f"]  # infinity, NaN, 1.0
 LENGTH_MAX = 32  # of a list that grows
 
@@ -50,7 +57,9 @@ def _changed(value: Any, random: Random, donor: Any) -> Any:
         case bool():
             return not value
         case int():
-            return random.choice([*NUMBERS, value + 1, value - 1, value ^ 1 << random.randrange(63), random.randrange(64)])
+            return random.choice(
+                [*NUMBERS, value + 1, value - 1, value ^ 1 << random.randrange(63), random.randrange(64)]
+            )
         case float():
             return random.choice([*FLOATS, value + 1, -value, value * random.choice((0.5, 2, 1e10))])
         case str():
@@ -81,7 +90,9 @@ def _text(value: str, random: Random) -> str:
             value[:place] + random.choice(WORDS) + value[place:],
             value[:place] + value[end:],
             value[:end] + value[place:],
-            value[:place] + chr(random.choice((0, 34, 44, 48, 58, 91, 93, 123, 0x80, 0x20AC, 0x1F600))) + value[place + 1 :],
+            value[:place]
+            + chr(random.choice((0, 34, 44, 48, 58, 91, 93, 123, 0x80, 0x20AC, 0x1F600)))
+            + value[place + 1 :],
         ]
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+from targets import DEFINITIONS, SESSION
 
 from tbxd.events import schema
 from tbxd_client import records, wire
@@ -27,7 +28,6 @@ from tbxd_client.journal_files import (
 )
 from tbxd_client.protowire import field
 from tbxd_client.records import pack_scalar
-from targets import DEFINITIONS, SESSION
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -72,9 +72,7 @@ RECORDS: dict[str, list[Any]] = {
         0,
         1,
         2.0,
-        arrays(
-            ("limits", "<f4", [2]), ("counts", "<f4", [2]), min=0.0, max=1.0, num=2.0, sum=1.0, sum_squares=1.0
-        ),
+        arrays(("limits", "<f4", [2]), ("counts", "<f4", [2]), min=0.0, max=1.0, num=2.0, sum=1.0, sum_squares=1.0),
         FOUR,
     ],
     "boxes": [
@@ -85,7 +83,14 @@ RECORDS: dict[str, list[Any]] = {
         arrays(("image", "|u1", [3, 4, 4]), ("boxes", "<f4", [1, 4]), dataformats="CHW", rescale=2.0, labels=["a"]),
         bytes(48) + FOUR,
     ],
-    "video": [records.VIDEO, 0, 1, 2.0, array("|u1", [1, 3, 3, 4, 4], dataformats="NTCHW", fps=4), [bytes(range(251)), 144]],
+    "video": [
+        records.VIDEO,
+        0,
+        1,
+        2.0,
+        array("|u1", [1, 3, 3, 4, 4], dataformats="NTCHW", fps=4),
+        [bytes(range(251)), 144],
+    ],
     "audio": [records.AUDIO, 0, 1, 2.0, array("<f4", [4], sample_rate=8000), FOUR],
     "pr_curve": [
         records.PR_CURVE,
@@ -135,7 +140,9 @@ RECORDS: dict[str, list[Any]] = {
         1,
         2.0,
         {},
-        schema.Event(summary=schema.Summary(value=[schema.Summary.Value(tag="a", simple_value=1.0)])).SerializeToString(),
+        schema.Event(
+            summary=schema.Summary(value=[schema.Summary.Value(tag="a", simple_value=1.0)])
+        ).SerializeToString(),
     ],
     "graph": [
         records.GRAPH,
@@ -168,7 +175,10 @@ def journal(start: int, stream: bytes, split: int) -> dict[str, Any]:
     control = bytearray(CONTROL_BYTES)
     CONTROL_HEAD.pack_into(control, 0, MAGIC, SESSION, 1, bytes(16), 0, 1.0)
     WORDS.pack_into(control, WORDS_OFFSET, start + len(stream), start, start, 3, *[0] * 8)
-    files: dict[str, Any] = {CONTROL_NAME: bytes(control).rstrip(b"\0").ljust(256, b"\0"), DEFINITIONS_NAME: DEFINITIONS}
+    files: dict[str, Any] = {
+        CONTROL_NAME: bytes(control).rstrip(b"\0").ljust(256, b"\0"),
+        DEFINITIONS_NAME: DEFINITIONS,
+    }
     for number, (base, part) in enumerate(((start, stream[:split]), (start + split, stream[split:]))):
         head = SEGMENT_HEAD.pack(MAGIC, SESSION, base).ljust(SEGMENT_HEAD_BYTES, b"\0")
         files[f"{number}.segment"] = head + part
@@ -194,7 +204,9 @@ def seeds() -> dict[str, dict[str, Any]]:
     ]
     plain = [event.SerializeToString()]
     return {
-        "wire": {type(one).__name__.lower(): [msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)] for one in MESSAGES}
+        "wire": {
+            type(one).__name__.lower(): [msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)] for one in MESSAGES
+        }
         | {"data": [[wire.VERSION, "data", SESSION, 0, 34], stream]},
         "session": {
             name: [1000, [1, 33, 1, 100], None, [RECORDS["scalar"], record, [1, 1, 2, 3.0, {}, 4.0]]]

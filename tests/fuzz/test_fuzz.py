@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from fuzz import limit_memory
 from mutate import mutated
 from seeds import CORPUS, seeds
 from targets import TARGETS
 
+from fuzz import limit_memory
 from tbxd_client import records, wire
 
 CORPUS_BYTES_MAX = 200_000
@@ -91,6 +91,8 @@ if __name__ == "__main__":
         try:
             TARGETS[sys.argv[1]](one)
         except BaseException:
-            print(f"input {sorted(path.name for path in Path(CORPUS / sys.argv[1]).iterdir())[number]}", file=sys.stderr)
+            print(
+                f"input {sorted(path.name for path in Path(CORPUS / sys.argv[1]).iterdir())[number]}", file=sys.stderr
+            )
             raise
     print(len(inputs))
