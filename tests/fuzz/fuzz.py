@@ -1,7 +1,7 @@
 """Fuzzing guided by coverage (atheris, which is libFuzzer for Python): ``make fuzz SECONDS=60 TARGET=session``.
 
 Each target runs in a process of its own, begins with the committed corpus and what earlier runs have found, and keeps
-new inputs in ``.fuzz/<target>/found``. An input that a target does not hold for is left in ``.fuzz/<target>`` and named.
+new inputs in ``.fuzz/<target>/found``. An input that a target does not hold for is left in ``.fuzz/<target>``.
 """
 
 from __future__ import annotations

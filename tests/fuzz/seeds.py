@@ -223,6 +223,12 @@ def seeds() -> dict[str, dict[str, Any]]:
         "record": dict(RECORDS),
         "journal": {"two-segments": journal(0, stream, 68), "later": journal(1 << 20, stream, 70)},
         "ledger": {"all": texts, "one-mark": [texts[0], texts[2], texts[3], "", ""]},
+        "model": {
+            "small": [ONNX],
+            "weights": [
+                [7, [[1, [[1, [b"in"]], [5, [[1, [b"value"]], [5, [[9, [[b"\0\1", 70_000]]], b"\x10\x01"]]]]]], INPUT]]
+            ],
+        },
         "events": {
             "two-files": [[*opening, *texts[1:4], plain, plain], [*opening, *texts[1:], plain]],
             "cut": [[*opening, "L.", texts[3], plain, plain, b"\x0c\0\0\0"]],

@@ -31,9 +31,12 @@ from tbxd.summaries.event import what_of
 from tbxd_client import readback, wire
 from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, boot_id, read_state
+from tbxd_client.model_files import onnx_graph, openvino_xml
+from tbxd_client.protowire import field
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
+    ONNX_GRAPH,
     RESTART,
     ROW,
     SCALAR,
@@ -273,11 +276,12 @@ def journal_folder(data: bytes) -> None:
     files = plan if isinstance(plan, dict) else {CONTROL_NAME: data}
     before = os.listdir("/proc/self/fd")
     with folder() as place:
-        for name, content in files.items():
-            content = payload_of(content)
-            content = content if isinstance(content, bytes) else b""
-            if name == CONTROL_NAME and content[BOOT_OFFSET : BOOT_OFFSET + 16] == bytes(16):
-                content = content[:BOOT_OFFSET] + boot_id() + content[BOOT_OFFSET + 16 :]
+        for name, given in files.items():
+            found = payload_of(given)
+            content = found if isinstance(found, bytes) else b""
+            head, boot, rest = content[:BOOT_OFFSET], content[BOOT_OFFSET:][:16], content[BOOT_OFFSET + 16 :]
+            if name == CONTROL_NAME and boot == bytes(16):
+                content = head + boot_id() + rest
             if isinstance(name, str) and name.isascii() and name.isprintable() and "/" not in name:
                 with contextlib.suppress(OSError):
                     (place / name).write_bytes(content)
@@ -356,6 +360,30 @@ def _part(part: Any) -> bytes:
     return part if isinstance(part, bytes) else b""
 
 
+# --- files of models ---------------------------------------------------------------------------------------------
+
+
+def message_of(part: Any) -> bytes:
+    """Bytes of protobuf: as they are, [bytes, length] for them again and again, or [number of a field, parts of it]."""
+    if isinstance(part, list) and len(part) == 2 and isinstance(part[0], int) and isinstance(part[1], list):
+        return field(number_of(part[0], 64), b"".join(map(message_of, part[1])))
+    payload = payload_of(part)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def model_file(data: bytes) -> None:
+    """[part of a message]: a model of ONNX without its weights, or a ValueError; what it becomes is not larger."""
+    content = b"".join(map(message_of, items_of(plan_of(data))))
+    assert openvino_xml(io.BytesIO(content)) == content
+    try:
+        graph = onnx_graph(io.BytesIO(content))
+    except ValueError:
+        return
+    assert len(graph) <= len(content) + 16
+    with contextlib.suppress(Refused):
+        GRAPHS[ONNX_GRAPH](Record(ONNX_GRAPH, 0, 0, 0.0, {}, graph))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "wire": wire_frames,
     "session": session_stream,
@@ -363,4 +391,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "journal": journal_folder,
     "ledger": ledger_texts,
     "events": event_folder,
+    "model": model_file,
 }
