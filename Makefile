@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check browser bench clean
+.PHONY: demo test check browser faults soak fuzz bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,8 +45,16 @@ MINUTES ?= 60
 soak: .venv/installed          ## 16 ranks at 1 kHz, a kill a minute
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
 
+.venv/fuzz-tools: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
+
+SECONDS ?= 60
+fuzz: .venv/fuzz-tools         ## what reads bytes, by coverage: SECONDS for each target, or only TARGET=session
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
+
 bench: .venv/installed         ## tbxd beside tensorboardX and torch, in one run
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .fuzz build dist *.egg-info

@@ -21,6 +21,7 @@ from tbxd_client.records import (
     DEFINITION_BYTES_MAX,
     FLOAT64,
     INT64,
+    POSITION_MAX,
     ROW,
     SCALAR,
     SCALAR_BYTES,
@@ -125,6 +126,7 @@ class Session:
         self.id = id
         self.expected = start  # the records' next byte
         self.definitions_expected = 0
+        self._definition_begin = 0  # of the one that is not whole yet
         self.written = start  # everything before this is in the event files
         # By their numbers; None where a number was given but not used.
         self.runs: list[RunDefinition | None] = []
@@ -181,10 +183,13 @@ class Session:
             self._unpacker.feed(fresh)
             for fields in self._unpacker:
                 self._define(fields)
+                self._definition_begin = self._unpacker.tell()
         except RemoteProtocolError:
             raise
         except Exception as error:  # msgpack raises ValueError, its own classes, UnicodeDecodeError, RecursionError
             raise RemoteProtocolError(f"definitions: {type(error).__name__}: {error}") from error
+        if self.definitions_expected - self._definition_begin > DEFINITION_BYTES_MAX:  # it may never end
+            raise RemoteProtocolError(f"a definition of more than {DEFINITION_BYTES_MAX:,} bytes")
         return True
 
     def _define(self, fields: object) -> None:
@@ -225,6 +230,8 @@ class Session:
         """
         if position > self.expected:
             return None
+        if position + len(payload) > POSITION_MAX:
+            raise RemoteProtocolError(f"records up to position {position + len(payload):,}; at most {POSITION_MAX:,}")
         fresh = payload[self.expected - position :]
         if not fresh:
             return []

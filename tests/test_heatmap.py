@@ -157,3 +157,9 @@ def test_wrong_arguments_raise_and_say_what_is_right(changes: dict[str, Any], me
 def test_there_may_be_only_so_many_labels() -> None:
     with pytest.raises(ValueError, match="at most"):
         heatmap_attrs(snapshot(np.zeros((LABELS_MAX + 1, 1)), "m"), "gray", None, None, range(LABELS_MAX + 1), None)
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-323, 1e-310])
+def test_numbers_next_to_the_least_of_float64_have_a_scale(least: float) -> None:
+    assert Scale(0.0, least).parts(np.array([[0.0, least]])).tolist() == [[0.0, 1.0]]
+    assert heatmap_of(np.array([[0.0, least]])).shape

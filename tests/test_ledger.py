@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbxd.events import schema
+from tbxd.events.crc import masked_crc
 from tbxd.events.file import EventFile, FileLost, read_ledger
 from tbxd.events.ledger import TEXT_CHARS, Entry, Ledger, LedgerReader, Marker, carry_over, merge, notes
-from tbxd.events.record import DamagedFile, frame, read_records
+from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
 from tbxd_client.event_names import event_files, file_name
 
@@ -259,3 +260,39 @@ def test_a_scalar_event_by_hand_is_the_one_that_protobuf_reads(
 def test_varints_are_protobufs() -> None:
     assert [varint(number) for number in (0, 127, 128, 300)] == [b"\0", b"\x7f", b"\x80\x01", b"\xac\x02"]
     assert varint(-1) == b"\xff" * 9 + b"\x01"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "M0=AAECAwQFBgcICQoL,{0},22,1",
+        "M0=AAECAwQFBgcICQoL,22,{0},1",
+        "M0=AAECAwQFBgcICQoL,22,22,{0}",
+        "M0=AAECAwQFBgcICQoL,22,22,1,bad_record:{0}",
+        "LAAECAwQFBgcICQoL,{0},1",
+        "LAAECAwQFBgcICQoL,22,{0}",
+        "LAAECAwQFBgcICQoL,22,1,bad_record:{0}",
+        "NAAECAwQFBgcICQoL,journal_full:{0}",
+    ],
+)
+def test_numbers_that_64_bits_do_not_hold_are_none(text: str) -> None:
+    for digits in ("f" * 16, "f" * 1000):
+        reader = LedgerReader()
+        for line in ("tbxd 0", text.format(digits), "", "", ""):
+            reader.follow(line)
+        for entry in reader.ledger.values():
+            assert entry.end <= 0x22 * 4 and entry.count <= 4
+            assert not entry.refused and not entry.dropped
+
+
+def test_a_length_that_goes_far_beyond_the_file_takes_no_memory() -> None:
+    length = (1 << 30).to_bytes(8, "little")
+    file = io.BytesIO(frame(b"first") + length + TAIL.pack(masked_crc(length)) + bytes(100))
+    asked = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return file.read(size)
+
+    assert [data for _, data in read_records(read)] == [b"first"]
+    assert max(asked) <= READ_BYTES

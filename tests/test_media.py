@@ -126,6 +126,40 @@ def test_equal_frames_keep_their_time() -> None:
         assert sum(frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)) == 2000
 
 
+@pytest.mark.parametrize(("count", "rate"), [(3000, 4), (65_535, 1)])
+def test_a_film_that_stands_still_for_longer_than_a_frame_can_be_is_shown_shorter(count: int, rate: float) -> None:
+    with Image.open(io.BytesIO(gif(np.zeros((count, 1, 1, 3), np.uint8), rate))) as image:
+        assert 600_000 < image.info["duration"] <= 655_350
+
+
+@pytest.mark.parametrize("shape", [[1, 1, 1, 65_536], [1, 1, 65_536, 1], [65_536, 1, 1, 1]])
+def test_what_no_gif_can_hold_is_refused(shape: list[int]) -> None:
+    record = Record(records.VIDEO, 1, 0, 0.0, {"dtype": "|u1", "shape": shape, "dataformats": "TCHW", "fps": 4})
+    record.payload = bytes(max(shape))
+    with pytest.raises(Refused) as caught:
+        encode(record, TAG)
+    assert caught.value.reason == "too_large"
+
+
+def test_an_empty_mesh_of_any_shape_is_taken_or_refused() -> None:
+    for size, taken in (((1 << 31) - 1, True), (1 << 31, False), (1 << 62, False)):
+        attrs = {"arrays": [["vertices", "<f4", [0, size, 3]]], "config": "{}"}
+        try:
+            assert encode(Record(records.MESH, 1, 0, 0.0, attrs, b""), TAG) and taken
+        except Refused as refused:
+            assert not taken, refused
+
+
+def test_labels_longer_than_those_of_the_client_are_refused() -> None:
+    described = [["image", "|u1", [3, 4, 4]], ["boxes", "<f4", [1, 4]]]
+    for length, taken in ((32, True), (33, False), (1_000_001, False)):  # Pillow raises for more than a million
+        attrs = {"arrays": described, "dataformats": "CHW", "rescale": 1, "labels": ["x" * length]}
+        try:
+            assert encode(Record(records.BOXES, 1, 0, 0.0, attrs, bytes(48 + 16)), TAG) and taken
+        except Refused:
+            assert not taken
+
+
 # --- boxes -----------------------------------------------------------------------------------------------------
 
 

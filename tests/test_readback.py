@@ -7,6 +7,7 @@ import math
 import struct
 import subprocess
 import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,13 @@ def test_any_file_is_read_up_to_what_is_damaged(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "events.out.tfevents.0.x").write_bytes(data)
         assert points(folder, "tag", bytes(12), 0) == ([], 0)
+
+
+def test_a_damaged_length_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "tfevents").write_bytes((1 << 30).to_bytes(8, "little") + bytes(100))
+    tracemalloc.start()
+    try:
+        assert points(str(tmp_path), "loss", bytes(12), 0) == ([], 0)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

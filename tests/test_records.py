@@ -157,3 +157,17 @@ def test_what_is_too_large_is_refused_where_it_is_made() -> None:
     ):
         with pytest.raises(LocalProtocolError, match=what):
             pack_definition(definition)
+
+
+@pytest.mark.parametrize("payload", [b"x", b"x" * (2 << 20), "x", "é" * (1 << 20), None])
+def test_attributes_that_are_too_large_are_not_read_either(payload: bytes | str | None) -> None:
+    def packed(attrs_bytes: int) -> bytes:
+        attrs = msgpack.packb({"x": bytes(attrs_bytes)})
+        body = attrs + msgpack.packb(payload)
+        head = records.RECORD_HEAD_STRUCT
+        length = head.size + len(body)
+        return head.pack(0x97, records.TEXT, 0xCE, length, 0xCE, 0, 0xD3, 0, 0xCB, 0.0) + body
+
+    assert unpack_record(packed(records.ATTRS_BYTES_MAX - 100)).payload == payload
+    with pytest.raises(RemoteProtocolError, match="1,048,576"):
+        unpack_record(packed(records.ATTRS_BYTES_MAX + 100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,3 +221,33 @@ def test_runs_that_are_one_folder_are_one_batch_in_the_order_of_the_stream() -> 
     assert batches is not None
     found = {batch.run.directory: [step for *_, step in contents([batch])] for batch in batches}
     assert found == {"/runs/a": [0, 0, 1, 1, 2, 2, 3], "/runs/b": [0, 1, 2]}
+
+
+def test_a_record_that_names_its_tag_elsewhere_than_where_it_is_looked_for_is_refused() -> None:
+    """What is looked for is number 0; a reader of msgpack finds number 5, which nobody has defined."""
+    good = pack_text_record(records.TEXT, 0, 1, 1.0, {}, "a text")
+    bad = bytearray(good[:7] + b"\xcf" + (5).to_bytes(8, "big") + good[12:])
+    bad[3:7] = len(bad).to_bytes(4, "big")
+    assert msgpack.unpackb(bytes(bad))[2] == 5
+    (batch,) = session().feed_records(0, bytes(bad)) or []
+    assert contents([batch]) == [(len(bad), "/runs/a", -1, 0)]
+
+
+def test_positions_beyond_what_64_bits_hold_break_the_session() -> None:
+    start = records.POSITION_MAX - records.SCALAR_BYTES
+    made = session(start)
+    (batch,) = made.feed_records(start, pack_scalar(0, 1, 1.0, 2.0)) or []
+    assert contents([batch]) == [(records.POSITION_MAX, "/runs/a", 1, 1)]
+    for start in (records.POSITION_MAX, (1 << 63) - 40, (1 << 63) - 1):
+        with pytest.raises(RemoteProtocolError, match="position"):
+            session(start).feed_records(start, pack_scalar(0, 1, 1.0, 2.0) * 2)
+
+
+def test_a_definition_without_an_end_breaks_the_session_before_it_takes_memory() -> None:
+    made = session()
+    stretch = b"\xdd\x00\x01\x86\xa0" + b"\xc0" * 100_000  # a list of 100,000 times nothing, in a list of such lists
+    with pytest.raises(RemoteProtocolError, match="1,048,576"):
+        made.feed_definitions(made.definitions_expected, b"\xdd\x00\x01\x86\xa0")
+        for _ in range(20):
+            made.feed_definitions(made.definitions_expected, stretch)
+    assert made.definitions_expected < 2 << 20

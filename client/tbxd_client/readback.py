@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ def _of_session(file: BinaryIO, session: str) -> Iterator[tuple[bytes, int]]:
     current, end, delta = "", 0, 0
     while len(head := file.read(_HEAD_BYTES)) == _HEAD_BYTES:
         length = int.from_bytes(head[:8], "little")
-        if length > 1 << 31:
+        if length > os.fstat(file.fileno()).st_size - file.tell():  # being written, or damaged: takes no memory
             return
         event = file.read(length)
         if len(event) + len(file.read(_TAIL_BYTES)) < length + _TAIL_BYTES:

@@ -104,6 +104,7 @@ _FIXMAP = 0x80
 _NO_ATTRS = bytes((_FIXMAP,))
 FILL_BYTES_MAX = ALIGNMENT + len(_FILL)
 
+POSITION_MAX = (1 << 60) - 1  # of a stream: no session gets there; 15 hexadecimal digits in a ledger
 STEP_MIN, STEP_MAX = -(1 << 63), (1 << 63) - 1
 
 
@@ -360,6 +361,7 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
             max_bin_len=RECORD_BYTES_MAX,
             max_ext_len=0,
         )
+        head = RECORD_HEAD_STRUCT.unpack_from(buffer)
         kind, _, tag, step, wall_time, attrs, payload = values
     except RemoteProtocolError:
         raise
@@ -374,6 +376,12 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
         or not (payload is None or type(payload) in (bytes, str))
     ):
         raise RemoteProtocolError("a record whose fields have the wrong types")
+    if head[2::2] != (UINT32, UINT32, INT64, FLOAT64):  # whose it is would stand elsewhere than a reader looks
+        raise RemoteProtocolError("a record whose numbers have other types than uint32, int64 and float64")
+    if len(buffer) > ATTRS_BYTES_MAX:  # else they are not longer
+        size = len(payload.encode()) if isinstance(payload, str) else len(payload or b"")
+        if len(buffer) - RECORD_HEAD_STRUCT.size - size - _PAYLOAD_HEAD.size > ATTRS_BYTES_MAX:
+            raise RemoteProtocolError(f"attributes of more than {ATTRS_BYTES_MAX:,} bytes")
     if not STEP_MIN <= step <= STEP_MAX:
         raise RemoteProtocolError(f"step {step} does not fit 64 bits")
     return Record(kind, tag, step, wall_time, attrs, payload)

@@ -31,9 +31,12 @@ from dataclasses import dataclass, field
 OPENING = "tbxd "
 CARRY_END = "L."
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
-_MARK = re.compile(r"M([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]+))?", re.ASCII)
-_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]+),([0-9a-f]+)(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII)
-_COUNT = re.compile(r"(\w+):([0-9a-f]+)", re.ASCII)
+# Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
+_MARK = re.compile(
+    r"M([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?", re.ASCII
+)
+_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]{1,15}),([0-9a-f]{1,15})\b(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII)
+_COUNT = re.compile(r"(\w+):([0-9a-f]{1,15})\b", re.ASCII)
 _NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
 

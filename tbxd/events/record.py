@@ -77,7 +77,7 @@ def read_records(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
         start += offset
         offset = 0
         while len(buffer) < wanted:
-            more = read(max(READ_BYTES, wanted - len(buffer)))
+            more = read(READ_BYTES)  # a length that is damage takes no memory
             if not more:
                 at_end = True
                 break

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tbxd_client.media import BOXES_MAX, RESCALE_MAX
+from tbxd_client.media import BOXES_MAX, LABEL_CHARS_MAX, RESCALE_MAX
 from tbxd_client.records import BOXES, Record, TagDefinition
 
 from .arrays import AnyArray, arrays_of, check_real, number_attr, shown
@@ -32,7 +32,9 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
     if boxes.ndim != 2 or (boxes.size and boxes.shape[1] != 4) or len(boxes) > BOXES_MAX:
         raise Refused("bad_record", f"boxes of shape {boxes.shape}")
     if labels is not None and not (
-        isinstance(labels, list) and len(labels) == len(boxes) and all(isinstance(label, str) for label in labels)
+        isinstance(labels, list)
+        and len(labels) == len(boxes)
+        and all(isinstance(label, str) and len(label) <= LABEL_CHARS_MAX for label in labels)
     ):
         raise Refused("bad_record", f"labels {labels!r:.60} of {len(boxes)} boxes")
     pixels = pixels_of(arrays["image"], record.attrs.get("dataformats"))

@@ -155,9 +155,12 @@ class Scale:
     def parts(self, numbers: Matrix) -> Matrix:
         """0 at the low end, 1 at the high one, clipped; 0.5 everywhere where the ends are one; NaN stays."""
         with np.errstate(all="ignore"):
+            span = self.high - self.low
             if self.low == self.high:
                 parts = np.sign(numbers - self.low) / 2 + 0.5
-            else:  # halves, as the ends may be further apart than float64 reaches
+            elif math.isfinite(span):
+                parts = (numbers - self.low) / span
+            else:  # halves, as the ends are further apart than float64 reaches
                 parts = (numbers / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
         return np.clip(parts, 0, 1)
 

@@ -17,6 +17,7 @@ from .tensor import tensor_of
 # ContentType of plugins/mesh/plugin_data.proto; its names end the tags.
 _PARTS = {"vertices": (1, "VERTEX"), "faces": (2, "FACE"), "colors": (3, "COLOR")}
 CONFIG_CHARS_MAX = 1 << 20
+SIZE_MAX = (1 << 31) - 1  # of an axis in the plugin's own data
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
@@ -37,6 +38,8 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
         check_real(array)
         if array.ndim != 3 or array.shape[2] != 3:
             raise Refused("bad_record", f"{name} of shape {array.shape}")
+        if max(array.shape) > SIZE_MAX:  # of an empty one
+            raise Refused("too_large", f"{name} of shape {array.shape}")
         number, suffix = _PARTS[name]
         content = schema.MeshPluginData(
             name=shown(tag.tag),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .metadata import summary_value
 
 HUNDREDTHS_MIN = 2  # of a second for one frame; browsers slow down what asks for less
 HUNDREDTHS_MAX = 65_535
+SIDE_MAX = 65_535  # pixels of a GIF
+FRAMES_MAX = HUNDREDTHS_MAX  # each takes memory of its own, and where they are equal they become one
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
@@ -65,6 +68,8 @@ def frames_of(array: AnyArray, dataformats: object) -> Pixels:
     columns = 2 ** (count - 1).bit_length() // rows
     if times * rows * height * columns * width > PIXELS_MAX:
         raise Refused("too_large", f"a video of {times} frames of {columns * width} by {rows * height} pixels")
+    if times > FRAMES_MAX or max(rows * height, columns * width) > SIDE_MAX:
+        raise Refused("too_large", f"a GIF of {times} frames of {columns * width} by {rows * height} pixels")
     grid = np.zeros((times, rows * height, columns * width, channels), np.uint8)
     for place, video in enumerate(as_bytes(videos)):
         row, column = divmod(place, columns)
@@ -81,6 +86,15 @@ def gif(frames: Pixels, rate: float) -> bytes:
     longest = [HUNDREDTHS_MAX * (number + 1) for number in range(len(frames))]
     ends = [round(min(100 * (number + 1) / rate, end)) for number, end in enumerate(longest)]
     lengths = [max(HUNDREDTHS_MIN, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
+    try:
+        return _saved(frames, lengths)
+    except (OverflowError, struct.error):  # frames that are equal become one, which would have to last too long
+        most = HUNDREDTHS_MAX // len(frames)
+        return _saved(frames, [min(length, most) for length in lengths])
+
+
+def _saved(frames: Pixels, lengths: list[int]) -> bytes:
+    """A GIF whose frames last so many hundredths of a second."""
     first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     out = io.BytesIO()
     first.save(

@@ -1,0 +1,255 @@
+"""The valid inputs that fuzzing begins with: ``python tests/fuzz/seeds.py`` writes them into the corpus.
+
+One of each message, kind of record, journal and event file; what fuzzing has found lies beside them, named by its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from targets import DEFINITIONS, SESSION
+
+from tbxd.events import schema
+from tbxd_client import records, wire
+from tbxd_client.journal_files import (
+    CONTROL_BYTES,
+    CONTROL_HEAD,
+    CONTROL_NAME,
+    DEFINITIONS_NAME,
+    MAGIC,
+    SEGMENT_HEAD,
+    SEGMENT_HEAD_BYTES,
+    WORDS,
+    WORDS_OFFSET,
+)
+from tbxd_client.protowire import field
+from tbxd_client.records import pack_scalar
+
+CORPUS = Path(__file__).parent / "corpus"
+
+FOUR = struct.pack("<4f", 0.1, 0.9, 1.0, float("nan"))
+
+
+# A ModelProto: its graph with a node (input, output, name, operation, an attribute) and an input with type and shape.
+NODE = field(1, field(1, b"in") + field(2, b"out") + field(3, b"name") + field(4, b"Add") + field(5, field(1, b"axis")))
+INPUT = field(11, field(1, b"in") + field(2, field(1, b"\x08\x01" + field(2, field(1, b"\x08\x03")))))
+ONNX = b"\x08\x08" + field(7, NODE + INPUT)
+OPENVINO = b"""<?xml version="1.0"?><net><layers><layer id="0" name="in"/><layer id="1" name="out"/></layers>
+<edges><edge from-layer="0" to-layer="1"/></edges></net>"""
+
+
+def array(dtype: str, shape: list[int], **more: Any) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, **more}
+
+
+def arrays(*described: tuple[str, str, list[int]], **more: Any) -> dict[str, Any]:
+    return {"arrays": [list(one) for one in described], **more}
+
+
+RECORDS: dict[str, list[Any]] = {
+    "scalar": [records.SCALAR, 0, 1, 2.0, {}, 0.5],
+    "row": [records.ROW, 0, 1, 2.0, {}, struct.pack(">2d", 0.5, 1.5)],
+    "histogram": [records.HISTOGRAM, 0, 1, 2.0, array("<f4", [2, 2], bins="auto", max_bins=10), FOUR],
+    "histogram-edges": [records.HISTOGRAM, 0, 1, 2.0, array("<f4", [4], bins=[0.0, 0.5, 1.0]), FOUR],
+    "image": [records.IMAGE, 0, 1, 2.0, array("|u1", [3, 4, 5], dataformats="CHW"), [b"\0\x80\xff\1", 60]],
+    "images": [records.IMAGE, 0, 1, 2.0, array("<f4", [2, 1, 2, 2], dataformats="NCHW"), [FOUR, 32]],
+    "text": [records.TEXT, 0, 1, 2.0, {}, "# a *text*"],
+    "heatmap": [
+        records.HEATMAP,
+        0,
+        1,
+        2.0,
+        array("<f4", [2, 2], colormap="magma", vmin=0.0, vmax=1.0, row_labels=["a", "b"], column_labels=["c", "d"]),
+        FOUR,
+    ],
+    "restart": [records.RESTART, 0, 7, 2.0, {}, None],
+    "histogram_raw": [
+        records.HISTOGRAM_RAW,
+        0,
+        1,
+        2.0,
+        arrays(("limits", "<f4", [2]), ("counts", "<f4", [2]), min=0.0, max=1.0, num=2.0, sum=1.0, sum_squares=1.0),
+        FOUR,
+    ],
+    "boxes": [
+        records.BOXES,
+        0,
+        1,
+        2.0,
+        arrays(("image", "|u1", [3, 4, 4]), ("boxes", "<f4", [1, 4]), dataformats="CHW", rescale=2.0, labels=["a"]),
+        bytes(48) + FOUR,
+    ],
+    "video": [
+        records.VIDEO,
+        0,
+        1,
+        2.0,
+        array("|u1", [1, 3, 3, 4, 4], dataformats="NTCHW", fps=4),
+        [bytes(range(251)), 144],
+    ],
+    "audio": [records.AUDIO, 0, 1, 2.0, array("<f4", [4], sample_rate=8000), FOUR],
+    "pr_curve": [
+        records.PR_CURVE,
+        0,
+        1,
+        2.0,
+        arrays(("labels", "|b1", [4]), ("predictions", "<f4", [4]), num_thresholds=9),
+        b"\0\1\1\0" + FOUR,
+    ],
+    "pr_curve_raw": [records.PR_CURVE_RAW, 0, 1, 2.0, array("<f4", [6, 2]), [FOUR, 48]],
+    "mesh": [
+        records.MESH,
+        0,
+        1,
+        2.0,
+        arrays(("vertices", "<f4", [1, 3, 3]), ("faces", "<i4", [1, 1, 3]), ("colors", "|u1", [1, 3, 3]), config="{}"),
+        [FOUR, 57],
+    ],
+    "tensor": [records.TENSOR, 0, 1, 2.0, array("bfloat16", [2, 4]), FOUR],
+    "custom_scalars": [
+        records.CUSTOM_SCALARS,
+        0,
+        1,
+        2.0,
+        {},
+        json.dumps({"one": {"chart": ["Multiline", ["a", "b"]], "band": ["Margin", ["a", "b", "c"]]}}),
+    ],
+    "hparams": [
+        records.HPARAMS,
+        0,
+        1,
+        2.0,
+        {},
+        json.dumps({"hparams": {"lr": 0.1, "on": True, "name": "x"}, "metrics": ["m"], "domains": {"lr": [0.1, 1]}}),
+    ],
+    "embedding": [
+        records.EMBEDDING,
+        0,
+        1,
+        2.0,
+        arrays(("mat", "<f4", [2, 2]), ("metadata", "|u1", [4]), ("images", "<f4", [2, 3, 2, 2])),
+        [FOUR, 116],
+    ],
+    "event": [
+        records.EVENT,
+        0,
+        1,
+        2.0,
+        {},
+        schema.Event(
+            summary=schema.Summary(value=[schema.Summary.Value(tag="a", simple_value=1.0)])
+        ).SerializeToString(),
+    ],
+    "graph": [
+        records.GRAPH,
+        0,
+        1,
+        2.0,
+        {},
+        json.dumps({"nodes": [["in", "Input", [], "", [1, -1]], ["out", "Add", ["in"], "{a: 1}", None]]}),
+    ],
+    "onnx_graph": [records.ONNX_GRAPH, 0, 1, 2.0, {}, ONNX],
+    "openvino_graph": [records.OPENVINO_GRAPH, 0, 1, 2.0, {}, OPENVINO],
+}
+
+MESSAGES: list[wire.Message] = [
+    wire.Hello(SESSION, 34, 1, "host", "/journal", "program", "token"),
+    wire.Flush(SESSION, 68),
+    wire.Report(SESSION, {0: [3, {"journal_full": 1}]}),
+    wire.Goodbye(SESSION),
+    wire.Welcome(SESSION, 34, 10, 1 << 20),
+    wire.Ack(SESSION, 34, 1 << 20, {0: [3, {"bad_record": 1}]}),
+    wire.Unknown(SESSION),
+    wire.Refused(SESSION, "reason"),
+    wire.Ask("status", ""),
+    wire.Answer({"runs": {}}),
+]
+
+
+def journal(start: int, stream: bytes, split: int) -> dict[str, Any]:
+    """A journal that holds ``stream`` in two segments."""
+    control = bytearray(CONTROL_BYTES)
+    CONTROL_HEAD.pack_into(control, 0, MAGIC, SESSION, 1, bytes(16), 0, 1.0)
+    WORDS.pack_into(control, WORDS_OFFSET, start + len(stream), start, start, 3, *[0] * 8)
+    files: dict[str, Any] = {
+        CONTROL_NAME: bytes(control).rstrip(b"\0").ljust(256, b"\0"),
+        DEFINITIONS_NAME: DEFINITIONS,
+    }
+    for number, (base, part) in enumerate(((start, stream[:split]), (start + split, stream[split:]))):
+        head = SEGMENT_HEAD.pack(MAGIC, SESSION, base).ljust(SEGMENT_HEAD_BYTES, b"\0")
+        files[f"{number}.segment"] = head + part
+    return files
+
+
+def seeds() -> dict[str, dict[str, Any]]:
+    """Inputs as values, by target and name."""
+    stream = b"".join(pack_scalar(tag, step, 1.0, 0.5) for step in range(2) for tag in (0, 1, 0))
+    first = schema.Event(wall_time=1.0, file_version="brain.Event:2")
+    first.source_metadata.writer = "tbxd 0"
+    event = schema.Event(step=1, summary=schema.Summary(value=[schema.Summary.Value(tag="loss", simple_value=0.5)]))
+    opening = [[first.SerializeToString()]]
+    texts = [
+        "tbxd 0",
+        "LAAECAwQFBgcICQoL,44,2,,full:1;AQECAwQFBgcICQoL,22,1,bad:1",
+        "L.",
+        "M0=AAECAwQFBgcICQoL,66,22,3",
+        "",
+        "M1=AQECAwQFBgcICQoL,44,22,2,bad_record:1",
+        "M0,aa,22,5",
+        "NAAECAwQFBgcICQoL,journal_full:3",
+    ]
+    plain = [event.SerializeToString()]
+    return {
+        "wire": {
+            type(one).__name__.lower(): [msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)] for one in MESSAGES
+        }
+        | {"data": [[wire.VERSION, "data", SESSION, 0, 34], stream]},
+        "session": {
+            name: [1000, [1, 33, 1, 100], None, [RECORDS["scalar"], record, [1, 1, 2, 3.0, {}, 4.0]]]
+            for name, record in RECORDS.items()
+        }
+        | {
+            "definitions": [
+                0,
+                [5, 7],
+                msgpack_items(DEFINITIONS),
+                [stream, RECORDS["text"], stream, [records.TEXT, 1, 5, 6.0, {}, "numbered"]],
+            ]
+        },
+        "record": dict(RECORDS),
+        "journal": {"two-segments": journal(0, stream, 68), "later": journal(1 << 20, stream, 70)},
+        "ledger": {"all": texts, "one-mark": [texts[0], texts[2], texts[3], "", ""]},
+        "model": {
+            "small": [ONNX],
+            "weights": [
+                [7, [[1, [[1, [b"in"]], [5, [[1, [b"value"]], [5, [[9, [[b"\0\1", 70_000]]], b"\x10\x01"]]]]]], INPUT]]
+            ],
+        },
+        "events": {
+            "two-files": [[*opening, *texts[1:4], plain, plain], [*opening, *texts[1:], plain]],
+            "cut": [[*opening, "L.", texts[3], plain, plain, b"\x0c\0\0\0"]],
+            "not-ours": [[plain, plain], [b"something else"]],
+        },
+    }
+
+
+def msgpack_items(data: bytes) -> list[Any]:
+    unpacker = msgpack.Unpacker(strict_map_key=False)
+    unpacker.feed(data)
+    return list(unpacker)
+
+
+def write() -> None:
+    for target, values in seeds().items():
+        place = CORPUS / target
+        place.mkdir(parents=True, exist_ok=True)
+        for name, value in values.items():
+            (place / name).write_bytes(msgpack.packb(value))
+
+
+if __name__ == "__main__":
+    write()
