@@ -7,13 +7,17 @@ import json
 import sys
 from pathlib import Path
 
-from .peers import PEERS
-from .question import load
+from .peers import NotPossible
+from .question import Outcome, load
 
 
 def main(question: str, peer: str, counts: str, logs: str, result: str) -> None:
     """Measure, and leave the outcome as JSON in the file ``result``."""
-    outcome = load(question).measure(PEERS[peer], json.loads(counts), Path(logs))
+    asked = load(question)
+    try:
+        outcome = asked.measure(asked.peers[peer], json.loads(counts), Path(logs))
+    except NotPossible as reason:
+        outcome = Outcome(not_possible=str(reason))
     Path(result).write_text(json.dumps(dataclasses.asdict(outcome)))
 
 

@@ -32,7 +32,7 @@ from tbxd_client.event_names import event_files
 from tbxd_client.launch import is_locked
 from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
 
-from .peers import BASE, PEERS, MeasurementError
+from .peers import BASE, MeasurementError, NotPossible
 from .question import Logged, Outcome, Question
 
 ROOT = Path(__file__).parent.parent
@@ -51,16 +51,24 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
         MeasurementError: a measurement is not what it says.
     """
     counts = question.quick if quick else question.full
-    for peer in question.peers:
-        _compile(PEERS[peer].module)
+    for module in {peer.module for peer in question.peers.values()}:
+        _compile(module)
+    left_out: dict[str, str] = {}
     measured: list[Document] = []
     started = datetime.now().astimezone()
     for number in range(1, rounds + 1):
         row = {}
         for peer in question.peers:
+            if peer in left_out:
+                continue
             progress(f"{question.name}: round {number} of {rounds}, {peer}")
-            row[peer] = measure(question, peer, counts)
+            try:
+                row[peer] = measure(question, peer, counts)
+            except NotPossible as reason:
+                left_out[peer] = str(reason)
+                progress(f"{question.name}, {peer}: left out: {reason}")
         measured.append(row)
+    asked = [peer for peer in question.peers if peer not in left_out]
     return {
         "question": question.name,
         "title": question.title,
@@ -69,15 +77,18 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
         "quick": quick,
         "counts": dict(counts),
         "machine": machine(),
-        "versions": {peer: PEERS[peer].versions() for peer in question.peers},
+        "columns": asked,
+        "left_out": left_out,
+        "versions": question.versions,
         "figures": [
             {"name": item.name, "title": item.title, "unit": item.unit, "compared": item.compared}
             for item in question.figures
         ],
         "summary": {
             figure.name: summary(
-                {peer: [row[peer]["figures"][figure.name] for row in measured] for peer in question.peers},
+                {peer: [row[peer]["figures"][figure.name] for row in measured] for peer in asked},
                 figure.compared,
+                question.base,
             )
             for figure in question.figures
         },
@@ -99,10 +110,13 @@ def measure(question: Question, peer: str, counts: Mapping[str, int]) -> Documen
 
     Raises:
         MeasurementError: it is not what it says.
+        NotPossible: this machine does not permit it.
     """
     load = os.getloadavg()[0]
     with _world() as (folder, environ):
         outcome = _run_child(question.name, peer, counts, folder, environ)
+        if outcome.not_possible:
+            raise NotPossible(outcome.not_possible)
         check_figures(question, outcome)
         records = check_files(folder / "logs", outcome.logged)
         _check_spool(folder)
@@ -144,7 +158,7 @@ def _run_child(question: str, peer: str, counts: Mapping[str, int], folder: Path
     if "tbxd: " in child.stderr:  # what the client tells its user: records that wait or were dropped
         raise MeasurementError(f"{question}, {peer}: it said\n{child.stderr[-4000:]}")
     data = json.loads(result.read_text())
-    return Outcome(data["figures"], [Logged(**item) for item in data["logged"]])
+    return Outcome(data["figures"], [Logged(**item) for item in data["logged"]], data["not_possible"])
 
 
 def _stop_daemon(folder: Path) -> None:
@@ -236,13 +250,13 @@ def spread(values: list[float]) -> Document:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summary(values: Mapping[str, list[float]], compared: bool) -> Document:
-    """Spread of each peer and, where they are compared, of its ratio to tbxd within each round."""
+def summary(values: Mapping[str, list[float]], compared: bool, first: str = BASE) -> Document:
+    """Spread of each peer and, where they are compared, of its ratio to ``first`` within each round."""
     result: Document = {}
     for peer, measured in values.items():
         result[peer] = spread(measured)
-        base = values.get(BASE, [])
-        if compared and peer != BASE and base and all(value > 0 for value in base):
+        base = values.get(first, [])
+        if compared and peer != first and base and all(value > 0 for value in base):
             ratios = [value / other for value, other in zip(measured, base, strict=True)]
             result[peer]["ratio"] = spread(ratios)
     return result

@@ -56,7 +56,7 @@ class DaemonMeter:
     @classmethod
     def of(cls, peer: Peer) -> DaemonMeter:
         """The meter of the daemon that runs; to be made after the first record has been flushed."""
-        return cls(_daemon_pid() if peer.daemon else 0)
+        return cls(daemon_pid() if peer.daemon else 0)
 
     def cpu(self) -> float:
         """CPU seconds so far."""
@@ -72,12 +72,17 @@ class DaemonMeter:
             forget_peak(self._living())
 
     def _living(self) -> int:
-        if _daemon_pid() != self.pid:
+        if daemon_pid() != self.pid:
             raise MeasurementError("the daemon has been replaced during the measurement")
         return self.pid
 
 
-def _daemon_pid() -> int:
+def daemon_pid() -> int:
+    """The pid of the daemon of this process's runtime folder.
+
+    Raises:
+        MeasurementError: there is none.
+    """
     # Here and not above: the process that is measured is to meet its writer in the measurement, not before.
     from tbxd_client.launch import is_locked
     from tbxd_client.paths import lock_path

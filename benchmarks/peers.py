@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ class MeasurementError(Exception):
     """A measurement is not what it says."""
 
 
+class NotPossible(Exception):
+    """This machine does not permit a measurement: it is left out, and said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One writer: where it comes from, and how its records are brought into the file."""
@@ -25,6 +29,16 @@ class Peer:
     versions: Callable[[], str]
     flush: Callable[[Any], None]
     daemon: bool = False
+    writer: str = ""  # the name of the peer of which this is a case
+
+    @property
+    def title(self) -> str:
+        """The name of the writer."""
+        return self.writer or self.name
+
+    def named(self, name: str) -> Peer:
+        """The same writer under the name of a case in which it is measured."""
+        return replace(self, name=name, writer=self.title)
 
     def open(self, folder: Path) -> Any:
         """A ``SummaryWriter`` for a folder; imports it the first time."""

@@ -37,10 +37,14 @@ class Logged:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one process has measured, and what therefore has to be in its event files."""
+    """What one process has measured, and what therefore has to be in its event files.
+
+    ``not_possible``: why this machine does not permit the measurement; there is nothing else then.
+    """
 
     figures: dict[str, float] = field(default_factory=dict)
     logged: list[Logged] = field(default_factory=list)
+    not_possible: str = ""
 
 
 Measure = Callable[[Peer, Mapping[str, int], Path], Outcome]
@@ -57,7 +61,8 @@ class Question:
         figures: what `measure` gives, in the order of the table.
         full, quick: counts for `measure`; ``quick`` only shows that everything works.
         measure: called in a fresh process with a peer, the counts and a folder to log below.
-        peers: names of those that are asked.
+        peers: those that are asked, by their names, the one first that the others are compared with. They may be cases
+            of one writer.
     """
 
     name: str
@@ -67,7 +72,17 @@ class Question:
     full: Mapping[str, int]
     quick: Mapping[str, int]
     measure: Measure
-    peers: tuple[str, ...] = tuple(PEERS)
+    peers: Mapping[str, Peer] = field(default_factory=lambda: PEERS)
+
+    @property
+    def base(self) -> str:
+        """The name of the one that the others are compared with."""
+        return next(iter(self.peers))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What is measured: modules' names to versions."""
+        return {peer.title: peer.versions() for peer in self.peers.values()}
 
 
 def load(name: str) -> Question:

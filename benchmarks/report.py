@@ -8,8 +8,6 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .peers import BASE
-
 Document = dict[str, Any]
 
 
@@ -38,23 +36,23 @@ def cell(values: Document) -> str:
 
 
 def ratio(values: Document) -> str:
-    """How many times tbxd's figure, with its spread."""
+    """How many times the figure of the first, with its spread."""
     return f"{cell(values['ratio'])}" if "ratio" in values else ""
 
 
 def head(document: Document) -> list[str]:
     """The titles of the columns."""
-    peers = document["versions"]
-    return ["", *(title for peer in peers for title in ((peer,) if peer == BASE else (peer, "÷ tbxd")))]
+    first, *others = document["columns"]
+    return ["", first, *(title for peer in others for title in (peer, f"÷ {first}"))]
 
 
 def rows(document: Document) -> Iterator[list[str]]:
-    """The rows of the table: each figure, and each peer's value and ratio."""
+    """The rows of the table: each figure, and each peer's value and its ratio to that of the first."""
     for figure in document["figures"]:
         row = [f"{figure['title']}, {figure['unit']}"]
         for peer, values in document["summary"][figure["name"]].items():
             row.append(cell(values))
-            if peer != BASE:
+            if peer != document["columns"][0]:
                 row.append(ratio(values))
         yield row
 
@@ -69,6 +67,7 @@ def conditions(document: Document) -> str:
         f"Linux {place['kernel']}, {place['filesystem']}; Python {place['python']}; {versions}. "
         f"Median (least to greatest) of {len(document['rounds'])} rounds; ratios are taken within a round. "
         f"The load of the machine before a measurement was {min(loads):.1f} to {max(loads):.1f}."
+        + "".join(f" Left out: {peer}, {reason}." for peer, reason in document["left_out"].items())
         + (" QUICK: the counts are too small for the figures to mean anything." if document["quick"] else "")
     )
 

@@ -217,3 +217,44 @@ def test_two_writers_of_one_folder_with_other_suffixes_lose_nothing(place: World
     run = status["runs"][str(place.logdir / "a")]
     assert (run["accepted"], run["written"], run["pending"], run["dropped"]) == (1500, 1500, 0, {})
     assert len(list((place.logdir / "a").iterdir())) == 1
+
+
+INSIDE = """
+import sys
+sys.path[:] = {path!r}
+for module in ("tbxd_client", "tbxd_client.writer"):
+    try:
+        __import__(module)
+        print("imported")
+    except ImportError as error:
+        print(error)
+print("zmq" in sys.modules or "msgpack" in sys.modules, flush=True)
+"""
+
+
+def test_a_subinterpreter_is_refused_and_told_what_to_do(place: World) -> None:
+    """Before pyzmq is imported there; the main interpreter goes on logging."""
+    result = place.run(
+        """
+        import sys
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as writer:
+            writer.add_scalar("value", 0.0, 0)
+            other = interpreters.create()
+            interpreters.run_string(other, sys.argv[1].format(path=sys.path))
+            interpreters.destroy(other)
+            writer.add_scalar("value", 1.0, 1)
+        """,
+        INSIDE,
+    )
+    assert result.returncode == 0, result.stderr
+    *said, loaded = result.stdout.splitlines()
+    assert len(said) == 2 and loaded == "False"
+    for line in said:
+        assert "subinterpreter" in line and "multiprocessing" in line
+    wait_for(place.drained, "the journal to be drained")
+    assert scalars(place.logdir / "a") == {"value": [(0, 0.0), (1, 1.0)]}
