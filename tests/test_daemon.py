@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import msgpack
@@ -99,6 +100,27 @@ def test_the_embedded_daemon_leaves_when_idle(tmp_path: Path) -> None:
         assert not (place.runtime / "daemon.sock").exists()
         assert place.run(LOG_ONE, "logs/a", 1).returncode == 0, "the next writer starts another"
         assert scalars(place.logdir / "a") == {"value": [(0, 1.0), (1, 1.0)]}
+
+
+def test_a_daemon_that_is_interrupted_while_it_starts_is_started_again_without_a_word(place: World) -> None:
+    """Ctrl-C and a notebook's stop button are for a process group, which a child leaves a moment after its birth."""
+    python, born = place.root / "python", place.root / "born"
+    python.write_text(f'#!/bin/sh\n[ -e {born} ] || {{ touch {born}; kill -INT $$; }}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    result = place.run(
+        """
+        import sys
+        sys.executable = sys.argv[1]
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 1.0, 0)
+        assert writer.flush(60)
+        """,
+        python,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert born.exists(), "the first one was interrupted"
+    assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "stop"])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from pathlib import Path
 
 from harness import World, scalars, wait_for
+from tbxd import credit
 from tbxd import settings as daemon_settings
 from tbxd.events.ledger import Entry, Marker, notes
-from tbxd_client import journal_files, records, wire
+from tbxd.hub import CLIENT_REASONS
+from tbxd.run import FILE_LOST
+from tbxd.summaries import errors
+from tbxd.summaries.errors import ONNX_NOT_INSTALLED
+from tbxd_client import journal_files, lenient, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
@@ -19,6 +25,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text()
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
+GUARANTEES = (DOCS / "GUARANTEES.md").read_text()
+TESTS = Path(__file__).parent
 
 
 def example(text: str, name: str) -> str:
@@ -90,6 +98,57 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         if default is not None:
             assert float(table[variable]) == float(default)
     assert str(base_dir()).replace(str(os.getuid()), "<uid>") in README
+
+
+def reasons_of(path: Path) -> set[str]:
+    """Every text that a module gives as a reason for a drop: as an argument, or to a variable of that name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = node.args[:1] if name in ("Refused", "drop", "count_drop", "refuse") else []
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=True))
+                given += [value for name, value in pairs if getattr(name, "id", "") == "reason"]
+        found |= {value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str)}
+    return found - {""}
+
+
+def test_every_reason_for_a_drop_is_in_the_guarantees_and_no_other() -> None:
+    table = GUARANTEES.split("| reason | counted by |")[1].split("\n\n")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| (trainer|daemon|both) \|", table, re.M))
+    client = {*CLIENT_REASONS, lenient.REASON}
+    daemon = {FILE_LOST, ONNX_NOT_INSTALLED}
+    for path in (DOCS.parent / "client").rglob("*.py"):
+        client |= reasons_of(path)
+    for path in (DOCS.parent / "tbxd").rglob("*.py"):
+        daemon |= reasons_of(path)
+    assert {reason for reason, who in told.items() if who != "daemon"} == client == set(CLIENT_REASONS)
+    assert {reason for reason, who in told.items() if who != "trainer"} == daemon
+    for reason in errors.HINTS:
+        assert reason in told
+
+
+def test_what_the_guarantees_name_is_there() -> None:
+    tests = {
+        name for path in TESTS.rglob("test_*.py") for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)
+    }
+    named = set(re.findall(r"`(test_\w+)`", GUARANTEES))
+    assert len(named) > 30 and named <= tests, named - tests
+    variables = {setting.variable for setting in (*client_settings.SETTINGS, *daemon_settings.SETTINGS)}
+    assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}
+    limits = (TESTS / "faults" / "test_limits.py").read_text()
+    tested = [int(found) for found in re.findall(r"^(?:DAEMON|SESSION|TRAINER)_BYTES = (\d+) << 20", limits, re.M)]
+    assert len(tested) == 3
+    for size in (credit.QUEUE_BYTES_MAX >> 20, credit.GRANTS_BYTES_MAX >> 20, *tested):
+        assert f"{size} MiB" in GUARANTEES
+    assert f"{credit.WINDOW_BYTES_MIN >> 10} KiB" in GUARANTEES
+    for page in ("README.md", "docs/ARCHITECTURE.md"):
+        assert "GUARANTEES.md)" in (DOCS.parent / page).read_text(), page
 
 
 def test_the_readme_leads_nowhere_that_is_not_there() -> None:

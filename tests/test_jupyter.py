@@ -79,7 +79,7 @@ class Notebook:
         assert self.outputs(cell, until="busy") == {"stdout": ["busy\n"]}
         self.manager.interrupt_kernel()
         said = self.outputs(cell)
-        assert said.keys() == {"stdout", "error"} and said["error"] == ["KeyboardInterrupt"]
+        assert said.keys() == {"stdout", "error"} and said["error"] == ["KeyboardInterrupt"], said
         return int("".join(said["stdout"]))
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -50,11 +51,19 @@ class Launcher:
         self._launch_fd = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
+        self._interrupted = False  # one that was about to start, since a daemon has answered
 
     def ensure(self) -> None:
         """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
         now = time.monotonic()
         if self._process is not None and self._process.poll() not in (None, 0):
+            if self._process.returncode == -signal.SIGINT and not self._interrupted:
+                # Meant for the trainer's process group (Ctrl-C, a notebook's stop button), in which a child is until
+                # it has a session of its own.
+                self._interrupted = True
+                self._next_look = now
+                self.done()
+                return
             warn(
                 f"the daemon did not start (exit code {self._process.returncode}); records are kept in "
                 f"{self._spool}. See {self._runtime / 'daemon.log'}",
@@ -126,3 +135,4 @@ class Launcher:
         self.done()
         self._retry_seconds = RETRY_SECONDS_MIN
         self._next_look = 0.0
+        self._interrupted = False
