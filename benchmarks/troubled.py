@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .add_scalar import TAG, VALUE
-from .meter import daemon_pid, import_what_a_trainer_has
+from .meter import daemon_pid
 from .peers import BASE, PEERS, MeasurementError, NotPossible, Peer
 from .question import Figure, Logged, Outcome, Question
 
 STRETCH = 1000  # calls in a row, as a loop makes them that logs much; then comes a pause
-PAUSE_SECONDS = 0.014  # so that the loop lasts longer than the client waits before it says hello, launches or syncs
+PAUSE_SECONDS = 0.007  # so that the loop lasts longer than the client waits before it greets or starts a daemon
 CALL_SECONDS_MAX = 0.05  # what no call may take
 TIMES_MAX = 10  # how many times that of the healthy case p99.9 may be
 SMALL_DISK, LARGER_DISK, FILL_BYTES = "256k", "64m", 4096
@@ -33,7 +33,6 @@ Middle = Callable[[], None]  # what happens when half of the calls are done
 
 def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     """Measure one case; to be called in a fresh process. In the end the trouble is mended and every record is there."""
-    import_what_a_trainer_has(torch=False)
     folder = logs / RUN
     folder.mkdir(parents=True)
     nanoseconds = array("q", bytes(8 * counts["calls"]))
