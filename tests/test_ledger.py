@@ -296,3 +296,12 @@ def test_a_length_that_goes_far_beyond_the_file_takes_no_memory() -> None:
 
     assert [data for _, data in read_records(read)] == [b"first"]
     assert max(asked) <= READ_BYTES
+
+
+def test_a_mark_at_the_end_of_all_positions_is_carried_over_with_what_follows_it() -> None:
+    reader, again = LedgerReader(), LedgerReader()
+    for text in ("tbxd 0", f"M0=AAECAwQFBgcICQoL,{'f' * 15},{'f' * 8},{'f' * 15}", *[""] * 100):
+        reader.follow(text)
+    for text in ("tbxd 0", *carry_over(reader.ledger)):
+        again.follow(text)
+    assert again.ledger == reader.ledger and reader.ledger[bytes(range(12))].end < 1 << 63

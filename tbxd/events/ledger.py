@@ -35,7 +35,10 @@ TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader log
 _MARK = re.compile(
     r"M([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?", re.ASCII
 )
-_CARRY = re.compile(r"([\w-]{16}),([0-9a-f]{1,15}),([0-9a-f]{1,15})\b(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII)
+# What is carried over may be a little more than a mark said: events that followed it have been added.
+_CARRY = re.compile(
+    r"([\w-]{16}),([0-7]?[0-9a-f]{1,15}),([0-7]?[0-9a-f]{1,15})\b(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII
+)
 _COUNT = re.compile(r"(\w+):([0-9a-f]{1,15})\b", re.ASCII)
 _NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
