@@ -60,7 +60,7 @@ def _walked(file: BinaryIO, name: str) -> bytes:
     start = file.tell()
     end = file.seek(0, os.SEEK_END)
     file.seek(start)
-    kept: list[bytes] = []
+    kept = bytearray()
     try:
         for number, length in _lengths(file, end):
             if number == _MODEL_GRAPH:
@@ -71,11 +71,10 @@ def _walked(file: BinaryIO, name: str) -> bytes:
         raise ValueError(f"{name} is no model of ONNX in protobuf: {error}") from error
     if not kept:
         raise ValueError(f"{name} is no model of ONNX in protobuf: there is no graph in it")
-    return field(_MODEL_GRAPH, b"".join(kept))
+    return field(_MODEL_GRAPH, bytes(kept))
 
 
-def _keep(file: BinaryIO, end: int, kept: list[bytes], name: str) -> None:
-    size = sum(map(len, kept))
+def _keep(file: BinaryIO, end: int, kept: bytearray, name: str) -> None:
     for number, length in _lengths(file, end):
         if number not in _KEPT:
             file.seek(length, os.SEEK_CUR)
@@ -83,9 +82,8 @@ def _keep(file: BinaryIO, end: int, kept: list[bytes], name: str) -> None:
         if length > NODE_BYTES_MAX:
             raise ValueError(f"{name} has a node of {length:,} bytes; at most {NODE_BYTES_MAX:,} are possible")
         data = file.read(length)
-        kept.append(field(number, _without_numbers(data, "node", DEPTH_MAX) if number == _NODE else data))
-        size += len(kept[-1])
-        if size > MODEL_BYTES_MAX:
+        kept += field(number, _without_numbers(data, "node", DEPTH_MAX) if number == _NODE else data)
+        if len(kept) > MODEL_BYTES_MAX:
             raise ValueError(f"{name} has a graph of more than {MODEL_BYTES_MAX:,} bytes without its weights")
 
 
