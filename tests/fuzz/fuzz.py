@@ -39,15 +39,20 @@ def fuzz(name: str, arguments: list[str]) -> None:
     from mutate import mutated
     from seeds import CORPUS
 
-    seeds = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
+    seeds = []
+    for path in sorted((CORPUS / name).iterdir()):
+        seeds.append(path.read_bytes())
+        try:
+            TARGETS[name](seeds[-1])  # also loads what is loaded late, before memory is limited
+        except BaseException:
+            print(f"Test unit written to {path}")
+            raise
 
     def mutator(data: bytes, size: int, seed: int) -> bytes:
         random = Random(seed)
         made = atheris.Mutate(data, size) if random.random() < 0.2 else mutated(data, random, seeds)
         return made[:size]
 
-    for seed in seeds:
-        TARGETS[name](seed)  # loads what is loaded late
     logging.disable()
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name], custom_mutator=mutator)
     limit_memory()
