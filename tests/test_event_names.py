@@ -274,3 +274,28 @@ def test_a_definition_with_a_bad_name_gets_a_file_of_the_daemons_own(place: Worl
     (made,) = target.iterdir()
     assert made.name.endswith("_.._x") and [path.name for path in place.logdir.iterdir()] == ["a"]
     assert scalars(target) == {"value": [(1, 2.0)]} and events(target)
+
+
+def test_no_call_that_logs_looks_into_the_log_folder(place: World) -> None:
+    """Its disk may hang. The constructor makes the folder and looks into it; from then on only the daemon does."""
+    result = place.run(
+        """
+        import sys
+        import numpy as np
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        seen = []
+        WATCHED = {"open", "os.scandir", "os.listdir", "os.mkdir", "os.rename", "os.remove"}
+        sys.addaudithook(lambda name, args: seen.append(args) if name in WATCHED and "/logs" in str(args[0]) else None)
+        writer.add_scalar("value", 1.0, 1)
+        writer.log({"a": 1.0, "b": 2.0}, 1)
+        writer.add_scalars("group", {"x": 1.0}, 1)
+        writer.add_histogram("histogram", np.arange(10.0), 1)
+        writer.add_text("text", "hello", 1)
+        assert writer.flush(60)
+        assert not seen, seen
+        SummaryWriter("logs/b")
+        assert seen, "it would have been noticed"
+        """
+    )
+    assert result.returncode == 0, result.stderr

@@ -198,10 +198,13 @@ class Run:
 
         "" where it is left to the daemon.
         """
-        if self._file is None:
-            session = session_module.active()
-            known = session.file_of(self.directory) if session is not None else None
-            self._file = event_names.choose(self.directory, self._suffix) if known is None else known
+        return self.choose_file() if self._file is None else self._file
+
+    def choose_file(self) -> str:
+        """Choose the event file's name, as `file` has it from then on; looks into the folder."""
+        session = session_module.active()
+        known = session.file_of(self.directory) if session is not None else None
+        self._file = event_names.choose(self.directory, self._suffix) if known is None else known
         return self._file
 
     @property
@@ -371,4 +374,7 @@ def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) 
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
-    return Run(directory, suffix, numbered, file=None)
+    run = Run(directory, suffix, numbered, file=None)
+    if make:
+        run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
+    return run
