@@ -103,7 +103,7 @@ class World:
         pid = wait_for(self.running, "a daemon to kill")
         process = psutil.Process(pid)
         process.kill()
-        wait_for(lambda: not is_locked(self.runtime / "daemon.lock"), "the daemon to die")
+        wait_for(lambda: self.running() != pid, "the daemon to die")  # a trainer may start another at once
         return int(pid)
 
     def status(self) -> dict[str, Any] | None:

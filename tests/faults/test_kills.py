@@ -25,7 +25,6 @@ from report import account
 
 from harness import World, wait_for, world
 from tb import LOADERS, Board, board
-from tbxd_client.launch import is_locked
 
 KILLS_OF_A_ROUND = 50  # then all is checked and deleted: the disk and TensorBoard's memory stay small
 KILLS_MORE = 30
@@ -107,8 +106,8 @@ def one_round(place: World, rng: random.Random, kills: int, first: int) -> int:
                     psutil.Process(pid).kill()
                 trainer.wait()
                 start()
-                if pid is not None:
-                    wait_for(lambda: not is_locked(place.runtime / "daemon.lock"), "the daemon to die")
+                if pid is not None:  # the other trainers may have started another by now
+                    wait_for(lambda pid=pid: place.running() != pid, "the daemon to die")
             killed[what] += 1
             if what != "trainer":
                 replays += replays_due(place)
