@@ -258,3 +258,84 @@ def test_a_subinterpreter_is_refused_and_told_what_to_do(place: World) -> None:
         assert "subinterpreter" in line and "multiprocessing" in line
     wait_for(place.drained, "the journal to be drained")
     assert scalars(place.logdir / "a") == {"value": [(0, 0.0), (1, 1.0)]}
+
+
+def test_a_signal_handler_that_raises_in_the_middle_of_a_call_leaves_no_lock_behind(place: World) -> None:
+    result = place.run(
+        """
+        import random, signal, threading
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        rng = random.Random(1)
+
+        class Stop(Exception):
+            pass
+
+        def handler(number, frame):
+            raise Stop
+        signal.signal(signal.SIGALRM, handler)
+        stopped = returned = 0
+        while stopped < 2000:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(5e-5, 3e-4))
+                while True:
+                    writer.add_scalar("value", 1.0, returned)
+                    returned += 1
+            except Stop:
+                stopped += 1
+        thread = threading.Thread(target=writer.add_scalar, args=("other", 1.0, 0))
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive(), "the lock is held by nobody"
+        assert writer.flush(60)
+        print(returned, stopped)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    returned, stopped = map(int, result.stdout.split())
+    found = scalars(place.logdir / "a")
+    steps = [step for step, _ in found["value"][1:]]
+    assert set(steps) == {*range(returned)} or set(steps) == {*range(returned + 1)}
+    assert returned <= len(steps) <= returned + stopped  # a call that was interrupted may be there, and was made again
+    assert len(found["other"]) == 1
+
+
+def test_a_call_that_is_interrupted_while_it_waits_for_another_thread_raises_what_the_handler_raised(
+    place: World,
+) -> None:
+    result = place.run(
+        """
+        import signal, threading
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        lock = writer._run.journal.lock
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with lock:
+                held.set()
+                done.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        for kind in (KeyboardInterrupt, RuntimeError):
+            def handler(number, frame):
+                raise kind("of the handler")
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            try:
+                writer.add_scalar("value", 1.0, 1)
+            except kind as error:
+                assert str(error) == "of the handler", repr(error)
+            else:
+                raise AssertionError("nothing was raised")
+        done.set()
+        thread.join()
+        writer.add_scalar("value", 2.0, 2)
+        assert writer.flush(60)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a") == {"value": [(0, 0.0), (2, 2.0)]}

@@ -2,9 +2,9 @@
 
 A journal is a row of preallocated files filled from left to right; the page cache keeps what is in them when the
 process is killed. Small records are stored through a map, in the order of the program, and become visible with
-one store of 8 bytes (the commit word). Large ones go through ``pwrite``, which on a disk is 2 to 50 times faster than a
-first touch of mapped pages and gives up the interpreter's lock meanwhile. What has been acknowledged is released,
-and its files are used again.
+one store of 8 bytes (the commit word). Large ones go through ``pwrite``, which on a disk is 2 to 50 times faster than
+a store into mapped pages for the first time, or for the first time after the system has written them back, and gives up
+the interpreter's lock meanwhile. What has been acknowledged is released, and its files are used again.
 
 The hot path, ``SummaryWriter.add_scalar``, uses ``lock``, ``position``, ``limit``, ``base``, ``buffer`` and
 ``words`` directly. Everything unusual (a full segment, a sleeping sender, a fork, a close) lowers ``limit``, which
@@ -52,7 +52,8 @@ BLOCK_SECONDS = 0.05  # the longest that a call waits for room
 SEGMENT_BYTES_MIN = 1 << 20
 SEGMENT_BYTES_MAX = 16 << 20
 FREE_SEGMENTS_MAX = 4
-MAPPED_RECORD_BYTES_MAX = 32 << 10  # larger records go through pwrite
+MAPPED_RECORD_BYTES_MAX = 64 << 10  # larger records go through pwrite
+FRESH_RECORD_BYTES_MAX = 16 << 10  # also those larger than this, where nothing has been stored yet
 DEFERRED_RECORDS_MAX = 256
 RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
@@ -186,6 +187,8 @@ class Journal:
             # From here on a signal handler that logs on this thread is put off until this record has its place.
             self._writing, self.limit = True, CLOSED
             try:
+                if size > FRESH_RECORD_BYTES_MAX:
+                    self._rewind()
                 reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX, share)
                 if not reason and aligned is not None:
                     parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
@@ -202,16 +205,17 @@ class Journal:
     def _write(self, size: int, parts: tuple[bytes | memoryview, ...]) -> str:
         start = self.position
         offset = start - self.base
-        if size <= MAPPED_RECORD_BYTES_MAX:
+        segment = self._live[-1]
+        if size <= FRESH_RECORD_BYTES_MAX or (size <= MAPPED_RECORD_BYTES_MAX and offset + size <= segment.touched):
             for part in parts:
                 self.buffer[offset : offset + len(part)] = part
                 offset += len(part)
         else:
             rest = list(parts)
-            fd = self._live[-1].fd
+            segment.touched = max(segment.touched, offset + size)
             try:
                 while rest:
-                    written = os.pwritev(fd, rest, offset)
+                    written = os.pwritev(segment.fd, rest, offset)
                     offset += written
                     while rest and written >= len(rest[0]):
                         written -= len(rest.pop(0))
@@ -221,6 +225,14 @@ class Journal:
                 return "journal_error"
         self.position = start + size
         return ""
+
+    def _rewind(self) -> None:
+        """Begin the file again where all of it is acknowledged: its first pages are there, and in the caches."""
+        segment = self._live[-1]
+        if self.released >= self.position > segment.base:
+            segment.touched = max(segment.touched, self.position - self.base)
+            segment.rebase(self.position)
+            self._enter(segment)
 
     def _append_deferred(self) -> None:
         while self._deferred:
@@ -291,9 +303,8 @@ class Journal:
 
     def _next_segment(self, size: int, quota: int) -> bool:
         current = self._live[-1]
-        if self.released >= self.position and current.capacity >= size:
-            current.rebase(self.position)  # all of it has been acknowledged: begin again, in warm pages
-            self._enter(current)
+        self._rewind()
+        if self.position + size <= self._segment_end:
             return True
         # What is acknowledged to its end goes as soon as there is another.
         live = self._live if self.released < self.position else self._live[:-1]

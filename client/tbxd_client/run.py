@@ -30,6 +30,8 @@ from .records import (
     pack_record_head,
     pack_scalar,
     pack_text_record,
+    scalar_head,
+    tag_of_head,
 )
 from .session import Counts, Session
 from .settings import warn
@@ -106,8 +108,8 @@ class Run:
         numbered: the records have no steps; the daemon counts them, tag by tag.
         file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
 
-    ``journal`` and ``scalars`` (tag to number) are for the hot path of `SummaryWriter.add_scalar`; they belong to the
-    session that the run is bound to.
+    ``journal`` and ``scalars`` (tag to `records.scalar_head`) are for the hot path of `SummaryWriter.add_scalar`; they
+    belong to the session that the run is bound to.
     """
 
     __slots__ = (
@@ -165,13 +167,17 @@ class Run:
         """The number of a tag in ``session``, which `bind` has returned."""
         key = (tag, color, name, description)
         plain = not (color or name or description)
-        number = self.scalars.get(tag) if plain else self._tags.get(key)
-        if number is None:
-            number = session.define_tag(self._number, *key, self._numbered)
-            if plain:
-                self.scalars[tag] = number
-            else:
-                self._tags[key] = number
+        if plain:
+            head = self.scalars.get(tag)
+            if head is not None:
+                return tag_of_head(head)
+        elif key in self._tags:
+            return self._tags[key]
+        number = session.define_tag(self._number, *key, self._numbered)
+        if plain:
+            self.scalars[tag] = scalar_head(number)
+        else:
+            self._tags[key] = number
         return number
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:

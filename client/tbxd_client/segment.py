@@ -12,17 +12,20 @@ from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEA
 class Segment:
     """One file of the journal and its map; ``base`` is the position of its first byte.
 
+    ``touched``: an offset into the file, before which about everything has been stored to at some time.
+
     Raises:
         OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
     """
 
-    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "view")
+    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "touched", "view")
 
     def __init__(self, path: Path, session: bytes, base: int, capacity: int) -> None:
         self.path = path
         self.base = base
         self.end = base  # the end of what it holds, set when the next segment begins
         self.capacity = capacity
+        self.touched = 0
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.

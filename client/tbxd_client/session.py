@@ -92,7 +92,7 @@ class Defined:
     number: int
     counts: Counts
     file: str  # the event file's name that was asked for
-    scalars: dict[str, int] = field(default_factory=dict)  # tags to their numbers
+    scalars: dict[str, int] = field(default_factory=dict)  # tags to what their scalars begin with
     tags: dict[tuple[str, str, str, str], int] = field(default_factory=dict)  # those that have a colour, name or text
     rows: dict[tuple[str, ...], Any] = field(default_factory=dict)
 

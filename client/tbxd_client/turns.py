@@ -23,8 +23,8 @@ class Turns:
     @property
     def interrupted(self) -> bool:
         """Whether this is a signal handler that has interrupted a job on this thread."""
-        if not self._lock.acquire(blocking=False):
-            return False  # another thread's
+        if not self._busy or not self._lock.acquire(blocking=False):
+            return False  # nobody's, or another thread's
         try:
             return self._busy
         finally:

@@ -21,7 +21,7 @@ from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
 from .lenient import soften
 from .names import clean_tag, parse_color, short_text, text_of
-from .records import DESCRIPTION_BYTES_MAX, FLOAT64, INT64, SCALAR, SCALAR_BYTES, SCALAR_HEAD, SCALAR_STRUCT, UINT32
+from .records import DESCRIPTION_BYTES_MAX, FLOAT64, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
@@ -30,7 +30,8 @@ from .writer_base import FixedTime
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
 
-_pack_scalar_into = SCALAR_STRUCT.pack_into
+_pack_scalar_into = SCALAR_HEAD_STRUCT.pack_into
+_NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the same in Python 3.10 to 3.14
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
@@ -124,10 +125,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
         now = self._now  # two statements: as one it is looked up as a method, which takes longer
         walltime = now() if walltime is None else to_float(walltime, "walltime")
         run = self._run
-        number = run.scalars.get(tag) if type(tag) is str else None
-        if number is not None and color is None and not display_name and not summary_description:
+        try:
+            head = run.scalars[tag]
+        except (KeyError, TypeError):
+            head = 0
+        if head and color is None and not display_name and not summary_description:
             journal: Any = run.journal
-            with journal.lock:
+            lock = journal.lock
+            # As `with lock` would, in half the time: nothing can come between `try` and the end of `acquire`.
+            try:
+                lock.acquire()
                 start = journal.position
                 end = start + SCALAR_BYTES
                 if end <= journal.limit:
@@ -137,11 +144,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
                         _pack_scalar_into(
                             journal.buffer,
                             start - journal.base,
-                            SCALAR_HEAD,
-                            SCALAR,
-                            UINT32,
-                            number,
-                            INT64,
+                            head,
                             global_step,
                             FLOAT64,
                             walltime,
@@ -155,6 +158,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
                     journal.words[WORD_COMMIT] = journal.position
                     run.counts.accepted += 1
                     return
+            finally:
+                try:
+                    lock.release()
+                except RuntimeError as error:
+                    if error.args != (_NOT_HELD,):  # a signal handler's own; else one has raised while this waited
+                        raise
         if not self._write:
             return
         run.scalar(
