@@ -11,13 +11,16 @@ import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path, private_dir
 from .settings import warn
+
+if TYPE_CHECKING:
+    import subprocess
 
 LOOK_SECONDS = 0.1  # between looks while another process starts the daemon
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this process
@@ -83,6 +86,8 @@ class Launcher:
             warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
 
     def _launch(self, now: float) -> None:
+        import subprocess  # only where a daemon has to be started
+
         private_dir(self._runtime)
         fd = os.open(self._runtime / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -7,7 +7,6 @@ and it has the size of a disk where ``/dev/shm`` has 64 MB in a container.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
@@ -62,6 +61,8 @@ def default_address(runtime: Path | None = None) -> str:
     folder = runtime_dir() if runtime is None else runtime
     path = folder / "daemon.sock"
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        import hashlib  # rarely needed, and slow to import
+
         digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
         path = base_dir() / f"{digest}.sock"
     return f"ipc://{path}"
