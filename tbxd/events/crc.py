@@ -6,8 +6,10 @@ keeps the checksum of data that contains checksums from being weak.
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import Any, NewType
 
+import numpy as np
+import numpy.typing as npt
 from crc32c import crc32c
 
 MaskedCrc = NewType("MaskedCrc", int)
@@ -15,8 +17,57 @@ MaskedCrc = NewType("MaskedCrc", int)
 
 _DELTA = 0xA282EAD8
 
+Crcs = npt.NDArray[np.uint32]
+
 
 def masked_crc(data: bytes | bytearray | memoryview) -> MaskedCrc:
     """The checksum of ``data`` as it stands in an event file."""
     crc = crc32c(data)
     return MaskedCrc((((crc >> 15) | (crc << 17)) + _DELTA) & 0xFFFFFFFF)
+
+
+def masked(crcs: Crcs) -> Crcs:
+    """Plain checksums as they stand in an event file."""
+    return ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_DELTA)
+
+
+class Contributions:
+    """What each byte of some data adds to the checksum of all of it.
+
+    CRC-32C is linear over XOR. So a checksum is that of the same data with zeros for some bytes, XORed with what each of
+    these bytes adds, which depends on its value and on its distance from the end alone. That makes the checksums
+    of many events of one form some table look-ups for all of them together.
+    """
+
+    def __init__(self) -> None:
+        self._table = np.zeros((0, 256), np.uint32)  # by the bytes that follow, then by the byte
+        self._flat = self._table.ravel()
+
+    def reach(self, distance: int) -> None:
+        """Make sure that bytes so far from the end can be asked for."""
+        have = len(self._table)
+        if distance < have:
+            return
+        table = np.empty((max(64, 2 * distance), 256), np.uint32)
+        table[:have] = self._table
+        if not have:
+            nothing = crc32c(bytes(1))
+            table[0] = [crc32c(bytes([byte])) ^ nothing for byte in range(256)]
+        for after in range(max(1, have), len(table)):  # one more byte, a zero, behind it
+            before = table[after - 1]
+            table[after] = (before >> np.uint32(8)) ^ table[0][before & np.uint32(0xFF)]
+        self._table, self._flat = table, table.ravel()
+
+    def of(self, values: npt.NDArray[np.uint8], behind: int | npt.NDArray[Any]) -> Crcs:
+        """What bytes add that have so many bytes behind them, all the same number or each its own."""
+        if isinstance(behind, int):
+            return self._table[behind].take(values)
+        return self._flat.take((behind << 8) + values)
+
+    def followed(self, crcs: Crcs, lengths: int | npt.NDArray[Any]) -> Crcs:
+        """What checksums of some data add to those of the data with ``lengths`` bytes, at least 4, behind it."""
+        octets = crcs.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
+        result = self.of(octets[:, 0], lengths - 1)
+        for place in range(1, 4):
+            result ^= self.of(octets[:, place], lengths - 1 - place)
+        return result

@@ -44,7 +44,7 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
     for name in reversed(names):
         reader = LedgerReader()
         for event in read_events(directory / name):
-            reader.follow(event.source_metadata.writer)
+            reader.follow(event.source_metadata.writer, len(event.summary.value))
             if not reader.ours:
                 break
         merge(ledger, reader.ledger)

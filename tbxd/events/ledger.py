@@ -13,6 +13,9 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
     this run. Each event without a mark that follows is the next record of that session, ``delta`` bytes further on. A
     session is named in full with its first mark in a file and by its ordinal from then on. ``refusals`` says, since the
     session began, how many of the ``count`` were not written, and why: ``reason:number+…``.
+``V<ordinal>…``
+    the same of scalars, of which an event holds one or several: the event holds all records up to the one that ends
+    at ``end``, and each event without a mark that follows holds as many records as it has values.
 ``N[<session>,<drops>;…]``
     a note of the daemon's own, which is no record: how many records the trainer of a session could not keep, since it
     began. They are no part of its ``count``.
@@ -33,7 +36,7 @@ CARRY_END = "L."
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
 _MARK = re.compile(
-    r"M([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?", re.ASCII
+    r"([MV])([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?", re.ASCII
 )
 # What is carried over may be a little more than a mark said: events that followed it have been added.
 _CARRY = re.compile(
@@ -124,27 +127,44 @@ class Marker:
     def __init__(self) -> None:
         self._ordinals: dict[bytes, int] = {}
         self._session = b""
-        self._next_end = -1
+        self._by_value = False
+        self._end = 0  # behind the last record that is in an event
         self._delta = 0
 
     def mark(self, session: bytes, entry: Entry, delta: int, refused: bool = False) -> str:
-        """The mark of the event that settles ``entry``; ``delta`` is the size of its record.
+        """The mark of the event that settles ``entry``; ``delta`` is the size of its one record.
 
         A mark has to be asked for with every event, in the order in which they stand in the file. ``refused`` says
         that this very record is not written: its event holds nothing but the mark.
         """
-        if session == self._session and entry.end == self._next_end and not refused:
-            self._next_end += self._delta
+        follows = session == self._session and not self._by_value and entry.end == self._end + self._delta
+        if follows and not refused:
+            self._end = entry.end
             return ""
+        return self._mark("M", session, entry, delta)
+
+    def mark_values(self, session: bytes, entry: Entry, delta: int, records: int) -> str:
+        """The same of an event whose values are each a record, of ``delta`` bytes; ``records`` is how many."""
+        if session == self._session and self._by_value and entry.end == self._end + records * self._delta:
+            self._end = entry.end
+            return ""
+        return self._mark("V", session, entry, delta)
+
+    def pass_over(self, end: int) -> None:
+        """Events without a mark follow, up to the one whose last record ends at ``end``."""
+        self._end = end
+
+    def _mark(self, letter: str, session: bytes, entry: Entry, delta: int) -> str:
         self._session = session
+        self._by_value = letter == "V"
         self._delta = delta
-        self._next_end = entry.end + delta
+        self._end = entry.end
         ordinal = self._ordinals.get(session)
         if ordinal is None:
             ordinal = self._ordinals[session] = len(self._ordinals)
-            name = f"M{ordinal:x}={encode_session(session)}"
+            name = f"{letter}{ordinal:x}={encode_session(session)}"
         else:
-            name = f"M{ordinal:x}"
+            name = f"{letter}{ordinal:x}"
         return f"{name},{entry.end:x},{delta:x},{entry.count:x}{_refusals(entry.refused)}"
 
 
@@ -157,16 +177,23 @@ class LedgerReader:
         self.complete = False  # what earlier files hold has been carried over whole
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
+        self._by_value = False
         self._delta = 0
 
-    def follow(self, writer: str) -> None:
-        """Take note of the next event, whose ``source_metadata.writer`` is ``writer`` ("" where it has none)."""
+    def follow(self, writer: str, values: int = 1) -> None:
+        """Take note of the next event.
+
+        Args:
+            writer: its ``source_metadata.writer``, "" where it has none.
+            values: how many its summary has.
+        """
         if not self.ours:
             self.ours = writer.startswith(OPENING)
         elif not writer:
             if self._current is not None:
-                self._current.end += self._delta
-                self._current.count += 1
+                records = values if self._by_value else 1
+                self._current.end += records * self._delta
+                self._current.count += records
         elif writer == CARRY_END:
             self.complete = True
         elif writer.startswith("L"):
@@ -183,7 +210,7 @@ class LedgerReader:
         match = _MARK.fullmatch(writer)
         if match is None:
             return
-        ordinal, session, end, delta, count, refused = match.groups()
+        letter, ordinal, session, end, delta, count, refused = match.groups()
         if session:
             self._sessions[int(ordinal, 16)] = decode_session(session)
         named = self._sessions.get(int(ordinal, 16))
@@ -193,6 +220,7 @@ class LedgerReader:
         self._current.end = int(end, 16)
         self._current.count = int(count, 16)
         self._current.refused = _parse_counts(refused)
+        self._by_value = letter == "V"
         self._delta = int(delta, 16)
 
 
