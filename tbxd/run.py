@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tbxd_client.event_names import event_files, file_name, is_acceptable
 from tbxd_client.records import (
@@ -30,11 +29,9 @@ from tbxd_client.records import (
     OPENVINO_GRAPH,
     RESTART,
     ROW,
-    SCALAR,
     STEP_MAX,
     Record,
     RunDefinition,
-    TagDefinition,
 )
 
 from . import __version__, projector
@@ -42,10 +39,10 @@ from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
-from .events.scalar import ScalarEncoder
 from .events.steps import Steps
+from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
-from .summaries import Refused, encode, metadata_for
+from .summaries import Refused, encode
 from .summaries.embedding import embedding_of
 from .summaries.event import what_of
 from .summaries.graph import graph_of
@@ -91,8 +88,7 @@ class RunWriter:
         self._lock_fd = -1
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
-        self._described: set[TagDefinition] = set()
-        self._scalars = ScalarEncoder()
+        self._scalars = ScalarWriter(self._marker)
         self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
@@ -186,6 +182,7 @@ class RunWriter:
         size = 0
         while self._queue and size < WRITE_BYTES:
             if self._queue[0].numbered and self._steps is None:
+                self._scalars.flush(pieces)
                 self._finish(b"".join(pieces))  # the file has to hold all that counts
                 pieces.clear()
                 self._steps = Steps(self.directory)
@@ -194,6 +191,7 @@ class RunWriter:
                 self._queued_bytes -= batch.size
             self._unwritten.append(batch)
             size += self._encode(batch, pieces)
+        self._scalars.flush(pieces)
         self._note_drops(pieces)
         self._finish(b"".join(pieces))
 
@@ -236,7 +234,7 @@ class RunWriter:
                 name = file_name(names, time.time(), run.host, run.pid, run.filename_suffix)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
-            self._described.clear()
+            self._scalars = ScalarWriter(self._marker)
             self.file = EventFile(self.directory / name)
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
@@ -326,47 +324,37 @@ class RunWriter:
     # --- encoding --------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Batch, pieces: list[bytes]) -> int:
-        """Append the records of a batch as events to ``pieces``; returns their bytes."""
+        """Append the records of a batch as events to ``pieces``; scalars are gathered. Returns the bytes of both."""
         entry = self._working.setdefault(batch.session, Entry())
-        before = len(pieces)
+        before, gathered = len(pieces), 0
         for item in batch.items:
             if isinstance(item, Scalars):
-                self._encode_scalars(batch, item, entry, pieces)
+                gathered += self._gather(batch, item, entry)
+                if self._scalars.full:
+                    self._scalars.flush(pieces)
+                    gathered = 0
             elif item.end > entry.end:
+                self._scalars.flush(pieces)
+                gathered = 0
                 self._encode_single(batch, item, entry, pieces)
-        return sum(len(piece) for piece in pieces[before:])
+        return sum(len(piece) for piece in pieces[before:]) + gathered
 
-    def _encode_scalars(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[bytes]) -> None:
+    def _gather(self, batch: Batch, item: Scalars, entry: Entry) -> int:
+        """Take scalars; returns the bytes of their records."""
         values, ends = item.values, item.ends
         if int(ends[0]) <= entry.end:  # some of it is written already
             first = int(np.searchsorted(ends, entry.end, side="right"))
             values, ends = values[first:], ends[first:]
-        self._last_step = int(values["step"].max(initial=self._last_step))
-        numbers = _float32(values["value"])
-        wall_times = _finite_times(values["wall_time"])
-        size = int(values.itemsize)
-        known: dict[int, TagDefinition] = {}
-        steps = self._steps
-        for number, wall_time, step, tag_id, end in zip(
-            numbers.tolist(),
-            wall_times.tolist(),
-            values["step"].tolist(),
-            values["tag"].tolist(),
-            ends.tolist(),
-            strict=True,
-        ):
-            entry.end = end
-            entry.count += 1
-            mark = self._marker.mark(batch.session, entry, size)
-            tag = known.get(tag_id) or known.setdefault(tag_id, batch.tag(tag_id))
-            if steps is not None:
-                step = _step(steps, tag.numbered, [tag.tag], step)  # noqa: PLW2901
-            if (tag.color or tag.display_name or tag.description) and tag not in self._described:
-                self._described.add(tag)
-                value = schema.Summary.Value(tag=tag.tag, simple_value=number, metadata=metadata_for(SCALAR, tag))
-                pieces.append(_event(step, wall_time, mark, summary=schema.Summary(value=[value])))
-            else:
-                pieces.append(self._scalars.event(tag.tag, step, wall_time, number, mark))
+            if not len(values):
+                return 0
+        steps = values["step"].astype(np.int64)
+        self._last_step = max(self._last_step, int(steps.max()))
+        if self._steps is not None:
+            tags = [batch.tag(number) for number in values["tag"].tolist()]
+            for index, (tag, step) in enumerate(zip(tags, steps.tolist(), strict=True)):
+                steps[index] = _step(self._steps, tag.numbered, [tag.tag], step)
+        self._scalars.add(batch, values, ends, steps, entry)
+        return int(values.nbytes)
 
     def _encode_single(self, batch: Batch, item: Single, entry: Entry, pieces: list[bytes]) -> None:
         record = item.record
@@ -456,7 +444,7 @@ class RunWriter:
         if not isinstance(payload, bytes) or len(payload) != 8 * len(tags):
             raise Refused("bad_record", f"a row of {len(tags)} tags with another number of values")
         result = []
-        for number, tag_id in zip(_float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
+        for number, tag_id in zip(float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
             result.append(schema.Summary.Value(tag=batch.tag(tag_id).tag, simple_value=number))
         return result
 
@@ -493,15 +481,3 @@ def _step(steps: Steps, numbered: bool, tags: list[str], step: int) -> int:
     for tag in tags:
         steps.note(tag, step)
     return step
-
-
-def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What TensorBoard shows of a number: float32, beyond its range infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype("<f4")
-
-
-def _finite_times(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Wall times as they are, but for those that would make the file unreadable to TensorBoard's fast loader."""
-    good = np.isfinite(values)
-    return values if good.all() else np.where(good, values, time.time())

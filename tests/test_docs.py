@@ -47,6 +47,7 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
         marker.mark(session, Entry(34, 1), 34),
         marker.mark(session, Entry(106, 3), 34),
         marker.mark(session, Entry(206, 4, {"bad_record": 1}), 100, refused=True),
+        marker.mark_values(session, Entry(308, 7, {"bad_record": 1}), 34, 3),
     ]
     assert example(EVENT_FILE, "mark").splitlines() == marks
     assert example(EVENT_FILE, "note") == notes({session: {"journal_full": 31}})[0]

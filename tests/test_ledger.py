@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_record
 from tbxd.events.scalar import ScalarEncoder, varint
 from tbxd_client.event_names import event_files, file_name
 
+TWO = struct.pack("<f", 2.0)
 SESSIONS = [bytes([number]) * 12 for number in range(1, 4)]
 
 settlings = st.lists(
@@ -26,19 +28,20 @@ settlings = st.lists(
         st.sampled_from([0, 0, 0, 66]),  # bytes of another run's record before it
         st.sampled_from(["", "", "", "", "bad_record", "no_finite_values"]),
         st.sampled_from([0, 0, 0, 1, 300]),  # records that its trainer has dropped meanwhile
+        st.sampled_from([0, 0, 1, 1, 2, 5, 100]),  # values that are each a record; 0: an event of one record
     ),
     max_size=80,
 )
 
 
 @given(settlings)
-def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, int, int, str, int]]) -> None:
+def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, int, int, str, int, int]]) -> None:
     marker, reader = Marker(), LedgerReader()
     reader.follow("tbxd 0")
     for text in carry_over({}):
         reader.follow(text)
     truth: Ledger = {}
-    for number, size, gap, refusal, drops in events:
+    for number, size, gap, refusal, drops, values in events:
         session = SESSIONS[number]
         entry = truth.setdefault(session, Entry())
         if drops:
@@ -46,19 +49,25 @@ def test_the_marks_before_any_event_say_what_is_settled(events: list[tuple[int, 
             for text in notes({session: entry.dropped}):
                 reader.follow(text)
             assert reader.ledger == truth
+        if values:
+            entry.end += gap + values * size
+            entry.count += values
+            reader.follow(marker.mark_values(session, entry, size, values), values)
+            assert reader.ledger == truth
+            continue
         entry.end += gap + size
         entry.count += 1
         if refusal:
             entry.refused = {**entry.refused, refusal: entry.refused.get(refusal, 0) + 1}
-        reader.follow(marker.mark(session, entry, size, refused=bool(refusal)))
+        reader.follow(marker.mark(session, entry, size, refused=bool(refusal)), 7)
         assert reader.ledger == truth
     assert reader.complete
 
 
 @given(settlings)
-def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str, int]]) -> None:
+def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str, int, int]]) -> None:
     ledger: Ledger = {}
-    for number, size, _, refusal, drops in events:
+    for number, size, _, refusal, drops, _ in events:
         entry = ledger.setdefault(SESSIONS[number], Entry())
         entry.end += size
         entry.count += 1
@@ -88,6 +97,30 @@ def test_scalars_that_follow_each_other_share_one_mark_of_few_bytes() -> None:
     entry.end += 100
     entry.count += 1
     assert len(marker.mark(SESSIONS[0], entry, 34)) < 20
+
+
+def test_what_a_version_before_had_written_is_read_as_it_was_meant() -> None:
+    """One record for each event, however many values it has."""
+    reader = LedgerReader()
+    for text, values in (("tbxd 0.1.0", 0), ("M0=AAECAwQFBgcICQoL,22,22,1", 1), ("", 1), ("", 2), ("M0,ca,64,4", 2)):
+        reader.follow(text, values)
+    assert reader.ledger == {bytes(range(12)): Entry(0xCA, 4)}
+    reader.follow("", 5)
+    assert reader.ledger == {bytes(range(12)): Entry(0xCA + 0x64, 5)}
+
+
+def test_a_hundred_scalars_in_an_event_need_no_mark_of_their_own() -> None:
+    marker, reader = Marker(), LedgerReader()
+    reader.follow("tbxd 0")
+    entry = Entry()
+    marks = []
+    for _ in range(10):
+        entry.end += 100 * 34
+        entry.count += 100
+        marks.append(marker.mark_values(SESSIONS[0], entry, 34, 100))
+        reader.follow(marks[-1], 100)
+    assert [bool(mark) for mark in marks] == [True] + [False] * 9
+    assert reader.ledger == {SESSIONS[0]: entry}
 
 
 @given(st.text(max_size=100))
@@ -173,7 +206,7 @@ def test_the_ledger_of_a_folder_is_right_wherever_its_newest_file_is_cut(
             entry = truth.setdefault(SESSIONS[number], Entry())
             entry.end, entry.count = position, entry.count + 1
             mark = marker.mark(SESSIONS[number], entry, 34)
-            pieces.append(encoder.event("tag", position, 1.0, 2.0, mark))
+            pieces.append(encoder.event(["tag"], position, 1.0, TWO, mark))
             size += len(pieces[-1])
             ends.append((size, {session: (entry.end, entry.count) for session, entry in truth.items()}))
         path.write_bytes(b"".join(pieces))
@@ -188,7 +221,7 @@ def test_a_newest_file_that_was_cut_before_its_ledger_sends_the_reader_to_the_on
     first = schema.Event(wall_time=1.0, file_version="brain.Event:2")
     first.source_metadata.writer = "tbxd 0"
     opening = frame(first.SerializeToString())
-    marked = ScalarEncoder().event("x", 1, 1.0, 2.0, Marker().mark(SESSIONS[0], Entry(34, 1), 34))
+    marked = ScalarEncoder().event(["x"], 1, 1.0, TWO, Marker().mark(SESSIONS[0], Entry(34, 1), 34))
     (tmp_path / "events.out.tfevents.1000000000.h.1.0").write_bytes(opening + marked)
     for later in (b"", opening[:5], opening, b"not ours"):
         (tmp_path / "events.out.tfevents.1000000001.h.1.0").write_bytes(later)
@@ -248,7 +281,9 @@ def test_a_scalar_event_by_hand_is_the_one_that_protobuf_reads(
 ) -> None:
     encoder = ScalarEncoder()
     for _ in range(2):  # the second comes from what the first has left in the caches
-        ((_, data),) = read_records(io.BytesIO(encoder.event(tag, step, wall_time, value, mark)).read)
+        ((_, data),) = read_records(
+            io.BytesIO(encoder.event([tag], step, wall_time, struct.pack("<f", value), mark)).read
+        )
         event = schema.Event()
         event.ParseFromString(data)
         assert (event.step, event.wall_time, event.source_metadata.writer) == (step, wall_time, mark)
@@ -268,6 +303,9 @@ def test_varints_are_protobufs() -> None:
         "M0=AAECAwQFBgcICQoL,{0},22,1",
         "M0=AAECAwQFBgcICQoL,22,{0},1",
         "M0=AAECAwQFBgcICQoL,22,22,{0}",
+        "V0=AAECAwQFBgcICQoL,{0},22,1",
+        "V0=AAECAwQFBgcICQoL,22,{0},1",
+        "V0=AAECAwQFBgcICQoL,22,22,{0}",
         "M0=AAECAwQFBgcICQoL,22,22,1,bad_record:{0}",
         "LAAECAwQFBgcICQoL,{0},1",
         "LAAECAwQFBgcICQoL,22,{0}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
+import itertools
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def arrays(encoder: RowEncoder, events: list[list[tuple[str, int, float, float]]
     sizes = [len(event) for event in events]
     pieces = encoder.events(
         np.cumsum([0, *sizes[:-1]]),
-        np.array([encoder.prefixes.number(tag) for tag, *_ in flat], np.int64),
+        np.array([encoder.tags.number(tag) for tag, *_ in flat], np.int64),
         np.array([step for _, step, *_ in flat], np.int64),
         np.array([time for *_, time, _ in flat], np.float64),
         np.array([number for *_, number in flat], np.float32),
@@ -154,16 +154,14 @@ sequences = st.lists(
 
 
 @given(sequences, st.sampled_from([3, VALUES_MAX]))
-def test_arrays_begin_events_where_one_by_one_does(
-    sequence: list[tuple[int, float, int, bool]], most: int
-) -> None:
+def test_arrays_begin_events_where_one_by_one_does(sequence: list[tuple[int, float, int, bool]], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grouping, "VALUES_MAX", most)
         begins = [True, *(begin for *_, begin in sequence[1:])]
         steps, times, tags, _ = map(list, zip(*sequence, strict=True))
         expected: list[int] = []
         bounds = [index for index, begin in enumerate(begins) if begin] + [len(sequence)]
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in itertools.pairwise(bounds):
             expected += [begin + start for start in walk(steps[begin:end], times[begin:end], tags[begin:end])]
         found = starts_of(np.array(begins), np.array(steps), np.array(times), np.array(tags))
         assert found.tolist() == expected
@@ -175,4 +173,3 @@ def test_arrays_begin_events_where_one_by_one_does(
 
 def test_a_hundred_tags_of_a_step_are_one_event() -> None:
     assert walk([7] * 100, [1.0] * 100, range(100)) == [0]
-    assert struct.calcsize("<f") == rows.NUMBER_BYTES

@@ -28,14 +28,15 @@ def masked_crc(data: bytes | bytearray | memoryview) -> MaskedCrc:
 
 def masked(crcs: Crcs) -> Crcs:
     """Plain checksums as they stand in an event file."""
-    return ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_DELTA)
+    result: Crcs = ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_DELTA)
+    return result
 
 
 class Contributions:
     """What each byte of some data adds to the checksum of all of it.
 
-    CRC-32C is linear over XOR. So a checksum is that of the same data with zeros for some bytes, XORed with what each of
-    these bytes adds, which depends on its value and on its distance from the end alone. That makes the checksums
+    CRC-32C is linear over XOR. So a checksum is that of the same data with zeros for some bytes, XORed with what each
+    of these bytes adds, which depends on its value and on its distance from the end alone. That makes the checksums
     of many events of one form some table look-ups for all of them together.
     """
 
@@ -61,8 +62,10 @@ class Contributions:
     def of(self, values: npt.NDArray[np.uint8], behind: int | npt.NDArray[Any]) -> Crcs:
         """What bytes add that have so many bytes behind them, all the same number or each its own."""
         if isinstance(behind, int):
-            return self._table[behind].take(values)
-        return self._flat.take((behind << 8) + values)
+            result: Crcs = self._table[behind].take(values)
+        else:
+            result = self._flat.take((behind << 8) + values)
+        return result
 
     def followed(self, crcs: Crcs, lengths: int | npt.NDArray[Any]) -> Crcs:
         """What checksums of some data add to those of the data with ``lengths`` bytes, at least 4, behind it."""

@@ -1,8 +1,8 @@
-"""Which scalars share an event: those of a session that follow each other and have one step, one time, and other tags.
+"""Which scalars share an event: those of a session that follow each other, of one step, about one time, and other tags.
 
-An event of one scalar takes 39 bytes beside its tag; each further scalar in it takes 9. All of them have the step and the
-wall time of the first, so a wall time may differ by `WALL_SECONDS` from what was logged. A tag that comes again begins a
-new event, because TensorBoard's fast loader keeps only the last value of a tag in an event.
+An event of one scalar takes 39 bytes beside its tag; each further scalar in it takes 9. All of them have the step and
+the wall time of the first, so a wall time may differ by `WALL_SECONDS` from what was logged. A tag that comes again
+begins a new event, because TensorBoard's fast loader keeps only the last value of a tag in an event.
 
 There are two ways to the same answer: `walk`, one by one, and `starts_of`, for arrays.
 """
@@ -51,7 +51,7 @@ def walk(steps: Sequence[int], wall_times: Sequence[float], tags: Sequence[Hasha
 def starts_of(
     begins: npt.NDArray[np.bool_], steps: npt.NDArray[np.int64], wall_times: npt.NDArray[Any], tags: npt.NDArray[Any]
 ) -> Indices:
-    """The same for arrays, (N,) each; ``begins`` is true where something else than a scalar of this session came before.
+    """The same for arrays, (N,) each; ``begins`` is true where a scalar does not follow the one before it.
 
     ``tags`` are numbers, equal where they are one tag; it is fastest where they grow within a step.
     """
@@ -63,18 +63,22 @@ def starts_of(
         return starts
     sizes = np.diff(starts, append=count)
     which = np.repeat(np.arange(len(starts)), sizes)
-    bad = sizes > VALUES_MAX
+    bad = np.zeros(len(starts), np.bool_)
     with np.errstate(over="ignore"):
         far = np.abs(wall_times - wall_times[starts][which]) > WALL_SECONDS
     bad[which[far]] = True
     if not ((tags[1:] > tags[:-1]) | breaks[1:]).all():
         bad[which[_repeated(tags, which)]] = True
-    if not bad.any():
+    long = sizes > VALUES_MAX
+    if not (bad | long).any():
         return starts
     found = [starts]
-    for stretch in np.flatnonzero(bad).tolist():
+    for stretch in np.flatnonzero(bad | long).tolist():
         begin = int(starts[stretch])
         part = slice(begin, begin + int(sizes[stretch]))
+        if not bad[stretch]:
+            found.append(np.arange(begin + VALUES_MAX, part.stop, VALUES_MAX))
+            continue
         more = walk(steps[part].tolist(), wall_times[part].tolist(), tags[part].tolist())
         found.append(np.array(more[1:], np.int64) + begin)
     return np.sort(np.concatenate(found))

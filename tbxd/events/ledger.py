@@ -36,7 +36,8 @@ CARRY_END = "L."
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
 _MARK = re.compile(
-    r"([MV])([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?", re.ASCII
+    r"([MV])([0-9a-f]{1,15})(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,8}),([0-9a-f]{1,15})(?:,([\w:+]+))?",
+    re.ASCII,
 )
 # What is carried over may be a little more than a mark said: events that followed it have been added.
 _CARRY = re.compile(

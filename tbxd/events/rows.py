@@ -1,14 +1,15 @@
-"""Scalar events many at a time: the bytes that `ScalarEncoder` would make of them, some fifty times faster.
+"""Scalar events many at a time: the bytes that `ScalarEncoder` would make of them, many times faster.
 
-Each scalar is a row of a byte array that is filled column by column. What an event begins and ends with has its columns in
-every row, and a place for the longest that there is; a mask says which bytes of a row are there, and what it leaves,
-row by row, is the event file::
+Each scalar is a row of a byte array that is filled column by column. What an event begins and ends with has its columns
+in every row, and there is place for the longest of what differs in length; a mask says which bytes of a row are
+there, and what it leaves, row by row, is the event file::
 
     length  crc  09  wall time  10  step  2a  size | 0a <n> 0a <n> tag 15  value | crc
     of the first scalar of an event                | every scalar                | of the last of an event
 
-The checksums of events of one scalar come from `Contributions`, all together; those of longer events, and of the few
-events with a mark, are computed one by one over the bytes.
+Where each event has one scalar, most of a row comes from a table, by its tag, and where all rows have one length, as
+with one tag in a burst, there is no mask. The checksums come from `Contributions`, all together; those
+of longer events, and of the few events with a mark, are computed one by one over the bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from .crc import Contributions, Crcs, masked, masked_crc
-from .record import HEAD, TAIL
+from .crc import Contributions, masked
+from .record import HEAD, TAIL, frame
 from .scalar import mark_field, value_prefix, varint
 
 ROWS_BYTES = 1 << 18  # of the array at a time: what a processor keeps near
 ROWS_MIN = 256
+FORMS_MAX = 2  # tables of whole rows that are kept
 NUMBER_BYTES = 4
 VARINT_MAX = 10
 _TIME_AT = HEAD.size  # columns: 09 and the wall time, 10 and the step
@@ -33,58 +35,59 @@ _STEP_AT = _TIME_AT + 10
 _LENGTH_BYTES = 4  # of the 8 of a length: the others are zero
 
 Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
 
-class Prefixes:
-    """What the values of each tag begin with, as rows of a table by the tag's number."""
+class Tags:
+    """The tags of a file by numbers, and what their events look like.
+
+    A row of ``rows`` has, flush right, the summary of an event with one scalar of this tag, but for its number. What
+    a value begins with in an event of several is the end of that.
+    """
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self.width = 32
-        self.lengths = np.zeros(64, np.int64)
-        self.crcs = np.zeros(64, np.uint32)  # of the summary with this one value, which is zero
-        self.rows = np.zeros((64, self.width), np.uint8)  # flush right
-        self.masks = np.zeros((64, self.width), np.bool_)
+        self.rows = np.zeros((64, self.width), np.uint8)
+        self.lengths = np.zeros(64, np.int64)  # of the rows
+        self.value_lengths = np.zeros(64, np.int64)  # of what a value begins with
+        self.crcs = np.zeros(64, np.uint32)  # of the summary, whose number is zero
 
-    @property
-    def nbytes(self) -> int:
-        """What the tables take."""
-        return self.rows.nbytes + self.masks.nbytes
+    def __len__(self) -> int:
+        return len(self._numbers)
 
     def number(self, tag: str) -> int:
         """The number of a tag, which is given one if it has none."""
-        number = self.numbers.get(tag)
-        if number is not None:
-            return number
-        number = len(self.numbers)
-        prefix = value_prefix(tag)
-        length = len(prefix)
-        if number == len(self.lengths) or length > self.width:
-            self._grow(max(number + 1, len(self.lengths)), length)
-        self.numbers[tag] = number
-        self.lengths[number] = length
-        self.crcs[number] = crc32c(b"\x2a" + varint(length + NUMBER_BYTES) + prefix + bytes(NUMBER_BYTES))
-        self.rows[number, self.width - length :] = np.frombuffer(prefix, np.uint8)
-        self.masks[number, self.width - length :] = True
+        number = self._numbers.get(tag)
+        if number is None:
+            number = self._numbers[tag] = len(self._numbers)
+            prefix = value_prefix(tag)
+            summary = b"\x2a" + varint(len(prefix) + NUMBER_BYTES) + prefix
+            self._make_place(number, len(summary))
+            self.rows[number, self.width - len(summary) :] = np.frombuffer(summary, np.uint8)
+            self.lengths[number] = len(summary)
+            self.value_lengths[number] = len(prefix)
+            self.crcs[number] = crc32c(summary + bytes(NUMBER_BYTES))
         return number
 
-    def _grow(self, count: int, width: int) -> None:
-        old, space = len(self.lengths), 2 * len(self.lengths) if count > len(self.lengths) else len(self.lengths)
-        new_width = max(self.width, (width + 15) & ~15)
-        rows, masks = np.zeros((space, new_width), np.uint8), np.zeros((space, new_width), np.bool_)
-        rows[:old, new_width - self.width :] = self.rows
-        masks[:old, new_width - self.width :] = self.masks
-        self.rows, self.masks, self.width = rows, masks, new_width
-        self.lengths = np.concatenate([self.lengths, np.zeros(space - old, np.int64)])
-        self.crcs = np.concatenate([self.crcs, np.zeros(space - old, np.uint32)])
+    def _make_place(self, number: int, length: int) -> None:
+        old, width = self.rows, max(self.width, (length + 15) & ~15)
+        if number >= len(old):
+            self.lengths, self.value_lengths, self.crcs = (
+                np.concatenate([array, np.zeros_like(array)]) for array in (self.lengths, self.value_lengths, self.crcs)
+            )
+        if number >= len(old) or width > self.width:
+            self.rows = np.zeros((len(self.lengths), width), np.uint8)
+            self.rows[: len(old), width - self.width :] = old
+            self.width = width
 
 
 class RowEncoder:
     """Makes the framed events of many scalars."""
 
     def __init__(self) -> None:
-        self.prefixes = Prefixes()
+        self.tags = Tags()
         self._crcs = Contributions()
         self._crcs.reach(64)
         zeros = bytes(8)
@@ -93,6 +96,8 @@ class RowEncoder:
         self._begin_crcs = np.array(
             [crc32c(b"\x09" + zeros + b"\x10" + bytes(step)) for step in range(VARINT_MAX + 1)], np.uint32
         )
+        self._forms: dict[tuple[int, int, int], Bytes] = {}
+        self._masks = np.zeros((0, 0), np.bool_)  # which of the columns of a tag are there, by how many are
 
     def events(
         self,
@@ -107,7 +112,7 @@ class RowEncoder:
 
         Args:
             starts: (E,) the scalar that each event begins with.
-            tags: (N,) of each scalar, as `Prefixes.number` gives them.
+            tags: (N,) of each scalar, as `Tags.number` gives them.
             steps: (N,) int64; those that events begin with count.
             wall_times: (N,) seconds; the same.
             numbers: (N,) the values.
@@ -115,25 +120,106 @@ class RowEncoder:
         """
         pieces: list[bytes] = []
         count = len(tags)
-        most = max(ROWS_MIN, ROWS_BYTES // (_STEP_AT + VARINT_MAX + 2 * NUMBER_BYTES + self.prefixes.width))
+        most = max(ROWS_MIN, ROWS_BYTES // (_STEP_AT + 2 * NUMBER_BYTES + self.tags.width))
         marked = sorted(marks)
         begin = 0  # events
         while begin < len(starts):
             first = int(starts[begin])
-            end = int(np.searchsorted(starts, first + most, side="right")) - 1  # the event that row is in comes later
-            end = len(starts) if count - first <= most else max(begin + 1, end)
+            end = len(starts)
+            if count - first > most:  # as many whole events as there is room for, and one at least
+                end = max(begin + 1, int(np.searchsorted(starts, first + most, side="right")) - 1)
             last = int(starts[end]) if end < len(starts) else count
             part = slice(first, last)
-            pieces += self._events(
+            make = self._singles if end - begin == last - first else self._events
+            pieces += make(
                 starts[begin:end] - first,
                 tags[part],
                 steps[part],
                 wall_times[part],
                 numbers[part],
-                {index - begin: marks[index] for index in marked if begin <= index < end},
+                {index - begin: mark_field(marks[index]) for index in marked if begin <= index < end},
             )
             begin = end
         return pieces
+
+    # --- events of one scalar --------------------------------------------------------------------------------
+
+    def _singles(
+        self,
+        starts: Integers,
+        tags: Integers,
+        steps: Integers,
+        wall_times: npt.NDArray[Any],
+        numbers: npt.NDArray[np.float32],
+        fields: dict[int, bytes],
+    ) -> list[bytes]:
+        step_bytes, step_lengths = _varints(steps.view(np.uint64))
+        lengths = self.tags.lengths.take(tags)
+        step_length, length = _one_of(step_lengths), _one_of(lengths)
+        uniform = isinstance(step_length, int) and isinstance(length, int)
+        size_at = _STEP_AT + step_bytes.shape[1]
+        form = self._form(step_bytes.shape[1], length if uniform and isinstance(length, int) else 0)
+        rows = form.take(tags, axis=0)
+        number_at = rows.shape[1] - NUMBER_BYTES - TAIL.size
+        times = _octets(np.ascontiguousarray(wall_times, "<f8"))
+        octets = _octets(np.ascontiguousarray(numbers, "<f4"))
+        rows[:, _TIME_AT + 1 : _STEP_AT - 1] = times
+        rows[:, _STEP_AT:size_at] = step_bytes
+        rows[:, number_at : number_at + NUMBER_BYTES] = octets
+
+        behind = length + NUMBER_BYTES
+        self._crcs.reach(int(np.max(behind)))
+        crcs = self._begin_crcs.take(step_lengths)
+        for place in range(8):
+            crcs ^= self._crcs.of(times[:, place], step_length + (8 - place))
+        for place in range(step_bytes.shape[1]):  # of a byte that is not there nothing comes, wherever it is
+            distance = step_length - 1 - place
+            crcs ^= self._crcs.of(step_bytes[:, place], distance if isinstance(distance, int) else distance.clip(0))
+        crcs = self._crcs.followed(crcs, behind) ^ self.tags.crcs.take(tags)
+        for place in range(NUMBER_BYTES):
+            crcs ^= self._crcs.of(octets[:, place], NUMBER_BYTES - 1 - place)
+        rows[:, number_at + NUMBER_BYTES :] = _octets(masked(crcs))
+        if uniform:
+            sizes = np.full(len(tags), rows.shape[1])
+            return _with_marks(rows.reshape(-1), sizes, fields)
+        data = 10 + step_lengths + behind
+        rows[:, : HEAD.size] = self._heads(data)
+        there = np.ones(rows.shape, np.bool_)
+        there[:, size_at:number_at] = self._there(lengths)
+        if not isinstance(step_length, int):
+            there[:, _STEP_AT:size_at] = np.arange(step_bytes.shape[1]) < step_lengths[:, None]
+        return _with_marks(rows[there], data + HEAD.size + TAIL.size, fields)
+
+    def _form(self, step_length: int, length: int) -> Bytes:
+        """Rows by tag with all that is the same in each event of it.
+
+        Args:
+            step_length: columns for the step.
+            length: of the summaries, where those that are asked for have one, and steps too; otherwise 0.
+        """
+        known, count = self.tags, len(self.tags)
+        form = self._forms.get((step_length, length, count))
+        if form is None:
+            width = length or known.width
+            size_at = _STEP_AT + step_length
+            form = np.zeros((count, size_at + width + NUMBER_BYTES + TAIL.size), np.uint8)
+            form[:, _TIME_AT], form[:, _STEP_AT - 1] = 0x09, 0x10
+            form[:, size_at : size_at + width] = known.rows[:count, known.width - width :]
+            if length:
+                form[:, : HEAD.size] = self._heads(np.array([10 + step_length + length + NUMBER_BYTES]))
+            while len(self._forms) >= FORMS_MAX:
+                del self._forms[next(iter(self._forms))]
+            self._forms[step_length, length, count] = form
+        return form
+
+    def _there(self, lengths: Integers) -> Mask:
+        """Which columns of the tags' rows are there where so many are: (N, the width)."""
+        width = self.tags.width
+        if self._masks.shape[1] != width:
+            self._masks = np.arange(width) >= width - np.arange(width + 1)[:, None]
+        return self._masks.take(lengths, axis=0)
+
+    # --- events of several -----------------------------------------------------------------------------------
 
     def _events(
         self,
@@ -142,108 +228,79 @@ class RowEncoder:
         steps: Integers,
         wall_times: npt.NDArray[Any],
         numbers: npt.NDArray[np.float32],
-        marks: dict[int, str],
+        fields: dict[int, bytes],
     ) -> list[bytes]:
-        count, prefixes = len(tags), self.prefixes
-        single = len(starts) == count
-        times = np.ascontiguousarray(wall_times if single else wall_times[starts], "<f8").view(np.uint8).reshape(-1, 8)
-        step_bytes, step_lengths = _varints((steps if single else steps[starts]).view(np.uint64))
-        value_lengths = prefixes.lengths.take(tags) + NUMBER_BYTES
-        sizes = value_lengths if single else np.add.reduceat(value_lengths, starts)
+        count, known = len(tags), self.tags
+        value_lengths = known.value_lengths.take(tags)
+        step_bytes, step_lengths = _varints(steps[starts].view(np.uint64))
+        sizes = np.add.reduceat(value_lengths + NUMBER_BYTES, starts)
         size_bytes, size_lengths = _varints(sizes.view(np.uint64))
-        fields = {index: mark_field(mark) for index, mark in marks.items()}
-        lengths = 11 + step_lengths + size_lengths + sizes  # of the events' data
-        for index, source in fields.items():
-            lengths[index] += len(source)
+        data = 11 + step_lengths + size_lengths + sizes
 
         size_at = _STEP_AT + step_bytes.shape[1] + 1
         prefix_at = size_at + size_bytes.shape[1]
-        number_at = prefix_at + prefixes.width
+        number_at = prefix_at + known.width
         crc_at = number_at + NUMBER_BYTES
         rows = np.empty((count, crc_at + TAIL.size), np.uint8)
         there = np.zeros(rows.shape, np.bool_)
-        rows[:, prefix_at:number_at] = prefixes.rows.take(tags, axis=0)
-        there[:, prefix_at:number_at] = prefixes.masks.take(tags, axis=0)
-        octets = np.ascontiguousarray(numbers, "<f4").view(np.uint8).reshape(-1, NUMBER_BYTES)
-        rows[:, number_at:crc_at] = octets
+        rows[:, prefix_at:number_at] = known.rows.take(tags, axis=0)
+        there[:, prefix_at:number_at] = self._there(value_lengths)
+        rows[:, number_at:crc_at] = _octets(np.ascontiguousarray(numbers, "<f4"))
         there[:, number_at:crc_at] = True
 
-        at: Any = slice(None) if single else starts
-        length_octets = lengths.astype("<u4").view(np.uint8).reshape(-1, _LENGTH_BYTES)
-        rows[at, :_LENGTH_BYTES] = length_octets
-        rows[at, _LENGTH_BYTES:8] = 0
-        rows[at, 8 : HEAD.size] = _octets(masked(self._length_crcs(length_octets)))
-        rows[at, _TIME_AT] = 0x09
-        rows[at, _TIME_AT + 1 : _STEP_AT - 1] = times
-        rows[at, _STEP_AT - 1] = 0x10
-        rows[at, _STEP_AT : size_at - 1] = step_bytes
-        rows[at, size_at - 1] = 0x2A
-        rows[at, size_at:prefix_at] = size_bytes
-        there[at, :_STEP_AT] = True
-        there[at, _STEP_AT : size_at - 1] = np.arange(step_bytes.shape[1]) < step_lengths[:, None]
-        there[at, size_at - 1] = True
-        there[at, size_at:prefix_at] = np.arange(size_bytes.shape[1]) < size_lengths[:, None]
-        ends = np.append(starts[1:], count) - 1
-        there[slice(None) if single else ends, crc_at:] = True
-        if fields:
-            there[ends[list(fields)], crc_at:] = False  # behind the mark
+        rows[starts, : HEAD.size] = self._heads(data)
+        rows[starts, _TIME_AT] = 0x09
+        rows[starts, _TIME_AT + 1 : _STEP_AT - 1] = _octets(wall_times[starts].astype("<f8", copy=False))
+        rows[starts, _STEP_AT - 1] = 0x10
+        rows[starts, _STEP_AT : size_at - 1] = step_bytes
+        rows[starts, size_at - 1] = 0x2A
+        rows[starts, size_at:prefix_at] = size_bytes
+        there[starts, :_STEP_AT] = True
+        there[starts, _STEP_AT : size_at - 1] = np.arange(step_bytes.shape[1]) < step_lengths[:, None]
+        there[starts, size_at - 1] = True
+        there[starts, size_at:prefix_at] = np.arange(size_bytes.shape[1]) < size_lengths[:, None]
+        there[np.append(starts[1:], count) - 1, crc_at:] = True
 
-        if single:
-            crcs = self._crcs_of(times, step_bytes, step_lengths, 1 + size_lengths + sizes)
-            crcs ^= prefixes.crcs.take(tags)
-            for place in range(NUMBER_BYTES):
-                crcs ^= self._crcs.of(octets[:, place], NUMBER_BYTES - 1 - place)
-            rows[:, crc_at:] = _octets(masked(crcs))
-        return self._finish(rows[there], single, lengths + HEAD.size + TAIL.size, fields)
+        out = rows[there]
+        sizes = data + HEAD.size + TAIL.size
+        view = out.data
+        places = np.cumsum(sizes) - TAIL.size
+        begins = places - data
+        crcs = [crc32c(view[begin:end]) for begin, end in zip(begins.tolist(), places.tolist(), strict=True)]
+        out[places[:, None] + np.arange(TAIL.size)] = _octets(masked(np.array(crcs, np.uint32)))
+        return _with_marks(out, sizes, fields)
 
-    def _length_crcs(self, octets: Bytes) -> Crcs:
-        """Checksums of lengths, of which ``octets`` (E, 4) are the lower bytes."""
+    def _heads(self, lengths: Integers) -> Bytes:
+        """What stands before data of these lengths: (N, 12)."""
+        octets = _octets(lengths.astype("<u4"))
         crcs = self._crcs.of(octets[:, 0], 7) ^ self._length_crc
         for place in range(1, _LENGTH_BYTES):
-            if octets[:, place].any():
-                crcs ^= self._crcs.of(octets[:, place], 7 - place)
-        return crcs
-
-    def _crcs_of(self, times: Bytes, steps: Bytes, step_lengths: Integers, behind: Integers) -> Crcs:
-        """What wall times (E, 8) and steps add to the checksums of events with ``behind`` bytes behind the step."""
-        self._crcs.reach(int(behind.max()))
-        lengths = _one_of(step_lengths)
-        crcs = self._begin_crcs.take(step_lengths)
-        for place in range(8):
-            crcs ^= self._crcs.of(times[:, place], lengths + (8 - place))
-        for place in range(steps.shape[1]):  # of a byte that is not there nothing comes, wherever it is
-            distance = lengths - 1 - place
-            crcs ^= self._crcs.of(steps[:, place], distance if isinstance(distance, int) else np.maximum(distance, 0))
-        return self._crcs.followed(crcs, _one_of(behind))
-
-    def _finish(self, out: Bytes, single: bool, sizes: Integers, fields: dict[int, bytes]) -> list[bytes]:
-        """Put in the checksums of events that are no rows, and the marks, which are not in ``out``."""
-        for index, source in fields.items():
-            sizes[index] -= len(source) + TAIL.size
-        ends = np.cumsum(sizes)
-        data = memoryview(out).cast("B")
-        if not single:
-            whole = np.ones(len(ends), np.bool_)
-            whole[list(fields)] = False
-            places = ends[whole] - TAIL.size
-            begins = ends[whole] - sizes[whole] + HEAD.size
-            crcs = [crc32c(data[begin:end]) for begin, end in zip(begins.tolist(), places.tolist(), strict=True)]
-            out[places[:, None] + np.arange(TAIL.size)] = _octets(masked(np.array(crcs, np.uint32)))
-        if not fields:
-            return [out.tobytes()]
-        pieces = []
-        done = 0
-        for index, source in sorted(fields.items()):
-            end = int(ends[index])
-            begin = end - int(sizes[index]) + HEAD.size
-            pieces += [bytes(data[done:end]), source, TAIL.pack(masked_crc(bytes(data[begin:end]) + source))]
-            done = end
-        pieces.append(bytes(data[done:]))
-        return pieces
+            crcs ^= self._crcs.of(octets[:, place], 7 - place)
+        result = np.zeros((len(lengths), HEAD.size), np.uint8)
+        result[:, :_LENGTH_BYTES] = octets
+        result[:, 8:] = _octets(masked(crcs))
+        return result
 
 
-def _octets(crcs: Crcs) -> Bytes:
-    return crcs.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
+def _with_marks(out: Bytes, sizes: Integers, fields: dict[int, bytes]) -> list[bytes]:
+    """Events in pieces, some of them with a field more; ``sizes`` are those of all events in ``out``."""
+    if not fields:
+        return [out.tobytes()]
+    ends = np.cumsum(sizes)
+    data = out.data
+    pieces = []
+    done = 0
+    for index, source in sorted(fields.items()):
+        end = int(ends[index])
+        begin = end - int(sizes[index])
+        pieces += [bytes(data[done:begin]), frame(bytes(data[begin + HEAD.size : end - TAIL.size]) + source)]
+        done = end
+    return [*pieces, bytes(data[done:])]
+
+
+def _octets(numbers: npt.NDArray[Any]) -> Bytes:
+    """The bytes of little-endian numbers, (N, bytes of one)."""
+    return numbers.view(np.uint8).reshape(len(numbers), -1)
 
 
 def _one_of(values: Integers) -> int | Integers:

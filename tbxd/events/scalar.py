@@ -72,7 +72,11 @@ class ScalarEncoder:
             values = self._prefix(tags[0]) + numbers
         else:
             values = b"".join(
-                [part for index, tag in enumerate(tags) for part in (self._prefix(tag), numbers[4 * index : 4 * index + 4])]
+                [
+                    part
+                    for index, tag in enumerate(tags)
+                    for part in (self._prefix(tag), numbers[4 * index : 4 * index + 4])
+                ]
             )
         size = len(values)
         field = b"\x2a" + (bytes((size,)) if size < 0x80 else varint(size))

@@ -222,12 +222,17 @@ def _written(batches: list[Batch]) -> None:
             writer.directory.mkdir(exist_ok=True)
             if batch.numbered and writer._steps is None:
                 writer._steps = Steps(writer.directory)
-            writer._encode(batch, events.setdefault(batch.run.directory, []))
+            pieces = events.setdefault(batch.run.directory, [])
+            writer._encode(batch, pieces)
+            if len(pieces) % 2:  # also several batches at a time
+                writer._scalars.flush(pieces)
         for name, writer in writers.items():
+            writer._scalars.flush(events[name])
             reader = LedgerReader()
             reader.follow("tbxd 0")
-            for _, event in read_records(io.BytesIO(b"".join(events[name])).read):
-                reader.follow(schema.Event.FromString(event).source_metadata.writer)
+            for _, data in read_records(io.BytesIO(b"".join(events[name])).read):
+                event = schema.Event.FromString(data)
+                reader.follow(event.source_metadata.writer, len(event.summary.value))
             assert reader.ledger == writer._working
             for entry in reader.ledger.values():
                 assert "internal_error" not in entry.refused, "see the log"
