@@ -4,4 +4,4 @@
 `benchmarks.question`), and a new one has to be named here only.
 """
 
-QUESTIONS = ("add_scalar", "add_histogram", "other_calls", "troubled")
+QUESTIONS = ("add_scalar", "add_histogram", "other_calls", "troubled", "daemon_scalars")
