@@ -284,23 +284,39 @@ class Session:
             raise RemoteProtocolError("a scalar whose numbers have other types than int64 and float64")
         values = values[:count]
         ends = begin + offset + SCALAR_BYTES * np.arange(1, count + 1, dtype=np.int64)
-        tags = values["tag"]
-        runs = self._tag_runs[np.minimum(tags, len(self._tag_runs) - 1)]
-        if int(tags.max()) >= len(self._tag_runs):
-            runs = np.where(tags < len(self._tag_runs), runs, NO_RUN)
+        runs = self._runs_of(values["tag"].astype(np.int64))
         first = int(runs[0])
-        for run in [first] if (runs == first).all() else np.unique(runs).tolist():
-            mine = runs == run
-            if run == NO_RUN:
-                self.homeless += int(mine.sum())
-                continue
-            whole = bool(mine.all())
-            batch = self._batch(run, token, batches)
-            part = values if whole else values[mine]
-            batch.items.append(Scalars(part, ends if whole else ends[mine]))
-            batch.size += part.nbytes
-            batch.records += len(part)
+        if (runs == first).all():
+            self._take(first, values, ends, token, batches)
+        else:
+            for run in np.unique(runs).tolist():
+                mine = runs == run
+                self._take(run, values[mine], ends[mine], token, batches)
         return count * SCALAR_BYTES
+
+    def _runs_of(self, tags: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """In the batches of which runs the records of these tags go."""
+        known = len(self._tag_runs)
+        if int(tags.max()) < known:
+            return self._tag_runs.take(tags)
+        return np.where(tags < known, self._tag_runs.take(np.minimum(tags, known - 1)), NO_RUN)
+
+    def _take(
+        self,
+        run: int,
+        values: npt.NDArray[Any],
+        ends: npt.NDArray[np.int64],
+        token: Token,
+        batches: dict[int, Batch],
+    ) -> None:
+        """Scalars of one run go into its batch."""
+        if run == NO_RUN:
+            self.homeless += len(values)
+            return
+        batch = self._batch(run, token, batches)
+        batch.items.append(Scalars(values, ends))
+        batch.size += values.nbytes
+        batch.records += len(values)
 
     def _single(self, view: memoryview, end: int, token: Token, batches: dict[int, Batch]) -> None:
         record: Record | None
@@ -346,7 +362,7 @@ def _make_place(number: int, known: list[Any]) -> None:
 
 def _count_scalars(values: npt.NDArray[Any]) -> int:
     """How many of ``values``, from the first on, are scalars. Looks ahead in growing steps, because another kind of
-    record may follow soon."""
+    record may follow soon, but in few, because each costs as much as a thousand scalars."""
     count, step = 0, 16
     while count < len(values):
         part = values[count : count + step]
@@ -361,5 +377,5 @@ def _count_scalars(values: npt.NDArray[Any]) -> int:
         if not good.all():
             return count + int(good.argmin())
         count += len(part)
-        step *= 4
+        step *= 64
     return count
