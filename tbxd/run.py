@@ -55,7 +55,7 @@ SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
 FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
-WRITE_BYTES = 4 << 20  # events are handed to the disk in pieces of about this size
+WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
 
