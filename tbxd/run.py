@@ -39,6 +39,7 @@ from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
+from .events.rows import Piece
 from .events.steps import Steps
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
@@ -178,7 +179,7 @@ class RunWriter:
             self._start_over(f"internal error: {type(error).__name__}: {error}")
 
     def _write_queued(self) -> None:
-        pieces: list[bytes] = []
+        pieces: list[Piece] = []
         size = 0
         while self._queue and size < WRITE_BYTES:
             if self._queue[0].numbered and self._steps is None:
@@ -323,7 +324,7 @@ class RunWriter:
 
     # --- encoding --------------------------------------------------------------------------------------------
 
-    def _encode(self, batch: Batch, pieces: list[bytes]) -> int:
+    def _encode(self, batch: Batch, pieces: list[Piece]) -> int:
         """Append the records of a batch as events to ``pieces``; scalars are gathered. Returns the bytes of both."""
         entry = self._working.setdefault(batch.session, Entry())
         before, gathered = len(pieces), 0
@@ -356,7 +357,7 @@ class RunWriter:
         self._scalars.add(batch, values, ends, steps, entry)
         return int(values.nbytes)
 
-    def _encode_single(self, batch: Batch, item: Single, entry: Entry, pieces: list[bytes]) -> None:
+    def _encode_single(self, batch: Batch, item: Single, entry: Entry, pieces: list[Piece]) -> None:
         record = item.record
         event: dict[str, Any] = {}
         reason = item.reason
@@ -392,7 +393,7 @@ class RunWriter:
         names = [value.tag for value in event["summary"].value]
         return _step(self._steps, batch.tag(tags[0]).numbered, names, record.step)
 
-    def _note_drops(self, pieces: list[bytes]) -> None:
+    def _note_drops(self, pieces: list[Piece]) -> None:
         """Let the run itself say what is missing in it, when that has changed: in the ledger, and as scalars."""
         with self._lock:
             self._teller = None

@@ -19,7 +19,7 @@ from .events import schema
 from .events.grouping import starts_of, walk
 from .events.ledger import Entry, Marker
 from .events.record import frame
-from .events.rows import RowEncoder
+from .events.rows import Piece, RowEncoder
 from .events.scalar import ScalarEncoder
 from .session import SCALAR_DTYPE, Batch
 from .summaries import metadata_for
@@ -123,7 +123,7 @@ class ScalarWriter:
         entry.end = int(ends[-1])
         entry.count += len(values)
 
-    def flush(self, pieces: list[bytes]) -> None:
+    def flush(self, pieces: list[Piece]) -> None:
         """Append the events of what is gathered."""
         parts, self._parts = self._parts, []
         small, self._waiting = self._waiting <= SMALL, 0
@@ -196,7 +196,7 @@ class ScalarWriter:
             event.source_metadata.writer = mark
         return frame(event.SerializeToString())
 
-    def _make(self, stretches: list[Stretch], pieces: list[bytes]) -> None:
+    def _make(self, stretches: list[Stretch], pieces: list[Piece]) -> None:
         stretches = [stretch for stretch in stretches if stretch.end > stretch.begin]
         if sum(stretch.end - stretch.begin for stretch in stretches) > SMALL:
             self._all_at_once(stretches, pieces)
@@ -204,7 +204,7 @@ class ScalarWriter:
             for stretch in stretches:
                 self._one_by_one(stretch, pieces)
 
-    def _one_by_one(self, stretch: Stretch, pieces: list[bytes]) -> None:
+    def _one_by_one(self, stretch: Stretch, pieces: list[Piece]) -> None:
         part, begin = stretch.part, stretch.begin
         values = part.values[stretch.slice]
         steps = part.steps[stretch.slice].tolist()
@@ -222,7 +222,7 @@ class ScalarWriter:
                 )
             )
 
-    def _all_at_once(self, stretches: list[Stretch], pieces: list[bytes]) -> None:
+    def _all_at_once(self, stretches: list[Stretch], pieces: list[Piece]) -> None:
         sizes = [stretch.end - stretch.begin for stretch in stretches]
         offsets = np.cumsum([0, *sizes])
         # As plain bytes: numpy compares the fields of structured arrays, for longer than it copies them.

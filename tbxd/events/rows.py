@@ -34,6 +34,7 @@ _TIME_AT = HEAD.size  # columns: 09 and the wall time, 10 and the step
 _STEP_AT = _TIME_AT + 10
 _LENGTH_BYTES = 4  # of the 8 of a length: the others are zero
 
+Piece = bytes | memoryview
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
@@ -107,7 +108,7 @@ class RowEncoder:
         wall_times: npt.NDArray[Any],
         numbers: npt.NDArray[np.float32],
         marks: Mapping[int, str],
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         """The bytes of events, in pieces.
 
         Args:
@@ -118,7 +119,7 @@ class RowEncoder:
             numbers: (N,) the values.
             marks: of some events, by their place in ``starts``.
         """
-        pieces: list[bytes] = []
+        pieces: list[Piece] = []
         count = len(tags)
         most = max(ROWS_MIN, ROWS_BYTES // (_STEP_AT + 2 * NUMBER_BYTES + self.tags.width))
         marked = sorted(marks)
@@ -152,7 +153,7 @@ class RowEncoder:
         wall_times: npt.NDArray[Any],
         numbers: npt.NDArray[np.float32],
         fields: dict[int, bytes],
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         step_bytes, step_lengths = _varints(steps.view(np.uint64))
         lengths = self.tags.lengths.take(tags)
         step_length, length = _one_of(step_lengths), _one_of(lengths)
@@ -229,7 +230,7 @@ class RowEncoder:
         wall_times: npt.NDArray[Any],
         numbers: npt.NDArray[np.float32],
         fields: dict[int, bytes],
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         count, known = len(tags), self.tags
         value_lengths = known.value_lengths.take(tags)
         step_bytes, step_lengths = _varints(steps[starts].view(np.uint64))
@@ -282,20 +283,20 @@ class RowEncoder:
         return result
 
 
-def _with_marks(out: Bytes, sizes: Integers, fields: dict[int, bytes]) -> list[bytes]:
+def _with_marks(out: Bytes, sizes: Integers, fields: dict[int, bytes]) -> list[Piece]:
     """Events in pieces, some of them with a field more; ``sizes`` are those of all events in ``out``."""
     if not fields:
-        return [out.tobytes()]
+        return [out.data]
     ends = np.cumsum(sizes)
     data = out.data
-    pieces = []
+    pieces: list[Piece] = []
     done = 0
     for index, source in sorted(fields.items()):
         end = int(ends[index])
         begin = end - int(sizes[index])
-        pieces += [bytes(data[done:begin]), frame(bytes(data[begin + HEAD.size : end - TAIL.size]) + source)]
+        pieces += [data[done:begin], frame(bytes(data[begin + HEAD.size : end - TAIL.size]) + source)]
         done = end
-    return [*pieces, bytes(data[done:])]
+    return [*pieces, data[done:]]
 
 
 def _octets(numbers: npt.NDArray[Any]) -> Bytes:
