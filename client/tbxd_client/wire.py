@@ -11,7 +11,7 @@ send ahead of that is its ``limit``, the flow control.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -157,13 +157,12 @@ _FIELDS = {  # not by typing.get_type_hints, which takes a millisecond of every 
 
 def pack(message: Message) -> list[bytes]:
     """The frames of a message."""
-    values = list(astuple(message)) if not isinstance(message, Data) else None
-    if values is None:
-        assert isinstance(message, Data)
+    if isinstance(message, Data):
         if len(message.payload) > DATA_BYTES_MAX:
             raise LocalProtocolError(f"{len(message.payload):,} bytes in one message; at most {DATA_BYTES_MAX:,}")
         head = [VERSION, "data", message.session, message.stream, message.position]
         return [msgpack.packb(head), message.payload]
+    values = [getattr(message, name) for name in type(message).__annotations__]
     return [msgpack.packb([VERSION, _NAMES[type(message)], *values])]
 
 

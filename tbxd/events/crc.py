@@ -6,6 +6,7 @@ keeps the checksum of data that contains checksums from being weak.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NewType
 
 import numpy as np
@@ -41,11 +42,17 @@ class Contributions:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._table = np.zeros((0, 256), np.uint32)  # by the bytes that follow, then by the byte
         self._flat = self._table.ravel()
 
     def reach(self, distance: int) -> None:
-        """Make sure that bytes so far from the end can be asked for."""
+        """Make sure that bytes so far from the end can be asked for. Any thread may ask at any time."""
+        if distance >= len(self._table):
+            with self._lock:
+                self._grow(distance)
+
+    def _grow(self, distance: int) -> None:
         have = len(self._table)
         if distance < have:
             return
@@ -57,7 +64,8 @@ class Contributions:
         for after in range(max(1, have), len(table)):  # one more byte, a zero, behind it
             before = table[after - 1]
             table[after] = (before >> np.uint32(8)) ^ table[0][before & np.uint32(0xFF)]
-        self._table, self._flat = table, table.ravel()
+        self._flat = table.ravel()
+        self._table = table
 
     def of(self, values: npt.NDArray[np.uint8], behind: int | npt.NDArray[Any]) -> Crcs:
         """What bytes add that have so many bytes behind them, all the same number or each its own."""
@@ -74,3 +82,7 @@ class Contributions:
         for place in range(1, 4):
             result ^= self.of(octets[:, place], lengths - 1 - place)
         return result
+
+
+CONTRIBUTIONS = Contributions()
+"""One for all: it only grows."""

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from .crc import Contributions, masked
+from .crc import CONTRIBUTIONS, masked
 from .record import HEAD, TAIL, frame
 from .scalar import mark_field, value_prefix, varint
 
@@ -89,8 +89,8 @@ class RowEncoder:
 
     def __init__(self) -> None:
         self.tags = Tags()
-        self._crcs = Contributions()
-        self._crcs.reach(64)
+        self._crcs = CONTRIBUTIONS
+        self._crcs.reach(_LENGTH_BYTES + HEAD.size)
         zeros = bytes(8)
         # Checksums of what is always there: a length, and the beginning of an event by the length of its step.
         self._length_crc = np.uint32(crc32c(zeros))
