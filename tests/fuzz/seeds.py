@@ -203,6 +203,9 @@ def seeds() -> dict[str, dict[str, Any]]:
         "NAAECAwQFBgcICQoL,journal_full:3",
     ]
     plain = [event.SerializeToString()]
+    event.summary.value.add(tag="accuracy", simple_value=0.25)
+    several = [event.SerializeToString()]
+    burst = b"".join(pack_scalar(tag, step, 1.0, 0.5) for step in range(40) for tag in (0, 2, 1))
     return {
         "wire": {
             type(one).__name__.lower(): [msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)] for one in MESSAGES
@@ -218,11 +221,13 @@ def seeds() -> dict[str, dict[str, Any]]:
                 [5, 7],
                 msgpack_items(DEFINITIONS),
                 [stream, RECORDS["text"], stream, [records.TEXT, 1, 5, 6.0, {}, "numbered"]],
-            ]
+            ],
+            "burst": [0, [1 << 12], None, [burst, RECORDS["text"], burst]],
         },
         "record": dict(RECORDS),
         "journal": {"two-segments": journal(0, stream, 68), "later": journal(1 << 20, stream, 70)},
-        "ledger": {"all": texts, "one-mark": [texts[0], texts[2], texts[3], "", ""]},
+        "ledger": {"all": texts, "one-mark": [texts[0], texts[2], texts[3], "", ""]}
+        | {"values": [*texts[:3], "V0=AAECAwQFBgcICQoL,66,22,3", "", texts[6], "", "V0,110,22,8"]},
         "model": {
             "small": [ONNX],
             "weights": [
@@ -231,6 +236,7 @@ def seeds() -> dict[str, dict[str, Any]]:
         },
         "events": {
             "two-files": [[*opening, *texts[1:4], plain, plain], [*opening, *texts[1:], plain]],
+            "several": [[*opening, "L.", "V0=AAECAwQFBgcICQoL,66,22,3", several, plain, texts[6], several]],
             "cut": [[*opening, "L.", texts[3], plain, plain, b"\x0c\0\0\0"]],
             "not-ours": [[plain, plain], [b"something else"]],
         },
