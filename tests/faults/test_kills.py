@@ -23,7 +23,7 @@ from numbered import kind_of, tag_of, value_of
 from oracle import Count, judge, read_count
 from report import account
 
-from harness import World, wait_for, world
+from harness import World, events, scalars, wait_for, world
 from tb import LOADERS, Board, board
 
 KILLS_OF_A_ROUND = 50  # then all is checked and deleted: the disk and TensorBoard's memory stay small
@@ -149,3 +149,54 @@ def test_kills_of_daemon_and_trainers_at_random_moments_lose_and_double_nothing(
 def test_many_kills_of_daemon_and_trainers_lose_and_double_nothing(tmp_path: Path, seed: int) -> None:
     with world(tmp_path / "world") as place:
         kill(place, random.Random(seed + 1), int(os.environ.get("TBXD_KILLS", "20")))
+
+
+STEPS, TAGS_OF_A_STEP, KILLS_OF_MANY_TAGS = 12_000, 7, 6
+MANY_TAGS = f"""
+import sys, time
+from tbxd_client import SummaryWriter
+writer = SummaryWriter(sys.argv[1])
+for step in range({STEPS}):
+    for tag in range({TAGS_OF_A_STEP}):
+        writer.add_scalar(f"tag{{tag}}", step * 10 + tag, step)
+    if step % 20 == 0:
+        time.sleep(0.01)
+assert writer.flush(60)
+"""
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*tfevents*"))
+
+
+def test_kills_of_the_daemon_lose_and_double_nothing_of_steps_that_share_an_event(place: World, seed: int) -> None:
+    rng = random.Random(seed)
+    trainer = place.start(MANY_TAGS, "logs/a")
+    folder = place.logdir / "a"
+    kills = replays = 0
+    while trainer.poll() is None and (kills < KILLS_OF_MANY_TAGS or not replays) and kills < KILLS_MORE:
+        place.ensure()
+        before = bytes_of(folder)
+        wait_for(lambda before=before: bytes_of(folder) > before or trainer.poll() is not None, "the daemon to write")
+        until = time.monotonic() + rng.uniform(0, 0.02)
+        wait_for(lambda until=until: time.monotonic() > until, "a random moment", pause=0.001)
+        if trainer.poll() is None:
+            place.kill_daemon()
+            kills += 1
+            replays += replays_due(place)
+    assert trainer.wait(60) == 0
+    place.ensure()
+    wait_for(place.drained, "the journal to be drained")
+    assert replays, "no daemon was ever sent again what a killed one had written"
+    found = scalars(folder)
+    assert set(found) == {f"tag{tag}" for tag in range(TAGS_OF_A_STEP)}
+    for tag in range(TAGS_OF_A_STEP):
+        assert found[f"tag{tag}"] == [(step, step * 10 + tag) for step in range(STEPS)]
+    shared = sum(len(event.summary.value) == TAGS_OF_A_STEP for event in events(folder))
+    assert shared > STEPS // 2, "most steps are one event"
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            for tag in (0, TAGS_OF_A_STEP - 1):
+                name = f"tag{tag}"
+                shown.until(lambda shown=shown, name=name: len(shown.scalars("a", name)) >= STEPS, f"{name} ({loader})")
+                assert shown.scalars("a", name) == found[name]
