@@ -28,6 +28,7 @@ from .receiver import Peer
 from .run import RunWriter
 from .session import Batch, Session
 from .settings import Settings
+from .stored import StoredSegment, Unreadable, readable_journal
 from .strand import Strand
 from .tally import Tally, add_counts
 
@@ -60,6 +61,9 @@ class Client:
     heard: float
     journal_seen: bool = False
     announced: int = 0  # the limit that the client was told
+    promised: int = 0  # the furthest that it ever was
+    readable: Path | None = None  # its journal, where the records can be read in its files
+    unreadable: str = ""  # why that is not tried again
     broken: str = ""
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
@@ -112,7 +116,7 @@ class Hub:
         if isinstance(message, wire.Hello):
             self._hello(peer, message, now)
             return
-        if not isinstance(message, wire.Data | wire.Flush | wire.Report | wire.Goodbye):
+        if not isinstance(message, wire.Data | wire.Stored | wire.Flush | wire.Report | wire.Goodbye):
             self.refused += 1
             return
         client = self.clients.get(message.session)
@@ -126,6 +130,8 @@ class Hub:
             match message:
                 case wire.Data():
                     self._data(client, message)
+                case wire.Stored():
+                    self._stored(client, message)
                 case wire.Flush():
                     self.flush(client)
                 case wire.Report():
@@ -155,8 +161,8 @@ class Hub:
         client.peer = peer
         client.heard = now
         session = client.session
-        client.announced = self.limit(client)
-        self._send(peer, wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced))
+        client.readable = None if client.unreadable else readable_journal(hello.journal, hello.session)
+        self._welcome(client)
         if session.written > hello.start:  # acknowledgements that got lost
             self._send(peer, wire.Ack(session.id, session.written, client.announced, {}))
 
@@ -221,12 +227,51 @@ class Hub:
             accepted = session.feed_definitions(data.position, data.payload)
         else:
             accepted = self.feed(client, data.position, data.payload)
-        if not accepted and client.peer is not None:
-            client.announced = self.limit(client)
-            self._send(
-                client.peer,
-                wire.Welcome(session.id, session.expected, session.definitions_expected, client.announced),
-            )
+        if not accepted:
+            self._welcome(client)
+
+    def _stored(self, client: Client, stored: wire.Stored) -> None:
+        """Read records where they are. A client whose journal turns out not to be readable is told to send them."""
+        session, end = client.session, stored.position + stored.length
+        if client.readable is None or stored.position > session.expected:
+            self._welcome(client)
+            return
+        if end > client.promised:  # a message of 60 bytes must not make this process read a gigabyte
+            raise RemoteProtocolError(f"records up to position {end:,}; the limit was {client.promised:,}")
+        if end <= session.expected:
+            return
+        try:
+            with StoredSegment(client.readable, session.id, stored.segment) as segment:
+                while session.expected < end:
+                    room = session.room(end - session.expected, segment.offset(session.expected))
+                    segment.read_into(room, session.expected)
+                    self._offer(client, session.take(len(room)))
+        except Unreadable as error:
+            log.warning("session %s has to send its records: %s", session.id.hex(), error)
+            client.readable, client.unreadable = None, str(error)
+            self._welcome(client)
+
+    def _welcome(self, client: Client) -> None:
+        """Tell a client where to go on."""
+        if client.peer is None:
+            return
+        session = client.session
+        self._announce(client, self.limit(client))
+        self._send(
+            client.peer,
+            wire.Welcome(
+                session.id,
+                session.expected,
+                session.definitions_expected,
+                client.announced,
+                int(client.readable is not None),
+            ),
+        )
+
+    @staticmethod
+    def _announce(client: Client, limit: int) -> None:
+        client.announced = limit
+        client.promised = max(client.promised, limit)
 
     def feed(self, client: Client, position: int, payload: bytes) -> bool:
         """Take a stretch of a client's records. False: there is a gap before it.
@@ -237,6 +282,10 @@ class Hub:
         batches = client.session.feed_records(position, payload)
         if batches is None:
             return False
+        self._offer(client, batches)
+        return True
+
+    def _offer(self, client: Client, batches: list[Batch]) -> None:
         now = time.monotonic()
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
@@ -248,7 +297,6 @@ class Hub:
             elif not state.due:
                 state.due = now + self._settings.batch_ms / 1000
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
-        return True
 
     def _run(self, directory: str) -> RunState:
         state = self.runs.get(directory)
@@ -314,7 +362,7 @@ class Hub:
     def _acknowledge(self, client: Client, moved: bool = False) -> None:
         limit = self.limit(client)
         if (moved or limit > client.announced) and client.peer is not None:
-            client.announced = limit
+            self._announce(client, limit)
             counts = {}
             for number, state in client.news.items():
                 entry = state.writer.entry(client.session.id)

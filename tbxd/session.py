@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbxd_client.records import (
+    ALIGNMENT,
     DEFINITION_BYTES_MAX,
     FLOAT64,
     INT64,
@@ -39,6 +40,9 @@ from tbxd_client.records import (
 )
 
 DEFINITIONS_LEFT_OUT_MAX = 1000
+STRETCH_BYTES = 256 << 10  # records that are gathered at a time
+# For a record at once, as it says how long it is. Memory that is not touched costs nothing; more is had as it comes.
+ROOM_BYTES = 64 << 20
 NO_RUN = -1
 
 T = TypeVar("T")
@@ -59,6 +63,7 @@ SCALAR_DTYPE = np.dtype(
     ]
 )
 assert SCALAR_DTYPE.itemsize == SCALAR_BYTES
+_NOTHING = memoryview(b"")
 
 
 @dataclass(slots=True)
@@ -137,7 +142,8 @@ class Session:
         self._batch_runs: list[int] = []  # run to run
         self._numbered: set[int] = set()  # of these, the ones that have numbered tags
         self.homeless = 0  # records that name a tag which is not defined
-        self._buffer = bytearray()  # a record that is not whole yet
+        self._room = _NOTHING  # for a record that is not whole yet,
+        self._held = 0  # of which so many bytes have come
         self._tokens: deque[Token] = deque()
         self._unpacker = self._new_unpacker()
         self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to the run in whose batch it goes
@@ -156,9 +162,8 @@ class Session:
     @property
     def record_end(self) -> int:
         """The end of the record that has begun to come, as far as that is known."""
-        begin = self.expected - len(self._buffer)
-        length = record_length(self._buffer) if self._buffer else None
-        return begin + (length or 0)
+        length = record_length(self._room[: self._held])
+        return self.expected - self._held + (length or 0)
 
     @property
     def outstanding(self) -> bool:
@@ -230,36 +235,79 @@ class Session:
         """
         if position > self.expected:
             return None
-        if position + len(payload) > POSITION_MAX:
-            raise RemoteProtocolError(f"records up to position {position + len(payload):,}; at most {POSITION_MAX:,}")
-        fresh = payload[self.expected - position :]
-        if not fresh:
-            return []
-        self.expected += len(fresh)
-        if self._buffer:
-            self._buffer += fresh
-            length = record_length(self._buffer)
-            if length is None or len(self._buffer) < length:
-                return []
-            data = bytes(self._buffer)
-        else:
-            data = fresh
-        used, batches = self._split(data, self.expected - len(data))
-        self._buffer = bytearray(memoryview(data)[used:])
+        self._check_position(position + len(payload))
+        fresh = memoryview(payload)[self.expected - position :]
+        batches: list[Batch] = []
+        while fresh and self._held:
+            room = self.room(len(fresh))
+            room[:] = fresh[: len(room)]
+            fresh = fresh[len(room) :]
+            batches += self.take(len(room))
+        if fresh:
+            self.expected += len(fresh)
+            batches += self._cut(fresh)
         return batches
 
-    def _split(self, data: bytes, begin: int) -> tuple[int, list[Batch]]:
+    def room(self, most: int, phase: int = 0) -> memoryview:
+        """Memory for the next bytes of the records: up to the end of one that has begun, or for a stretch.
+
+        Who has filled it calls `take`.
+
+        Args:
+            most: at most so many bytes.
+            phase: the address of the first, modulo `ALIGNMENT`, if the memory is new.
+
+        Raises:
+            RemoteProtocolError: there cannot be so many.
+        """
+        self._check_position(self.expected + most)
+        held = self._held
+        length = record_length(self._room[:held]) or 0
+        end = min(max(length, STRETCH_BYTES), held + most)
+        if end > len(self._room):
+            grown = _memory(max(end, min(length, max(ROOM_BYTES, 2 * held))), phase - held)
+            grown[:held] = self._room[:held]
+            self._room = grown
+        return self._room[held:end]
+
+    def take(self, count: int) -> list[Batch]:
+        """Take the first ``count`` bytes of `room`; what they complete, by run.
+
+        Raises:
+            RemoteProtocolError: the stream is broken, and the session with it.
+        """
+        self.expected += count
+        room, held = self._room, self._held + count
+        self._room, self._held = _NOTHING, 0
+        length = record_length(room[:held])
+        if length is None or held < length:
+            self._room, self._held = room, held
+            return []
+        return self._cut(room[:held])
+
+    def _cut(self, data: memoryview) -> list[Batch]:
+        """Take what ends at `expected`, and keep the record that is not whole."""
+        used, batches = self._split(data, self.expected - len(data))
+        self._held = len(data) - used
+        self._room = memoryview(bytearray(data[used:]))
+        return batches
+
+    @staticmethod
+    def _check_position(end: int) -> None:
+        if end > POSITION_MAX:
+            raise RemoteProtocolError(f"records up to position {end:,}; at most {POSITION_MAX:,}")
+
+    def _split(self, data: memoryview, begin: int) -> tuple[int, list[Batch]]:
         """Cut ``data``, which begins at position ``begin``, into records. Returns how much is used, and the batches."""
         batches: dict[int, Batch] = {}
         token = Token(begin, 0)
-        view = memoryview(data)
         offset = 0
-        while (length := record_length(view, offset)) is not None and offset + length <= len(data):
+        while (length := record_length(data, offset)) is not None and offset + length <= len(data):
             if data[offset] == SCALAR_HEAD:
                 offset += self._scalars(data, offset, begin, token, batches)
             else:
                 offset += length
-                self._single(view[offset - length : offset], begin + offset, token, batches)
+                self._single(data[offset - length : offset], begin + offset, token, batches)
         token.end = begin + offset
         token.runs = len(batches)
         if offset:
@@ -276,7 +324,7 @@ class Session:
             batches[run] = batch
         return batch
 
-    def _scalars(self, data: bytes, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:
+    def _scalars(self, data: memoryview, offset: int, begin: int, token: Token, batches: dict[int, Batch]) -> int:
         """Take all scalars that follow each other from ``offset``; returns their bytes."""
         values = np.frombuffer(data, SCALAR_DTYPE, (len(data) - offset) // SCALAR_BYTES, offset)
         count = _count_scalars(values)
@@ -351,6 +399,13 @@ class Session:
 
 def _get(known: list[T | None], number: int) -> T | None:
     return known[number] if number < len(known) else None
+
+
+def _memory(size: int, phase: int) -> memoryview:
+    """So many bytes at an address of that phase, whose contents are whatever was there."""
+    block = np.empty(size + ALIGNMENT, np.uint8)
+    first = (phase - block.__array_interface__["data"][0]) % ALIGNMENT
+    return block.data[first : first + size]
 
 
 def _make_place(number: int, known: list[Any]) -> None:

@@ -28,7 +28,7 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "pool", "credit"),
-    ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand"),
+    ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.steps", "events.rows"),
     ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),

@@ -33,7 +33,6 @@ from .journal_files import (
     MAGIC,
     MAKING,
     SEGMENT_HEAD_BYTES,
-    SEGMENT_SUFFIX,
     SESSION_BYTES,
     WORD_COMMIT,
     WORD_DROPPED,
@@ -107,7 +106,7 @@ class Journal:
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
         self._live: tuple[Segment, ...]
-        self._names = 0
+        self._numbers = 0
         self.path = spool / session_name(self.session)
         # Made under another name and renamed: who finds it under its own finds it locked.
         staging = spool / (MAKING + self.path.name)
@@ -131,12 +130,12 @@ class Journal:
         CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
         self.words = memoryview(self._control).cast("Q")
         self._definitions_fd = os.open(folder / DEFINITIONS_NAME, flags | os.O_APPEND, 0o600)
-        self._live = (Segment(folder / self._name(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
+        self._live = (Segment(folder, self._number(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
         self._enter(self._live[0])
 
-    def _name(self) -> str:
-        self._names += 1
-        return f"{self._names:06d}{SEGMENT_SUFFIX}"
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
     def _enter(self, segment: Segment) -> None:
         self.buffer = segment.view
@@ -350,11 +349,11 @@ class Journal:
 
     def _make_segment(self, capacity: int, smallest: int) -> Segment:
         try:
-            return Segment(self.path / self._name(), self.session, self.position, capacity)
+            return Segment(self.path, self._number(), self.session, self.position, capacity)
         except OSError:
             if smallest == capacity:
                 raise
-        return Segment(self.path / self._name(), self.session, self.position, smallest)
+        return Segment(self.path, self._number(), self.session, self.position, smallest)
 
     # --- for the sender --------------------------------------------------------------------------------------
 
@@ -389,14 +388,17 @@ class Journal:
 
         For the thread that also calls `release`: nothing between two releases goes away.
         """
+        segment, there = self.locate(position)
+        offset = SEGMENT_HEAD_BYTES + position - segment.base
+        return os.pread(segment.fd, min(length, there), offset) if there > 0 else b""
+
+    def locate(self, position: int) -> tuple[Segment, int]:
+        """The file that holds ``position``, and how many bytes of records are there from it on. As `read`."""
         committed = self.committed
         live = self._live
         for segment in reversed(live):
             if segment.base <= position:
-                end = committed if segment is live[-1] else segment.end
-                length = min(length, end - position)
-                offset = SEGMENT_HEAD_BYTES + position - segment.base
-                return os.pread(segment.fd, length, offset) if length > 0 else b""
+                return segment, (committed if segment is live[-1] else segment.end) - position
         raise ValueError(f"position {position} has been released")
 
     def read_definitions(self, position: int, length: int) -> bytes:

@@ -95,7 +95,7 @@ def read_state(path: Path) -> JournalState:
         JournalError: there is no readable control page.
     """
     try:
-        fd = _open_regular(path / CONTROL_NAME, os.O_RDONLY)
+        fd = open_regular(path / CONTROL_NAME, os.O_RDONLY)
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror}") from error
     try:
@@ -117,7 +117,7 @@ def _state_of(path: Path, page: bytes) -> JournalState:
     return JournalState(session, pid, boot, uid, started, commit, released, synced, records, dropped)
 
 
-def _open_regular(path: Path, flags: int) -> int:
+def open_regular(path: Path, flags: int) -> int:
     """Open a regular file of this user, following no link and waiting for no FIFO."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     state = os.fstat(fd)
@@ -143,7 +143,7 @@ class JournalReader:
         self.path = path
         self._segments: list[tuple[int, int, int]] = []  # base, bytes that follow, descriptor
         try:
-            self._control = _open_regular(path / CONTROL_NAME, os.O_RDWR)
+            self._control = open_regular(path / CONTROL_NAME, os.O_RDWR)
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror or error}") from error
         self._definitions = -1
@@ -154,7 +154,7 @@ class JournalReader:
                 raise JournalBusy(str(path)) from None
             self.state = _state_of(path, os.pread(self._control, CONTROL_BYTES, 0))
             self._released = self.state.released
-            self._definitions = _open_regular(path / DEFINITIONS_NAME, os.O_RDONLY)
+            self._definitions = open_regular(path / DEFINITIONS_NAME, os.O_RDONLY)
             self._open_segments()
         except OSError as error:
             self.close()
@@ -165,7 +165,7 @@ class JournalReader:
 
     def _open_segments(self) -> None:
         for name in sorted(self.path.glob("*" + SEGMENT_SUFFIX)):
-            fd = _open_regular(name, os.O_RDONLY)
+            fd = open_regular(name, os.O_RDONLY)
             head = os.pread(fd, SEGMENT_HEAD_BYTES, 0)
             if len(head) == SEGMENT_HEAD_BYTES:
                 magic, session, base = SEGMENT_HEAD.unpack_from(head)
@@ -230,6 +230,11 @@ def remove_journal(path: Path) -> None:
         for entry in path.iterdir():
             entry.unlink(missing_ok=True)
         path.rmdir()
+
+
+def segment_name(number: int) -> str:
+    """The file name of a segment; a journal never gives a number twice."""
+    return f"{number:06d}{SEGMENT_SUFFIX}"
 
 
 def session_name(session: bytes) -> str:

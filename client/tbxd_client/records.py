@@ -100,6 +100,20 @@ _PREFIX = struct.Struct(">BBBI")
 PREFIX_BYTES = _PREFIX.size
 _PAYLOAD_HEAD = struct.Struct(">BI")
 
+# Kinds whose payload is one or several arrays. A large one is not copied when it is read, if its attributes are short.
+ARRAY_KINDS = frozenset(
+    (HISTOGRAM, IMAGE, HEATMAP, HISTOGRAM_RAW, BOXES, VIDEO, AUDIO, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, EMBEDDING)
+)
+_VIEWED_BYTES_MIN = 64 << 10
+_VIEWED_ATTRS_BYTES = 4096
+_RECORD_LIMITS: dict[str, int] = {
+    "max_array_len": ROW_VALUES_MAX,
+    "max_map_len": 64,
+    "max_str_len": RECORD_BYTES_MAX,
+    "max_bin_len": RECORD_BYTES_MAX,
+    "max_ext_len": 0,
+}
+
 # An attribute without meaning makes a record longer, so that its payload begins where it is copied to fastest.
 ALIGNMENT = 64  # a processor's cache line
 _FILL = b"\xa0\xc4"  # the empty string, and the mark of up to 255 bytes, whose number comes next
@@ -170,14 +184,17 @@ Definition = RunDefinition | TagDefinition | RowDefinition
 
 @dataclass(slots=True)
 class Record:
-    """What one call logged. ``payload`` is text, the bytes of an array (C order, little endian), or None."""
+    """What one call logged. ``payload`` is text, the bytes of an array (C order, little endian), or None.
+
+    Large arrays are a view of what they were read from.
+    """
 
     kind: int
     tag: int
     step: int
     wall_time: float
     attrs: dict[str, Any] = field(default_factory=dict)
-    payload: bytes | str | None = None
+    payload: bytes | memoryview | str | None = None
 
 
 # --- making bytes ----------------------------------------------------------------------------------------------
@@ -366,14 +383,7 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
             if (m1, m2, m3) != (INT64, FLOAT64, FLOAT64):
                 raise RemoteProtocolError("a scalar whose numbers have other types than int64 and float64")
             return Record(kind, tag, step, wall_time, {}, struct.pack(">d", value))
-        values = msgpack.unpackb(
-            buffer,
-            max_array_len=ROW_VALUES_MAX,
-            max_map_len=64,
-            max_str_len=RECORD_BYTES_MAX,
-            max_bin_len=RECORD_BYTES_MAX,
-            max_ext_len=0,
-        )
+        values = _unpack_large(buffer) or msgpack.unpackb(buffer, **_RECORD_LIMITS)
         head = RECORD_HEAD_STRUCT.unpack_from(buffer)
         kind, _, tag, step, wall_time, attrs, payload = values
     except RemoteProtocolError:
@@ -386,7 +396,7 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
         or type(step) is not int
         or type(wall_time) is not float
         or type(attrs) is not dict
-        or not (payload is None or type(payload) in (bytes, str))
+        or not (payload is None or type(payload) in (bytes, memoryview, str))
     ):
         raise RemoteProtocolError("a record whose fields have the wrong types")
     if head[2::2] != (UINT32, UINT32, INT64, FLOAT64):  # whose it is would stand elsewhere than a reader looks
@@ -398,6 +408,27 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
     if not STEP_MIN <= step <= STEP_MAX:
         raise RemoteProtocolError(f"step {step} does not fit 64 bits")
     return Record(kind, tag, step, wall_time, attrs, payload)
+
+
+def _unpack_large(buffer: bytes | memoryview) -> tuple[Any, ...] | None:
+    """The fields of a large record with an array, which is not copied; None where it is no such record."""
+    if len(buffer) < _VIEWED_BYTES_MIN or buffer[1] not in ARRAY_KINDS:
+        return None
+    head, kind, m1, _, m2, tag, m3, step, m4, wall_time = RECORD_HEAD_STRUCT.unpack_from(buffer)
+    if (head, m1, m2, m3, m4) != (RECORD_HEAD, UINT32, UINT32, INT64, FLOAT64):
+        return None
+    unpacker = msgpack.Unpacker(**_RECORD_LIMITS)
+    view = memoryview(buffer)[RECORD_HEAD_STRUCT.size :].toreadonly()
+    unpacker.feed(view[:_VIEWED_ATTRS_BYTES])
+    try:
+        attrs = unpacker.unpack()
+    except msgpack.OutOfData:  # they are longer
+        return None
+    begin = unpacker.tell() + _PAYLOAD_HEAD.size
+    payload = view[begin:]
+    if _PAYLOAD_HEAD.unpack_from(view, begin - _PAYLOAD_HEAD.size) != (BIN32, len(payload)):
+        return None
+    return kind, len(buffer), tag, step, wall_time, attrs, payload
 
 
 def unpack_definition(fields: object) -> Definition | None:

@@ -6,7 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
-from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES
+from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES, segment_name
 
 
 class Segment:
@@ -18,10 +18,11 @@ class Segment:
         OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
     """
 
-    __slots__ = ("base", "capacity", "end", "fd", "map", "path", "touched", "view")
+    __slots__ = ("base", "capacity", "end", "fd", "map", "number", "path", "touched", "view")
 
-    def __init__(self, path: Path, session: bytes, base: int, capacity: int) -> None:
-        self.path = path
+    def __init__(self, folder: Path, number: int, session: bytes, base: int, capacity: int) -> None:
+        self.path = path = folder / segment_name(number)
+        self.number = number
         self.base = base
         self.end = base  # the end of what it holds, set when the next segment begins
         self.capacity = capacity

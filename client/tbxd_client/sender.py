@@ -79,6 +79,7 @@ class Sender:
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
+        self._by_reference = False  # the daemon reads records in the journal's files
         self._flush_to = 0
         self._flush_sent = 0
         self._given_up_at = -1  # what had been acknowledged when a flush ended in vain; -1 when a daemon came since
@@ -261,14 +262,23 @@ class Sender:
             self._sent_definitions += len(stretch)
         end = min(committed, self._limit)
         while self._sent < end:
-            stretch = journal.read(self._sent, min(READ_BYTES, end - self._sent))
-            if not self._push(socket, wire.Data(session, wire.RECORDS, self._sent, stretch)):
+            message = self._records(end)
+            if not self._push(socket, message):
                 return moved
-            self._sent += len(stretch)
+            self._sent += message.length if isinstance(message, wire.Stored) else len(message.payload)
         if self._flush_sent < self._flush_to <= self._sent:
             self._push(socket, wire.Flush(session, self._flush_to))
             self._flush_sent = self._flush_to
         return moved
+
+    def _records(self, end: int) -> wire.Data | wire.Stored:
+        """The next records up to ``end``, or where they are."""
+        journal = self._journal
+        if self._by_reference:
+            segment, length = journal.locate(self._sent)
+            return wire.Stored(journal.session, self._sent, min(length, end - self._sent), segment.number)
+        stretch = journal.read(self._sent, min(READ_BYTES, end - self._sent))
+        return wire.Data(journal.session, wire.RECORDS, self._sent, stretch)
 
     def _push(self, socket: zmq.Socket[bytes], message: wire.Message) -> bool:
         try:
@@ -310,6 +320,7 @@ class Sender:
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit
+                self._by_reference = bool(message.journal)
                 self._flush_sent = 0
                 self._next_report = 0.0
                 if self._launcher is not None:

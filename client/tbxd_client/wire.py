@@ -11,7 +11,7 @@ send ahead of that is its ``limit``, the flow control.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 import msgpack
@@ -56,6 +56,19 @@ class Data:
 
 
 @dataclass(slots=True, frozen=True)
+class Stored:
+    """``length`` bytes of the records from ``position`` are in ``<segment>.segment`` of the session's journal.
+
+    Instead of a `Data` with these bytes, to a daemon whose `Welcome` says that it can read the journal.
+    """
+
+    session: bytes
+    position: int
+    length: int
+    segment: int
+
+
+@dataclass(slots=True, frozen=True)
 class Flush:
     """Write everything before ``position`` now instead of with the next batch."""
 
@@ -80,12 +93,16 @@ class Goodbye:
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``."""
+    """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``.
+
+    ``journal`` is 1 where it can read the session's journal, and takes `Stored`; older daemons do not say.
+    """
 
     session: bytes
     records: int
     definitions: int
     limit: int
+    journal: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -132,11 +149,12 @@ class Answer:
     value: dict[str, Any]
 
 
-Message = Hello | Data | Flush | Report | Goodbye | Welcome | Ack | Unknown | Refused | Ask | Answer
+Message = Hello | Data | Stored | Flush | Report | Goodbye | Welcome | Ack | Unknown | Refused | Ask | Answer
 
 MESSAGES: dict[str, type[Message]] = {
     "hello": Hello,
     "data": Data,
+    "stored": Stored,
     "flush": Flush,
     "report": Report,
     "goodbye": Goodbye,
@@ -151,6 +169,11 @@ _NAMES = {kind: name for name, kind in MESSAGES.items()}
 _TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str, "dict": dict}
 _FIELDS = {  # not by typing.get_type_hints, which takes a millisecond of every import
     name: [_TYPES[str(kind.__annotations__[key]).partition("[")[0]] for key in kind.__annotations__ if key != "payload"]
+    for name, kind in MESSAGES.items()
+}
+# How many of them there have to be: the rest were added later, and have defaults.
+_FIELDS_MIN = {
+    name: len(_FIELDS[name]) - sum(item.default is not MISSING for item in kind.__dataclass_fields__.values())
     for name, kind in MESSAGES.items()
 }
 
@@ -195,10 +218,10 @@ def unpack(frames: list[bytes]) -> Message:
     if kind is None:
         raise RemoteProtocolError(f"unknown message {name[:40]!r}")
     expected = _FIELDS[name]
-    if len(fields) < len(expected):
-        raise RemoteProtocolError(f"{name}: {len(fields)} fields; {len(expected)} are expected")
+    if len(fields) < _FIELDS_MIN[name]:
+        raise RemoteProtocolError(f"{name}: {len(fields)} fields; {_FIELDS_MIN[name]} are expected")
     fields = fields[: len(expected)]  # a later version may add fields at the end
-    for value, wanted in zip(fields, expected, strict=True):
+    for value, wanted in zip(fields, expected, strict=False):
         if type(value) is not wanted or (isinstance(value, int) and not 0 <= value < 1 << 63):
             raise RemoteProtocolError(f"{name}: {type(value).__name__} where {wanted.__name__} is expected")
     if expected[0] is bytes and len(fields[0]) != SESSION_BYTES:

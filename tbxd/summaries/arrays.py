@@ -61,8 +61,8 @@ def arrays_of(record: Record) -> dict[str, AnyArray]:
     return found
 
 
-def _bytes(record: Record) -> bytes:
-    if not isinstance(record.payload, bytes):
+def _bytes(record: Record) -> bytes | memoryview:
+    if not isinstance(record.payload, bytes | memoryview):
         raise Refused("bad_record", f"an array in {type(record.payload).__name__}")
     return record.payload
 
@@ -91,6 +91,8 @@ def _array(dtype: object, shape: object, payload: bytes | memoryview) -> tuple[A
         flat = np.frombuffer(payload, np.uint8) != 0
     else:
         flat = np.frombuffer(payload, dtype)
+        if not flat.flags.aligned:  # it came through the socket; everything would be slower than this one copy
+            flat = flat.copy()
     return flat.reshape(shape), size
 
 
