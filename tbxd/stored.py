@@ -1,4 +1,4 @@
-"""Records that a trainer has stored in its journal, read from there while it lives: no byte of them goes through a socket.
+"""Records that a trainer has stored in its journal, read from there while it lives: none goes through a socket.
 
 What is not acknowledged stays in the journal where it is, so a daemon on the same machine may read it at any time.
 Everything is read with ``pread``, never through a map: a file that is cut meanwhile gives fewer bytes, not SIGBUS. A

@@ -3,7 +3,8 @@
 Its default bins ("tensorflow") have 1,549 edges, each 1.1 times the one before. To sort a million numbers, or to
 search the edges for each, is slow; but a float32 cut to its upper 16 bits says almost always which bin a number is in.
 So numbers are counted by these bits (a *cell*), the cells of a bin are added up, and only what is in a cell that an
-edge goes through is compared with the edges. Everything is done in chunks that fit the processor's cache.
+edge goes through is compared with that edge; a cell is narrow, so there is one. Everything is done in chunks that fit
+the processor's cache, and in memory that is used again for the next chunk.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
+class Scratch:
+    """Memory for what is computed of one chunk after the other, of at most ``size`` numbers each."""
+
+    def __init__(self, size: int) -> None:
+        self.wide = np.empty(size, np.float64)
+        self.squares = np.empty(size, np.float64)
+        self.cells = np.empty(size, np.intp)
+
+
 @dataclass(slots=True)
 class Statistics:
     """What is known of the finite numbers of an array beside their bins; ``left_out`` others were not finite."""
@@ -47,22 +57,28 @@ class Statistics:
     sums: list[float] = field(default_factory=list)  # of each chunk, as are the squares
     squares: list[float] = field(default_factory=list)
 
-    def take(self, chunk: Floats) -> Floats:
-        """Account for a chunk; returns its finite numbers."""
-        total = float(chunk.sum())
+    def take(self, chunk: AnyArray, scratch: Scratch) -> AnyArray:
+        """Account for a chunk; returns its finite numbers, float32 as they are, others as float64.
+
+        They may be in the scratch, and are then gone with the next chunk.
+        """
+        wide = scratch.wide[: len(chunk)]
+        wide[:] = chunk
+        numbers = chunk if chunk.dtype == np.float32 else wide
+        total = float(wide.sum())
         if not math.isfinite(total):  # something is not finite, or only the sum is not
-            finite = chunk[np.isfinite(chunk)]
-            self.left_out += len(chunk) - len(finite)
-            chunk = finite
-            total = float(chunk.sum())
-        if len(chunk):
-            self.num += len(chunk)
-            self.min = min(self.min, float(chunk.min()))
-            self.max = max(self.max, float(chunk.max()))
+            finite = np.isfinite(wide)
+            numbers, wide = numbers[finite], wide[finite]
+            self.left_out += len(chunk) - len(wide)
+            total = float(wide.sum())
+        if len(numbers):
+            self.num += len(numbers)
+            self.min = min(self.min, float(numbers.min()))
+            self.max = max(self.max, float(numbers.max()))
             self.sums.append(total)
             # Not a dot product: BLAS starts a thread for each core and has them spin for 100 ms after it.
-            self.squares.append(float(np.square(chunk).sum()))
-        return chunk
+            self.squares.append(float(np.square(wide, out=scratch.squares[: len(wide)]).sum()))
+        return numbers
 
     @property
     def sum(self) -> float:
@@ -143,11 +159,11 @@ def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = 
     wanted = _checked_bins(bins)
     if max_bins is not None and not (type(max_bins) is int and max_bins > 0):
         raise Refused("bad_bins", f"max_bins is {max_bins!r:.40}")
-    statistics = Statistics()
+    statistics, scratch = Statistics(), Scratch(min(array.size, CHUNK))
     with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
-        finite = (statistics.take(chunk) for chunk in _chunks(array))
+        finite = (statistics.take(chunk, scratch) for chunk in _chunks(array))
         if wanted == TENSORFLOW:
-            counts, limits = _tensorflow_counts(finite), tensorflow_edges()
+            counts, limits = _tensorflow_counts(finite, scratch), tensorflow_edges()
         else:
             for _ in finite:  # numpy's bins need the range first
                 pass
@@ -176,10 +192,16 @@ def _checked_bins(bins: object) -> str | int | tuple[float, ...]:
     raise Refused("bad_bins", f"bins are {bins!r:.80}; a rule, a number, or edges that grow are expected")
 
 
-def _chunks(array: AnyArray) -> Iterator[Floats]:
+def _chunks(array: AnyArray) -> Iterator[AnyArray]:
     flat = array.reshape(-1)
     for first in range(0, len(flat), CHUNK):
-        yield flat[first : first + CHUNK].astype(np.float64, copy=False)
+        yield flat[first : first + CHUNK]
+
+
+def _finite_chunks(array: AnyArray) -> Iterator[Floats]:
+    for chunk in _chunks(array):
+        wide = chunk.astype(np.float64, copy=False)
+        yield wide[np.isfinite(wide)]
 
 
 def _total(parts: list[float]) -> float:
@@ -207,13 +229,28 @@ def tensorflow_edges() -> Floats:
     return edges
 
 
-@cache
-def _cell_places() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """For each cell how many edges are not above its numbers, and whether that is not the same for all of them.
+@dataclass(slots=True, frozen=True)
+class Cells:
+    """What the upper 16 bits of a float32 say of a number.
 
     A cell holds the float64 numbers whose nearest float32 begins with the cell's 16 bits; these reach at most one
     float32 beyond the cell's own.
+
+    Args:
+        places: for each cell how many edges are not above its numbers; of a cell with an edge, not above the lowest.
+        mixed: for each cell whether there is an edge in it, so that its numbers may be at two places.
+        slots: the mixed cells' numbers among themselves.
+        edges: of each of these the edge; what is not below it is one place higher.
     """
+
+    places: npt.NDArray[np.intp]
+    mixed: npt.NDArray[np.bool_]
+    slots: npt.NDArray[np.intp]
+    edges: Floats
+
+
+@cache
+def _cells() -> Cells:
     edges = tensorflow_edges()
     bits = np.arange(CELLS, dtype=np.uint32) << 16
     with np.errstate(all="ignore"):
@@ -223,32 +260,37 @@ def _cell_places() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     negative = bits >> 31 == 1
     low = np.where(negative, low, np.maximum(low, np.float32(0)))  # rounding keeps the sign,
     high = np.where(negative, np.minimum(high, np.float32(0)), high)  # but -0.0 is in a negative cell and is 0
-    low_place = np.searchsorted(edges, low.astype(np.float64), side="right")
-    high_place = np.searchsorted(edges, high.astype(np.float64), side="right")
-    mixed = (low_place != high_place) | ((low <= edges[-1]) & (edges[-1] <= high))
+    # The last bin holds its upper edge, so its numbers end where the next float64 begins.
+    bounds = np.append(edges[:-1], np.nextafter(edges[-1], np.inf))
+    places = np.searchsorted(bounds, low.astype(np.float64), side="right")
+    high_places = np.searchsorted(bounds, high.astype(np.float64), side="right")
     overflown = (bits & 0x7F80_0000) == 0x7F80_0000  # finite numbers that no float32 holds
-    mixed[overflown] = False
-    low_place[overflown] = np.where(negative[overflown], 0, len(edges))
-    return low_place, mixed
+    places[overflown] = high_places[overflown] = np.where(negative[overflown], 0, len(bounds))
+    mixed = places != high_places
+    assert (high_places - places)[mixed].max() == 1
+    slots = np.cumsum(mixed) - 1
+    return Cells(places, mixed, slots, bounds[places[mixed]])
 
 
-def _tensorflow_counts(chunks: Iterable[Floats]) -> Counts:
+def _tensorflow_counts(chunks: Iterable[AnyArray], scratch: Scratch) -> Counts:
     """How many numbers are in each bin of `tensorflow_edges`; the last bin holds its upper edge."""
-    edges = tensorflow_edges()
-    places, mixed = _cell_places()
+    known = _cells()
     in_cells = np.zeros(CELLS, np.int64)
-    below = np.zeros(len(edges), np.int64)  # how many of the unclear numbers are below each edge
+    higher = np.zeros(len(known.edges), np.int64)  # how many numbers of each mixed cell are not below its edge
     for chunk in chunks:
-        cells = chunk.astype(np.float32).view(np.uint32) >> 16
+        bits = chunk.astype(np.float32, copy=False).view(np.uint32)
+        cells = scratch.cells[: len(chunk)]
+        np.right_shift(bits, 16, out=cells, casting="unsafe")
         in_cells += np.bincount(cells, minlength=CELLS)
-        unclear = chunk[mixed.take(cells)]
-        unclear.sort()
-        below += np.searchsorted(unclear, edges)
-        below[-1] += np.count_nonzero(unclear == edges[-1])
-    in_cells[mixed] = 0  # these were counted one by one
-    at_places = np.zeros(len(edges) + 1, np.int64)
-    np.add.at(at_places, places, in_cells)
-    return at_places[1:-1] + np.diff(below)
+        unclear = np.flatnonzero(known.mixed[cells])
+        slots = known.slots[cells[unclear]]
+        higher += np.bincount(slots[chunk[unclear] >= known.edges[slots]], minlength=len(higher))
+    at_places = np.zeros(len(tensorflow_edges()) + 1, np.int64)
+    np.add.at(at_places, known.places, in_cells)
+    mixed_places = known.places[known.mixed]
+    np.subtract.at(at_places, mixed_places, higher)
+    np.add.at(at_places, mixed_places + 1, higher)
+    return at_places[1:-1]
 
 
 # --- numpy's bins ----------------------------------------------------------------------------------------------
@@ -267,9 +309,8 @@ def _numpy_counts(
     try:
         limits = np.histogram_bin_edges(np.empty(0), edges, span)
         counts = np.zeros(len(limits) - 1, np.int64)
-        ignored = Statistics()
-        for chunk in _chunks(array):
-            counts += np.histogram(ignored.take(chunk), edges, span)[0]
+        for chunk in _finite_chunks(array):
+            counts += np.histogram(chunk, edges, span)[0]
     except ValueError as error:  # numpy's: the numbers are too close together for so many bins
         raise Refused("bad_bins", f"{error}") from error
     return counts, limits
@@ -281,8 +322,7 @@ def _bins_by_rule(array: AnyArray, rule: str, statistics: Statistics) -> int:
     "stone" looks at no more than `STONE_VALUES_MAX` of them, evenly spread.
     """
     span = (statistics.min, statistics.max)
-    ignored = Statistics()
-    numbers = np.concatenate([ignored.take(chunk) for chunk in _chunks(array)])
+    numbers = np.concatenate(list(_finite_chunks(array)))
     if rule in ("auto", "fd"):  # a few numbers far away can make billions of bins, which numpy would try to hold
         low, high = np.percentile(numbers, [25, 75])
         width = 2 * (high - low) / len(numbers) ** (1 / 3)
