@@ -1,7 +1,7 @@
 """Histograms: the counts of tensorboardX, without sorting.
 
 Its default bins ("tensorflow") have 1,549 edges, each 1.1 times the one before. To sort a million numbers, or to
-search the edges for each, is slow; but a float32 cut to its upper 16 bits says almost always which bin a number is in.
+search the edges for each, is slow; but a float32 cut to its upper bits says almost always which bin a number is in.
 So numbers are counted by these bits (a *cell*), the cells of a bin are added up, and only what is in a cell that an
 edge goes through is compared with that edge; a cell is narrow, so there is one. Everything is done in chunks that fit
 the processor's cache, and in memory that is used again for the next chunk.
@@ -28,7 +28,10 @@ from .errors import Refused
 from .metadata import summary_value
 
 CHUNK = 1 << 17  # numbers at a time: 1 MiB as float64
-CELLS = 1 << 16
+CELL_BITS = 16
+# With more bits fewer numbers are unclear: 2 in 100 instead of 8. The larger tables pay from so many numbers on.
+CELL_BITS_OF_MANY = 18
+MANY = 1 << 18
 STONE_VALUES_MAX = 1 << 15  # numpy's rule "stone" makes sqrt(n) histograms of all n numbers to choose one of them
 
 TENSORFLOW = "tensorflow"
@@ -163,7 +166,7 @@ def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = 
     with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
         finite = (statistics.take(chunk, scratch) for chunk in _chunks(array))
         if wanted == TENSORFLOW:
-            counts, limits = _tensorflow_counts(finite, scratch), tensorflow_edges()
+            counts, limits = _tensorflow_counts(finite, array.size, scratch), tensorflow_edges()
         else:
             for _ in finite:  # numpy's bins need the range first
                 pass
@@ -231,30 +234,38 @@ def tensorflow_edges() -> Floats:
 
 @dataclass(slots=True, frozen=True)
 class Cells:
-    """What the upper 16 bits of a float32 say of a number.
+    """What the upper bits of a float32 say of a number.
 
-    A cell holds the float64 numbers whose nearest float32 begins with the cell's 16 bits; these reach at most one
-    float32 beyond the cell's own.
+    A cell holds the float64 numbers whose nearest float32 begins with the cell's bits; these reach at most one float32
+    beyond the cell's own. A number's place is how many edges are not above it; cells side by side have mostly the same.
 
     Args:
-        places: for each cell how many edges are not above its numbers; of a cell with an edge, not above the lowest.
-        mixed: for each cell whether there is an edge in it, so that its numbers may be at two places.
-        slots: the mixed cells' numbers among themselves.
-        edges: of each of these the edge; what is not below it is one place higher.
+        shift: how many bits are cut off.
+        firsts: cells where a row of cells begins whose numbers are at one place, ascending; of a cell with an edge in
+            it, those below that edge are meant.
+        places: the place for each row.
+        mixed: for each cell whether there is an edge in it, so that its numbers are at two places.
+        slots: for each cell how many mixed ones are before it.
+        edges: of each mixed cell the edge; what is not below it is one place higher.
+        lower: and the place of what is below.
     """
 
+    shift: int
+    firsts: npt.NDArray[np.intp]
     places: npt.NDArray[np.intp]
     mixed: npt.NDArray[np.bool_]
-    slots: npt.NDArray[np.intp]
+    slots: npt.NDArray[np.int16]
     edges: Floats
+    lower: npt.NDArray[np.intp]
 
 
 @cache
-def _cells() -> Cells:
+def _cells(width: int) -> Cells:
     edges = tensorflow_edges()
-    bits = np.arange(CELLS, dtype=np.uint32) << 16
+    shift = 32 - width
+    bits = np.arange(1 << width, dtype=np.uint32) << shift
     with np.errstate(all="ignore"):
-        ends = np.stack([bits, bits | 0xFFFF]).view(np.float32)
+        ends = np.stack([bits, bits | ((1 << shift) - 1)]).view(np.float32)
         low = np.nextafter(ends.min(axis=0), np.float32(-np.inf))
         high = np.nextafter(ends.max(axis=0), np.float32(np.inf))
     negative = bits >> 31 == 1
@@ -268,28 +279,34 @@ def _cells() -> Cells:
     places[overflown] = high_places[overflown] = np.where(negative[overflown], 0, len(bounds))
     mixed = places != high_places
     assert (high_places - places)[mixed].max() == 1
-    slots = np.cumsum(mixed) - 1
-    return Cells(places, mixed, slots, bounds[places[mixed]])
+    firsts = np.flatnonzero(np.diff(places, prepend=-1))
+    slots = (np.cumsum(mixed) - mixed).astype(np.int16)
+    return Cells(shift, firsts, places[firsts], mixed, slots, bounds[places[mixed]], places[mixed])
 
 
-def _tensorflow_counts(chunks: Iterable[AnyArray], scratch: Scratch) -> Counts:
-    """How many numbers are in each bin of `tensorflow_edges`; the last bin holds its upper edge."""
-    known = _cells()
-    in_cells = np.zeros(CELLS, np.int64)
+def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) -> Counts:
+    """How many numbers are in each bin of `tensorflow_edges`; the last bin holds its upper edge.
+
+    Args:
+        chunks: the numbers.
+        size: about how many there are.
+        scratch: memory for a chunk.
+    """
+    known = _cells(CELL_BITS if size < MANY else CELL_BITS_OF_MANY)
+    in_cells = np.zeros(len(known.mixed), np.int64)
     higher = np.zeros(len(known.edges), np.int64)  # how many numbers of each mixed cell are not below its edge
     for chunk in chunks:
         bits = chunk.astype(np.float32, copy=False).view(np.uint32)
         cells = scratch.cells[: len(chunk)]
-        np.right_shift(bits, 16, out=cells, casting="unsafe")
-        in_cells += np.bincount(cells, minlength=CELLS)
-        unclear = np.flatnonzero(known.mixed[cells])
+        np.right_shift(bits, known.shift, out=cells, casting="unsafe")
+        in_cells += np.bincount(cells, minlength=len(in_cells))
+        unclear = np.flatnonzero(known.mixed.take(cells))
         slots = known.slots[cells[unclear]]
         higher += np.bincount(slots[chunk[unclear] >= known.edges[slots]], minlength=len(higher))
     at_places = np.zeros(len(tensorflow_edges()) + 1, np.int64)
-    np.add.at(at_places, known.places, in_cells)
-    mixed_places = known.places[known.mixed]
-    np.subtract.at(at_places, mixed_places, higher)
-    np.add.at(at_places, mixed_places + 1, higher)
+    np.add.at(at_places, known.places, np.add.reduceat(in_cells, known.firsts))
+    np.subtract.at(at_places, known.lower, higher)
+    np.add.at(at_places, known.lower + 1, higher)
     return at_places[1:-1]
 
 
