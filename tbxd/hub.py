@@ -529,6 +529,8 @@ class Hub:
             "homeless_records": session.homeless,
             "broken": client.broken,
             "adopted": client.peer is None,
+            "reads_journal": client.readable is not None,
+            "unreadable": client.unreadable,
         }
 
 

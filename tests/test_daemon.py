@@ -293,6 +293,23 @@ def test_a_broken_session_is_refused_and_the_others_go_on(place: World) -> None:
     peer.close()
 
 
+def test_a_record_that_turns_out_to_be_none_when_more_of_it_comes_breaks_its_session_only(place: World) -> None:
+    place.serve()
+    peer = Peer(place)
+    session = os.urandom(12)
+    assert isinstance(peer.hello(session), wire.Welcome)
+    peer.send(wire.Data(session, wire.DEFINITIONS, 0, definitions(place)))
+    peer.send(wire.Data(session, wire.RECORDS, 0, pack_scalar(0, 1, 1.0, 5.0) + b"no"))
+    peer.send(wire.Data(session, wire.RECORDS, 36, b" record at all"))
+    answer = peer.receive()
+    while not isinstance(answer, wire.Refused):
+        answer = peer.receive()
+    wait_for(lambda: (place.logdir / "a").exists() and scalars(place.logdir / "a"), "the record before it")
+    assert place.run(LOG_ONE, "logs/b", 0).returncode == 0
+    assert scalars(place.logdir / "a") == {"value": [(1, 5.0)]}
+    peer.close()
+
+
 def test_a_session_cannot_be_taken_over_by_another_process(place: World) -> None:
     place.serve()
     peer = Peer(place)

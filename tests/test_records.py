@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import msgpack
 import pytest
@@ -171,3 +172,22 @@ def test_attributes_that_are_too_large_are_not_read_either(payload: bytes | str 
     assert unpack_record(packed(records.ATTRS_BYTES_MAX - 100)).payload == payload
     with pytest.raises(RemoteProtocolError, match="1,048,576"):
         unpack_record(packed(records.ATTRS_BYTES_MAX + 100))
+
+
+@pytest.mark.parametrize("kind", [records.HISTOGRAM, records.MESH, records.EVENT])
+@pytest.mark.parametrize("attrs", [{}, {"dtype": "<f4", "": bytes(20)}, {"bins": [0.5] * 1000}], ids=len)
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_a_large_array_is_a_view_of_what_it_was_read_from(kind: int, attrs: dict[str, Any], size: int) -> None:
+    payload = bytes(range(250)) * (size // 250)
+    whole = records.pack_record_head(kind, 7, -3, 1.5, attrs, len(payload)) + payload
+    record = unpack_record(memoryview(whole))
+    assert (record.kind, record.tag, record.step, record.wall_time, record.attrs) == (kind, 7, -3, 1.5, attrs)
+    assert record.payload == payload
+    viewed = size == 100_000 and kind in records.ARRAY_KINDS and "bins" not in attrs
+    assert isinstance(record.payload, memoryview if viewed else bytes)
+    for cut in (whole[:-1], whole + b"\0"):
+        with pytest.raises(RemoteProtocolError):
+            unpack_record(cut)
+    for place in (7, 12, 21, 30):  # where the mark of a field, or of the attributes, stands
+        with pytest.raises(RemoteProtocolError):
+            unpack_record(whole[:place] + b"\xc0" + whole[place + 1 :])

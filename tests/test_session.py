@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.session import Batch, Scalars, Session
+from tbxd.session import ROOM_BYTES, Batch, Scalars, Session
 from tbxd_client import records
 from tbxd_client.records import (
     RemoteProtocolError,
@@ -95,6 +96,68 @@ def test_any_stretches_in_any_order_give_each_record_once(
         batches += got or []
     assert contents(batches) == expected
     assert made.expected == len(stream)
+
+
+@settings(deadline=None)
+@given(st.lists(one_record, max_size=60), st.lists(st.integers(1, 2000), max_size=30), st.integers(0, 200))
+def test_what_is_read_into_the_rooms_of_a_session_gives_the_same_records(
+    kinds: list[tuple[int, int]], reads: list[int], large: int
+) -> None:
+    stream, expected = stream_of(kinds)
+    payload = bytes(large << 12)  # up to several stretches
+    stream += pack_record_head(records.HISTOGRAM, 0, 7, 1.0, {}, len(payload)) + payload + pack_scalar(0, 8, 1.0, 1.0)
+    expected += [(len(stream) - 34, "/runs/a", records.HISTOGRAM, 7), (len(stream), "/runs/a", records.SCALAR, 8)]
+    made = session()
+    batches: list[Batch] = []
+    for turn, most in enumerate([*reads, *[1 << 20] * len(stream)]):
+        position = made.expected
+        part = stream[position : position + most]
+        if not part:
+            break
+        if turn % 3 == 2:
+            batches += made.feed_records(position, part) or []
+        else:
+            room = made.room(len(part), position)
+            assert 0 < len(room) <= len(part)
+            room[:] = part[: len(room)]
+            batches += made.take(len(room))
+    assert contents(batches) == expected
+
+
+def test_a_large_record_is_read_into_memory_of_its_own_that_begins_as_the_file_does() -> None:
+    payload = bytes(range(250)) * 5000
+    record = pack_record_head(records.HISTOGRAM, 0, 1, 1.0, {}, len(payload)) + payload
+    made = session()
+    position = 0
+    batches: list[Batch] = []
+    while position < len(record):
+        room = made.room(len(record) - position, 5 + position)
+        if position:
+            assert len(room) == len(record) - position, "all the rest at once"
+        address = np.frombuffer(room, np.uint8).__array_interface__["data"][0]
+        assert address % records.ALIGNMENT == (5 + position) % records.ALIGNMENT
+        room[:] = record[position : position + len(room)]
+        batches += made.take(len(room))
+        position += len(room)
+    (batch,) = batches
+    (item,) = batch.items
+    assert not isinstance(item, Scalars) and item.record is not None
+    view = item.record.payload
+    assert isinstance(view, memoryview) and view.readonly and view == payload
+
+
+def test_a_record_that_says_it_is_large_takes_no_memory_before_it_comes() -> None:
+    made = session()
+    head = bytearray(pack_record_head(records.HISTOGRAM, 0, 1, 1.0, {}, 100))
+    head[3:7] = (1 << 30).to_bytes(4, "big")
+    made.feed_records(0, bytes(head))
+    assert made.record_end == 1 << 30
+    assert len(made.room(1 << 30)) == (1 << 30) - len(head)  # so much is asked for, as far as a limit goes,
+    made.feed_records(len(head), bytes(1000))
+    assert made.record_end == 1 << 30
+    lazy = session()
+    lazy.feed_records(0, bytes(head))
+    assert len(lazy.room(1000)) == 1000 and len(lazy._room) <= ROOM_BYTES  # else what is there, or this
 
 
 @settings(deadline=None)

@@ -16,10 +16,11 @@ sizes = st.integers(0, 2**63 - 1)
 messages = st.one_of(
     st.builds(wire.Hello, st.just(SESSION), sizes, sizes, st.text(), st.text(), st.text(), st.text()),
     st.builds(wire.Data, st.just(SESSION), st.sampled_from([0, 1]), sizes, st.binary()),
+    st.builds(wire.Stored, st.just(SESSION), sizes, sizes, sizes),
     st.builds(wire.Flush, st.just(SESSION), sizes),
     st.builds(wire.Report, st.just(SESSION), st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9)))),
     st.builds(wire.Goodbye, st.just(SESSION)),
-    st.builds(wire.Welcome, st.just(SESSION), sizes, sizes, sizes),
+    st.builds(wire.Welcome, st.just(SESSION), sizes, sizes, sizes, sizes),
     st.builds(
         wire.Ack, st.just(SESSION), sizes, sizes, st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9)))
     ),
@@ -65,6 +66,12 @@ def test_a_later_version_may_add_fields_but_not_change_the_version() -> None:
     assert wire.unpack([msgpack.packb([1, "goodbye", SESSION, "later"])]) == wire.Goodbye(SESSION)
     with pytest.raises(RemoteProtocolError, match="version 2"):
         wire.unpack([msgpack.packb([2, "goodbye", SESSION])])
+
+
+def test_a_field_that_was_added_later_may_be_missing() -> None:
+    assert wire.unpack([msgpack.packb([1, "welcome", SESSION, 1, 2, 3])]) == wire.Welcome(SESSION, 1, 2, 3, 0)
+    with pytest.raises(RemoteProtocolError, match="3 fields; 4 are expected"):
+        wire.unpack([msgpack.packb([1, "welcome", SESSION, 1, 2])])
 
 
 @pytest.mark.parametrize(

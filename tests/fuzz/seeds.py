@@ -25,6 +25,7 @@ from tbxd_client.journal_files import (
     SEGMENT_HEAD_BYTES,
     WORDS,
     WORDS_OFFSET,
+    segment_name,
 )
 from tbxd_client.protowire import field
 from tbxd_client.records import pack_scalar
@@ -158,10 +159,11 @@ RECORDS: dict[str, list[Any]] = {
 
 MESSAGES: list[wire.Message] = [
     wire.Hello(SESSION, 34, 1, "host", "/journal", "program", "token"),
+    wire.Stored(SESSION, 34, 68, 1),
     wire.Flush(SESSION, 68),
     wire.Report(SESSION, {0: [3, {"journal_full": 1}]}),
     wire.Goodbye(SESSION),
-    wire.Welcome(SESSION, 34, 10, 1 << 20),
+    wire.Welcome(SESSION, 34, 10, 1 << 20, 1),
     wire.Ack(SESSION, 34, 1 << 20, {0: [3, {"bad_record": 1}]}),
     wire.Unknown(SESSION),
     wire.Refused(SESSION, "reason"),
@@ -181,7 +183,7 @@ def journal(start: int, stream: bytes, split: int) -> dict[str, Any]:
     }
     for number, (base, part) in enumerate(((start, stream[:split]), (start + split, stream[split:]))):
         head = SEGMENT_HEAD.pack(MAGIC, SESSION, base).ljust(SEGMENT_HEAD_BYTES, b"\0")
-        files[f"{number}.segment"] = head + part
+        files[segment_name(number)] = head + part
     return files
 
 

@@ -25,6 +25,7 @@ from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.steps import Steps
 from tbxd.run import GRAPHS, RunWriter
 from tbxd.session import Batch, Scalars, Session
+from tbxd.stored import StoredSegment, Unreadable, readable_journal
 from tbxd.summaries import Refused, encode
 from tbxd.summaries.embedding import embedding_of
 from tbxd.summaries.event import what_of
@@ -189,7 +190,7 @@ def _fed(start: int, definitions: bytes, records: bytes, cuts: list[int]) -> tup
         for begin, part in _parts(definitions, cuts):
             assert session.feed_definitions(begin, part)
         for begin, part in _parts(records, cuts):
-            batches = session.feed_records(start + begin, part)
+            batches = session.feed_records(start + begin, part) if begin % 2 else _stored(session, part)
             assert batches is not None
             found += batches
             for batch in batches:
@@ -199,6 +200,17 @@ def _fed(start: int, definitions: bytes, records: bytes, cuts: list[int]) -> tup
     except RemoteProtocolError:
         return session, found, True
     return session, found, False
+
+
+def _stored(session: Session, part: bytes) -> list[Batch]:
+    """As `Session.feed_records`, but into the memory that the session has for it."""
+    found: list[Batch] = []
+    while part:
+        room = session.room(len(part), len(part))
+        assert 0 < len(room) <= len(part)
+        room[:], part = part[: len(room)], part[len(room) :]
+        found += session.take(len(room))
+    return found
 
 
 def _parts(data: bytes, cuts: list[int]) -> Iterator[tuple[int, bytes]]:
@@ -294,6 +306,12 @@ def journal_folder(data: bytes) -> None:
             read_state(place)
         with contextlib.suppress(JournalError, JournalBusy):
             _read_journal(place)
+        assert readable_journal(str(place), SESSION) is None, "the folder of a session has its name"
+        for number in range(3):
+            with contextlib.suppress(Unreadable), StoredSegment(place, SESSION, number) as segment:
+                for position in (0, 34, 1 << 20, 1 << 62, (1 << 63) - 1):
+                    with contextlib.suppress(Unreadable):
+                        segment.read_into(memoryview(bytearray(34)), position)
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
