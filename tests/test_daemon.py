@@ -294,7 +294,7 @@ def test_a_broken_session_is_refused_and_the_others_go_on(place: World) -> None:
 
 
 def test_a_record_that_turns_out_to_be_none_when_more_of_it_comes_breaks_its_session_only(place: World) -> None:
-    place.serve()
+    daemon = place.serve()
     peer = Peer(place)
     session = os.urandom(12)
     assert isinstance(peer.hello(session), wire.Welcome)
@@ -307,6 +307,7 @@ def test_a_record_that_turns_out_to_be_none_when_more_of_it_comes_breaks_its_ses
     wait_for(lambda: (place.logdir / "a").exists() and scalars(place.logdir / "a"), "the record before it")
     assert place.run(LOG_ONE, "logs/b", 0).returncode == 0
     assert scalars(place.logdir / "a") == {"value": [(1, 5.0)]}
+    assert daemon.poll() is None
     peer.close()
 
 
