@@ -164,4 +164,7 @@ class Adopter:
 
 
 def _is_journal(path: Path) -> bool:
-    return path.is_absolute() and path in journals(path.parent)
+    try:
+        return path.is_absolute() and path in journals(path.parent)
+    except ValueError:  # a NUL in it
+        return False

@@ -458,8 +458,7 @@ class Hub:
             if client.session.outstanding or client.peer is None:
                 continue
             if client.host == self._host and client.journal:
-                there = Path(client.journal).exists()
-                if there:
+                if os.path.exists(client.journal):  # not Path.exists, which raises where it may not look
                     client.journal_seen = True
                 elif client.journal_seen:
                     self.forget(client)

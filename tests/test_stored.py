@@ -299,6 +299,20 @@ def test_a_journal_that_is_not_the_sessions_own_is_not_read(owner: Owner, folder
     assert owner.written() == list(range(10))
 
 
+def test_no_path_of_a_journal_takes_the_daemon_with_it(place: World) -> None:
+    daemon = place.serve()
+    peer = Peer(place)
+    for folder in ("/a\0b/c", "/" + "a" * 5000, "a\0b", "/" + "\U0010ffff" * 200, "/dev/null/x", "/proc/1/root/x/y"):
+        peer.send(wire.Hello(os.urandom(12), 0, os.getpid(), os.uname().nodename, folder, "test", ""))
+        assert isinstance(peer.receive(), wire.Welcome)
+    orphan = Journal(place.spool, lambda: None)
+    orphan.append(pack_scalar(0, 1, 1.0, 2.0))
+    orphan.close()
+    wait_for(lambda: not orphan.path.exists(), "a look at all journals")
+    assert daemon.poll() is None
+    peer.close()
+
+
 def segment(owner: Owner) -> Path:
     return owner.journal.path / segment_name(1)
 
