@@ -458,7 +458,7 @@ class Hub:
             if client.session.outstanding or client.peer is None:
                 continue
             if client.host == self._host and client.journal:
-                if os.path.exists(client.journal):  # not Path.exists, which raises where it may not look
+                if _exists(Path(client.journal)):
                     client.journal_seen = True
                 elif client.journal_seen:
                     self.forget(client)
@@ -531,6 +531,13 @@ class Hub:
             "reads_journal": client.readable is not None,
             "unreadable": client.unreadable,
         }
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, not for us to look at; a NUL in it
+        return False
 
 
 def _checked_report(runs: dict[int, Any]) -> dict[int, tuple[int, dict[str, int]]]:
