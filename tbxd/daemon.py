@@ -140,6 +140,7 @@ class Daemon:
             "address": self._receiver.address,
             "spool": str(self._settings.spool),
             "embedded": self._embedded,
+            "sync": self._settings.sync,
             "started": self._started,
             "stopping": self._stopping,
             **self._hub.status(),

@@ -75,10 +75,12 @@ class RunWriter:
     Args:
         directory: the folder, absolute.
         done: called on the strand's thread with each batch that is in the event file.
+        durable: and on the disk.
     """
 
-    def __init__(self, directory: Path, done: Callable[[Batch], None]) -> None:
+    def __init__(self, directory: Path, done: Callable[[Batch], None], durable: bool = False) -> None:
         self.directory = directory
+        self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
@@ -200,6 +202,8 @@ class RunWriter:
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
         self.file.write(data)
+        if self._durable:
+            self._sync_file()
         with self._lock:
             if self._noting:
                 self.ledger = {session: entry.copy() for session, entry in self._working.items()}
@@ -302,12 +306,20 @@ class RunWriter:
     def sync(self) -> None:
         """Bring what is written onto the disk."""
         try:
-            if self.file is not None:
-                self.file.sync()
+            self._sync_file()
             if self.error.startswith(SYNC_ERROR):
                 self.error = ""
         except OSError as error:
-            self.error = f"{SYNC_ERROR}{error.strerror or error}"
+            self.error = f"{error.strerror or error}"
+
+    def _sync_file(self) -> None:
+        try:
+            if self.file is not None:
+                self.file.sync()
+        except FileLost:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
 
     def park(self) -> None:
         """Give back the descriptors and the folder's lock until there is something to write."""

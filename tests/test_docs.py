@@ -93,9 +93,12 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     table = dict(re.findall(r"^\| `(TBXD_\w+)` \| ([^|]+) \|", README, re.M))
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
-    assert table.keys() == client.keys() | daemon.keys() | {SHARES_VARIABLE}
-    for variable, default in {**client, **daemon}.items():
-        if default is not None:
+    choices = {choice.variable: choice.default for choice in client_settings.CHOICES}
+    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {SHARES_VARIABLE}
+    for variable, default in {**client, **choices, **daemon}.items():
+        if isinstance(default, str) and variable in choices:
+            assert table[variable] == default
+        elif default is not None:
             assert float(table[variable]) == float(default)
     assert str(base_dir()).replace(str(os.getuid()), "<uid>") in README
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tbxd_client.journal_files import sync_folder
+
 from . import schema
 from .ledger import Ledger, LedgerReader, merge
 from .record import DamagedFile, read_records
@@ -97,6 +99,7 @@ class EventFile:
         self.dirty = False  # written since the last sync
         self._synced = 0  # bytes that are on the disk for certain
         self._sync_failed = False
+        self._named = False  # its name is on the disk
         self._fd = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
         )
@@ -158,10 +161,13 @@ class EventFile:
             if self._sync_failed:
                 self._store_again()
             os.fdatasync(self._fd)
+            if not self._named:
+                sync_folder(self.path.parent)
         except OSError:
             self._sync_failed = True
             raise
         self._sync_failed = self.dirty = False
+        self._named = True
         self._synced = self.size
 
     def _store_again(self) -> None:
