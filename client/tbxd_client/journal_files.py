@@ -247,20 +247,21 @@ def remove_journal(path: Path) -> None:
         path.rmdir()
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | int) -> None:
     """Bring the names in a folder onto the disk; a file system that cannot do that for a folder does it by itself.
 
     Raises:
         OSError: the disk cannot take them.
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
-        os.close(fd)
+        if fd is not folder:
+            os.close(fd)
 
 
 def session_name(session: bytes) -> str:

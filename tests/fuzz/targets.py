@@ -219,11 +219,13 @@ def _written(batches: list[Batch]) -> None:
         for batch in batches:
             name = f"{len(writers)}"
             writer = writers.setdefault(batch.run.directory, RunWriter(place / name, lambda batch: None))
-            writer.directory.mkdir(exist_ok=True)
+            if not writer.open:
+                writer._lock_folder()
             if batch.numbered and writer._steps is None:
                 writer._steps = Steps(writer.directory)
             writer._encode(batch, events.setdefault(batch.run.directory, []))
         for name, writer in writers.items():
+            writer.close()
             reader = LedgerReader()
             reader.follow("tbxd 0")
             for _, event in read_records(io.BytesIO(b"".join(events[name])).read):
