@@ -25,6 +25,16 @@ def open_folder(path: Path) -> int:
     Raises:
         OSError: it cannot be made or opened, or there is a link on the way to it (ELOOP).
     """
+    # Mostly it is there, and one descriptor will do, where each may be the last.
+    with contextlib.suppress(OSError):
+        fd = os.open(path, _USE)
+        try:
+            if Path(f"/proc/self/fd/{fd}").readlink() == path:
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
     held = os.open("/", _LOOK)
     try:
         *above, last = path.parts[1:] or ["."]
