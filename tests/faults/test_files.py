@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from inject import NOBODY, say_go, told, train
+from numbered import value_of
 from oracle import Count, Verdict, judge, read_count
 from report import account
 
@@ -75,6 +76,21 @@ def repair_and_judge(place: World, runs: int, row: str = "torn") -> None:
     assert all(path.read_bytes() == data for path, data in before.items()), "a torn file is left as it is"
 
 
+def shown_whole(place: World, runs: int) -> None:
+    """TensorBoard shows every record of every run once, with its value, in both loaders."""
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            for number in range(runs):
+                points = shown.until(
+                    lambda shown=shown, number=number: (
+                        (found := shown.scalars(str(number), f"scalar/{number}")) and len(found) >= RECORDS and found
+                    ),
+                    f"run {number} ({loader})",
+                )
+                right = [(step, value_of(number, step)) for step in range(RECORDS)]
+                assert points == right, f"run {number} ({loader})"
+
+
 def file_of(place: World, number: int) -> Path:
     (name,) = event_files(place.logdir / str(number))
     return place.logdir / str(number) / name
@@ -100,16 +116,7 @@ def test_a_file_cut_at_any_byte_of_its_last_record_is_gone_on_with_in_a_new_one(
     repair_and_judge(place, runs)
     for number in range(runs):
         assert list(events(place.logdir / str(number))), "and a strict reader agrees"
-    for loader in LOADERS:
-        with board(place.logdir, loader) as shown:
-            for number in range(runs):
-                points = shown.until(
-                    lambda shown=shown, number=number: (
-                        (found := shown.scalars(str(number), f"scalar/{number}")) and len(found) >= RECORDS and found
-                    ),
-                    f"run {number} ({loader})",
-                )
-                assert [step for step, _ in points] == list(range(RECORDS)), f"run {number} ({loader})"
+    shown_whole(place, runs)
 
 
 def test_zeroed_tails_and_flipped_bits_cost_nothing_that_a_journal_still_has(place: World) -> None:
@@ -127,6 +134,7 @@ def test_zeroed_tails_and_flipped_bits_cost_nothing_that_a_journal_still_has(pla
             data[ends[-8] + 3 * (number - runs // 2)] ^= 1 << number % 8
         path.write_bytes(data)
     repair_and_judge(place, runs)
+    shown_whole(place, runs)
 
 
 def _status(place: World, folder: Path) -> Any:
