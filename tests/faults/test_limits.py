@@ -14,6 +14,7 @@ from oracle import Count, judge, read_count
 from report import account
 
 from harness import World, wait_for
+from tbxd import credit
 
 MANY_RUNS = """
 import sys
@@ -195,9 +196,7 @@ def test_a_full_journal_with_a_living_daemon_counts_in_its_status(place: World) 
     account("journal_full", dropped, verdict)
 
 
-DAEMON_BYTES = 64 << 20  # what a daemon may take beside its sessions: Python, numpy, what it is about to write
-SESSION_BYTES = 24 << 20  # and for each session: its window of 8 MiB, as received, as batches and as events
-TRAINER_BYTES = 48 << 20  # what logging may add to a trainer, however much waits
+TRAINER_BYTES = 24 << 20  # what logging may add to a trainer, however much waits
 
 
 def grown(pid: int, before: int) -> int:
@@ -239,7 +238,7 @@ def test_more_than_the_daemon_can_take_keeps_both_sides_within_their_memory(
         assert told(trainer)["flushed"]
         assert trainer.wait(120) == 0
     assert dropped, "it was more than the daemon could take"
-    assert peak < DAEMON_BYTES + writers * SESSION_BYTES, f"the daemon grew by {peak >> 20} MiB"
+    assert peak < credit.memory_most(writers), f"the daemon grew by {peak >> 20} MiB"
     assert most < TRAINER_BYTES, f"a trainer grew by {most >> 20} MiB"
     wait_for(place.drained, "the journals")
     counts = {number: read_count(place, number) for number in range(writers)}
