@@ -7,6 +7,7 @@ attempt goes on where this one stopped.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import math
@@ -38,6 +39,7 @@ from tbxd_client.records import (
 )
 
 from . import __version__, projector
+from .descriptors import scarce
 from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
 from .events.folder import open_folder
@@ -269,6 +271,8 @@ class RunWriter:
         return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
 
     def _lock_folder(self) -> None:
+        if scarce():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         fd = open_folder(self.directory)
         for attempt in range(LOCK_TRIES):
             try:

@@ -28,7 +28,7 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
-    ("settings", "pool", "credit"),
+    ("settings", "pool", "credit", "descriptors"),
     ("events.record", "events.ledger", "summaries.arrays", "strand"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.steps",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,66 @@ def test_a_daemon_raises_its_limit_for_more_clients_than_the_soft_one_allows(pla
     counts = {number: read_count(place, number) for number in range(60)}
     assert all(count.ended for count in counts.values())
     account("descriptors", 1, judge([place.logdir / str(run) for run in range(3)], counts))
+
+
+MANY_CLIENTS = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from numbered import log_record
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+children = []
+for number in range(int(sys.argv[2])):
+    pid = os.fork()
+    if pid == 0:
+        for n in range(int(sys.argv[3])):
+            log_record(writer, number, n, mixed=False)
+        os._exit(0 if sys.argv[4] == "dead" or writer.flush(100) else 1)
+    children.append(pid)
+assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+"""
+
+
+def test_more_clients_than_descriptors_take_turns(place: World) -> None:
+    """libzmq would end the daemon. Whoever finds no room tries again, and gets in when another has left."""
+    clients, count = 100, 30
+    daemon = start_daemon(place, limit_descriptors(128))
+    wait_for(place.running, "the daemon")
+    environ = {"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock"}
+    result = place.run(MANY_CLIENTS, Path(__file__).parent, clients, count, "alive", environ=environ, timeout=200)
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journals")
+    assert daemon.poll() is None, "the daemon lives"
+    status = place.status()
+    assert status is not None and status["connections_turned_away"] > 0
+    counts = {number: Count(count, True) for number in range(clients)}
+    account("descriptors", clients, judge([place.logdir / "a"], counts))
+
+
+def test_connections_that_say_nothing_leave_room_for_the_daemon_to_live(place: World) -> None:
+    """Also while it opens what many dead trainers have left."""
+    dead, count, most = 60, 30, 96
+    environ = {"TBXD_ADDRESS": NOBODY}
+    made = place.run(MANY_CLIENTS, Path(__file__).parent, dead, count, "dead", environ=environ)
+    assert made.returncode == 0 and len(place.journals()) == dead
+    daemon = start_daemon(place, limit_descriptors(most))
+    wait_for(place.running, "the daemon")
+    held: list[socket.socket] = []
+
+    def drained() -> bool:
+        held.append(socket.socket(socket.AF_UNIX))
+        held[-1].connect(str(place.runtime / "daemon.sock"))
+        if len(held) > most:
+            held.pop(0).close()
+        return len(held) == most and place.drained()
+
+    wait_for(drained, "the journals", pause=0.001)
+    assert daemon.poll() is None, "the daemon lives"
+    for one in held:
+        one.close()
+    wait_for(lambda: (place.status() or {}).get("connections_turned_away"), "its answer")
+    counts = {number: Count(count, True) for number in range(dead)}
+    account("descriptors", dead, judge([place.logdir / "a"], counts))
 
 
 @pytest.mark.parametrize("call", ["openat", "flock"])
