@@ -1,11 +1,12 @@
 # `make demo` and `make test` need git, make and Python >= 3.10, and make their own environment in .venv.
 # The tests of TensorBoard's tabs look at them in Debian's chromium: as root `make test` installs it where it is missing,
-# for anybody else they are skipped and say what to install. With CI=true they fail instead.
+# for anybody else they are skipped and say what to install. So it is with strace and libfaketime, which some of the
+# fault tests take. With CI=true they fail instead.
 PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check browser faults soak fuzz bench clean
+.PHONY: demo test check browser fault-tools faults soak fuzz bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -15,7 +16,7 @@ EXTRAS ?= dev
 demo: .venv/installed          ## train a small model in two processes and log everything
 	$(BIN)/tbxd demo
 
-test: check browser            ## style, types, and every test
+test: check browser fault-tools ## style, types, and every test
 	$(BIN)/python -m pytest
 
 check: .venv/installed         ## style and types
@@ -31,14 +32,15 @@ browser:                       ## chromium for the tests, where it is missing an
 	    echo "chromium could not be installed"; \
 	fi
 
-# The fault tests take strace and libfaketime where they are to be had; without them they skip what needs them.
-.venv/fault-tools: .venv/installed
-	command -v strace >/dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
-	|| { apt-get update -qq && apt-get install -y -qq strace libfaketime; } >/dev/null 2>&1 \
-	|| echo "strace and libfaketime are not there and cannot be installed; some fault tests are skipped"
-	touch $@
+fault-tools:                   ## strace and libfaketime for the fault tests, where they are missing and we may
+	@if ! { command -v strace && ls /usr/lib/*/faketime/libfaketimeMT.so.1; } >/dev/null 2>&1 && \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install --quiet --yes --no-install-recommends strace libfaketime || \
+	    echo "strace and libfaketime could not be installed"; \
+	fi
 
-faults: .venv/fault-tools      ## every fault, and a table of what became of the records; TBXD_KILLS, TBXD_SEED
+faults: .venv/installed fault-tools ## every fault, and a table of what became of the records; TBXD_KILLS, TBXD_SEED
 	TBXD_FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m "matrix or not matrix"
 
 MINUTES ?= 60

@@ -26,6 +26,7 @@ from tbxd_client.launch import is_locked
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.wire import DATA_BYTES_MAX
 
+from .descriptors import scarce
 from .hub import Client, Hub
 from .session import Session
 
@@ -75,6 +76,8 @@ class Adopter:
         for path in {*journals(self._spool), *(path for path in seen if _is_journal(path))}:
             if path in self._drains or path in self._bad:
                 continue
+            if scarce():
+                break  # the others with a later scan
             try:
                 reader = JournalReader(path)
             except JournalBusy:

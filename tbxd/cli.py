@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from . import __version__
-from .settings import SETTINGS, Settings
+from .settings import SETTINGS, Setting, Settings
 
 EXIT_ERROR = 1
 EXIT_NOT_RUNNING = 3
@@ -30,6 +30,12 @@ def main() -> None:
     """
 
 
+def _type_of(setting: Setting) -> Any:
+    if setting.choices:
+        return click.Choice(setting.choices, case_sensitive=False)
+    return float if setting.most else str
+
+
 def _settings_options(names: set[str]) -> Callable[[Any], Any]:
     """Options for some of the declared settings."""
 
@@ -39,7 +45,7 @@ def _settings_options(names: set[str]) -> Callable[[Any], Any]:
                 option = click.option(
                     "--" + setting.name.replace("_", "-"),
                     envvar=setting.variable,
-                    type=float if setting.most else str,
+                    type=_type_of(setting),
                     default=setting.default,
                     show_default=setting.default is not None,
                     show_envvar=True,

@@ -10,7 +10,19 @@ from __future__ import annotations
 QUEUE_BYTES_MAX = 64 << 20
 WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 256 << 10, 8 << 20
 GRANTS_BYTES_MAX = 128 << 20
+BASE_BYTES = 64 << 20  # what a daemon may take beside that: Python, numpy, what its threads are about to encode
+COPIES = 3  # at the most, of what is on the way: as received, as batches, as events
 GRANT_SECONDS = 10.0  # a client that makes nothing of its grant for so long keeps nobody else waiting
+
+
+def memory_most(sessions: int) -> int:
+    """The bytes of memory that a daemon may take with so many sessions whose records fit their windows."""
+    return BASE_BYTES + COPIES * sessions * window(sessions)
+
+
+def window(sessions: int) -> int:
+    """The bytes that each of so many sessions may have on the way."""
+    return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, QUEUE_BYTES_MAX // max(1, sessions)))
 
 
 class Credit:
@@ -31,7 +43,7 @@ class Credit:
             sessions: how many there are.
             now: seconds, by a clock that does not jump.
         """
-        limit = written + max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, QUEUE_BYTES_MAX // max(1, sessions)))
+        limit = written + window(sessions)
         if record_end <= limit:
             self.forget(session)
             return limit

@@ -96,12 +96,14 @@ class Daemon:
     def _loop(self) -> None:
         poller = zmq.Poller()
         poller.register(self._receiver.socket, zmq.POLLIN)
+        poller.register(self._receiver.monitor, zmq.POLLIN)
         poller.register(self._doorbell.read_fd, zmq.POLLIN)
         due = 0.0
         while not self._stopping:
             for source, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):
-                if source is not self._receiver.socket:
+                if source == self._doorbell.read_fd:
                     self._doorbell.clear()
+            self._receiver.watch()
             self._receive()
             self._hub.collect()
             now = time.monotonic()
@@ -145,10 +147,12 @@ class Daemon:
             "address": self._receiver.address,
             "spool": str(self._settings.spool),
             "embedded": self._embedded,
+            "sync": self._settings.sync,
             "started": self._started,
             "stopping": self._stopping,
             **self._hub.status(),
             "refused_messages": self._hub.refused + self._receiver.refused,
+            "connections_turned_away": self._receiver.turned_away,
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
         }

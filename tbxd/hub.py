@@ -303,7 +303,8 @@ class Hub:
         if state is None:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
-            state = self.runs[directory] = RunState(RunWriter(Path(directory), self._on_written), Strand(self._pool))
+            writer = RunWriter(Path(directory), self._on_written, self._settings.durable)
+            state = self.runs[directory] = RunState(writer, Strand(self._pool))
         return state
 
     # --- writing ---------------------------------------------------------------------------------------------

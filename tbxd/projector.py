@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from pathlib import Path
+import stat
 from typing import Any
 
 from google.protobuf import text_format
 
+from tbxd_client.journal_files import sync_folder
+
 from .events import schema
+from .events.file import NOT_OURS
+from .events.folder import open_below
 from .summaries.embedding import Embedding
 from .summaries.errors import Refused
 
-CONFIG = "projector_config.pbtxt"
+CONFIG, UNREADABLE = "projector_config.pbtxt", "projector_config.unreadable"
 
 
-def write(directory: Path, embedding: Embedding) -> None:
+def write(run: int, embedding: Embedding) -> None:
     """Write the files of an embedding and its entry, which replaces one of the same tag and step.
 
     A configuration that cannot be read is kept under another name.
 
+    Args:
+        run: a descriptor of the run's folder, in which everything is made, whatever its path leads to.
+        embedding: what to write.
+
     Raises:
         OSError: the disk cannot take them.
-        Refused: ``bad_record``: their folder is a link that leads out of the run's folder.
+        Refused: ``bad_record``: their folder is a link.
     """
-    folder = directory / embedding.folder
-    if not folder.resolve().is_relative_to(directory.resolve()):
-        raise Refused("bad_record", f"{folder} leads out of {directory}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in embedding.files.items():
-        _replace(folder / name, content)
-    path = directory / CONFIG
-    config = _read(path)
+    held = [run]
+    try:
+        for name in embedding.folder.split("/"):
+            held.append(open_below(held[-1], name))
+        for name, content in embedding.files.items():
+            _replace(held[-1], name, content)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused("bad_record", f"{error.filename} in {embedding.folder} is a link") from error
+        raise
+    finally:
+        for fd in held[1:]:
+            os.close(fd)
+    config = _read(run)
     others = [info for info in config.embeddings if info.tensor_name != embedding.info.tensor_name]
     del config.embeddings[:]
     config.embeddings.extend([*others, embedding.info])
-    _replace(path, text_format.MessageToString(config, as_utf8=True).encode())
+    _replace(run, CONFIG, text_format.MessageToString(config, as_utf8=True).encode())
 
 
-def _read(path: Path) -> Any:
+def _read(run: int) -> Any:
     config = schema.ProjectorConfig()
     try:
-        text_format.Parse(path.read_bytes(), config, allow_unknown_field=True)
+        fd = os.open(CONFIG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=run)
     except FileNotFoundError:
-        pass
+        return config
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise
+        content = None
+    else:
+        with open(fd, "rb") as file:
+            content = file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    try:
+        if content is not None:
+            text_format.Parse(content, config, allow_unknown_field=True)
+            return config
     except (text_format.ParseError, UnicodeDecodeError):
-        path.replace(path.with_suffix(".unreadable"))
         config.Clear()
+    os.replace(CONFIG, UNREADABLE, src_dir_fd=run, dst_dir_fd=run)
     return config
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(folder: int, name: str, content: bytes) -> None:
     """Let a file have this content: whoever reads it sees the old one or the new one."""
-    staging = path.with_name(f".{path.name}.new")
-    staging.unlink(missing_ok=True)
+    staging = f".{name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(staging, dir_fd=folder)
     try:
-        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(staging, flags, 0o666, dir_fd=folder), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        staging.replace(path)
+        os.replace(staging, name, src_dir_fd=folder, dst_dir_fd=folder)
+        sync_folder(folder)
     except OSError:
-        staging.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(staging, dir_fd=folder)
         raise

@@ -1,23 +1,35 @@
-"""The receiver: the daemon's one socket. Bytes come in and go out here, and who sent them is checked."""
+"""The receiver: the daemon's one socket. Bytes come in and go out here, and who sent them is checked.
+
+libzmq calls abort() where an ipc connection is to be accepted and the process has no descriptor left for it
+(src/ipc_listener.cpp: EMFILE is not among the errors it expects). So while few are left who connects is hung up on: he
+tries again until there is room, and his records wait. Who is connected stays so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import resource
+import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from tbxd_client import wire
 from tbxd_client.journal_files import SESSION_BYTES
 from tbxd_client.paths import check_address
 from tbxd_client.records import RemoteProtocolError
 
+log = logging.getLogger(__name__)
+
 NO_SESSION = bytes(SESSION_BYTES)
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
+SPARE_SHARE = 4  # one in so many descriptors is kept free of connections: many may begin before we are on the processor
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,6 +52,7 @@ class Receiver:
         check_address(address)
         self.address = address
         self.refused = 0  # messages that were none, or another user's
+        self.turned_away = 0  # connections for which there were too few descriptors
         self.is_ipc = address.startswith("ipc:")
         if not self.is_ipc and address.removeprefix("tcp://").rpartition(":")[0] not in LOOPBACK:
             raise ValueError(
@@ -47,12 +60,14 @@ class Receiver:
                 "it from elsewhere could write files as you"
             )
         self._context = zmq.Context()
+        self._room = 0  # connections that may begin before the descriptors are counted again
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         # Credit bounds what is under way, in bytes; what goes to a peer that is gone is of no use to anybody.
         self.socket.sndhwm = self.socket.rcvhwm = 0
         self.socket.linger = 200
         self.socket.backlog = BACKLOG
         self.socket.maxmsgsize = wire.FRAME_BYTES_MAX
+        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(zmq.EVENT_ACCEPTED)
         try:
             if self.is_ipc:
                 self._bind_private(Path(address.removeprefix("ipc://")))
@@ -74,6 +89,23 @@ class Receiver:
             self.socket.bind(f"ipc://{path}")
         finally:
             os.umask(old)
+
+    def watch(self) -> None:
+        """Turn away who has just connected, while few descriptors are left. To be called when `monitor` has news."""
+        while self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
+            self._room -= 1
+            if self._room <= 0:
+                most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+                left = most - sum(1 for _ in Path("/proc/self/fd").iterdir())
+                self._room = (left - most // SPARE_SHARE) // 2
+                if self._room <= 0:
+                    self.turned_away += 1
+                    if self.turned_away == 1:
+                        log.warning(
+                            "of %d file descriptors %d are left: connections are refused (ulimit -n)", most, left
+                        )
+                    _hang_up(event["value"])
 
     def receive(self) -> tuple[Peer, wire.Message] | None:
         """The next message; None when there is none now. What is no message is answered, counted and passed over."""
@@ -98,10 +130,22 @@ class Receiver:
 
     def close(self) -> None:
         """Close the socket; what is under way to clients has a moment to leave."""
+        self.socket.disable_monitor()
+        self.monitor.close()
         self.socket.close()
         self._context.term()
         if self.is_ipc:
             Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
+def _hang_up(fd: int) -> None:
+    """End a connection of libzmq's, which then closes it; it may be closed already, and the number another file's."""
+    with contextlib.suppress(OSError):
+        connection = socket.socket(fileno=fd)
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()
 
 
 def _trusted_pid(frame: zmq.Frame) -> int:

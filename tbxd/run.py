@@ -7,6 +7,7 @@ attempt goes on where this one stopped.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import math
@@ -35,8 +36,10 @@ from tbxd_client.records import (
 )
 
 from . import __version__, projector
+from .descriptors import scarce
 from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
+from .events.folder import open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.rows import Piece
@@ -71,12 +74,14 @@ class RunWriter:
     """Writes one folder.
 
     Args:
-        directory: the folder, absolute.
+        directory: the folder, absolute and without links.
         done: called on the strand's thread with each batch that is in the event file.
+        durable: and on the disk.
     """
 
-    def __init__(self, directory: Path, done: Callable[[Batch], None]) -> None:
+    def __init__(self, directory: Path, done: Callable[[Batch], None], durable: bool = False) -> None:
         self.directory = directory
+        self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
@@ -86,7 +91,7 @@ class RunWriter:
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()
-        self._lock_fd = -1
+        self._folder = -1  # locked, and held while it is written
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
@@ -152,7 +157,7 @@ class RunWriter:
     @property
     def open(self) -> bool:
         """Whether descriptors are held for it."""
-        return self._lock_fd >= 0
+        return self._folder >= 0
 
     @property
     def name(self) -> str:
@@ -186,7 +191,7 @@ class RunWriter:
                 self._scalars.flush(pieces)
                 self._finish(b"".join(pieces))  # the file has to hold all that counts
                 pieces.clear()
-                self._steps = Steps(self.directory)
+                self._steps = Steps(self.directory, self._folder)
             with self._lock:
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
@@ -199,6 +204,8 @@ class RunWriter:
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
         self.file.write(data)
+        if self._durable:
+            self._sync_file()
         with self._lock:
             if self._noting:
                 self.ledger = {session: entry.copy() for session, entry in self._working.items()}
@@ -211,17 +218,17 @@ class RunWriter:
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
         self._run = run
-        if self._lock_fd < 0:
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if self._folder < 0:
             self._lock_folder()
-            names = event_files(self.directory)
+            names = event_files(self._folder)
             if self.file is not None:  # it had been parked
+                self.file.folder = self._folder
                 if names[-1:] != [self.file.path.name]:
                     raise FileLost(0, "another process has written here meanwhile")
                 if run is not None and self._accepts(run, names):  # it has seen that nobody writes here
                     self.file = None
             else:
-                ledger = read_ledger(self.directory, names)
+                ledger = read_ledger(self.directory, names, self._folder)
                 self._shown = _drops(ledger)
                 self._note_losses(ledger)
                 with self._lock:
@@ -229,14 +236,14 @@ class RunWriter:
                     self._known = True
         if self.file is None:
             assert run is not None
-            names = event_files(self.directory)
+            names = event_files(self._folder)
             name = run.file_name
             if not self._accepts(run, names):
                 name = file_name(names, time.time(), run.host, run.pid, run.filename_suffix)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._scalars = ScalarWriter(self._marker)
-            self.file = EventFile(self.directory / name)
+            self.file = EventFile(self.directory / name, self._folder)
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
 
@@ -263,7 +270,9 @@ class RunWriter:
         return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
 
     def _lock_folder(self) -> None:
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if scarce():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd = open_folder(self.directory)
         for attempt in range(LOCK_TRIES):
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,7 +285,7 @@ class RunWriter:
             except OSError:  # a file system without locks: go on as the only one we know of
                 pass
             break
-        self._lock_fd = fd
+        self._folder = fd
 
     def _start_over(self, why: str) -> None:
         """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
@@ -294,19 +303,27 @@ class RunWriter:
         self._unlock_folder()
 
     def _unlock_folder(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
     def sync(self) -> None:
         """Bring what is written onto the disk."""
         try:
-            if self.file is not None:
-                self.file.sync()
+            self._sync_file()
             if self.error.startswith(SYNC_ERROR):
                 self.error = ""
         except OSError as error:
-            self.error = f"{SYNC_ERROR}{error.strerror or error}"
+            self.error = f"{error.strerror or error}"
+
+    def _sync_file(self) -> None:
+        try:
+            if self.file is not None:
+                self.file.sync()
+        except FileLost:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
 
     def park(self) -> None:
         """Give back the descriptors and the folder's lock until there is something to write."""
@@ -427,7 +444,7 @@ class RunWriter:
         tag = batch.tag(record.tag)
         if record.kind == EMBEDDING:
             try:
-                projector.write(self.directory, embedding_of(record, tag))
+                projector.write(self._folder, embedding_of(record, tag))
             except OSError as error:
                 raise Refused("file_error", f"{error}") from error
             return {}

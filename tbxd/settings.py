@@ -14,11 +14,12 @@ from tbxd_client.paths import (
     runtime_dir,
     spool_dir,
 )
+from tbxd_client.settings import ALWAYS, SYNC
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: its field in `Settings`, the variable, its bounds where it is a number, and what it does."""
+    """One setting: its field in `Settings`, the variable, its bounds or its words, and what it does."""
 
     name: str
     variable: str
@@ -26,6 +27,7 @@ class Setting:
     help: str
     least: float = 0
     most: float = 0
+    choices: tuple[str, ...] = ()
 
 
 SETTINGS = (
@@ -53,6 +55,7 @@ SETTINGS = (
         0.01,
         3600,
     ),
+    Setting("sync", SYNC.variable, SYNC.default, SYNC.help, choices=SYNC.choices),
     Setting(
         "idle_seconds",
         "TBXD_IDLE_SECONDS",
@@ -75,6 +78,7 @@ class Settings:
     spool: Path
     batch_ms: float
     sync_seconds: float
+    sync: str
     idle_seconds: float
     open_files: int
     threads: int
@@ -93,9 +97,16 @@ class Settings:
                 raise ValueError(
                     f"{setting.name.replace('_', '-')} is {value:g}; {setting.least:g} to {setting.most:g} are possible"
                 )
+            if setting.choices and value not in setting.choices:
+                raise ValueError(f"{setting.name} is {value!r}; {' and '.join(setting.choices)} are possible")
         runtime = Path(given["runtime_dir"] or runtime_dir()).absolute()
         given["runtime_dir"] = runtime
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
         given["address"] = given["address"] or default_address(runtime)
         given["open_files"], given["threads"] = int(given["open_files"]), int(given["threads"])
         return cls(**{item.name: given[item.name] for item in fields(cls)})
+
+    @property
+    def durable(self) -> bool:
+        """Whether nothing is acknowledged that is not on the disk."""
+        return self.sync == ALWAYS

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import stat
 import sys
+import time
 from pathlib import Path
 
 import msgpack
@@ -17,6 +19,7 @@ import zmq
 
 from harness import World, scalars, wait_for, world
 from tbxd_client import wire
+from tbxd_client.launch import AT_ONCE_MAX, RETRY_SECONDS_MIN, is_locked
 from tbxd_client.paths import SOCKET_PATH_BYTES_MAX
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
@@ -120,6 +123,47 @@ def test_a_daemon_that_is_interrupted_while_it_starts_is_started_again_without_a
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert born.exists(), "the first one was interrupted"
+    assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
+
+
+def test_daemons_that_are_killed_before_they_have_answered_are_started_again_at_once_but_not_for_ever(
+    place: World,
+) -> None:
+    """At its birth, while it starts, when it holds its lock: each is another process than the one before."""
+    place.extra["TBXD_FLUSH_SECONDS"] = "60"
+    trainer = place.start(LOG_ONE, "logs/a", 0)
+    known: set[int] = set()
+
+    def newborn(born_here: bool) -> psutil.Process | None:
+        """A daemon that is new: the process that the trainer starts, or the one that this forks before it leaves."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid not in known and "--embedded" in process.cmdline():
+                    mine = process.environ().get("TBXD_RUNTIME_DIR") == str(place.runtime)
+                    if mine and (process.ppid() == trainer.pid) == born_here:
+                        known.add(process.pid)
+                        return process
+        return None
+
+    gone = 0.0
+    for attempt in range(AT_ONCE_MAX + 1):
+        first = wait_for(lambda: newborn(True), f"attempt {attempt}")
+        if attempt:
+            assert first.create_time() - gone < RETRY_SECONDS_MIN / 2, f"attempt {attempt} at once"
+        if attempt % 2 == 0:
+            first.suspend()
+            second = newborn(False)  # it may have forked just before
+            first.kill()
+        else:
+            second = wait_for(lambda: newborn(False), "the process that stays")
+            if attempt == 3:
+                wait_for(lambda: is_locked(place.runtime / "daemon.lock"), "its lock")
+        if second is not None:
+            second.kill()
+        gone = time.time()
+    last = wait_for(lambda: newborn(True), "the last one")
+    assert last.create_time() - gone > RETRY_SECONDS_MIN / 2, "after a pause"
+    assert trainer.wait(60) == 0
     assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
 
 

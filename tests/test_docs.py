@@ -94,9 +94,12 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     table = dict(re.findall(r"^\| `(TBXD_\w+)` \| ([^|]+) \|", README, re.M))
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
-    assert table.keys() == client.keys() | daemon.keys() | {SHARES_VARIABLE}
-    for variable, default in {**client, **daemon}.items():
-        if default is not None:
+    choices = {choice.variable: choice.default for choice in client_settings.CHOICES}
+    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {SHARES_VARIABLE}
+    for variable, default in {**client, **choices, **daemon}.items():
+        if isinstance(default, str) and variable in choices:
+            assert table[variable] == default
+        elif default is not None:
             assert float(table[variable]) == float(default)
     assert str(base_dir()).replace(str(os.getuid()), "<uid>") in README
 
@@ -143,11 +146,19 @@ def test_what_the_guarantees_name_is_there() -> None:
     variables = {setting.variable for setting in (*client_settings.SETTINGS, *daemon_settings.SETTINGS)}
     assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}
     limits = (TESTS / "faults" / "test_limits.py").read_text()
-    tested = [int(found) for found in re.findall(r"^(?:DAEMON|SESSION|TRAINER)_BYTES = (\d+) << 20", limits, re.M)]
-    assert len(tested) == 3
-    for size in (credit.QUEUE_BYTES_MAX >> 20, credit.GRANTS_BYTES_MAX >> 20, *tested):
-        assert f"{size} MiB" in GUARANTEES
-    assert f"{credit.WINDOW_BYTES_MIN >> 10} KiB" in GUARANTEES
+    trainer = re.search(r"^TRAINER_BYTES = (\d+) << 20", limits, re.M)
+    assert trainer
+    memory = GUARANTEES.split("## Memory and disk\n")[1].split("\n## ")[0]
+    for told in (
+        f"{trainer[1]} MiB of memory of its own",
+        f"Daemon: {credit.BASE_BYTES >> 20} MiB, and {credit.COPIES} times what is on the way",
+        f"{credit.QUEUE_BYTES_MAX >> 20} MiB on the way",
+        f"each {credit.WINDOW_BYTES_MAX >> 20} MiB at most and {credit.WINDOW_BYTES_MIN >> 10} KiB at least",
+        f"so {credit.memory_most(8) >> 20} MiB it is",
+        f"another {credit.GRANTS_BYTES_MAX >> 20} MiB for records",
+    ):
+        assert told in memory, told
+    assert credit.memory_most(8) - credit.memory_most(250) < 10 << 20
     for page in ("README.md", "docs/ARCHITECTURE.md"):
         assert "GUARANTEES.md)" in (DOCS.parent / page).read_text(), page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tensorboardX.embedding import make_sprite
 from harness import World, wait_for
 from tbxd import projector
 from tbxd.events import schema
+from tbxd.events.folder import open_folder
 from tbxd.summaries.embedding import Embedding, sprite_of
 from tbxd.summaries.errors import Refused
 from tbxd_client import embedding
@@ -102,15 +104,23 @@ def made(name: str) -> Embedding:
     return Embedding("00000/a", {"tensors.tsv": b"1\n"}, info)
 
 
+def write(folder: Path, embedding: Embedding) -> None:
+    fd = open_folder(folder)
+    try:
+        projector.write(fd, embedding)
+    finally:
+        os.close(fd)
+
+
 def test_a_configuration_of_others_is_kept_and_an_unreadable_one_put_aside(tmp_path: Path) -> None:
     path = tmp_path / projector.CONFIG
     path.write_text('model_checkpoint_path: "x"\nembeddings { tensor_name: "theirs" unknown_field: 3 }\n')
-    projector.write(tmp_path, made("ours"))
+    write(tmp_path, made("ours"))
     config = config_of(tmp_path)
     assert config.model_checkpoint_path == "x"
     assert [info.tensor_name for info in config.embeddings] == ["theirs", "ours"]
     path.write_bytes(b"\xff embeddings {{{")
-    projector.write(tmp_path, made("ours"))
+    write(tmp_path, made("ours"))
     assert [info.tensor_name for info in config_of(tmp_path).embeddings] == ["ours"]
     assert path.with_suffix(".unreadable").read_bytes() == b"\xff embeddings {{{"
 
@@ -121,8 +131,17 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     outside.mkdir()
     (run / "00000").symlink_to(outside)
     with pytest.raises(Refused):
-        projector.write(run, made("ours"))
-    assert not list(outside.iterdir())
+        write(run, made("ours"))
+    (run / "00000").unlink()
+    secret = outside / "secret"
+    secret.write_text('model_checkpoint_path: "secret"')
+    (run / projector.CONFIG).symlink_to(secret)
+    write(run, made("ours"))
+    assert config_of(run).model_checkpoint_path == "" and secret.read_text() == 'model_checkpoint_path: "secret"'
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    held = len(os.listdir("/proc/self/fd"))
+    write(run, made("ours"))
+    assert len(os.listdir("/proc/self/fd")) == held
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ CLIENT = (
     ("__init__",),
 )
 DAEMON = (
-    ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "pool", "credit"),
+    ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
+    ("settings", "pool", "credit", "descriptors"),
     ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.steps", "events.rows"),

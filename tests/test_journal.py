@@ -270,6 +270,57 @@ def test_after_a_crash_of_the_machine_only_what_was_synced_is_trusted(
     reader.remove()
 
 
+def test_after_a_crash_what_had_been_released_and_given_up_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control page may have reached the disk before its last changes, and the files after them."""
+    journal = Journal(tmp_path, lambda: None)
+    for letter in (b"a", b"b", b"c"):
+        assert journal.append(letter * 900_000) == ""
+    journal.sync()
+    path, older = journal.path, (journal.path / "control").read_bytes()
+    journal.release(900_000)  # the first file is free
+    journal.close()
+    (path / "control").write_bytes(older)
+    reader = JournalReader(path)
+    with pytest.raises(JournalError, match="no segment holds position 0"):
+        everything(reader, 0)
+    reader.close()
+    monkeypatch.setattr("tbxd_client.journal_files.boot_id", lambda: bytes(15) + b"\1")
+    reader = JournalReader(path)
+    assert reader.state.released == 900_000 and reader.state.readable_end == reader.state.commit == 2_700_000
+    assert everything(reader, 900_000) == b"b" * 900_000 + b"c" * 900_000
+    reader.remove()
+
+
+def test_in_a_durable_journal_whatever_has_been_appended_has_been_synced(tmp_path: Path) -> None:
+    """Also by threads at once, through files that are used again, and what is large."""
+    journal = Journal(tmp_path, lambda: None, bytes_max=8 << 20, durable=True)
+    assert journal.limit < 0, "no call takes the short way"
+    late = []
+
+    def work(size: int) -> None:
+        for _ in range(150):
+            assert journal.append(bytes(size)) == ""
+            end = journal.position
+            if read_state(journal.path).synced < end - 3 * 50_000:  # records of others have got their place since
+                late.append(end)
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in (34, 3000, 50_000)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        journal.release(journal.committed)
+        assert journal.limit < 0
+    assert not late
+    state = read_state(journal.path)
+    assert state.synced == state.commit == 150 * (34 + 3000 + 50_000)
+    assert journal.arm(journal.position) and journal.append(b"x") == "" and journal.limit < 0
+    assert read_state(journal.path).synced == journal.position
+    journal.release(journal.position)
+    journal.close()
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.sampled_from(["control", "definitions", "000001.segment"]),

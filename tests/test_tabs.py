@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from browser import Page, answer, chromium, from_data_url, missing, tensorboard
-from harness import wait_for, world
+from harness import absent, wait_for, world
 from tbxd.summaries.heatmap import colors
 
 # Name in the address, name on the page.
@@ -127,12 +126,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def needed() -> None:
-    """Skip where there is no browser, but in continuous integration fail, so that nobody takes that for a success."""
-    absent = missing()
-    if absent and os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        pytest.fail(absent)
-    if absent:
-        pytest.skip(absent)
+    """Skip, or fail, where there is no browser."""
+    if what := missing():
+        absent(what)
 
 
 def active(address: str) -> set[str]:

@@ -48,8 +48,8 @@ def _last_second(names: list[str]) -> int:
     return min(max((int(match[1]) for match in map(_SECONDS.search, names) if match), default=-1), SECONDS_MAX - 1)
 
 
-def event_files(directory: str | os.PathLike[str]) -> list[str]:
-    """The names of the event files in a folder, in the order in which TensorBoard reads them.
+def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
+    """The names of the event files in a folder, given by its path or a descriptor, as TensorBoard orders them.
 
     Raises:
         OSError: the folder cannot be read.

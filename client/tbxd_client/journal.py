@@ -8,18 +8,22 @@ the interpreter's lock meanwhile. What has been acknowledged is released, and it
 
 The hot path, ``SummaryWriter.add_scalar``, uses ``lock``, ``position``, ``limit``, ``base``, ``buffer`` and
 ``words`` directly. Everything unusual (a full segment, a sleeping sender, a fork, a close) lowers ``limit``, which
-sends the next call to `Journal.append`; so the common case pays for none of it.
+sends the next call to `Journal.append`; so the common case pays for none of it. Where a record has to be on the disk
+when its call returns, ``limit`` stays that low.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .journal_files import (
@@ -42,9 +46,11 @@ from .journal_files import (
     boot_id,
     remove_journal,
     session_name,
+    sync_folder,
 )
 from .records import FILL_BYTES_MAX
 from .segment import Segment
+from .settings import warn
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
@@ -56,11 +62,29 @@ FRESH_RECORD_BYTES_MAX = 16 << 10  # also those larger than this, where nothing 
 DEFERRED_RECORDS_MAX = 256
 RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
+COPY_BYTES = 1 << 20  # stored again at a time
 CLOSED = -1  # a `limit` that no record fits
 
 
 class JournalClosed(Exception):
     """The journal has been closed, or belongs to the process this one was forked from."""
+
+
+@dataclass(slots=True)
+class Unsynced:
+    """What the disk may not have yet: up to where, and the files that hold it."""
+
+    committed: int
+    definitions_end: int
+    names: int
+    files: list[int] = field(default_factory=list)
+    control: int = -1
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (*self.files, self.control):
+            if fd >= 0:
+                os.close(fd)
 
 
 class Journal:
@@ -71,6 +95,7 @@ class Journal:
         wake: called when the sender may be asleep and there is something to send. It must not block.
         bytes_max: the most that may wait, in bytes of segment files.
         block_seconds: the longest that an `append` waits for room before it drops its record.
+        durable: an `append` returns when its record is on the disk.
 
     Raises:
         OSError: the files cannot be made.
@@ -82,6 +107,7 @@ class Journal:
         wake: Callable[[], None],
         bytes_max: int = JOURNAL_BYTES,
         block_seconds: float = BLOCK_SECONDS,
+        durable: bool = False,
     ) -> None:
         # Re-entrant, because a signal handler may log while the thread it interrupted is logging.
         self.lock = threading.RLock()
@@ -93,6 +119,7 @@ class Journal:
         self.released = 0
         self.bytes_max = bytes_max
         self.block_seconds = block_seconds
+        self.durable = durable
         self._wake = wake
         self._room = threading.Condition(self.lock)
         self._closed = False
@@ -106,7 +133,11 @@ class Journal:
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
         self._live: tuple[Segment, ...]
-        self._numbers = 0
+        self._numbers = self._named = 0  # files made here, and how many of them the disk knows by their names
+        self._syncing = threading.RLock()  # taken while `lock` is held or without it; `lock` is not waited for in it
+        self._synced = self._synced_definitions = 0  # what is before them is on the disk
+        self._sync_failed = False
+        self._sync_refused_until = 0.0
         self.path = spool / session_name(self.session)
         # Made under another name and renamed: who finds it under its own finds it locked.
         staging = spool / (MAKING + self.path.name)
@@ -119,7 +150,7 @@ class Journal:
             raise
         for segment in self._live:
             segment.path = self.path / segment.path.name
-        self.limit = self._segment_end
+        self.limit = self._open_limit
 
     def _make_files(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -142,6 +173,11 @@ class Journal:
         # The hot path computes `position - base` for its offset; the header is part of that sum.
         self.base = segment.base - SEGMENT_HEAD_BYTES
         self._segment_end = segment.base + segment.capacity
+
+    @property
+    def _open_limit(self) -> int:
+        """The `limit` while nothing unusual is to be done."""
+        return CLOSED if self._closed or self.durable else self._segment_end
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -168,6 +204,9 @@ class Journal:
     ) -> str:
         """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
 
+        In a durable journal it is on the disk then. Where the disk refuses it is in the journal all the same and gets
+        to the daemon; that a crash of the machine would lose it is told once, and it is tried again.
+
         Args:
             parts: the record.
             share: how much of the journal may be full for it to be taken, from 0 to 1.
@@ -177,6 +216,17 @@ class Journal:
         Raises:
             JournalClosed: the journal is closed, or this is a forked child: nothing was counted.
         """
+        reason = self._append(parts, aligned, share)
+        if self.durable and not reason:
+            try:
+                self.sync(wait=-1)
+            except OSError as error:
+                warn(f"{self.path}: {error}; a crash of the machine would lose what waits", once="sync")
+        return reason
+
+    def _append(
+        self, parts: tuple[bytes | memoryview, ...], aligned: Callable[[int], bytes] | None = None, share: float = 1.0
+    ) -> str:
         size = sum(map(len, parts))
         with self.lock:
             if self._writing:
@@ -195,7 +245,7 @@ class Journal:
                 reason = reason or self._write(size, parts)
             finally:
                 self._writing = False
-                self.limit = CLOSED if self._closed else self._segment_end
+                self.limit = self._open_limit
             if not reason:
                 self.words[WORD_COMMIT] = self.position
             self._append_deferred()
@@ -230,12 +280,12 @@ class Journal:
         segment = self._live[-1]
         if self.released >= self.position > segment.base:
             segment.touched = max(segment.touched, self.position - self.base)
-            segment.rebase(self.position)
+            self._use_again(segment)
             self._enter(segment)
 
     def _append_deferred(self) -> None:
         while self._deferred:
-            self.append(self._deferred.pop(0))
+            self._append((self._deferred.pop(0),))
 
     def _defer(self, parts: tuple[bytes | memoryview, ...]) -> str:
         if len(self._deferred) >= DEFERRED_RECORDS_MAX:
@@ -325,8 +375,16 @@ class Journal:
             return None
         segment = min(fitting, key=lambda segment: segment.capacity)
         self._free.remove(segment)
-        segment.rebase(self.position)
+        self._use_again(segment)
         return segment
+
+    def _use_again(self, segment: Segment) -> None:
+        if self.durable:
+            # That all in it is released has to be on the disk before anything else is: a crash might leave the head
+            # of what it held above some of what it holds now.
+            with contextlib.suppress(OSError):  # the sync of the next record says so
+                os.fdatasync(self._control_fd)
+        segment.rebase(self.position)
 
     def _new_segment(self, size: int, previous: int, room: int) -> Segment | None:
         if size > room:
@@ -439,31 +497,108 @@ class Journal:
         segment.path.unlink(missing_ok=True)
         segment.close()
 
-    def sync(self) -> None:
+    # --- onto the disk ---------------------------------------------------------------------------------------
+
+    def sync(self, wait: float = LOCK_SECONDS) -> None:
         """Bring what waits here onto the disk, so that it outlives a crash of the machine as well.
+
+        A thread that finds that another has done it meanwhile returns at once. After a disk has refused it is left
+        alone for ``RETRY_SECONDS``.
+
+        Args:
+            wait: seconds for the lock, -1 for as long as it takes; without it nothing is done.
 
         Raises:
             OSError: the disk cannot take it.
         """
-        if not self.lock.acquire(timeout=LOCK_SECONDS):
+        if not self.lock.acquire(timeout=wait):
             return
         try:
             if self._closed:
                 return
-            committed = self.committed
-            descriptors = [os.dup(segment.fd) for segment in self._live if segment.base < committed]
-            descriptors.append(os.dup(self._definitions_fd))
-            control = os.dup(self._control_fd)
+            unsynced = self._unsynced()
         finally:
             self.lock.release()
         try:
-            for fd in descriptors:
-                os.fdatasync(fd)
-            self.words[WORD_SYNCED] = committed
-            os.fdatasync(control)
+            with self._syncing:
+                self._sync(unsynced)
         finally:
-            for fd in (*descriptors, control):
-                os.close(fd)
+            unsynced.close()
+
+    def _unsynced(self) -> Unsynced:
+        """What the disk may not have yet, with descriptors of its own; the lock is held."""
+        committed, synced = self.committed, self._synced
+        result = Unsynced(committed, self.definitions_end, self._numbers)
+        try:
+            if committed > synced:
+                last = self._live[-1]
+                for segment in self._live:
+                    if segment.base < committed and (segment is last or segment.end > synced):
+                        result.files.append(os.dup(segment.fd))
+            result.files.append(os.dup(self._definitions_fd))
+            result.control = os.dup(self._control_fd)
+        except OSError:
+            result.close()
+            raise
+        return result
+
+    def _sync(self, unsynced: Unsynced) -> None:
+        if unsynced.committed <= self._synced or time.monotonic() < self._sync_refused_until:
+            return
+        try:
+            if self._sync_failed:
+                self._store_again(unsynced)
+            for fd in unsynced.files:
+                os.fdatasync(fd)
+            if unsynced.names > self._named:
+                for folder in (self.path, self.path.parent):
+                    sync_folder(folder)
+            end = 0
+            while end < max(self._synced, unsynced.committed):  # again where a signal handler got further meanwhile
+                end = max(self._synced, unsynced.committed)
+                # Not through the map, which another thread may be closing.
+                os.pwrite(unsynced.control, struct.pack("=Q", end), 8 * WORD_SYNCED)
+                os.fdatasync(unsynced.control)
+        except OSError:
+            self._sync_failed, self._sync_refused_until = True, time.monotonic() + RETRY_SECONDS
+            raise
+        self._sync_failed = False
+        self._synced = max(self._synced, end)
+        self._synced_definitions = max(self._synced_definitions, unsynced.definitions_end)
+        self._named = max(self._named, unsynced.names)
+
+    def _store_again(self, unsynced: Unsynced) -> None:
+        """Store once more what an fdatasync that failed may have left behind.
+
+        Linux takes the pages for clean then, and the next one would succeed with nothing done.
+        """
+        fd = os.open(self.path / DEFINITIONS_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            for start in range(self._synced_definitions, unsynced.definitions_end, COPY_BYTES):
+                _store_again(fd, start, min(start + COPY_BYTES, unsynced.definitions_end))
+        finally:
+            os.close(fd)
+        position = self._synced
+        while position < unsynced.committed:
+            if not self.lock.acquire(timeout=LOCK_SECONDS):
+                raise BlockingIOError(errno.EAGAIN, "the journal is in use")
+            try:
+                position = self._store_stretch_again(position, unsynced.committed)
+            finally:
+                self.lock.release()
+
+    def _store_stretch_again(self, position: int, end: int) -> int:
+        """The same for what begins at ``position``; returns where it goes on. The lock is held."""
+        live = () if self._closed else self._live
+        for segment in live:
+            stop = min(position + COPY_BYTES, end if segment is live[-1] else segment.end)
+            start = max(position, segment.base)
+            if start < stop:
+                head = SEGMENT_HEAD_BYTES if start == segment.base else 0
+                offset = SEGMENT_HEAD_BYTES - segment.base
+                _store_again(segment.fd, offset + start - head, offset + stop)
+                return stop
+        return end
 
     # --- the end ---------------------------------------------------------------------------------------------
 
@@ -504,6 +639,7 @@ class Journal:
         """In a forked child: let go of the parent's journal without touching it."""
         self.lock = threading.RLock()
         self._room = threading.Condition(self.lock)
+        self._syncing = threading.RLock()
         self._closed = True
         self.limit = CLOSED
         for segment in (*self._live, *self._free):
@@ -512,3 +648,12 @@ class Journal:
         for fd in (self._definitions_fd, self._control_fd):
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def _store_again(fd: int, start: int, end: int) -> None:
+    """Store the bytes of a file once more where they stand."""
+    while start < end:
+        data = os.pread(fd, end - start, start)
+        if not data:
+            raise OSError(errno.EIO, "a file of the journal was cut")
+        start += os.pwrite(fd, data, start)

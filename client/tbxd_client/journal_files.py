@@ -13,11 +13,12 @@ host: a journal never leaves it. ``docs/PROTOCOL.md`` has the table.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MAGIC = b"tbxdjnl1"
@@ -156,6 +157,7 @@ class JournalReader:
             self._released = self.state.released
             self._definitions = open_regular(path / DEFINITIONS_NAME, os.O_RDONLY)
             self._open_segments()
+            self._pass_over_holes()
         except OSError as error:
             self.close()
             raise JournalError(f"{path}: {error.strerror or error}") from error
@@ -174,6 +176,19 @@ class JournalReader:
                     continue
             os.close(fd)
         self._segments.sort()
+
+    def _pass_over_holes(self) -> None:
+        """After a crash of the machine: what had been released and used again, and the control page does not say so.
+
+        Each page reaches the disk when the system likes. A file is given up only for what was released, so what is
+        missing in front is written already.
+        """
+        if self.state.boot == boot_id() or not self._segments:
+            return
+        first = next((base for base, size, _ in self._segments if self.state.released < base + size), 0)
+        if first > self.state.released:
+            end = max(first, self.state.commit)
+            self.state = replace(self.state, released=first, commit=end)
 
     def definitions(self, position: int, length: int) -> bytes:
         """At most ``length`` bytes of the definitions from ``position``."""
@@ -235,6 +250,23 @@ def remove_journal(path: Path) -> None:
 def segment_name(number: int) -> str:
     """The file name of a segment; a journal never gives a number twice."""
     return f"{number:06d}{SEGMENT_SUFFIX}"
+
+
+def sync_folder(folder: Path | int) -> None:
+    """Bring the names in a folder onto the disk; a file system that cannot do that for a folder does it by itself.
+
+    Raises:
+        OSError: the disk cannot take them.
+    """
+    fd = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        if fd is not folder:
+            os.close(fd)
 
 
 def session_name(session: bytes) -> str:

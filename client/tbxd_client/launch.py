@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
+import select
 import sys
 import time
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.1  # between looks while another process starts the daemon
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this process
+AT_ONCE_MAX = 5  # attempts without a pause, for daemons that were killed before they answered
 START_SECONDS_MAX = 15.0  # a daemon that has not answered by then is given up
 LOG_BYTES_MAX = 1 << 20
 
@@ -54,27 +55,14 @@ class Launcher:
         self._launch_fd = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
-        self._interrupted = False  # one that was about to start, since a daemon has answered
+        self._lost = 0  # daemons in a row that were killed before they had answered
+        self._alive_fd = -1  # of a pipe that ends with the daemon, which holds the other end
 
     def ensure(self) -> None:
         """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
         now = time.monotonic()
-        if self._process is not None and self._process.poll() not in (None, 0):
-            if self._process.returncode == -signal.SIGINT and not self._interrupted:
-                # Meant for the trainer's process group (Ctrl-C, a notebook's stop button), in which a child is until
-                # it has a session of its own.
-                self._interrupted = True
-                self._next_look = now
-                self.done()
-                return
-            warn(
-                f"the daemon did not start (exit code {self._process.returncode}); records are kept in "
-                f"{self._spool}. See {self._runtime / 'daemon.log'}",
-                once="launch",
-            )
-            self.done()
-        if self._launch_fd >= 0 and now > self._deadline:
-            self.done()
+        if self._launch_fd >= 0:
+            self._look_after(now)
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
@@ -84,6 +72,33 @@ class Launcher:
         except OSError as error:
             self._next_look = now + RETRY_SECONDS_MAX
             warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
+
+    def _look_after(self, now: float) -> None:
+        """See what has become of the daemon that this process has started."""
+        code = self._process.poll() if self._process is not None else None
+        if code and code > 0:
+            warn(
+                f"the daemon did not start (exit code {code}); records are kept in "
+                f"{self._spool}. See {self._runtime / 'daemon.log'}",
+                once="launch",
+            )
+            self.done()
+        elif now > self._deadline:
+            self.done()
+        elif code is not None and self._is_gone():
+            # Killed; or Ctrl-C, a notebook's stop button: meant for the trainer's process group, in which a child is
+            # until it has a session of its own.
+            self.done()
+            self._lost += 1
+            if self._lost <= AT_ONCE_MAX:
+                self._next_look = now
+                self._retry_seconds = RETRY_SECONDS_MIN
+
+    def _is_gone(self) -> bool:
+        """Whether the daemon that this process has started has ended, though it is no child of it any more."""
+        poller = select.poll()
+        poller.register(self._alive_fd, select.POLLIN)
+        return bool(poller.poll(0))
 
     def _launch(self, now: float) -> None:
         import subprocess  # only where a daemon has to be started
@@ -110,6 +125,7 @@ class Launcher:
             if log_path.stat().st_size > LOG_BYTES_MAX:
                 log_path.replace(self._runtime / "daemon.log.1")
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._alive_fd, held = os.pipe2(os.O_CLOEXEC)
         try:
             # In a session of its own, so that what ends the trainer's process group does not end it; in "/", so
             # that no module of the working directory shadows one of ours. It forks once more by itself: its
@@ -122,15 +138,20 @@ class Launcher:
                 cwd="/",
                 env=environ,
                 start_new_session=True,
+                pass_fds=(held,),
             )
         finally:
             os.close(log)
+            os.close(held)
 
     def done(self) -> None:
         """A daemon answers, or the attempt is given up: let others try."""
         if self._launch_fd >= 0:
             os.close(self._launch_fd)
             self._launch_fd = -1
+        if self._alive_fd >= 0:
+            os.close(self._alive_fd)
+            self._alive_fd = -1
         if self._process is not None:
             self._process.poll()
             self._process = None
@@ -140,4 +161,4 @@ class Launcher:
         self.done()
         self._retry_seconds = RETRY_SECONDS_MIN
         self._next_look = 0.0
-        self._interrupted = False
+        self._lost = 0

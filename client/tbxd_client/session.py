@@ -114,6 +114,7 @@ class Session:
             self._doorbell.ring,
             int(settings.read(settings.JOURNAL_BYTES)),
             settings.read(settings.BLOCK_MS) / 1000,
+            settings.read_choice(settings.SYNC) == settings.ALWAYS,
         )
         self.shares = read_shares()  # by kind of record: how much of the journal it may fill
         self.pid = os.getpid()

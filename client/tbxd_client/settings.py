@@ -21,6 +21,19 @@ class Setting:
     help: str
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A word out of a few that a user may set; the first is the default."""
+
+    variable: str
+    choices: tuple[str, ...]
+    help: str
+
+    @property
+    def default(self) -> str:
+        return self.choices[0]
+
+
 JOURNAL_BYTES = Setting(
     "TBXD_JOURNAL_BYTES",
     256 << 20,
@@ -54,6 +67,15 @@ STRICT = Setting(
     "Whether wrong arguments raise; off, the call is dropped and counted as bad_argument, and said once.",
 )
 SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_SECONDS, STRICT)
+
+PERIODIC, ALWAYS = "periodic", "always"
+SYNC = Choice(
+    "TBXD_SYNC",
+    (PERIODIC, ALWAYS),
+    "When records are brought onto the disk: now and then, or each before its call returns (script) and before it is "
+    "acknowledged (daemon), so that a crash of the machine loses none.",
+)
+CHOICES = (SYNC,)
 _WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
 
 
@@ -73,6 +95,15 @@ def read(setting: Setting, environ: Callable[[str], str | None] = os.environ.get
         f"{setting.default:g} is used"
     )
     return setting.default
+
+
+def read_choice(choice: Choice, environ: Callable[[str], str | None] = os.environ.get) -> str:
+    """The word that is set, in whatever case; the default where there is none, or none of those that are possible."""
+    text = environ(choice.variable) or choice.default
+    if text.lower() in choice.choices:
+        return text.lower()
+    warn(f"{choice.variable}={text!r}: {' and '.join(choice.choices)} are possible; {choice.default} is used")
+    return choice.default
 
 
 _said: set[str] = set()

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tbxd_client.journal_files import sync_folder
+
 from . import schema
 from .ledger import Ledger, LedgerReader, merge
 from .record import DamagedFile, read_records
@@ -28,11 +30,12 @@ class FileLost(OSError):
     """The file is not where it was: removed, replaced, or cut by somebody else."""
 
 
-def read_ledger(directory: Path, names: list[str]) -> Ledger:
+def read_ledger(directory: Path, names: list[str], folder: int | None = None) -> Ledger:
     """What the event files in a folder hold of which session.
 
     Args:
         directory: the folder.
+        folder: a descriptor of it, which is used instead where it is given.
         names: its event files, oldest first; read from the newest back to one that has all earlier ones' ledger.
 
     Files of other writers, and whatever is damaged, hold nothing that would have to be known.
@@ -43,7 +46,7 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
     ledger: Ledger = {}
     for name in reversed(names):
         reader = LedgerReader()
-        for event in read_events(directory / name):
+        for event in read_events(directory / name, folder):
             reader.follow(event.source_metadata.writer, len(event.summary.value))
             if not reader.ours:
                 break
@@ -53,14 +56,18 @@ def read_ledger(directory: Path, names: list[str]) -> Ledger:
     return ledger
 
 
-def read_events(path: Path) -> Iterator[Any]:
+def read_events(path: Path, folder: int | None = None) -> Iterator[Any]:
     """The events of a file, up to its end or to what is damaged; none of what is no file or may not be read.
+
+    Args:
+        path: the file.
+        folder: a descriptor of the folder it is in.
 
     Raises:
         OSError: it cannot be read at this moment.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open(path, folder, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno not in NOT_OURS:
             raise  # no descriptor left, say: what is in it would be written again
@@ -78,6 +85,11 @@ def read_events(path: Path) -> Iterator[Any]:
         os.close(fd)
 
 
+def _open(path: Path, folder: int | None, flags: int) -> int:
+    """Open a file of a folder, following no link."""
+    return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+
+
 class EventFile:
     """One event file, open for writing by this process alone.
 
@@ -85,21 +97,25 @@ class EventFile:
     that a reader never sees anything but a file that grows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: int | None = None) -> None:
         """Create the file.
+
+        Args:
+            path: where it is.
+            folder: a descriptor of the folder it is in, in which it is made and opened; see `folder`.
 
         Raises:
             OSError: it exists, or cannot be made.
         """
         self.path = path
+        self.folder = folder  # whoever gives it closes it, and gives another before the next call
         self.size = 0
         self._rest = b""
         self.dirty = False  # written since the last sync
         self._synced = 0  # bytes that are on the disk for certain
         self._sync_failed = False
-        self._fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
-        )
+        self._named = False  # its name is on the disk
+        self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
 
@@ -131,7 +147,7 @@ class EventFile:
     def _check(self) -> None:
         if self._fd < 0:
             try:
-                self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._fd = _open(self.path, self.folder, os.O_WRONLY | os.O_APPEND)
             except OSError as error:
                 if error.errno not in NOT_OURS:
                     raise  # no descriptor left, say: it is there, and to be gone on with
@@ -158,15 +174,18 @@ class EventFile:
             if self._sync_failed:
                 self._store_again()
             os.fdatasync(self._fd)
+            if not self._named:
+                sync_folder(self.path.parent if self.folder is None else self.folder)
         except OSError:
             self._sync_failed = True
             raise
         self._sync_failed = self.dirty = False
+        self._named = True
         self._synced = self.size
 
     def _store_again(self) -> None:
         self._check()
-        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)  # O_APPEND would move every pwrite to the end
+        fd = _open(self.path, self.folder, os.O_RDWR)  # O_APPEND would move every pwrite to the end
         try:
             state = os.fstat(fd)
             if (state.st_dev, state.st_ino) != self._identity:

@@ -21,12 +21,13 @@ class Steps:
 
     Args:
         directory: the folder. All its event files are read, once.
+        folder: a descriptor of it, which is used instead where it is given.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, folder: int | None = None) -> None:
         self._last: dict[str, int] = {}
-        for name in event_files(directory):
-            for event in read_events(directory / name):
+        for name in event_files(directory if folder is None else folder):
+            for event in read_events(directory / name, folder):
                 if event.session_log.status == schema.SESSION_START:
                     self.restart(event.step)
                 for value in event.summary.value:

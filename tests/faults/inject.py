@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import World, wait_for
+from harness import World, absent, wait_for
 from tbxd.events.file import read_ledger
 from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import JournalError, journals, read_state
@@ -112,7 +112,7 @@ def strace(calls: str, action: str, log: Path, path: Path | None = None) -> list
         path: tamper only with calls on this file.
     """
     if shutil.which("strace") is None:
-        pytest.skip("strace is not installed (apt-get install strace)")
+        absent("strace is not installed (apt-get install strace)")
     only = ["-P", str(path)] if path is not None else []
     return [
         *("strace", "-f", "-qq", "-o", str(log), *only),

@@ -14,6 +14,7 @@ ROWS = {
     "nth_call": "daemon killed at its n-th write, fsync, rename, truncate",
     "repair_kill": "killed again while repairing",
     "trainer_nth_call": "trainer killed at its n-th system call on its journal",
+    "sync": "each record on the disk before its call returns, before it is acknowledged",
     "torn": "event file cut, its tail zeroed, bits flipped",
     "disk_full": "the run's disk full",
     "disk_readonly": "the run's disk read-only",

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from inject import NOBODY, say_go, told, train
+from numbered import value_of
 from oracle import Count, Verdict, judge, read_count
 from report import account
 
@@ -74,6 +76,21 @@ def repair_and_judge(place: World, runs: int, row: str = "torn") -> None:
     assert all(path.read_bytes() == data for path, data in before.items()), "a torn file is left as it is"
 
 
+def shown_whole(place: World, runs: int) -> None:
+    """TensorBoard shows every record of every run once, with its value, in both loaders."""
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            for number in range(runs):
+                points = shown.until(
+                    lambda shown=shown, number=number: (
+                        (found := shown.scalars(str(number), f"scalar/{number}")) and len(found) >= RECORDS and found
+                    ),
+                    f"run {number} ({loader})",
+                )
+                right = [(step, value_of(number, step)) for step in range(RECORDS)]
+                assert points == right, f"run {number} ({loader})"
+
+
 def file_of(place: World, number: int) -> Path:
     (name,) = event_files(place.logdir / str(number))
     return place.logdir / str(number) / name
@@ -99,16 +116,7 @@ def test_a_file_cut_at_any_byte_of_its_last_record_is_gone_on_with_in_a_new_one(
     repair_and_judge(place, runs)
     for number in range(runs):
         assert list(events(place.logdir / str(number))), "and a strict reader agrees"
-    for loader in LOADERS:
-        with board(place.logdir, loader) as shown:
-            for number in range(runs):
-                points = shown.until(
-                    lambda shown=shown, number=number: (
-                        (found := shown.scalars(str(number), f"scalar/{number}")) and len(found) >= RECORDS and found
-                    ),
-                    f"run {number} ({loader})",
-                )
-                assert [step for step, _ in points] == list(range(RECORDS)), f"run {number} ({loader})"
+    shown_whole(place, runs)
 
 
 def test_zeroed_tails_and_flipped_bits_cost_nothing_that_a_journal_still_has(place: World) -> None:
@@ -126,6 +134,7 @@ def test_zeroed_tails_and_flipped_bits_cost_nothing_that_a_journal_still_has(pla
             data[ends[-8] + 3 * (number - runs // 2)] ^= 1 << number % 8
         path.write_bytes(data)
     repair_and_judge(place, runs)
+    shown_whole(place, runs)
 
 
 def _status(place: World, folder: Path) -> Any:
@@ -139,14 +148,6 @@ def remove(folder: Path, file: Path) -> None:
 
 def rename(folder: Path, file: Path) -> None:
     folder.rename(folder.with_name("moved"))
-
-
-def link_the_folder(folder: Path, file: Path) -> None:
-    folder.rename(folder.with_name("moved"))
-    elsewhere = folder.with_name("elsewhere")
-    elsewhere.mkdir()
-    (elsewhere / "events.out.tfevents.9999999999.theirs").write_bytes(b"theirs")
-    folder.symlink_to(elsewhere)
 
 
 def link_the_file(folder: Path, file: Path) -> None:
@@ -169,8 +170,8 @@ def append_to_the_file(folder: Path, file: Path) -> None:
         end.write(b"garbage")
 
 
-MEDDLING = [remove, rename, link_the_folder, link_the_file, cut_the_file, empty_the_file, append_to_the_file]
-SHORT = (link_the_folder, cut_the_file)
+MEDDLING = [remove, rename, link_the_file, cut_the_file, empty_the_file, append_to_the_file]
+SHORT = (rename, cut_the_file)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +194,8 @@ def test_somebody_who_meddles_with_the_log_folder_costs_what_he_took_and_it_is_c
     status = _status(place, folder)
     assert trainer.wait(60) == 0
     wait_for(place.drained, "the journal")
-    for theirs in ("victim", "elsewhere/events.out.tfevents.9999999999.theirs"):
-        if (place.logdir / theirs).exists():
-            assert (place.logdir / theirs).read_bytes() == b"theirs", "what is not ours is not touched"
+    if meddle is link_the_file:
+        assert (place.logdir / "victim").read_bytes() == b"theirs", "what is not ours is not touched"
     for link in folder.iterdir():
         if link.is_symlink():
             link.unlink()  # what it points to is nobody's event file
@@ -203,6 +203,75 @@ def test_somebody_who_meddles_with_the_log_folder_costs_what_he_took_and_it_is_c
     there = judge([folder], counts, up_to_damage, dropped=status["dropped"].get("file_lost", 0))
     assert status["accepted"] == status["written"] + sum(status["dropped"].values()), status
     account("folder", 1, there)
+
+
+def replace_by_a_link(folder: Path, elsewhere: Path) -> Path:
+    """Put a link to another folder in a folder's place; returns where it has gone."""
+    elsewhere.mkdir(exist_ok=True)
+    (elsewhere / folder.name).mkdir(exist_ok=True)
+    moved = folder.with_name(folder.name + ".moved")
+    if folder.exists():
+        folder.rename(moved)
+    folder.symlink_to(elsewhere)
+    return moved
+
+
+@pytest.mark.parametrize("what", ["the folder", "the one above"])
+@pytest.mark.parametrize("when", ["before it is opened", "while it is open", "while nothing comes"])
+def test_a_log_folder_that_has_become_a_link_is_not_followed_and_its_records_wait(
+    place: World, when: str, what: str
+) -> None:
+    folder, elsewhere = place.logdir / "above" / "a", place.root / "elsewhere"
+    link = folder if what == "the folder" else folder.parent
+    if when != "before it is opened":
+        place.serve()
+    environ = {} if when != "before it is opened" else {"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock"}
+    options: dict[str, Any] = {"count": 3000, "hz": 1500, "wait": True, "flush": 60, "pause": 500, "environ": environ}
+    trainer = train(place, 0, "logs/above/a", **options)
+    wait_for(lambda: read_count(place, 0).returned == 500, "the trainer to log")
+    if when != "before it is opened":
+        wait_for(lambda: (_status(place, folder) or {}).get("written") == 500, "the run to be written")
+        if when == "while nothing comes":
+            wait_for(lambda: not any("tfevents" in name for name in opened(place)), "its files to be given back", 30)
+    moved = replace_by_a_link(link, elsewhere)
+    if when == "before it is opened":
+        place.serve()
+    say_go(trainer)
+    wait_for(lambda: read_count(place, 0).ended, "the trainer to end")
+    found = wait_for(
+        lambda: (now := _status(place, folder)) and "is a link now" in now["error"] and now, "the run to say so"
+    )
+    assert found["pending"], found
+    assert sorted(path.name for path in elsewhere.rglob("*")) == [link.name], "nothing is made where it leads"
+    link.unlink()
+    if moved.exists():
+        moved.rename(link)
+    told(trainer)
+    say_go(trainer)
+    assert told(trainer)["flushed"]
+    assert trainer.wait(60) == 0
+    account("folder", 1, judge([folder], {0: read_count(place, 0)}))
+
+
+def opened(place: World) -> list[str]:
+    """The files that the daemon has open."""
+    return [item.path for item in psutil.Process(place.running()).open_files()]
+
+
+def test_a_log_folder_behind_links_is_written_where_they_lead(place: World) -> None:
+    """They are followed once, when the writer is made."""
+    real = place.root / "big disk" / "runs"
+    real.mkdir(parents=True)
+    place.logdir.symlink_to(real)
+    (real / "b").mkdir()
+    (real / "a").symlink_to("b")
+    place.serve()
+    trainer = train(place, 0, "logs/a", count=1000, hz=3000, flush=60)
+    assert trainer.wait(60) == 0
+    other = train(place, 1, "logs/c/d", count=100, flush=60)
+    assert other.wait(60) == 0
+    judge([real / "b"], {0: read_count(place, 0)}).assert_clean()
+    judge([real / "c" / "d"], {1: read_count(place, 1)}).assert_clean()
 
 
 def test_what_is_planted_in_a_log_folder_or_in_the_spool_is_not_followed(place: World) -> None:

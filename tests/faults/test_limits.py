@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from oracle import Count, judge, read_count
 from report import account
 
 from harness import World, wait_for
+from tbxd import credit
 
 MANY_RUNS = """
 import sys
@@ -65,6 +67,75 @@ def test_a_daemon_raises_its_limit_for_more_clients_than_the_soft_one_allows(pla
     account("descriptors", 1, judge([place.logdir / str(run) for run in range(3)], counts))
 
 
+MANY_CLIENTS = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from numbered import log_record
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+children = []
+for number in range(int(sys.argv[2])):
+    pid = os.fork()
+    if pid == 0:
+        for n in range(int(sys.argv[3])):
+            log_record(writer, number, n, mixed=False)
+        if sys.argv[4] == "dead":
+            os._exit(0)
+        flushed = writer.flush(100)
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+        os._exit(0 if flushed else 1)
+    children.append(pid)
+assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+"""
+
+
+@pytest.mark.matrix
+def test_more_clients_than_descriptors_take_turns(place: World) -> None:
+    """libzmq would end the daemon. Whoever finds no room tries again, and gets in when another has left."""
+    clients, count = 100, 30
+    daemon = start_daemon(place, limit_descriptors(128))
+    wait_for(place.running, "the daemon")
+    environ = {"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock"}
+    trainers = place.start(MANY_CLIENTS, Path(__file__).parent, clients, count, "alive", environ=environ)
+    wait_for(lambda: descriptors(daemon.pid) > 128 // 2 - 5, "all the connections that there may be")
+    (place.root / "go").touch()
+    assert trainers.wait(200) == 0
+    wait_for(place.drained, "the journals")
+    assert daemon.poll() is None, "the daemon lives"
+    status = place.status()
+    assert status is not None and status["connections_turned_away"] > 0
+    counts = {number: Count(count, True) for number in range(clients)}
+    account("descriptors", clients, judge([place.logdir / "a"], counts))
+
+
+@pytest.mark.matrix
+def test_connections_that_say_nothing_leave_room_for_the_daemon_to_live(place: World) -> None:
+    """Also while it opens what many dead trainers have left."""
+    dead, count, most = 60, 30, 128
+    environ = {"TBXD_ADDRESS": NOBODY}
+    made = place.run(MANY_CLIENTS, Path(__file__).parent, dead, count, "dead", environ=environ)
+    assert made.returncode == 0 and len(place.journals()) == dead
+    daemon = start_daemon(place, limit_descriptors(most))
+    wait_for(place.running, "the daemon")
+    held: list[socket.socket] = []
+
+    def drained() -> bool:
+        held.append(socket.socket(socket.AF_UNIX))
+        held[-1].connect(str(place.runtime / "daemon.sock"))
+        if len(held) > most:
+            held.pop(0).close()
+        return len(held) == most and place.drained()
+
+    wait_for(drained, "the journals", pause=0.02)
+    assert daemon.poll() is None, "the daemon lives"
+    for one in held:
+        one.close()
+    wait_for(lambda: (place.status() or {}).get("connections_turned_away"), "its answer")
+    counts = {number: Count(count, True) for number in range(dead)}
+    account("descriptors", dead, judge([place.logdir / "a"], counts))
+
+
 @pytest.mark.parametrize("call", ["openat", "flock"])
 def test_a_file_that_cannot_be_opened_again_at_this_moment_loses_nothing(place: World, call: str) -> None:
     """A run that had given back its descriptors finds none when its next records come."""
@@ -78,9 +149,8 @@ def test_a_file_that_cannot_be_opened_again_at_this_moment_loses_nothing(place: 
     other = train(place, 1, "logs/b", count=300, hz=300, wait=True, flush=60)
     wait_for(lambda: not open_files(daemon.pid, folder), "the run to be parked")
     log = place.root / "strace"
-    path = folder / status_of(place, folder)["file"] if call == "openat" else folder
     error = "EMFILE" if call == "openat" else "EINTR"
-    with tampered(daemon.pid, call, f"error={error}:when=1..2", log, path):
+    with tampered(daemon.pid, call, f"error={error}:when=1..2", log, folder):
         say_go(one)
         wait_for(lambda: injected(log), f"an {error}")
         wait_for(lambda: read_count(place, 0).ended, "the trainer to end")
@@ -195,9 +265,7 @@ def test_a_full_journal_with_a_living_daemon_counts_in_its_status(place: World) 
     account("journal_full", dropped, verdict)
 
 
-DAEMON_BYTES = 64 << 20  # what a daemon may take beside its sessions: Python, numpy, what it is about to write
-SESSION_BYTES = 24 << 20  # and for each session: its window of 8 MiB, as received, as batches and as events
-TRAINER_BYTES = 48 << 20  # what logging may add to a trainer, however much waits
+TRAINER_BYTES = 24 << 20  # what logging may add to a trainer, however much waits
 
 
 def grown(pid: int, before: int) -> int:
@@ -239,7 +307,7 @@ def test_more_than_the_daemon_can_take_keeps_both_sides_within_their_memory(
         assert told(trainer)["flushed"]
         assert trainer.wait(120) == 0
     assert dropped, "it was more than the daemon could take"
-    assert peak < DAEMON_BYTES + writers * SESSION_BYTES, f"the daemon grew by {peak >> 20} MiB"
+    assert peak < credit.memory_most(writers), f"the daemon grew by {peak >> 20} MiB"
     assert most < TRAINER_BYTES, f"a trainer grew by {most >> 20} MiB"
     wait_for(place.drained, "the journals")
     counts = {number: read_count(place, number) for number in range(writers)}

@@ -134,7 +134,7 @@ def test_children_of_every_kind_log_everything_while_the_daemon_is_killed(place:
             ),
             "the children to log",
         )
-        # A client whose new daemon was killed before it had answered waits for some seconds, and may be gone before.
+        # A client whose new daemons are killed before they have answered waits in the end, and may be gone before.
         if wait_for(lambda: place.running() or trainer.poll() is not None, "a daemon to kill") and place.running():
             place.kill_daemon()
             kills += 1

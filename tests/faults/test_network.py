@@ -18,7 +18,7 @@ from inject import Proxy, free_port, replays_due, say_go, start_daemon, told, tr
 from oracle import judge, read_count
 from report import account
 
-from harness import World, wait_for
+from harness import World, absent, wait_for
 
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
@@ -68,7 +68,6 @@ def test_a_trainer_that_is_stopped_with_a_daemon_that_is_killed_meanwhile_catche
     finish(place, "stopped", 1, trainer)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (apt-get install libfaketime)")
 @pytest.mark.parametrize(
     ("row", "offset"),
     [
@@ -83,6 +82,8 @@ def test_whatever_the_clock_of_the_next_daemon_says_all_is_written_in_order(
     """And its files sort behind those that are there, which is the order in which TensorBoard reads."""
     from test_kills import assert_shown, tailing
 
+    if FAKETIME is None:
+        absent("libfaketime is not installed (apt-get install libfaketime)")
     place.serve()
     place.logdir.mkdir()
     with tailing(place.logdir) as boards:

@@ -231,7 +231,8 @@ def _written(batches: list[Batch]) -> None:
         for batch in batches:
             name = f"{len(writers)}"
             writer = writers.setdefault(batch.run.directory, RunWriter(place / name, lambda batch: None))
-            writer.directory.mkdir(exist_ok=True)
+            if not writer.open:
+                writer._lock_folder()
             if batch.numbered and writer._steps is None:
                 writer._steps = Steps(writer.directory)
             pieces = events.setdefault(batch.run.directory, [])
@@ -240,6 +241,7 @@ def _written(batches: list[Batch]) -> None:
                 writer._scalars.flush(pieces)
         for name, writer in writers.items():
             writer._scalars.flush(events[name])
+            writer.close()
             reader = LedgerReader()
             reader.follow("tbxd 0")
             for _, data in read_records(io.BytesIO(b"".join(events[name])).read):

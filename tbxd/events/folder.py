@@ -1,0 +1,70 @@
+"""Folders by their descriptors, so that what is made in them is there, whatever becomes of their paths meanwhile.
+
+A trainer names the folder of a run with all links followed. One that has become a link since, or that a link leads to
+now, is another folder, which nobody has asked to be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+_LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_USE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_folder(path: Path) -> int:
+    """A descriptor of a folder, which is made with those above it where they are not there.
+
+    Args:
+        path: absolute, and without links.
+
+    Raises:
+        OSError: it cannot be made or opened, or there is a link on the way to it (ELOOP).
+    """
+    # Mostly it is there, and one descriptor will do, where each may be the last.
+    with contextlib.suppress(OSError):
+        fd = os.open(path, _USE)
+        try:
+            if Path(f"/proc/self/fd/{fd}").readlink() == path:
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+    held = os.open("/", _LOOK)
+    try:
+        *above, last = path.parts[1:] or ["."]
+        for name in above:
+            held, before = open_below(held, name, _LOOK), held
+            os.close(before)
+        return open_below(held, last)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                errno.ELOOP, f"{path} is not the folder it was: {error.filename!r} in it is a link now; put it back"
+            ) from error
+        raise
+    finally:
+        os.close(held)
+
+
+def open_below(folder: int, name: str, flags: int = _USE) -> int:
+    """A descriptor of a folder in another, made where it is not there.
+
+    Raises:
+        OSError: it cannot be made or opened, or is a link (ELOOP).
+    """
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # made by somebody else meanwhile
+            os.mkdir(name, dir_fd=folder)
+        return os.open(name, flags, dir_fd=folder)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name) from None
+        raise
