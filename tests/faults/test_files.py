@@ -184,9 +184,10 @@ def test_somebody_who_meddles_with_the_log_folder_costs_what_he_took_and_it_is_c
 ) -> None:
     folder = place.logdir / "a"
     place.serve()
-    trainer = train(place, 0, "logs/a", count=6000, hz=2000, wait=True, flush=60, mixed=False)
+    trainer = train(place, 0, "logs/a", count=6000, hz=2000, pause=3000, wait=True, flush=60, mixed=False)
     wait_for(lambda: (_status(place, folder) or {}).get("written", 0) > 500, "the run to be written")
     meddle(folder, folder / _status(place, folder)["file"])
+    say_go(trainer)  # what comes next finds out
     wait_for(lambda: read_count(place, 0).ended, "the trainer to end")
     say_go(trainer)
     told(trainer)
