@@ -7,6 +7,7 @@ predicted point by point, for a TensorBoard that is started now. Nothing is kept
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -213,6 +214,16 @@ def _runs_below(root: Path) -> Iterator[Run]:
             yield run
     if unreadable:
         yield Run(".", root, [], unreadable)
+
+
+def size_of(runs: list[Run]) -> int:
+    """Bytes of all files, as far as they can be known."""
+    total = 0
+    for run in runs:
+        for path in run.files:
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+    return total
 
 
 def check(
