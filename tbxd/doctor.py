@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import tbxd_client
-from tbxd_client import settings as client_settings
 from tbxd_client import records, shares, wire
+from tbxd_client import settings as client_settings
 from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.launch import START_SECONDS_MAX, is_locked

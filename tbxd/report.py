@@ -32,7 +32,8 @@ def _level(level: str) -> str:
 
 
 def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    ending = "es" if what.endswith("ch") else "s"
+    return f"{count:,} {what}{'' if count == 1 else ending}"
 
 
 def plain(value: object) -> object:
