@@ -237,7 +237,7 @@ def _socket(settings: Settings) -> Iterator[Finding]:
     where = f"{path} ({length} of {SOCKET_PATH_BYTES_MAX} bytes)"
     try:
         state = path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         yield Finding("socket", "ok", f"{where} is not there; a daemon makes it")
         return
     except OSError as error:
@@ -573,7 +573,7 @@ def _log(path: Path) -> Iterator[Finding]:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LOG_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         yield Finding("daemon's log", "ok", f"{path} is not there")
         return
     except OSError as error:
