@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from tbxd_client.readback import shortest
 
 from .check import KINDS, Problem, Total
 from .doctor import Finding
@@ -143,7 +146,9 @@ class TailReport:
     def value(self, value: Value) -> None:
         """Print one."""
         if self._json:
-            made = {name: plain(getattr(value, name)) for name in ("run", "tag", "step", "wall_time", "kind", "value")}
+            made = {name: plain(getattr(value, name)) for name in ("run", "tag", "step", "wall_time", "kind")}
+            number = value.value
+            made["value"] = plain(shortest(struct.pack("<f", number)) if isinstance(number, float) else number)
             print(json.dumps(made), flush=True)
             return
         clock = time.strftime("%H:%M:%S", time.localtime(value.wall_time)) if _is_time(value.wall_time) else "--:--:--"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import pty
 import random
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -447,6 +451,25 @@ def test_what_cannot_be_read_is_exit_code_2_and_the_rest_is_read(place: World) -
     assert place.tbxd("check").returncode == 2
 
 
+def test_on_a_terminal_a_bar_goes_along_and_the_lines_stay_whole(place: World) -> None:
+    file(place.logdir / "run", [VERSION, *(event("a", step) for step in range(20_000)), event("a", 3)])
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tbxd", "check", str(place.logdir)],
+        env={**place.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO when the other end is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    assert process.wait() == 1
+    assert b"reading" in shown and b"step 3, tag 'a'" in shown and b"To do: " in shown
+
+
 def test_links_to_folders_are_followed_once(place: World) -> None:
     file(place.root / "elsewhere", [VERSION, event("a", 1)])
     place.logdir.mkdir()
@@ -461,13 +484,13 @@ def test_memory_does_not_grow_with_the_file(place: World) -> None:
     for number, count in (("small", 2_000), ("large", 500_000)):
         file(place.logdir / number, [VERSION, *(encoder.event("loss", step, 1e9, 0.5) for step in range(count))])
         result = place.run(
-            """
+            r"""
             import re, sys
             from click.testing import CliRunner
             from tbxd.cli import main
             result = CliRunner().invoke(main, ["check", sys.argv[1]])
             assert result.exit_code == 0, result.output
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            print(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
             """,
             place.logdir / number,
         )

@@ -117,7 +117,7 @@ def test_values_that_are_no_number_and_what_is_no_scalar_have_a_line_too(place: 
         with SummaryWriter("logs") as writer:
             writer.add_scalar("nan", float("nan"), 1)
             writer.add_scalar("inf", float("-inf"), 1)
-            writer.log({"x": 1, "y": 2}, 1)
+            writer.log({"x": 0.1, "y": 2}, 1)
             writer.add_histogram("weights", np.arange(100.0), 1)
             writer.add_image("picture", np.zeros((3, 4, 6), np.uint8), 1)
             writer.add_text("words", "hello", 1)
@@ -129,7 +129,7 @@ def test_values_that_are_no_number_and_what_is_no_scalar_have_a_line_too(place: 
     shown = place.tbxd("tail", "--json", "--no-follow", str(place.logdir))
     lines = {line["tag"]: (line["kind"], line["value"]) for line in map(json.loads, shown.stdout.splitlines())}
     assert lines["nan"] == ("scalar", "NaN") and lines["inf"] == ("scalar", "-Infinity")
-    assert lines["x"] == ("scalar", 1.0) and lines["y"] == ("scalar", 2.0)
+    assert lines["x"] == ("scalar", 0.1) and lines["y"] == ("scalar", 2.0)
     assert lines["weights"] == ("histogram", "100 values, 0 to 99") and lines["picture"] == ("image", "6 by 4")
     assert lines["words/text_summary"] == ("text", "hello") and lines["numbers"][1] == "2 by 3"
     plain = place.tbxd("tail", "--no-follow", str(place.logdir)).stdout
