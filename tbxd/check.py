@@ -401,7 +401,7 @@ class _FileCheck:
             if scalar is None or not is_finite(scalar[2]):
                 self._whole(start, data)
                 continue
-            tag, step, wall_time = scalar
+            tag, step, wall_time, _ = scalar
             self._latest = max(self._latest, wall_time)
             value(self.path, start, tag, step)
             if self.copy is not None:
@@ -452,7 +452,7 @@ class _FileCheck:
             return
         what = event.WhichOneof("what")
         if what == "summary":
-            run.peek.learn(data, event)
+            run.peek.learn(event)
             for value in event.summary.value:
                 self._value(start, event.step, value)
         elif what == "graph_def":

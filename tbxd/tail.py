@@ -77,16 +77,16 @@ class _File:
     def _of_record(self, data: bytes, wanted: Callable[[str], bool]) -> Iterator[Value]:
         scalar = self._peek.scalar(data)
         if scalar is not None:
-            tag, step, wall_time = scalar
+            tag, step, wall_time, end = scalar
             if wanted(tag):
-                yield Value(self.run, tag, step, wall_time, "scalar", value_of(data))
+                yield Value(self.run, tag, step, wall_time, "scalar", value_of(data, end))
             return
         event = schema.Event()
         try:
             event.ParseFromString(data)
         except schema.DecodeError:
             return
-        self._peek.learn(data, event)
+        self._peek.learn(event)
         for value in event.summary.value:
             if wanted(value.tag):
                 kind, shown = _of_value(value)

@@ -578,11 +578,11 @@ def test_a_hole_of_many_zeros_is_passed_quickly_and_a_record_across_two_stretche
 
 
 @given(
-    st.text(max_size=20),
+    st.text(max_size=150),
     st.integers(-(1 << 63), (1 << 63) - 1),
     st.floats(width=32, allow_nan=False),
     st.floats(allow_nan=False),
-    st.sampled_from(["", "M0,22,22,1"]),
+    st.sampled_from(["", "M", "M0,22,22,1", "L" * 118, "L" * 123, "L" * 127]),
 )
 def test_a_scalar_is_recognised_as_protobuf_has_it(
     tag: str, step: int, value: float, wall_time: float, mark: str
@@ -591,16 +591,20 @@ def test_a_scalar_is_recognised_as_protobuf_has_it(
     data = encoder.event(tag, step, wall_time, value, mark)[12:-4]
     made = schema.Event()
     made.ParseFromString(data)
-    for form in (data, schema.Event(wall_time=wall_time, step=step, summary=made.summary).SerializeToString()):
-        parsed = schema.Event()
-        parsed.ParseFromString(form)
-        peek.learn(form, parsed)
+    assert peek.scalar(data) is None
+    peek.learn(made)
+    seen = peek.scalar(data)
+    if (len(tag.encode()) < 100 and len(mark) < 124) or not mark:
+        assert seen is not None
+    plain = schema.Event(wall_time=wall_time, step=step, summary=made.summary).SerializeToString()
+    for form in (data, plain):
         seen = peek.scalar(form)
         if seen is not None:
-            assert seen == (tag, step, wall_time) and value_of(form) == value
-    if not mark:
-        assert peek.scalar(data) == (tag, step, wall_time)
-        assert peek.scalar(encoder.event(tag, 7, 5.0, value)[12:-4]) == (tag, 7, 5.0)
+            assert seen[:3] == (tag, step, wall_time) and value_of(form, seen[3]) == value
+    assert peek.scalar(encoder.event(tag, 7, 5.0, value)[12:-4]) is not None
+    made.summary.value[0].metadata.display_name = "x"
+    made.summary.value.add(tag="other", simple_value=1)
+    assert peek.scalar(made.SerializeToString()) is None
 
 
 @given(st.binary(max_size=60))
@@ -608,10 +612,17 @@ def test_bytes_that_are_no_scalar_are_left_to_protobuf(data: bytes) -> None:
     peek = Peek()
     made = schema.Event(wall_time=1.0, step=1)
     made.summary.value.add(tag="a", simple_value=0.5)
-    peek.learn(made.SerializeToString(), made)
-    for candidate in (data, b"\x09" + data, made.SerializeToString()[:10] + data):
+    peek.learn(made)
+    for candidate in (
+        data,
+        b"\x09" + data,
+        made.SerializeToString()[:9] + b"\x10" + b"\xff" * len(data) + b"\x01",
+        made.SerializeToString()[:10] + data,
+        made.SerializeToString() + data,
+    ):
         seen = peek.scalar(candidate)
         if seen is not None:
             parsed = schema.Event()
             parsed.ParseFromString(candidate)
-            assert (parsed.summary.value[0].tag, parsed.step, parsed.wall_time) == seen or math.isnan(seen[2])
+            assert (parsed.summary.value[0].tag, parsed.step) == seen[:2]
+            assert parsed.wall_time == seen[2] or math.isnan(seen[2])
