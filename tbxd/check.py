@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tbxd_client.event_names import event_files
-
 from .events import schema
 from .events.kept import Kept
 from .events.peek import Peek
 from .events.record import frame
 from .events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
+from .events.walk import event_folders
 
 PROBLEMS_MAX = 10_000  # told of one run, each of a kind, a file and a tag; those over it are counted
 FILE_VERSION = "brain.Event:2"
@@ -135,6 +134,7 @@ class Run:
 
     name: str
     root: Path  # the path that was given
+    inside: Path  # its folder within one of copies
     files: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -176,44 +176,35 @@ def find(paths: list[Path]) -> list[Run]:
     """The runs in files and folders, recursively; links to folders are followed, as TensorBoard does."""
     found: list[Run] = []
     for root in paths:
+        inside = Path(root.resolve().name if len(paths) > 1 else "")
         if root.is_dir():
-            for run in _runs_below(root):
-                if len(paths) > 1:
-                    run.name = f"{root.name}/{run.name}"
-                found.append(run)
+            found += _runs_below(root, inside)
         else:
-            run = Run(root.parent.name or ".", root, [root])
+            run = Run(root.parent.name or ".", root, inside if root.name != inside.name else Path(), [root])
             if root.exists() and "tfevents" not in root.name:
                 run.problems.append(Problem("not_looked_at", str(root), run.name))
             found.append(run)
     return found
 
 
-def _runs_below(root: Path) -> Iterator[Run]:
-    seen: set[tuple[int, int]] = set()
+def _runs_below(root: Path, inside: Path) -> Iterator[Run]:
     unreadable: list[Problem] = []
 
     def note(error: OSError) -> None:
         unreadable.append(Problem("unreadable", str(error.filename), ".", detail=error.strerror or str(error)))
 
-    for folder, folders, _ in os.walk(root, onerror=note, followlinks=True):
-        state = Path(folder).stat()
-        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders.sort()
-        run = Run(str(Path(folder).relative_to(root)), root)
-        for name in event_files(folder):
-            path = Path(folder, name)
-            if path.is_dir():
+    for folder, names in event_folders(root, note):
+        run = Run(str(inside / folder.relative_to(root)), root, inside / folder.relative_to(root))
+        for name in names:
+            path = folder / name
+            if os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir it is False where it cannot be known
                 run.problems.append(Problem("folder", str(path), run.name))
             else:
                 run.files.append(path)
         if run.files or run.problems:
             yield run
     if unreadable:
-        yield Run(".", root, [], unreadable)
+        yield Run(".", root, inside, [], unreadable)
 
 
 def size_of(runs: list[Run]) -> int:
@@ -263,7 +254,7 @@ def _check_target(target: Path, roots: set[Path]) -> None:
         inside = root.resolve() if root.is_dir() else root.resolve().parent
         if full == inside or inside in full.parents:
             raise CannotRepair(f"{target} is inside of {root}, and TensorBoard would show all of it twice")
-    if len({root.name for root in roots}) < len(roots):
+    if len({root.resolve().name for root in roots}) < len(roots):
         raise CannotRepair("two of the paths have the same name; repair them one by one")
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -529,8 +520,7 @@ class _Copy:
     """A copy of a file with every whole record, which both loaders read to its end."""
 
     def __init__(self, target: Path, run: Run, path: Path, total: Total) -> None:
-        inside = path.relative_to(run.root) if run.root.is_dir() else Path(path.name)
-        self._path = target / inside
+        self._path = target / run.inside / path.name
         self._total = total
         self._last = path.stat().st_mtime  # for a wall time that is none
         self._first = True

@@ -185,10 +185,13 @@ def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> N
     from . import check as module
     from . import report
 
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        _fail(f"{', '.join(missing)}: no such file or folder", EXIT_CANNOT_READ)
-    runs = module.find(list(paths))
+    try:
+        missing = [str(path) for path in paths if not path.exists()]
+        if missing:
+            _fail(f"{', '.join(missing)}: no such file or folder", EXIT_CANNOT_READ)
+        runs = module.find(list(paths))
+    except OSError as error:
+        _fail(str(error), EXIT_CANNOT_READ)
     if not runs:
         _fail(f"no event files (names with tfevents) in {', '.join(map(str, paths))}", EXIT_CANNOT_READ)
     problems: list[module.Problem] = []
@@ -254,7 +257,7 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
     from . import tail as module
 
     def damaged(path: Path, position: int) -> None:
-        click.echo(f"tbxd: {path} is damaged at byte {position:,}; `tbxd check` says more", err=True)
+        click.echo(f"tbxd: {report.shown(str(path))} is damaged at byte {position:,}; `tbxd check` says more", err=True)
 
     if not follow and not run.is_dir():
         _fail(f"{run}: no such folder", EXIT_CANNOT_READ)

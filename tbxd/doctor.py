@@ -20,7 +20,6 @@ from typing import Any
 import tbxd_client
 from tbxd_client import records, shares, wire
 from tbxd_client import settings as client_settings
-from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
 from tbxd_client.paths import (
@@ -36,6 +35,7 @@ from tbxd_client.paths import (
 
 from . import __version__, ask, versions
 from .adopt import QUARANTINE
+from .events.walk import event_folders
 from .settings import SETTINGS, Settings
 from .summaries.errors import HINTS
 
@@ -75,22 +75,30 @@ def examine(settings: Settings, folders: list[Path], environ: dict[str, str]) ->
     """
     status = _status(settings)
     answer = status if isinstance(status, dict) else None
-    yield from _environment(environ)
-    yield from _versions()
-    yield from _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)
-    yield from _socket(settings)
-    yield from _daemon(settings, status)
-    yield from _launch_lock(settings)
-    yield from _private("spool", settings.spool, SPOOL_VARIABLE)
-    yield from _spool(settings, environ)
-    yield from _waiting(settings, answer is not None)
-    yield from _shared_memory(settings)
-    yield from _descriptors()
-    yield from _clock()
     runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
-    for folder in sorted({*folders, *(run for run in runs if run.is_dir())}):
-        yield from _log_folder(folder, given=folder in folders)
-    yield from _log(settings.runtime_dir / "daemon.log")
+    known = sorted({*folders, *(run for run in runs if run.is_dir())})
+    for what, findings in (
+        ("environment", _environment(environ)),
+        ("versions", _versions()),
+        ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
+        ("socket", _socket(settings)),
+        ("daemon", _daemon(settings, status)),
+        ("locks", _launch_lock(settings)),
+        ("spool", _private("spool", settings.spool, SPOOL_VARIABLE)),
+        ("spool's disk", _spool(settings, environ)),
+        ("journals", _waiting(settings, answer is not None)),
+        ("shared memory", _shared_memory(settings)),
+        ("file descriptors", _descriptors()),
+        ("clock", _clock()),
+        *(("log folder", _log_folder(folder, given=folder in folders)) for folder in known),
+        ("daemon's log", _log(settings.runtime_dir / "daemon.log")),
+    ):
+        try:
+            yield from findings
+        except OSError as error:
+            yield Finding(
+                what, "trouble", str(error), "see that it is there, that you may read it, and that its disk answers"
+            )
 
 
 # --- what this process has -------------------------------------------------------------------------------------------
@@ -534,16 +542,15 @@ def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
 def _future(folder: Path) -> Iterator[Finding]:
     """Event files from the future: a clock was wrong, or is now. Those to come have to sort behind them."""
     now, seen, ahead = time.time(), 0, []
-    for place, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            for name in event_files(place):
-                seen += 1
-                path = Path(place, name)
-                match = re.search(r"tfevents\.(\d{10})\.", name)
-                named = int(match[1]) if match else 0
-                latest = max(named, path.stat().st_mtime)
-                if latest > now + FUTURE_SECONDS:
-                    ahead.append((latest - now, path))
+    for place, names in event_folders(folder):
+        for name in names:
+            seen += 1
+            match = re.search(r"tfevents\.(\d{10})\.", name)
+            latest = float(match[1]) if match else 0.0
+            with contextlib.suppress(OSError):
+                latest = max(latest, (place / name).stat().st_mtime)
+            if latest > now + FUTURE_SECONDS:
+                ahead.append((latest - now, place / name))
         if seen > FILES_MAX:
             break
     if ahead:

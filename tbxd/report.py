@@ -25,9 +25,14 @@ STYLES = {"trouble": "red", "warning": "yellow", "note": "dim", "ok": "green"}
 WIDTH = max(map(len, STYLES))
 
 
+def shown(text: str) -> str:
+    """A text of somebody else's on one line, without what a terminal would obey."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def _file(name: str) -> str:
     path = Path(name)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return shown(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _level(level: str) -> str:
@@ -84,7 +89,7 @@ class CheckReport:
             place.append(f"step {problem.step:,}")
         if problem.tag is not None:
             place.append(f"tag {problem.tag!r}")
-        more = [problem.detail] if problem.detail else []
+        more = [shown(problem.detail)] if problem.detail else []
         if problem.count > 1:
             more.append(f"{problem.count:,} times")
         if problem.points:
@@ -121,15 +126,19 @@ class CheckReport:
         )
 
 
+def _lines(text: str) -> str:
+    return "\n".join(map(shown, text.split("\n")))
+
+
 def doctor(findings: Iterable[Finding]) -> None:
     """Print what the doctor has found, and what to do."""
     console = Console(highlight=False, soft_wrap=True)
     levels: Counter[str] = Counter()
     for finding in findings:
         levels[finding.level] += 1
-        console.print(f"{_level(finding.level)} [bold]{escape(finding.what)}[/]: {escape(finding.found)}")
+        console.print(f"{_level(finding.level)} [bold]{escape(finding.what)}[/]: {escape(_lines(finding.found))}")
         if finding.advice:
-            console.print(f"{'':{WIDTH}}   to do: {escape(finding.advice)}")
+            console.print(f"{'':{WIDTH}}   to do: {escape(_lines(finding.advice))}")
     if not levels["trouble"] and not levels["warning"]:
         console.print("[green]all well[/]")
     else:
@@ -152,9 +161,10 @@ class TailReport:
             print(json.dumps(made), flush=True)
             return
         clock = time.strftime("%H:%M:%S", time.localtime(value.wall_time)) if _is_time(value.wall_time) else "--:--:--"
-        shown = f"{value.value:.6g}" if isinstance(value.value, float) else f"<{value.kind}> {value.value}".rstrip()
-        run = f"[cyan]{escape(value.run)}[/]  " if value.run else ""
-        self._console.print(f"[dim]{clock}[/]  {run}{escape(value.tag)}  [dim]step[/] {value.step}  {escape(shown)}")
+        what = f"{value.value:.6g}" if isinstance(value.value, float) else f"<{value.kind}> {value.value}".rstrip()
+        run = f"[cyan]{escape(shown(value.run))}[/]  " if value.run else ""
+        tag = escape(shown(value.tag))
+        self._console.print(f"[dim]{clock}[/]  {run}{tag}  [dim]step[/] {value.step}  {escape(shown(what))}")
 
 
 def _is_time(seconds: float) -> bool:

@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tbxd_client.event_names import event_files
-
 from .events import schema
 from .events.peek import Peek, value_of
 from .events.scan import CUT, WHOLE, scan
+from .events.walk import event_folders
 
 LOOK_SECONDS = 0.2  # between looks at the files
 SEARCH_SECONDS = 1.0  # between looks for files that are new
@@ -156,13 +155,7 @@ class Tail:
             yield from file.values(self._wanted, self._tell)
 
     def _search(self) -> None:
-        found: list[Path] = []
-        for folder, folders, _ in os.walk(self._root):
-            folders.sort()
-            try:
-                found += [Path(folder, name) for name in event_files(folder)]
-            except OSError:
-                continue  # removed meanwhile
+        found = [folder / name for folder, names in event_folders(self._root) for name in names]
         for path in found:
             if path not in self._files:
                 name = str(path.parent.relative_to(self._root))

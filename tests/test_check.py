@@ -379,6 +379,17 @@ def test_a_copy_is_refused_where_it_could_do_harm(place: World, written: bytes) 
     assert "repaired into" in single.stdout and "left out 0 damaged stretches" in single.stdout
 
 
+def test_copies_of_several_paths_have_folders_of_their_own(place: World, written: bytes) -> None:
+    for run in ("a", "b"):
+        file(place.root / run / "run", [written])
+    copy = place.root / "copy"
+    code, answer = check(place, place.root / "a", place.root / "b", "--repair-into", copy)
+    assert code == 0 and answer["tags"].keys() == {"a/run", "b/run"} and answer["repaired_files"] == 2
+    assert sorted(str(path.parent.relative_to(copy)) for path in copy.rglob("*tfevents*")) == ["a/run", "b/run"]
+    same = place.tbxd("check", f"{place.root}/a/run", f"{place.root}/b/run", "--repair-into", f"{place.root}/other")
+    assert same.returncode == 2 and "the same name" in same.stderr
+
+
 # --- other things that TensorBoard does not show ------------------------------------------------------------------
 
 
@@ -468,6 +479,16 @@ def test_on_a_terminal_a_bar_goes_along_and_the_lines_stay_whole(place: World) -
     os.close(ours)
     assert process.wait() == 1
     assert b"reading" in shown and b"step 3, tag 'a'" in shown and b"To do: " in shown
+
+
+def test_names_and_tags_that_a_terminal_would_obey_are_told_as_text(place: World) -> None:
+    folder = place.logdir / os.fsdecode(b"odd\xff\x1b[2J\n")
+    file(folder, [VERSION, event("tag\x1b[2J[bold]", 1), event("tag\x1b[2J[bold]", 1)])
+    text = place.tbxd("check", str(place.logdir))
+    assert text.returncode == 1 and "\x1b" not in text.stdout and "[bold]" in text.stdout, text.stderr
+    assert len(text.stdout.splitlines()) == 3
+    tail = place.tbxd("tail", str(place.logdir), "--no-follow")
+    assert tail.returncode == 0 and "\x1b" not in tail.stdout and len(tail.stdout.splitlines()) == 1, tail.stderr
 
 
 def test_links_to_folders_are_followed_once(place: World) -> None:
