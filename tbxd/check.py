@@ -54,6 +54,11 @@ KINDS = {
         "its data are not what was written: the fast loader shows what stands there, the slow one ends the file",
         "tbxd check --repair-into FOLDER",
     ),
+    "damaged_event": Kind(
+        "trouble",
+        "its data are not what was written, and no event any more: both loaders end the file",
+        "tbxd check --repair-into FOLDER",
+    ),
     "no_event": Kind(
         "trouble",
         "no event: the fast loader ends the file, the slow one stops with an error before it has read other runs",
@@ -404,19 +409,16 @@ class _FileCheck:
     def _whole(self, start: int, data: bytes) -> None:
         self._fast_misses += self._fast is not None
         self._slow_misses += self._slow is not None
-        event = schema.Event()
-        try:
-            event.ParseFromString(data)
-        except schema.DecodeError:
+        event = _parsed(data)
+        if event is None:
             if self._fast is None:
                 self.run.found("no_event", self.path, start)
             self._fast = start if self._fast is None else self._fast
             self._slow = start if self._slow is None else self._slow
+            self._plain = False
             if self.copy is not None:
                 self.copy.skip(len(data))
             return
-        finally:
-            self._plain = self._fast is None and self._slow is None
         if self._first:
             self._first = False
             if event.file_version != FILE_VERSION:
@@ -428,10 +430,10 @@ class _FileCheck:
                 self._begun = event.wall_time
             self._latest = max(self._latest, event.wall_time)
         if self._fast is None:
-            self._event(start, data, event)
+            self._event(start, event)
             self._plain = self._fast is None and self._slow is None
 
-    def _event(self, start: int, data: bytes, event: Any) -> None:
+    def _event(self, start: int, event: Any) -> None:
         """An event as the fast loader takes it."""
         run = self.run
         if math.isnan(event.wall_time):
@@ -477,26 +479,20 @@ class _FileCheck:
         if state == CUT:
             self.run.found("cut_tail", self.path, start, detail=size)
             return
-        self.run.found(DAMAGE[state], self.path, start, detail=size)
-        if data and self._fast is None:
-            self._unchecked(start, data)
+        event = _parsed(data) if data or state == DAMAGED else None
+        kind = "damaged_event" if state == DAMAGED and event is None else DAMAGE[state]
+        self.run.found(kind, self.path, start, detail=size)
+        if self._fast is None:
+            if event is not None:
+                self._event(start, event)  # the fast loader looks at no checksum of data
+            elif state == DAMAGED:
+                self._fast = start
         self._slow = start if self._slow is None else self._slow
         if state != DAMAGED:
             self._fast = start if self._fast is None else self._fast
         self._plain = False
         if self.copy is not None:
             self.copy.skip(end - start)
-
-    def _unchecked(self, start: int, data: bytes) -> None:
-        """The fast loader takes data without looking at their checksum."""
-        event = schema.Event()
-        try:
-            event.ParseFromString(data)
-        except schema.DecodeError:
-            self.run.found("no_event", self.path, start)
-            self._fast = start
-            return
-        self._event(start, data, event)
 
     def _behind_damage(self) -> None:
         missed = []
@@ -578,6 +574,15 @@ def _open(path: Path) -> BinaryIO:
         os.close(fd)
         raise OSError(0, "no file of bytes")
     return open(fd, "rb", buffering=0)
+
+
+def _parsed(data: bytes) -> Any | None:
+    event = schema.Event()
+    try:
+        event.ParseFromString(data)
+    except schema.DecodeError:
+        return None
+    return event
 
 
 def _tag_of(event: Any) -> str | None:

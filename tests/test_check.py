@@ -10,6 +10,7 @@ import pty
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ VERSION = frame(schema.Event(wall_time=1e9, file_version="brain.Event:2").Serial
 
 
 def event(tag: str, step: int, value: float = 0.5, wall_time: float = 1e9) -> bytes:
-    return ScalarEncoder().event(tag, step, wall_time, value)
+    return ScalarEncoder().event([tag], step, wall_time, struct.pack("<f", value))
 
 
 def file(folder: Path, records: list[bytes], number: int = 1_000_000_000) -> Path:
@@ -232,6 +233,10 @@ def odd_event(**fields: Any) -> bytes:
 # What is done to a file whose records begin at `at`, and the kind that is found at the beginning of the 30th.
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "value": (lambda data, at: flip(data, at[31] - 6), "data_checksum"),
+    "tag": (
+        lambda data, at: data[: at[30]] + data[at[30] : at[31]].replace(b"loss", b"l\xffss") + data[at[31] :],
+        "damaged_event",
+    ),
     "checksum of the data": (lambda data, at: flip(data, at[31] - 2), "data_checksum"),
     "length": (lambda data, at: flip(data, at[30] + 1), "length_checksum"),
     "checksum of a length": (lambda data, at: flip(data, at[30] + 9), "length_checksum"),
@@ -333,7 +338,7 @@ def test_damage_is_found_what_both_loaders_make_of_it_foretold_and_the_copy_whol
     lost = set(range(30, STEPS)) if kind == "cut_tail" else lost
     assert whole == [step for step in range(STEPS) if step not in lost]
     assert answer["repaired_records"] == answer["records"] - (kind == "no_event")
-    assert answer["skipped"] == (kind in ("no_event", *DAMAGE.values()))
+    assert answer["skipped"] == (kind in ("no_event", "damaged_event", *DAMAGE.values()))
     told = {
         who: int(count)
         for count, who in re.findall(
@@ -503,7 +508,7 @@ def test_links_to_folders_are_followed_once(place: World) -> None:
 def test_memory_does_not_grow_with_the_file(place: World) -> None:
     encoder, sizes = ScalarEncoder(), []
     for number, count in (("small", 2_000), ("large", 500_000)):
-        file(place.logdir / number, [VERSION, *(encoder.event("loss", step, 1e9, 0.5) for step in range(count))])
+        file(place.logdir / number, [VERSION, *(encoder.event(["loss"], step, 1e9, bytes(4)) for step in range(count))])
         result = place.run(
             r"""
             import re, sys
@@ -609,7 +614,7 @@ def test_a_scalar_is_recognised_as_protobuf_has_it(
     tag: str, step: int, value: float, wall_time: float, mark: str
 ) -> None:
     peek, encoder = Peek(), ScalarEncoder()
-    data = encoder.event(tag, step, wall_time, value, mark)[12:-4]
+    data = encoder.event([tag], step, wall_time, struct.pack("<f", value), mark)[12:-4]
     made = schema.Event()
     made.ParseFromString(data)
     assert peek.scalar(data) is None
@@ -622,7 +627,7 @@ def test_a_scalar_is_recognised_as_protobuf_has_it(
         seen = peek.scalar(form)
         if seen is not None:
             assert seen[:3] == (tag, step, wall_time) and value_of(form, seen[3]) == value
-    assert peek.scalar(encoder.event(tag, 7, 5.0, value)[12:-4]) is not None
+    assert peek.scalar(encoder.event([tag], 7, 5.0, bytes(4))[12:-4]) is not None
     made.summary.value[0].metadata.display_name = "x"
     made.summary.value.add(tag="other", simple_value=1)
     assert peek.scalar(made.SerializeToString()) is None

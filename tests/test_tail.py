@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ VERSION = frame(schema.Event(wall_time=1e9, file_version="brain.Event:2").Serial
 
 
 def event(tag: str, step: int, value: float = 0.5, wall_time: float = 1e9) -> bytes:
-    return ScalarEncoder().event(tag, step, wall_time, value)
+    return ScalarEncoder().event([tag], step, wall_time, struct.pack("<f", value))
 
 
 def name(number: int) -> str:
