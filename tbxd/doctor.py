@@ -107,8 +107,10 @@ def examine(settings: Settings, folders: list[Path], environ: dict[str, str]) ->
 def _environment(environ: dict[str, str]) -> Iterator[Finding]:
     numbers = {setting.variable: (setting.least, setting.most) for setting in client_settings.SETTINGS}
     numbers |= {setting.variable: (setting.least, setting.most) for setting in SETTINGS if setting.most}
-    words = {setting.variable for setting in SETTINGS if not setting.most}
-    known = numbers.keys() | words | {shares.SHARES_VARIABLE}
+    choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
+    choices |= {setting.variable: setting.choices for setting in SETTINGS if setting.choices}
+    texts = {setting.variable for setting in SETTINGS if not setting.most}
+    known = numbers.keys() | choices.keys() | texts | {shares.SHARES_VARIABLE}
     given = {name: value for name, value in environ.items() if name.startswith("TBXD_")}
     bad = False
     for name, value in sorted(given.items()):
@@ -126,6 +128,9 @@ def _environment(environ: dict[str, str]) -> Iterator[Finding]:
                 yield Finding("environment", "trouble", found, f"{least:g} to {most:g} are possible")
             else:
                 continue
+        elif name in choices and value and value.lower() not in choices[name]:
+            found = f"{name}={value!r} makes no sense: it is not used, or no daemon starts with it"
+            yield Finding("environment", "trouble", found, f"{' and '.join(choices[name])} are possible")
         elif name == shares.SHARES_VARIABLE:
             problems = _bad_shares(value)
             if not problems:

@@ -82,6 +82,8 @@ def test_settings_that_are_unknown_or_make_no_sense_are_said(place: World) -> No
     assert level == "trouble" and "no daemon starts with it" in found and advice == "0 to 60000 are possible"
     level, found, _ = one(doctor(place, code=1, TBXD_JOURNAL_BYTES="5"), "environment")
     assert level == "trouble" and "the default is used" in found
+    level, found, advice = one(doctor(place, code=1, TBXD_SYNC="now"), "environment")
+    assert level == "trouble" and "TBXD_SYNC='now'" in found and "always" in advice
     level, found, _ = one(doctor(place, TBXD_JOURNAL_SHARES="image=50,pictures=7"), "environment")
     assert level == "warning" and "pictures=7 is not used" in found
     assert not bad(doctor(place, TBXD_STRICT="off", TBXD_JOURNAL_SHARES="image=50"))
