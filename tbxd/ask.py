@@ -70,6 +70,11 @@ def stop(settings: Settings) -> None:
         time.sleep(0.02)
 
 
+def libzmq_version() -> str:
+    """The version of the library below pyzmq."""
+    return zmq.zmq_version()
+
+
 def waiting_journals(spool: Path) -> list[dict[str, Any]]:
     """The journals in a spool and how much waits in them."""
     found = []

@@ -15,7 +15,8 @@ import click
 from . import __version__
 from .settings import SETTINGS, Setting, Settings
 
-EXIT_ERROR = 1
+EXIT_ERROR = EXIT_FOUND = 1
+EXIT_CANNOT_READ = 2
 EXIT_NOT_RUNNING = 3
 EXIT_ALREADY_RUNNING = 4
 
@@ -158,6 +159,137 @@ def drain(as_json: bool, **values: Any) -> None:
     else:
         show.drained(progress)
     sys.exit(EXIT_ERROR if progress.journals else 0)
+
+
+@main.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--repair-into",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Write copies with every whole record there. The folder must be empty or not be there.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, with the points that are kept of each tag."
+)
+def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> None:
+    """Verify event files of any writer, record by record, and say what TensorBoard will not show, and why.
+
+    PATH is an event file, or a folder with event files in it or below. Nothing is changed. What its fast loader (the
+    default) keeps of each tag is predicted for a TensorBoard that is started now.
+
+    Exit codes: 0 all well (notes are well), 1 something was found, 2 something cannot be read, or a copy not be made.
+    """
+    from dataclasses import asdict
+
+    from . import check as module
+    from . import report
+
+    try:
+        missing = [str(path) for path in paths if not path.exists()]
+        if missing:
+            _fail(f"{', '.join(missing)}: no such file or folder", EXIT_CANNOT_READ)
+        runs = module.find(list(paths))
+    except OSError as error:
+        _fail(str(error), EXIT_CANNOT_READ)
+    if not runs:
+        _fail(f"no event files (names with tfevents) in {', '.join(map(str, paths))}", EXIT_CANNOT_READ)
+    problems: list[module.Problem] = []
+    try:
+        with report.CheckReport(module.size_of(runs)) as bar:
+            total = module.check(runs, problems.append if as_json else bar.problem, bar.progress, repair_into)
+    except module.CannotRepair as error:
+        _fail(str(error), EXIT_CANNOT_READ)
+    if as_json:
+        found = [{**asdict(problem), "level": problem.level} for problem in problems]
+        click.echo(json.dumps({"problems": found, **asdict(total)}))
+    else:
+        bar.end(total, repair_into)
+    sys.exit(EXIT_CANNOT_READ if total.cannot_read else EXIT_FOUND if total.bad else 0)
+
+
+@main.command()
+@_settings_options({"address", "runtime_dir", "spool"})
+@click.argument("folders", metavar="[LOGDIR]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, level, found, advice}.")
+def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
+    """Look at what goes wrong in practice, and say for each what was found and what to do. Nothing is changed.
+
+    Folders and socket, the daemon and its log, journals that wait, disks, limits, the clock, versions, settings. With
+    log folders named, these too; without, those of the runs that the daemon has.
+
+    Exit codes: 0 no trouble (there may be warnings), 1 trouble.
+    """
+    from dataclasses import asdict
+
+    from . import doctor as module
+    from . import report
+
+    findings = list(module.examine(_settings(values), list(folders), dict(os.environ)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        report.doctor(findings)
+    sys.exit(EXIT_FOUND if any(finding.level == "trouble" for finding in findings) else 0)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("tags", metavar="[TAG]...", nargs=-1)
+@click.option(
+    "-n", "--last", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Of each tag, first."
+)
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for more, until Ctrl-C.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON object a line: run, tag, step, wall_time, kind, value."
+)
+def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: bool) -> None:
+    """Print the values of a run as they come, from its event files alone: no daemon is needed.
+
+    RUN is a run's folder, or one with runs below it, which are shown by name; it is waited for. TAG is a pattern as
+    for file names ('loss/*'); without any, all tags are shown. What is damaged is said on stderr and passed over.
+
+    Exit codes: 0 (also after Ctrl-C), 2 there is no such folder and nothing is to be waited for.
+    """
+    import time
+
+    from . import report
+    from . import tail as module
+
+    def damaged(path: Path, position: int) -> None:
+        click.echo(f"tbxd: {report.shown(str(path))} is damaged at byte {position:,}; `tbxd check` says more", err=True)
+
+    if not follow and not run.is_dir():
+        _fail(f"{run}: no such folder", EXIT_CANNOT_READ)
+    printer = report.TailReport(as_json)
+    values = module.Tail(run, tags, damaged)
+    try:
+        for value in values.last(last):
+            printer.value(value)
+        while follow:
+            time.sleep(module.LOOK_SECONDS)
+            for value in values.new():
+                printer.value(value)
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:  # whoever read it has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object of names and versions.")
+def version(as_json: bool) -> None:
+    """Print the versions of tbxd, its protocol, what it needs and what reads its files.
+
+    Exit code: 0, also where something is missing; `tbxd doctor` judges.
+    """
+    from . import report, versions
+
+    found = versions.versions()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        report.versions(found)
 
 
 @main.command()

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from harness import World, scalars, wait_for
+from tbxd import __version__
+from tbxd.cli import main
 from tbxd.drain import CannotDrain, drain
 from tbxd.settings import SETTINGS, Settings
+from tbxd_client.wire import VERSION
 
 
 def test_help_names_every_setting_with_its_variable(place: World) -> None:
@@ -18,7 +21,7 @@ def test_help_names_every_setting_with_its_variable(place: World) -> None:
         assert setting.variable in text.replace("\n", "").replace(" ", "")
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "drain", "stop", "demo"])
+@pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_explains_itself(place: World, command: str) -> None:
     result = place.tbxd(command, "--help")
     assert result.returncode == 0 and len(result.stdout.splitlines()) > 6
@@ -34,6 +37,22 @@ def test_exit_codes(place: World) -> None:
     assert refused.returncode == 1 and "batch-ms is -1; 0 to 60000 are possible" in refused.stderr
     refused = place.tbxd("serve", "--address", "http://x")
     assert refused.returncode == 1 and "expected ipc:///path" in refused.stderr
+
+
+def test_versions_are_printed_for_people_and_for_programs(place: World) -> None:
+    versions = json.loads(place.tbxd("version", "--json").stdout)
+    assert versions["tbxd"] == __version__ and versions["protocol"] == str(VERSION)
+    lines = [line.split() for line in place.tbxd("version").stdout.splitlines()]
+    assert [line[0] for line in lines] == list(versions) and "libzmq" in versions
+
+
+def test_a_shell_completes_commands_and_options(place: World) -> None:
+    place.extra["_TBXD_COMPLETE"] = "bash_source"
+    assert "complete " in place.tbxd().stdout
+    place.extra.update(_TBXD_COMPLETE="bash_complete", COMP_WORDS="tbxd ch", COMP_CWORD="1")
+    assert place.tbxd().stdout.splitlines() == ["plain,check"]
+    place.extra.update(COMP_WORDS="tbxd check --re", COMP_CWORD="2")
+    assert place.tbxd().stdout.splitlines() == ["plain,--repair-into"]
 
 
 def test_a_client_setting_that_makes_no_sense_is_said_once_and_not_used(place: World) -> None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from harness import World, scalars, wait_for
-from tbxd import credit
+from tbxd import check, cli, credit
 from tbxd import settings as daemon_settings
 from tbxd.events.ledger import Entry, Marker, notes
 from tbxd.hub import CLIENT_REASONS
@@ -26,6 +26,7 @@ README = (DOCS.parent / "README.md").read_text()
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
 GUARANTEES = (DOCS / "GUARANTEES.md").read_text()
+CLI = (DOCS / "CLI.md").read_text()
 TESTS = Path(__file__).parent
 
 
@@ -161,6 +162,32 @@ def test_what_the_guarantees_name_is_there() -> None:
     assert credit.memory_most(8) - credit.memory_most(250) < 10 << 20
     for page in ("README.md", "docs/ARCHITECTURE.md"):
         assert "GUARANTEES.md)" in (DOCS.parent / page).read_text(), page
+
+
+def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:
+    sections = dict(re.findall(r"^## tbxd (\w+)\n(.*?)(?=^## |\Z)", CLI, re.S | re.M))
+    assert sections.keys() == cli.main.commands.keys()
+    head = CLI.split("\n## ")[0]
+    for name, command in cli.main.commands.items():
+        assert f"`tbxd {name}" in README, name
+        for option in command.params:
+            longest = max(option.opts, key=len)
+            if longest.startswith("--") and not getattr(option, "hidden", False):
+                assert f"`{longest}" in sections[name] + head or f" {longest}" in sections[name], (name, longest)
+    assert "CLI.md)" in README and "_TBXD_COMPLETE=bash_source" in head
+
+
+def test_every_kind_of_problem_and_exit_code_is_on_the_page_of_the_command_line() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (trouble|warning|note) \| (.+?) \| (.+?) \|$", CLI, re.M)
+    assert rows == [(name, kind.level, kind.means, kind.advice) for name, kind in check.KINDS.items()]
+    shown = re.findall(r"^(?:trouble|warning) runs/.*$", CLI, re.M)
+    assert shown
+    for line in shown:
+        assert any(kind.means in line and line.endswith(kind.advice) for kind in check.KINDS.values()), line
+    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    assert {int(code) for code in re.findall(r"^\| (\d) \|", CLI, re.M)} == codes | {0}
+    for name in ("check", "doctor", "tail", "version"):
+        assert "Exit code" in (cli.main.commands[name].help or "")
 
 
 def test_the_readme_leads_nowhere_that_is_not_there() -> None:

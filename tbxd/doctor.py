@@ -1,0 +1,599 @@
+"""``tbxd doctor``: looks at what goes wrong in practice, and says for each what to do. It changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import mmap
+import os
+import re
+import resource
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tbxd_client
+from tbxd_client import records, shares, wire
+from tbxd_client import settings as client_settings
+from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
+from tbxd_client.launch import START_SECONDS_MAX, is_locked
+from tbxd_client.paths import (
+    ADDRESS_VARIABLE,
+    RUNTIME_VARIABLE,
+    SOCKET_PATH_BYTES_MAX,
+    SPOOL_VARIABLE,
+    base_dir,
+    check_address,
+    lock_path,
+    token_path,
+)
+
+from . import __version__, ask, versions
+from .adopt import QUARANTINE
+from .events.walk import event_folders
+from .settings import SETTINGS, Settings
+from .summaries.errors import HINTS
+
+ANSWER_SECONDS = 3.0
+FREE_BYTES_LEAST = 256 << 20  # on the disk of a log folder, before it is said that it runs full
+FREE_SHARE_LEAST = 0.01  # of the files that a disk may hold
+DESCRIPTORS_LEAST = 1024  # a client takes one, a run that is open two
+FUTURE_SECONDS = 60.0  # clocks of one cluster differ by less
+CLOCK_LEAST = 1_704_067_200  # 2024: a clock before that has not been set
+LOG_BYTES = 256 << 10  # of the end of daemon.log that are looked at
+LOG_LINES = 5
+FILES_MAX = 100_000  # event files looked at in all log folders
+# File systems on another machine, whose locks and maps may not be what they are on a disk (statfs(2), mount(8)).
+NETWORK = re.compile(
+    r"nfs|cifs|smb|9p|ceph|gluster|lustre|gpfs|beegfs|afs|fuse\.(sshfs|s3fs|rclone|gcsfuse)|pvfs|ocfs|gfs"
+)
+_BAD_LINE = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback|^\w*(Error|Exception):")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is ("ok", "warning", "trouble"), what was found, and what to do ("" for nothing)."""
+
+    what: str
+    level: str
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings, folders: list[Path], environ: dict[str, str]) -> Iterator[Finding]:
+    """Look at everything.
+
+    Args:
+        settings: where daemon and spool are.
+        folders: log folders to look at as well; without any, those of the daemon's runs.
+        environ: the environment, for its ``TBXD_*``.
+    """
+    status = _status(settings)
+    answer = status if isinstance(status, dict) else None
+    runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
+    known = sorted({*folders, *(run for run in runs if run.is_dir())})
+    for what, findings in (
+        ("environment", _environment(environ)),
+        ("versions", _versions()),
+        ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
+        ("socket", _socket(settings)),
+        ("daemon", _daemon(settings, status)),
+        ("locks", _launch_lock(settings)),
+        ("spool", _private("spool", settings.spool, SPOOL_VARIABLE)),
+        ("spool's disk", _spool(settings, environ)),
+        ("journals", _waiting(settings, answer is not None)),
+        ("shared memory", _shared_memory(settings)),
+        ("file descriptors", _descriptors()),
+        ("clock", _clock()),
+        *(("log folder", _log_folder(folder, given=folder in folders)) for folder in known),
+        ("daemon's log", _log(settings.runtime_dir / "daemon.log")),
+    ):
+        try:
+            yield from findings
+        except OSError as error:
+            yield Finding(
+                what, "trouble", str(error), "see that it is there, that you may read it, and that its disk answers"
+            )
+
+
+# --- what this process has -------------------------------------------------------------------------------------------
+
+
+def _environment(environ: dict[str, str]) -> Iterator[Finding]:
+    numbers = {setting.variable: (setting.least, setting.most) for setting in client_settings.SETTINGS}
+    numbers |= {setting.variable: (setting.least, setting.most) for setting in SETTINGS if setting.most}
+    choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
+    choices |= {setting.variable: setting.choices for setting in SETTINGS if setting.choices}
+    texts = {setting.variable for setting in SETTINGS if not setting.most}
+    known = numbers.keys() | choices.keys() | texts | {shares.SHARES_VARIABLE}
+    given = {name: value for name, value in environ.items() if name.startswith("TBXD_")}
+    bad = False
+    for name, value in sorted(given.items()):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            advice = f"did you mean {near[0]}?" if near else f"unset it; there are {', '.join(sorted(known))}"
+            yield Finding("environment", "warning", f"{name} is no setting of tbxd", advice)
+        elif name in numbers and value:
+            least, most = numbers[name]
+            number = _number(value)
+            if number is None or not least <= number <= most:
+                ours = {setting.variable for setting in SETTINGS}
+                what = "no daemon starts with it" if name in ours else "the default is used"
+                found = f"{name}={value!r} makes no sense: {what}"
+                yield Finding("environment", "trouble", found, f"{least:g} to {most:g} are possible")
+            else:
+                continue
+        elif name in choices and value and value.lower() not in choices[name]:
+            found = f"{name}={value!r} makes no sense: it is not used, or no daemon starts with it"
+            yield Finding("environment", "trouble", found, f"{' and '.join(choices[name])} are possible")
+        elif name == shares.SHARES_VARIABLE:
+            problems = _bad_shares(value)
+            if not problems:
+                continue
+            yield Finding("environment", "warning", problems, "NAME=0 to 100, with commas between")
+        else:
+            continue
+        bad = True
+    if not bad:
+        yield Finding(
+            "environment", "ok", ", ".join(f"{k}={v}" for k, v in sorted(given.items())) or "no TBXD_* is set"
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(client_settings._WORDS.get(text.lower(), text))
+    except ValueError:
+        return None
+
+
+def _bad_shares(value: str) -> str:
+    kinds = {name for kind, name in records.KIND_NAMES.items() if shares.default_shares()[kind] < shares.SCALAR_SHARE}
+    bad = [
+        entry
+        for entry in value.replace(" ", "").split(",")
+        if entry and not (entry.partition("=")[0] in kinds and re.fullmatch(r"\d{1,2}|100", entry.partition("=")[2]))
+    ]
+    return f"{shares.SHARES_VARIABLE}: {', '.join(bad)} is not used" if bad else ""
+
+
+def _versions() -> Iterator[Finding]:
+    found = versions.versions()
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    missing = [name for name in versions.NEEDED if found[name] == versions.MISSING]
+    if missing:
+        yield Finding("versions", "trouble", text, f"pip install {' '.join(missing)}")
+    elif tbxd_client.__version__ != __version__:
+        yield Finding("versions", "trouble", f"the client is {tbxd_client.__version__}; {text}", "pip install -U tbxd")
+    else:
+        yield Finding("versions", "ok", text)
+
+
+def _descriptors() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"at most {hard:,} ({soft:,} to begin with)" if hard != resource.RLIM_INFINITY else "without a limit"
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_LEAST:
+        advice = f"raise the limit (`ulimit -Hn {DESCRIPTORS_LEAST}`, limits.conf, LimitNOFILE=)"
+        yield Finding("file descriptors", "warning", found + ": a client takes one, a run that is open two", advice)
+    else:
+        yield Finding("file descriptors", "ok", found)
+
+
+def _clock() -> Iterator[Finding]:
+    now = time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now))
+    if now < CLOCK_LEAST:
+        yield Finding("clock", "trouble", f"{shown}: it has not been set", "set it (timedatectl, chronyd)")
+    else:
+        yield Finding("clock", "ok", shown)
+
+
+# --- runtime folder, socket, daemon ----------------------------------------------------------------------------------
+
+
+def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
+    """A folder that has to be this user's alone."""
+    elsewhere = f"remove it, or set {variable} to a folder of your own"
+    for place in (folder.parent, folder) if folder.parent == base_dir() else (folder,):
+        try:
+            state = place.lstat()
+        except FileNotFoundError:
+            above = next(parent for parent in place.parents if parent.exists())
+            if os.access(above, os.W_OK | os.X_OK):
+                yield Finding(what, "ok", f"{place} is not there yet; it is made when it is needed")
+            else:
+                advice = f"set {variable} to a folder of your own"
+                yield Finding(what, "trouble", f"{place} is not there, and {above} may not be written", advice)
+            return
+        except OSError as error:
+            advice = f"set {variable} to a folder of your own"
+            yield Finding(what, "trouble", f"{place}: {error.strerror}", advice)
+            return
+        mode = stat.S_IMODE(state.st_mode)
+        if not stat.S_ISDIR(state.st_mode):
+            yield Finding(what, "trouble", f"{place} is no folder{_link(state)}; it is not used", elsewhere)
+        elif state.st_uid != os.getuid():
+            found = f"{place} belongs to uid {state.st_uid}, you are {os.getuid()}; it is not used"
+            yield Finding(what, "trouble", found, f"set {variable} to a folder of your own")
+        elif not os.access(place, os.W_OK | os.X_OK):
+            yield Finding(what, "trouble", f"{place} has mode {mode:04o}: you may not write it", f"chmod 700 {place}")
+        elif mode & 0o077:
+            found = f"{place} has mode {mode:04o}: others get in until the next daemon or writer closes it"
+            yield Finding(what, "warning", found, f"chmod 700 {place}")
+        else:
+            continue
+        return
+    yield Finding(what, "ok", f"{folder}, {_system_of(folder)}")
+
+
+def _link(state: os.stat_result) -> str:
+    return " but a link" if stat.S_ISLNK(state.st_mode) else ""
+
+
+def _socket(settings: Settings) -> Iterator[Finding]:
+    address = settings.address
+    try:
+        check_address(address)
+    except ValueError as error:
+        yield Finding("socket", "trouble", str(error), f"correct {ADDRESS_VARIABLE} or {RUNTIME_VARIABLE}")
+        return
+    if address.startswith("tcp:"):
+        yield from _token(settings)
+        return
+    path = Path(address.removeprefix("ipc://"))
+    length = len(os.fsencode(path))
+    where = f"{path} ({length} of {SOCKET_PATH_BYTES_MAX} bytes)"
+    try:
+        state = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        yield Finding("socket", "ok", f"{where} is not there; a daemon makes it")
+        return
+    except OSError as error:
+        yield Finding(
+            "socket", "trouble", f"{path}: {error.strerror}", f"set {RUNTIME_VARIABLE} to a folder of your own"
+        )
+        return
+    if not stat.S_ISSOCK(state.st_mode):
+        yield Finding("socket", "trouble", f"{where} is no socket", f"rm {path}")
+    elif state.st_uid != os.getuid():
+        found = f"{where} belongs to uid {state.st_uid}, you are {os.getuid()}"
+        yield Finding("socket", "trouble", found, f"set {RUNTIME_VARIABLE} to a folder of your own")
+    elif not os.access(path, os.R_OK | os.W_OK):
+        yield Finding("socket", "trouble", f"{where} may not be written by you", f"chmod 700 {path}")
+    else:
+        yield Finding("socket", "ok", where)
+
+
+def _token(settings: Settings) -> Iterator[Finding]:
+    path = token_path(settings.runtime_dir)
+    try:
+        state = path.stat()
+        path.read_bytes()
+    except OSError as error:
+        found = f"{settings.address} needs the token in {path}: {error.strerror}"
+        yield Finding("socket", "warning", found, "start the daemon in this runtime folder, or copy its token here")
+        return
+    if stat.S_IMODE(state.st_mode) & 0o077:
+        yield Finding("socket", "trouble", f"{path} can be read by others", f"chmod 600 {path}; tbxd stop")
+    else:
+        yield Finding("socket", "ok", f"{settings.address}, with the token in {path}")
+
+
+def _status(settings: Settings) -> dict[str, Any] | str:
+    """The daemon's status, or why there is none."""
+    try:
+        return ask.ask(settings, "status", ANSWER_SECONDS)
+    except (ask.NotRunning, ValueError) as error:
+        return str(error)
+
+
+def _daemon(settings: Settings, status: dict[str, Any] | str) -> Iterator[Finding]:
+    lock = lock_path(settings.runtime_dir)
+    held = is_locked(lock)
+    if isinstance(status, str):
+        if held:
+            yield from _silent_daemon(settings, lock, status)
+        elif settings.address.startswith("tcp:"):
+            yield Finding("daemon", "trouble", status, "start it there: tbxd serve --address …")
+        else:
+            yield Finding("daemon", "ok", "none is running; the next writer starts one")
+        return
+    who = f"{status['version']}, pid {status['pid']}, {len(status['sessions'])} sessions, {len(status['runs'])} runs"
+    if status["version"] != __version__ or status["protocol"] != wire.VERSION:
+        found = f"{who}, protocol {status['protocol']}; here it is {__version__}, protocol {wire.VERSION}"
+        level = "warning" if status["protocol"] == wire.VERSION else "trouble"
+        yield Finding("daemon", level, found, "tbxd stop; the next writer starts one of this version, nothing is lost")
+    else:
+        yield Finding("daemon", "ok", who)
+    if Path(status["spool"]) != settings.spool:
+        found = f"it drains {status['spool']}, not {settings.spool}"
+        yield Finding(
+            "daemon", "warning", found, f"let daemon and scripts have the same {SPOOL_VARIABLE}, then tbxd stop"
+        )
+    yield from _health(status)
+
+
+def _silent_daemon(settings: Settings, lock: Path, why: str) -> Iterator[Finding]:
+    pid = _holder(lock)
+    with contextlib.suppress(OSError):
+        pid = pid or int(lock.read_text().strip() or 0)
+    state = _process_state(pid)
+    if state == "T":
+        found, advice = f"pid {pid} is stopped", f"kill -CONT {pid}"
+    elif state is None:
+        found = f"{lock} is held by a process that cannot be seen from here"
+        advice = "look for it outside of this container, or under another user"
+    elif not _is_daemon(pid):
+        found, advice = f"{lock} is held by pid {pid}, which is no daemon", f"end it: kill {pid}"
+    else:
+        found = f"pid {pid} runs and does not answer: {why}"
+        advice = f"see {settings.runtime_dir / 'daemon.log'}; kill {pid}, kill -9 if need be: nothing is lost"
+    yield Finding("daemon", "trouble", found, advice)
+
+
+def _health(status: dict[str, Any]) -> Iterator[Finding]:
+    for run, counts in sorted(status["runs"].items()):
+        if counts["error"]:
+            found = f"{run}: {counts['error']}; {counts['pending']:,} records wait"
+            yield Finding("runs", "trouble", found, "put that right; the daemon goes on by itself")
+        if counts["dropped"]:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items())
+            hints = [HINTS[reason] for reason in counts["dropped"] if reason in HINTS]
+            advice = "; ".join(hints) or "docs/GUARANTEES.md says of each reason what to do"
+            yield Finding("runs", "warning", f"{run}: dropped {reasons}", advice)
+    for session in status["sessions"]:
+        if session["broken"]:
+            found = f"pid {session['pid']}: {session['broken']}"
+            yield Finding(
+                "sessions", "trouble", found, "let script and daemon be of one version; report it if they are"
+            )
+    if status["refused_messages"]:
+        found = f"{status['refused_messages']:,} messages were refused"
+        yield Finding("sessions", "warning", found, "something that is no tbxd of this version or user speaks to it")
+    if status["lost_bytes_at_crash"]:
+        found = f"{status['lost_bytes_at_crash']:,} bytes were not on disk when the machine went down"
+        yield Finding("sessions", "warning", found, "nothing can be done; what was on disk is written")
+
+
+def _launch_lock(settings: Settings) -> Iterator[Finding]:
+    lock = settings.runtime_dir / "launch.lock"
+    if is_locked(lock):
+        pid = _holder(lock)
+        yield Finding(
+            "locks",
+            "warning",
+            f"pid {pid or 'unknown'} starts a daemon at this moment (at most {START_SECONDS_MAX:g} s)",
+            f"if it stays so, see {settings.runtime_dir / 'daemon.log'}" + (f", kill {pid}" if pid else ""),
+        )
+    else:
+        yield Finding("locks", "ok", "none is held that should not be")
+
+
+def _holder(path: Path) -> int:
+    """The process that holds an flock on a file; 0 where /proc/locks does not tell."""
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+            return max(0, int(fields[4]))
+    return 0
+
+
+def _process_state(pid: int) -> str | None:
+    """The letter of proc(5), or None where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _is_daemon(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
+# --- spool -----------------------------------------------------------------------------------------------------------
+
+
+def _spool(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
+    spool = settings.spool
+    if not os.access(spool, os.W_OK | os.X_OK):
+        return
+    kind = _system_of(spool)
+    if NETWORK.match(kind):
+        found = f"{spool} is on {kind}, a file system of another machine"
+        yield Finding("spool's disk", "warning", found, f"set {SPOOL_VARIABLE} to a folder on a local disk")
+    else:
+        problem = _try_journal(spool)
+        if problem:
+            yield Finding("spool's disk", "trouble", f"{kind}: {problem}", f"set {SPOOL_VARIABLE} to a local disk")
+        else:
+            yield Finding("spool's disk", "ok", f"{kind}, with locks and maps")
+    most = _number(environ.get(client_settings.JOURNAL_BYTES.variable, "")) or client_settings.JOURNAL_BYTES.default
+    yield from _space("spool's space", spool, int(most), "a journal may take", SPOOL_VARIABLE)
+
+
+def _try_journal(spool: Path) -> str:
+    """Do with a file what a journal needs; returns what does not work, or ""."""
+    try:
+        fd, name = tempfile.mkstemp(prefix=".doctor-", dir=spool)
+    except OSError as error:
+        return f"no file can be made: {error.strerror}"
+    try:
+        Path(name).unlink()
+        step = "it cannot be locked"
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        step = "its space cannot be reserved"
+        os.posix_fallocate(fd, 0, mmap.PAGESIZE)
+        step = "it cannot be mapped"
+        with mmap.mmap(fd, mmap.PAGESIZE) as view:
+            view[0] = 1
+        step = "it cannot be brought onto the disk"
+        os.fdatasync(fd)
+    except OSError as error:
+        return f"{step}: {error.strerror}"
+    finally:
+        os.close(fd)
+    return ""
+
+
+def _space(what: str, folder: Path, least: int, why: str, variable: str = "") -> Iterator[Finding]:
+    try:
+        state = os.statvfs(folder)
+    except OSError as error:
+        yield Finding(what, "trouble", f"{folder}: {error.strerror}", "see that its disk answers")
+        return
+    free = state.f_bavail * state.f_frsize
+    files_left = state.f_favail / state.f_files if state.f_files else 1.0
+    found = f"{free:,} bytes are free at {folder}"
+    advice = "free some" + (f", or let {variable} name a folder on another disk" if variable else "")
+    if state.f_flag & os.ST_RDONLY:
+        yield Finding(what, "trouble", f"{folder} is mounted read-only", "mount it for writing, or log elsewhere")
+    elif not free:
+        yield Finding(what, "trouble", found, advice)
+    elif files_left < FREE_SHARE_LEAST:
+        yield Finding(what, "warning", f"{found}, but only {state.f_favail:,} files more", advice)
+    elif free < least:
+        yield Finding(what, "warning", f"{found}; {why} {least:,}", advice)
+    else:
+        yield Finding(what, "ok", found)
+
+
+def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
+    size = orphans = orphaned = total = 0
+    unreadable: list[Path] = []
+    for path in journals(settings.spool):
+        try:
+            state = read_state(path)
+        except JournalError:
+            if path.exists():
+                unreadable.append(path)
+            continue
+        waiting = state.readable_end - state.released
+        total += 1
+        size += waiting
+        if not is_locked(path / CONTROL_NAME):
+            orphans += 1
+            orphaned += waiting
+    found = f"{size:,} bytes wait in {total:,} journals, {orphaned:,} of them in {orphans:,} whose scripts are gone"
+    if orphans and not running:
+        yield Finding("journals", "warning", found, "tbxd drain")
+    else:
+        yield Finding("journals", "ok", found + (": the daemon writes them" if orphans else ""))
+    for path in unreadable:
+        advice = "it may be of a newer tbxd; the daemon's log has more"
+        yield Finding("journals", "trouble", f"{path} cannot be read", advice)
+    quarantine = settings.spool / QUARANTINE
+    with contextlib.suppress(OSError):
+        put_aside = sum(1 for _ in quarantine.iterdir())
+        if put_aside:
+            advice = "the daemon's log says why; report them, or remove them when they are not needed"
+            yield Finding("journals", "warning", f"{put_aside:,} were put aside in {quarantine}", advice)
+
+
+def _shared_memory(settings: Settings) -> Iterator[Finding]:
+    shared = Path("/dev/shm")  # noqa: S108 - looked at, not used
+    if not any(folder.is_relative_to(shared) for folder in (settings.spool, settings.runtime_dir)):
+        return
+    state = os.statvfs(shared)
+    size = state.f_blocks * state.f_frsize
+    found = f"{size:,} bytes in all; a logout or a reboot may empty it"
+    least = int(client_settings.JOURNAL_BYTES.default)
+    if size < least:
+        found += f", and a journal may take {least:,}"
+    advice = f"leave {SPOOL_VARIABLE} and {RUNTIME_VARIABLE} unset: the default is on a disk"
+    yield Finding("shared memory", "warning", f"{shared}: {found}", advice)
+
+
+# --- log folders -----------------------------------------------------------------------------------------------------
+
+
+def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
+    what = "log folder"
+    if not folder.exists():
+        above = next((parent for parent in folder.absolute().parents if parent.exists()), Path("/"))
+        if os.access(above, os.W_OK | os.X_OK):
+            yield Finding(what, "ok", f"{folder} is not there yet; it can be made")
+        else:
+            found = f"{folder} is not there, and {above} may not be written"
+            yield Finding(what, "trouble", found, "log elsewhere, or make it and let this user write it")
+        return
+    if not folder.is_dir():
+        yield Finding(what, "trouble", f"{folder} is no folder", "log elsewhere")
+        return
+    kind = _system_of(folder)
+    if not os.access(folder, os.W_OK | os.X_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield Finding(what, "trouble", f"{folder} may not be written by you", "log elsewhere, or change its mode")
+    elif NETWORK.match(kind):
+        found = f"{folder} is on {kind}: daemons of two hosts may not know of each other"
+        yield Finding(what, "warning", found, "let the scripts of one host alone write a run's folder")
+    else:
+        yield Finding(what, "ok", f"{folder}, {kind}")
+    yield from _space("its space", folder, FREE_BYTES_LEAST, "fewer than")
+    if given:
+        yield from _future(folder)
+
+
+def _future(folder: Path) -> Iterator[Finding]:
+    """Event files from the future: a clock was wrong, or is now. Those to come have to sort behind them."""
+    now, seen, ahead = time.time(), 0, []
+    for place, names in event_folders(folder):
+        for name in names:
+            seen += 1
+            match = re.search(r"tfevents\.(\d{10})\.", name)
+            latest = float(match[1]) if match else 0.0
+            with contextlib.suppress(OSError):
+                latest = max(latest, (place / name).stat().st_mtime)
+            if latest > now + FUTURE_SECONDS:
+                ahead.append((latest - now, place / name))
+        if seen > FILES_MAX:
+            break
+    if ahead:
+        seconds, path = max(ahead)
+        found = f"{len(ahead):,} event files are from the future, {path} by {seconds:,.0f} s"
+        advice = "set the clock; a copy with another name or time does no harm"
+        yield Finding("its files' clock", "warning", found, advice)
+    else:
+        yield Finding("its files' clock", "ok", f"none of {seen:,} event files is from the future")
+
+
+def _system_of(path: Path) -> str:
+    """The kind of file system that a path is on, or would be (proc(5), mountinfo)."""
+    real = os.path.realpath(path)
+    best, kind = "", "unknown file system"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
+            if len(point) >= len(best) and (real == point or real.startswith(point.rstrip("/") + "/")):
+                best, kind = point, after.split()[0]
+    return kind
+
+
+def _log(path: Path) -> Iterator[Finding]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        yield Finding("daemon's log", "ok", f"{path} is not there")
+        return
+    except OSError as error:
+        yield Finding("daemon's log", "warning", f"{path}: {error.strerror}", "see that you may read it")
+        return
+    bad = [line for line in lines if _BAD_LINE.match(line)]
+    if bad:
+        found = f"the last of {len(bad):,} warnings in {path}:\n    " + "\n    ".join(bad[-LOG_LINES:])
+        yield Finding("daemon's log", "warning", found, "put right what they name; remove the log when it is done")
+    else:
+        yield Finding("daemon's log", "ok", f"no warnings in {path}")
