@@ -28,6 +28,7 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "summaries.errors", "settings", "pool", "credit"),
+    ("notify", "logs", "service"),
     ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.steps", "events.rows"),
@@ -41,7 +42,8 @@ DAEMON = (
     ("run", "tally"),
     ("hub",),
     ("adopt",),
-    ("daemon", "ask", "demo_worker"),
+    ("ask",),
+    ("daemon", "demo_worker"),
     ("drain",),
     ("show",),
     ("demo",),
