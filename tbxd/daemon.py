@@ -178,8 +178,8 @@ class Daemon:
         errors = [state.writer.error for state in list(hub.runs.values()) if state.writer.error]
         held_up = f", {len(errors)} held up ({errors[0]})" if errors else ""
         hangs = "" if hub.gets_on else "; every thread hangs on a disk"
-        written = f"{hub.written_records:,} records written"
-        return f"{len(hub.clients)} sessions, {len(hub.runs)} runs{held_up}, {written}{hangs}"
+        counts = f"{_some(len(hub.clients), 'session')}, {_some(len(hub.runs), 'run')}"
+        return f"{counts}{held_up}, {_some(hub.written_records, 'record')} written{hangs}"
 
     def status(self) -> dict[str, Any]:
         """What `tbxd status --json` prints."""
@@ -212,6 +212,10 @@ class Daemon:
         self._doorbell.close()
         self._limiter.tell()
         log.info("stopped")
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _take_lock(path: Path) -> int:

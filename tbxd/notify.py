@@ -18,7 +18,7 @@ STATUS_SECONDS = 5.0  # between two looks whether the line of `systemctl status`
 STATUS_CHARACTERS_MAX = 300
 FEEDS_PER_DEADLINE = 4  # sd_watchdog_enabled(3) asks for two
 HUNGRY_SECONDS = 0.5  # between two looks whether it may be fed again
-SEND_SECONDS = 1.0  # for a manager that is busy
+SEND_SECONDS = 1.0  # for a manager that is busy, where it has to know
 
 
 class Notifier:
@@ -49,34 +49,34 @@ class Notifier:
         """
         if not self._address:
             return float("inf")
-        lines = [] if self._ready else ["READY=1"]
-        self._ready = True
         if now >= self._next_status:
             self._next_status = now + STATUS_SECONDS
+            if not self._ready:
+                self._ready = self._send(["READY=1"], SEND_SECONDS)
             text = status().replace("\n", " ")[:STATUS_CHARACTERS_MAX]
-            if text != self._status:
+            if text != self._status and self._send([f"STATUS={text}"]):
                 self._status = text
-                lines.append(f"STATUS={text}")
         if self._feed_seconds and now >= self._next_feed:
-            if gets_on:
-                lines.append("WATCHDOG=1")
-            self._next_feed = now + (self._feed_seconds if gets_on else min(self._feed_seconds, HUNGRY_SECONDS))
-        self._send(lines)
+            fed = gets_on and self._send(["WATCHDOG=1"])
+            self._next_feed = now + (self._feed_seconds if fed else min(self._feed_seconds, HUNGRY_SECONDS))
         return min(self._next_status, self._next_feed or float("inf"))
 
     def stopping(self, status: str) -> None:
         """The daemon writes what is queued, and leaves."""
-        self._send(["STOPPING=1", f"STATUS={status}"])
+        self._send(["STOPPING=1", f"STATUS={status}"], SEND_SECONDS)
 
-    def _send(self, lines: list[str]) -> None:
-        if not lines or not self._address:
-            return
+    def _send(self, lines: list[str], seconds: float = 0.0) -> bool:
+        """Send; wait so long for a manager that is busy. True when it has it."""
+        if not self._address:
+            return False
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as sender:
-            sender.settimeout(SEND_SECONDS)
+            sender.settimeout(seconds)
             try:
                 sender.sendto("\n".join(lines).encode(errors="replace"), self._address)
-            except OSError as error:  # its deadline will tell the manager; logging goes on
-                log.warning("cannot tell the service manager at %s: %s", os.fsdecode(self._address), error)
+                return True
+            except OSError as error:  # it is tried again; logging goes on
+                log.warning("cannot tell the service manager at %r: %s", os.fsdecode(self._address), error)
+                return False
 
 
 def _address(name: str) -> bytes:
