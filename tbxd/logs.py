@@ -43,7 +43,7 @@ class Limiter(logging.Filter):
         super().__init__()
         self._windows: dict[tuple[str, ...], _Window] = {}
         self._lock = threading.Lock()
-        self._next_look = 0.0
+        self._next_look = self._next_forget = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a message is told; one that is told says how many like it were not."""
@@ -77,6 +77,9 @@ class Limiter(logging.Filter):
         return window
 
     def _forget(self, now: float) -> None:
+        if now < self._next_forget:
+            return
+        self._next_forget = now + LOOK_SECONDS
         for key, window in list(self._windows.items()):
             if now - window.began >= REPEAT_SECONDS and not window.left_out:
                 del self._windows[key]
