@@ -315,7 +315,8 @@ def test_a_daemon_that_a_writer_has_started_makes_way_for_the_service(place: Wor
     embedded = psutil.Process(wait_for(place.running, "the embedded daemon"))
     wait_for(lambda: scalars(place.logdir / "a"), "the first records")
     service = as_service(place)
-    assert not embedded.is_running() and place.running() == service.pid
+    wait_for(lambda: not embedded.is_running(), "the embedded daemon to be gone")
+    assert place.running() == service.pid
     assert "service" in place.tbxd("status").stdout
     assert trainer.stdin is not None and trainer.stdout is not None
     trainer.stdin.close()
