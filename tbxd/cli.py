@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import getpass
 import json
 import os
 import sys
@@ -214,17 +215,20 @@ def service_install(
         *([["systemd-sysusers"], ["systemd-tmpfiles", "--create"]] if account else []),
         wanted.systemctl("daemon-reload"),
         wanted.systemctl("enable", "--now", wanted.unit),
-        *([] if wanted.system else [["loginctl", "enable-linger"]]),
     ]
+    linger = [] if wanted.system else [["loginctl", "enable-linger", getpass.getuser()]]
     if not start:
         click.echo("Now start it" + ("; the last line keeps it running when you log out:" if user else ":"))
-        for command in commands:
+        for command in (*commands, *linger):
             click.echo("  " + " ".join(command))
         return
     for command in commands:
         if trouble := module.run(command):
             _fail(f"{' '.join(command)}: {trouble}", EXIT_ERROR)
         click.echo("done: " + " ".join(command))
+    for command in linger:
+        if trouble := module.run(command):
+            click.echo(f"tbxd: it stops when you log out: {' '.join(command)}: {trouble}", err=True)
 
 
 @service.command("remove")
