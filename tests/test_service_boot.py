@@ -150,6 +150,26 @@ def test_what_a_killed_trainer_had_not_on_disk_is_written(service: Machine) -> N
     assert status["lost_bytes_at_crash"] == 0
 
 
+def test_the_scripts_for_slurm_start_the_daemon_and_leave_nothing_behind(service: Machine) -> None:
+    """As slurmd would call them; there is no slurmd here, and so no squeue that knows of other jobs."""
+    service.run("systemctl", "stop", UNIT)
+    service.run(
+        "sh", "-c", f"printf '#!/bin/sh\nexec {sys.executable} -m tbxd \"$@\"\n' > /tmp/tbxd; chmod 755 /tmp/tbxd"
+    )
+    job = ("env", f"SLURM_JOB_USER={USER}", "SLURM_JOB_ID=7", "SLURMD_NODENAME=node", "TBXD_BIN=/tmp", "sh")
+    service.run(*job, "/tmp/source/docs/examples/slurm/prolog.sh")
+    trainer = begin(service, "/tmp/runs/job")
+    service.run("pkill", "-KILL", "-u", USER, "-f", "/tmp/runs/job", check=False)
+    trainer.communicate()
+    service.run(*job, "/tmp/source/docs/examples/slurm/epilog.sh")
+    assert service.show(UNIT, "ActiveState") == "inactive"
+    left = service.run("sh", "-c", f"ls /var/tmp/tbxd-{UID}/spool").stdout.split()
+    assert not left
+    values = read(service, "/tmp/runs/job")[1]
+    assert values == [[step, float(step)] for step in range(len(values))]
+    service.run("systemctl", "start", UNIT)
+
+
 def test_the_account_is_made_and_its_daemon_starts(service: Machine) -> None:
     service.run("systemd-sysusers", "/etc/sysusers.d/tbxd.conf")
     service.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/tbxd-account.conf")
