@@ -19,13 +19,13 @@ from tbxd.daemon import CLOSE_SECONDS, DRAIN_SECONDS
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 TRAIN = """
-    import os, sys
+    import sys
     from tbxd_client import SummaryWriter
     writer = SummaryWriter(sys.argv[1])
     for step in range(20_000):
         writer.add_scalar("value", step, step)
-    if sys.argv[2] == "killed":
-        os.kill(os.getpid(), 9)
+    print("logged", flush=True)
+    sys.stdin.readline()
     assert writer.flush(60)
 """
 
@@ -88,9 +88,15 @@ def test_daemon_and_training_in_containers_of_their_own_lose_nothing(place: Worl
     if outside.poll() is not None:
         pytest.skip("no permission for namespaces")
     script = "\n".join(line[4:] for line in TRAIN.splitlines())
-    for run, how in (("killed", "killed"), ("ended", "ended")):
-        trainer = contained(place, "training", for_training, sys.executable, "-c", script, f"logs/{run}", how)
-        assert (trainer.wait(120) == 0) == (how == "ended")
+    for run in ("killed", "ended"):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        trainer = contained(place, "training", for_training, sys.executable, "-c", script, f"logs/{run}", **pipes)
+        assert trainer.stdin is not None and trainer.stdout is not None and trainer.stdout.readline() == b"logged\n"
+        if run == "killed":
+            for process in psutil.Process(trainer.pid).children():
+                process.kill()
+        trainer.stdin.close()
+        assert (trainer.wait(120) == 0) == (run == "ended")
     wait_for(place.drained, "the killed trainer's journal")
     for run in ("killed", "ended"):
         assert scalars(place.logdir / run) == {"value": [(step, float(step)) for step in range(20_000)]}
