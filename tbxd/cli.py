@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import getpass
 import json
@@ -65,7 +66,8 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     """
     if embedded:
         _detach()
-    faulthandler.enable()  # where every thread was, when a watchdog ends a daemon that hangs (SIGABRT)
+    with contextlib.suppress(RuntimeError, ValueError):  # stderr is closed
+        faulthandler.enable()  # where every thread was, when a watchdog ends a daemon that hangs (SIGABRT)
     limiter = logs.begin(values["log_level"] or ("info" if verbose or embedded or service else "warning"))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start one for each core, for nothing done here
     from .daemon import AlreadyRunning, Daemon
@@ -209,6 +211,8 @@ def service_install(
             return
         for line in module.install(wanted, force):
             click.echo(line)
+    except PermissionError as error:
+        _fail(f"{error.filename}: {error.strerror}" + ("" if user else "; --system is for root"), EXIT_ERROR)
     except (module.ServiceError, OSError) as error:
         _fail(str(error), EXIT_ERROR)
     commands = [

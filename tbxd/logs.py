@@ -120,10 +120,10 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
-def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+def is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
     """Whether a stream is journald's: ``$JOURNAL_STREAM`` is its device and inode, systemd.exec(5)."""
     try:
-        state = os.fstat(stream.fileno())
+        state = os.fstat(stream.fileno() if stream is not None else -1)
     except (OSError, ValueError):
         return False
     return environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
@@ -135,7 +135,7 @@ def begin(level: str) -> Limiter:
     Args:
         level: one of `settings.LEVELS`.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     if is_journal(sys.stderr, os.environ):
         handler.setFormatter(JournalFormatter())
     else:
