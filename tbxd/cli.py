@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import getpass
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from . import __version__
+from . import __version__, logs
 from .settings import SETTINGS, Setting, Settings
 
 EXIT_ERROR = EXIT_FOUND = 1
@@ -61,8 +63,9 @@ def _settings_options(names: set[str]) -> Callable[[Any], Any]:
 @main.command()
 @_settings_options({setting.name for setting in SETTINGS})
 @click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach, leave when idle.")
-@click.option("--verbose", is_flag=True, help="Log sessions as they come and go.")
-def serve(embedded: bool, verbose: bool, **values: Any) -> None:
+@click.option("--service", default="", hidden=True, help="As started by systemd: the unit file that does it.")
+@click.option("--verbose", is_flag=True, help="Log sessions as they come and go; the same as --log-level info.")
+def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C, which write what is queued and then leave.
 
     A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
@@ -70,13 +73,14 @@ def serve(embedded: bool, verbose: bool, **values: Any) -> None:
     """
     if embedded:
         _detach()
-    level = logging.INFO if verbose or embedded else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with contextlib.suppress(RuntimeError, ValueError):  # stderr is closed
+        faulthandler.enable()  # where every thread was, when a watchdog ends a daemon that hangs (SIGABRT)
+    limiter = logs.begin(values["log_level"] or ("info" if verbose or embedded or service else "warning"))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start one for each core, for nothing done here
     from .daemon import AlreadyRunning, Daemon
 
     try:
-        Daemon(Settings.of(values), embedded).run()
+        Daemon(Settings.of(values), limiter, embedded, service).run()
     except AlreadyRunning as error:
         if not embedded:
             _fail(str(error), EXIT_ALREADY_RUNNING)
@@ -121,8 +125,10 @@ def status(as_json: bool, **values: Any) -> None:
 def stop(**values: Any) -> None:
     """Let the daemon write what is queued, and leave. Exit code 3 when none is running.
 
-    A trainer that goes on logging without TBXD_ADDRESS starts a new one.
+    A trainer that goes on logging without TBXD_ADDRESS starts a new one; a service is started again by systemd.
     """
+    from tbxd_client.paths import awaited_service
+
     from . import ask
 
     settings = _settings(values)
@@ -133,6 +139,8 @@ def stop(**values: Any) -> None:
     except TimeoutError as error:
         _fail(str(error), EXIT_ERROR)
     click.echo("stopped")
+    if unit := awaited_service(settings.runtime_dir):
+        click.echo(f"It is a service ({unit}), which comes back by itself; `systemctl stop` ends it")
 
 
 @main.command()
@@ -159,6 +167,124 @@ def drain(as_json: bool, **values: Any) -> None:
     else:
         show.drained(progress)
     sys.exit(EXIT_ERROR if progress.journals else 0)
+
+
+@main.group()
+def service() -> None:
+    """Install tbxd as a service of systemd, or remove it. docs/SERVICE.md has it step by step."""
+
+
+_for_whom = click.option(
+    "--user/--system",
+    "user",
+    default=True,
+    show_default=True,
+    help="One daemon for yourself, or, as root, tbxd@USER.service for each user of this machine.",
+)
+_logs = click.option(
+    "--logs", multiple=True, metavar="FOLDER", help="With --system: a folder, beside homes and /tmp, for log folders."
+)
+_account = click.option("--account", is_flag=True, help="With --system: also an account tbxd, for nobody's training.")
+_root = click.option("--root", default="/", show_default=True, help="With --system: of the image that is being made.")
+
+
+@service.command("install")
+@_for_whom
+@_logs
+@_account
+@_root
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--force", is_flag=True, help="Replace files that were changed by hand; they are kept beside it.")
+@click.option("--start", is_flag=True, help="Enable and start it, too.")
+def service_install(
+    user: bool, logs: tuple[str, ...], account: bool, root: str, dry_run: bool, force: bool, start: bool
+) -> None:
+    """Write the unit file and an example of its settings.
+
+    Exit code 1 where a file was changed by hand: nothing is written then. A daemon that a writer has started makes
+    way when the service starts; no record is lost.
+    """
+    from . import service as module
+
+    try:
+        wanted = _service(module, user, logs, account, root)
+        if start and wanted.unit == "tbxd@USER.service":
+            _fail(
+                "whose daemon is to be started? Leave --start out, then: systemctl enable --now tbxd@NAME", EXIT_ERROR
+            )
+        if dry_run:
+            for file in wanted.files:
+                click.echo(f"### {file.path} ({file.state})\n{file.text}")
+            return
+        for line in module.install(wanted, force):
+            click.echo(line)
+    except PermissionError as error:
+        _fail(f"{error.filename}: {error.strerror}" + ("" if user else "; --system is for root"), EXIT_ERROR)
+    except (module.ServiceError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    commands = [
+        *([["systemd-sysusers"], ["systemd-tmpfiles", "--create"]] if account else []),
+        wanted.systemctl("daemon-reload"),
+        wanted.systemctl("enable", "--now", wanted.unit),
+    ]
+    linger = [] if wanted.system else [["loginctl", "enable-linger", getpass.getuser()]]
+    if not start:
+        click.echo("Now start it" + ("; the last line keeps it running when you log out:" if user else ":"))
+        for command in (*commands, *linger):
+            click.echo("  " + " ".join(command))
+        return
+    for command in commands:
+        if trouble := module.run(command):
+            _fail(f"{' '.join(command)}: {trouble}", EXIT_ERROR)
+        click.echo("done: " + " ".join(command))
+    for command in linger:
+        if trouble := module.run(command):
+            click.echo(f"tbxd: it stops when you log out: {' '.join(command)}: {trouble}", err=True)
+
+
+@service.command("remove")
+@_for_whom
+@_root
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@click.option("--force", is_flag=True, help="Remove also files that were changed by hand.")
+def service_remove(user: bool, root: str, dry_run: bool, force: bool) -> None:
+    """Stop the service and remove its files; writers start daemons by themselves again.
+
+    Exit code 1 where a file stays because it was changed by hand. Records that wait stay in their journals.
+    """
+    from tbxd_client.paths import runtime_dir
+
+    from . import service as module
+
+    try:
+        wanted = _service(module, user, () if user else ("/",), True, root)
+        if dry_run:
+            for file in wanted.files:
+                click.echo(f"{file.path} ({file.state})")
+            return
+        if root == "/":
+            stopped = "tbxd.service" if user else "tbxd@*.service"
+            for command in (["stop", stopped], ["disable", "tbxd.service" if user else "tbxd@.service"]):
+                if trouble := module.run(wanted.systemctl(*command)):
+                    click.echo(f"tbxd: {' '.join(wanted.systemctl(*command))}: {trouble}", err=True)
+        lines, gone = module.remove(wanted, runtime_dir(), force)
+        if root == "/":
+            module.run(wanted.systemctl("daemon-reload"))
+    except (module.ServiceError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    for line in lines or ["there is nothing to remove"]:
+        click.echo(line)
+    sys.exit(0 if gone else EXIT_ERROR)
+
+
+def _service(module: Any, user: bool, logs: tuple[str, ...], account: bool, root: str) -> Any:
+    if user and (logs or root != "/"):
+        _fail("--logs and --root are for --system", EXIT_ERROR)
+    return (
+        module.for_user()
+        if user
+        else module.for_system(Path(root), logs, account, os.environ.get("SUDO_USER") or "USER")
+    )
 
 
 @main.command()

@@ -19,11 +19,13 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.paths import base_dir, lock_path, private_dir, token_path
+from tbxd_client.paths import base_dir, lock_path, private_dir, service_path, token_path
 
-from . import __version__
+from . import __version__, ask
 from .adopt import Adopter
 from .hub import Hub
+from .logs import Limiter
+from .notify import Notifier
 from .receiver import Peer, Receiver
 from .settings import Settings
 
@@ -34,6 +36,8 @@ CLOSE_SECONDS = 1.0  # for the files, at least
 # mallopt(3): one heap for all threads; blocks up to this size are kept when they are freed, and so much at its end.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BLOCK_BYTES, KEPT_BYTES = 4 << 20, 8 << 20
+TAKE_OVER_SECONDS = 20.0  # for a daemon that a writer has started, to leave to a service
+TAKE_OVER_LOOK_SECONDS = 0.05
 MESSAGES_PER_TURN = 256  # taken from the socket before anything else is looked at
 
 
@@ -46,12 +50,19 @@ class Daemon:
 
     Args:
         settings: complete and checked.
+        limiter: of what is logged.
         embedded: leave when nobody has logged for ``idle_seconds``.
+        service: the unit file of the service that this is. Writers then wait for it and start no other, and one that
+            they have started already makes way.
     """
 
-    def __init__(self, settings: Settings, embedded: bool = False) -> None:
+    def __init__(self, settings: Settings, limiter: Limiter, embedded: bool = False, service: str = "") -> None:
         self._settings = settings
+        self._limiter = limiter
         self._embedded = embedded
+        self._service = service
+        # What a writer starts has the variables of the writer's service, which is another one.
+        self._notifier = Notifier({} if embedded else os.environ)
         self._started = time.time()
         self._stopping = False
         self._forced = False
@@ -70,7 +81,8 @@ class Daemon:
         private_dir(self._settings.spool)
         if Path(self._settings.address.removeprefix("ipc://")).parent == base_dir():
             private_dir(base_dir())
-        lock = _take_lock(lock_path(self._settings.runtime_dir))
+        lock = self._take_lock()
+        swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, self._settings.spool)]
         try:
             self._doorbell = Doorbell()
             self._receiver = Receiver(self._settings.address)
@@ -79,14 +91,36 @@ class Daemon:
             self._adopter = Adopter(self._hub, self._settings.spool)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
             log.info("tbxd %s listens at %s", __version__, self._receiver.address)
             try:
                 self._loop()
             finally:
                 self._stop()
         finally:
-            os.close(lock)
+            for fd in (*swept, lock):
+                os.close(fd)
+
+    def _take_lock(self) -> int:
+        """The lock of the runtime folder; a service gets it from a daemon that a writer has started."""
+        path = lock_path(self._settings.runtime_dir)
+        if not self._service:
+            return _take_lock(path)
+        _write_private(service_path(self._settings.runtime_dir), self._service + "\n")
+        deadline = time.monotonic() + TAKE_OVER_SECONDS
+        while True:
+            try:
+                return _take_lock(path)
+            except AlreadyRunning:
+                if time.monotonic() > deadline:
+                    raise
+                with contextlib.suppress(ask.NotRunning):  # it is just coming, or going
+                    found = ask.ask(self._settings, "status", timeout=1.0)
+                    if not found["embedded"]:
+                        raise
+                    log.info("the daemon that a writer has started (pid %d) makes way", found["pid"])
+                    ask.ask(self._settings, "stop", timeout=1.0)
+            time.sleep(TAKE_OVER_LOOK_SECONDS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._forced = self._stopping  # the second one does not wait for a slow disk
@@ -108,6 +142,8 @@ class Daemon:
             self._hub.collect()
             now = time.monotonic()
             due = min(self._adopter.step(now), self._hub.tick(now))
+            due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
+            self._limiter.tell(now)
             if self._embedded and self._is_idle(now):
                 log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
                 return
@@ -138,6 +174,15 @@ class Daemon:
             self._idle_since = now
         return now - self._idle_since >= self._settings.idle_seconds
 
+    def _headline(self) -> str:
+        """How it is, in a line: what `systemctl status` shows."""
+        hub = self._hub
+        errors = [state.writer.error for state in list(hub.runs.values()) if state.writer.error]
+        held_up = f", {len(errors)} held up ({errors[0]})" if errors else ""
+        hangs = "" if hub.gets_on else "; every thread hangs on a disk"
+        counts = f"{_some(len(hub.clients), 'session')}, {_some(len(hub.runs), 'run')}"
+        return f"{counts}{held_up}, {_some(hub.written_records, 'record')} written{hangs}"
+
     def status(self) -> dict[str, Any]:
         """What `tbxd status --json` prints."""
         return {
@@ -148,6 +193,7 @@ class Daemon:
             "spool": str(self._settings.spool),
             "embedded": self._embedded,
             "sync": self._settings.sync,
+            "service": self._service,
             "started": self._started,
             "stopping": self._stopping,
             **self._hub.status(),
@@ -159,6 +205,7 @@ class Daemon:
 
     def _stop(self) -> None:
         """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
+        self._notifier.stopping("writing what is queued")
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
         if not self._hub.drain(deadline):
             log.warning("not everything could be written; it stays in the journals")
@@ -167,7 +214,12 @@ class Daemon:
         self._adopter.close()
         self._receiver.close()
         self._doorbell.close()
+        self._limiter.tell()
         log.info("stopped")
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _take_lock(path: Path) -> int:
@@ -210,10 +262,27 @@ def _keep_memory() -> None:
 def _make_token(path: Path) -> str:
     """A secret that only this user can read: over tcp the kernel does not say who is calling."""
     token = secrets.token_urlsafe(24)
+    _write_private(path, token)
+    return token
+
+
+def _write_private(path: Path, text: str) -> None:
+    """A file that only this user can read, in place of what is there."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, token.encode())
+        os.write(fd, os.fsencode(text))
     finally:
         os.close(fd)
-    return token
+
+
+def _keep_from_sweepers(folder: Path) -> int:
+    """Hold a folder so that systemd-tmpfiles leaves all below it alone; returns the descriptor.
+
+    It deletes from /var/tmp what nobody has touched for 30 days: the lock and the socket of a daemon, the definitions
+    of a journal. A shared BSD lock on a folder is how it is told not to (tmpfiles.d(5), "Age").
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return fd

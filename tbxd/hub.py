@@ -95,6 +95,8 @@ class Hub:
         self.runs: dict[str, RunState] = {}
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
+        self.written_records = 0  # since the start
+        self.gets_on = True  # False while no thread of the pool does, though there is something to write
         self._settings = settings
         self._wake = wake
         self._send = send
@@ -341,6 +343,7 @@ class Hub:
                     delay = RETRY_SECONDS if item.writer.error else 0.0
                     item.due = time.monotonic() + delay
                 continue
+            self.written_records += item.records
             client = self.clients.get(item.session)
             if client is not None:
                 client.news[item.run.id] = self._run(item.run.directory)
@@ -397,7 +400,7 @@ class Hub:
                     self._submit(state)
                 else:
                     soonest = min(soonest, state.due)
-        self._pool.relieve()
+        self.gets_on = self._pool.relieve()
         self._grant()
         if now >= self._next_sync:
             self._next_sync = now + self._settings.sync_seconds

@@ -7,10 +7,13 @@ kernel does not keep the process from leaving.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 STUCK_SECONDS = 0.5  # a job that runs longer, and has used next to no processor, waits for something
 STUCK_CPU_SHARE = 0.05
@@ -40,16 +43,27 @@ class Pool:
             else:
                 self._grow()
 
-    def relieve(self) -> None:
-        """Put others in the place of threads that hang; to be called now and then."""
+    def relieve(self) -> bool:
+        """Put others in the place of threads that hang; to be called now and then.
+
+        Returns:
+            Whether the pool gets on. False when jobs wait while every thread hangs, and no more threads can be had. A
+            thread that computes gets on, however long it takes: a ledger of millions of events is read like that.
+        """
         with self._changed:
             if len(self._jobs) > self._idle:
                 self._grow()
+                return self._active() > 0
+            return True
 
     def _grow(self) -> None:
         if self._active() < self._size and len(self._started) < THREADS_MAX:
             thread = threading.Thread(target=self._work, name="tbxd-run", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # as many as the system allows; the next tick tries again
+                log.warning("no more threads to write with: %s", error)
+                return
             assert thread.ident is not None
             self._started.setdefault(thread.ident, None)
 

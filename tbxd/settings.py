@@ -16,6 +16,8 @@ from tbxd_client.paths import (
 )
 from tbxd_client.settings import ALWAYS, SYNC
 
+LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -66,6 +68,13 @@ SETTINGS = (
     ),
     Setting("open_files", "TBXD_OPEN_FILES", 256.0, "Event files kept open at a time.", 1, 1e6),
     Setting("threads", "TBXD_THREADS", 8.0, "Threads that make summaries and write files.", 1, 256),
+    Setting(
+        "log_level",
+        "TBXD_LOG_LEVEL",
+        None,
+        "What is logged. Default: info for a service and for what a writer has started, else warning.",
+        choices=LEVELS,
+    ),
 )
 
 
@@ -82,6 +91,7 @@ class Settings:
     idle_seconds: float
     open_files: int
     threads: int
+    log_level: str | None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Settings:
@@ -93,6 +103,10 @@ class Settings:
         given = {name: value for name, value in values.items() if value is not None}
         for setting in SETTINGS:
             value = given.setdefault(setting.name, setting.default)
+            if setting.choices and value is not None and value not in setting.choices:
+                raise ValueError(
+                    f"{setting.name.replace('_', '-')} is {value!r}; {', '.join(setting.choices)} are possible"
+                )
             if setting.most and not setting.least <= value <= setting.most:
                 raise ValueError(
                     f"{setting.name.replace('_', '-')} is {value:g}; {setting.least:g} to {setting.most:g} are possible"

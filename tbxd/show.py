@@ -33,7 +33,7 @@ def _folder(directory: str) -> str:
 def status(answer: dict[str, Any]) -> None:
     """Print what `tbxd status` knows."""
     console = _console()
-    kind = "embedded daemon" if answer["embedded"] else "daemon"
+    kind = "embedded daemon" if answer["embedded"] else "service" if answer["service"] else "daemon"
     minutes = (time.time() - answer["started"]) / 60
     sessions = answer["sessions"]
     console.print(

@@ -28,7 +28,7 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
-    ("settings", "pool", "credit", "descriptors"),
+    ("settings", "pool", "credit", "descriptors", "notify", "logs", "service"),
     ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored"),
     ("events.peek", "events.kept", "events.walk"),
     ("events.scalar", "events.file", "summaries.metadata"),
@@ -44,7 +44,8 @@ DAEMON = (
     ("run", "tally"),
     ("hub",),
     ("adopt",),
-    ("daemon", "ask", "demo_worker"),
+    ("ask",),
+    ("daemon", "demo_worker"),
     ("drain",),
     ("check", "tail", "versions"),
     ("doctor",),

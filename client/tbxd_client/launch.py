@@ -3,6 +3,9 @@
 A file lock decides everything: the daemon holds ``daemon.lock`` while it lives, so a client can tell without
 connecting whether there is one; ``launch.lock`` is held by the client that starts one until it answers, so that
 64 processes that begin at once start one daemon and not 64.
+
+Where a service is installed (`paths.awaited_service`) its daemon is waited for and no other is started: one that took
+its place would run without its limits, keep it from starting, and write while an administrator has stopped it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path, private_dir
+from .paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, awaited_service, lock_path, private_dir
 from .settings import warn
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this pro
 AT_ONCE_MAX = 5  # attempts without a pause, for daemons that were killed before they answered
 START_SECONDS_MAX = 15.0  # a daemon that has not answered by then is given up
 LOG_BYTES_MAX = 1 << 20
+SERVICE_SECONDS = 10.0  # a service that is started anew is back by then; after that the user is told
 
 
 def is_locked(path: Path) -> bool:
@@ -57,6 +61,7 @@ class Launcher:
         self._deadline = 0.0
         self._lost = 0  # daemons in a row that were killed before they had answered
         self._alive_fd = -1  # of a pipe that ends with the daemon, which holds the other end
+        self._missed = 0.0  # since when a service has not been there
 
     def ensure(self) -> None:
         """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
@@ -68,7 +73,11 @@ class Launcher:
         self._next_look = now + LOOK_SECONDS
         try:
             if self._launch_fd < 0 and not is_locked(lock_path(self._runtime)):
-                self._launch(now)
+                unit = awaited_service(self._runtime)
+                if unit:
+                    self._await(unit, now)
+                else:
+                    self._launch(now)
         except OSError as error:
             self._next_look = now + RETRY_SECONDS_MAX
             warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
@@ -99,6 +108,15 @@ class Launcher:
         poller = select.poll()
         poller.register(self._alive_fd, select.POLLIN)
         return bool(poller.poll(0))
+
+    def _await(self, unit: str, now: float) -> None:
+        self._missed = self._missed or now
+        if now - self._missed > SERVICE_SECONDS:
+            warn(
+                f"the service of {unit} does not run; records are kept in {self._spool} until it does. Start it with "
+                "systemctl, or remove it (`tbxd service remove`) to have daemons started by themselves",
+                once="service",
+            )
 
     def _launch(self, now: float) -> None:
         import subprocess  # only where a daemon has to be started
@@ -162,3 +180,4 @@ class Launcher:
         self._retry_seconds = RETRY_SECONDS_MIN
         self._next_look = 0.0
         self._lost = 0
+        self._missed = 0.0

@@ -18,6 +18,7 @@ SPOOL_VARIABLE = "TBXD_SPOOL"
 
 # sockaddr_un.sun_path has 108 bytes with the closing NUL (unix(7)); libzmq refuses more.
 SOCKET_PATH_BYTES_MAX = 107
+SERVICE_BYTES_MAX = 4096
 
 if sys.platform != "linux":  # what only Linux has: flock on folders, posix_fallocate, /proc, ipc credentials
     raise ImportError(
@@ -116,3 +117,27 @@ def lock_path(runtime: Path | None = None) -> Path:
 def token_path(runtime: Path | None = None) -> Path:
     """The secret that a connection over tcp has to show; readable by this user only."""
     return (runtime or runtime_dir()) / "tcp.token"
+
+
+def service_path(runtime: Path | None = None) -> Path:
+    """The file in which a daemon that runs as a service leaves the path of its unit file, for `awaited_service`."""
+    return (runtime or runtime_dir()) / "service"
+
+
+def awaited_service(runtime: Path | None = None) -> str:
+    """The unit file of the service whose daemon is the only one that may run in a runtime folder; "" without one.
+
+    A service counts once it has run there, and as long as its unit file exists: it may be stopped for the moment, but
+    it is meant to come back. Whoever removes the unit file gives the folder free, also without telling us.
+    """
+    try:
+        fd = os.open(service_path(runtime), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        unit = os.fsdecode(os.read(fd, SERVICE_BYTES_MAX)).strip()
+        return unit if unit.startswith("/") and Path(unit).exists() else ""
+    except (OSError, ValueError):
+        return ""
+    finally:
+        os.close(fd)

@@ -1,0 +1,99 @@
+"""What the daemon tells a service manager: that it is ready, how it is, that it lives, that it leaves.
+
+The protocol is a datagram of ``NAME=value`` lines to the socket that ``$NOTIFY_SOCKET`` names: sd_notify(3),
+sd_watchdog_enabled(3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, MutableMapping
+
+log = logging.getLogger(__name__)
+
+STATUS_SECONDS = 5.0  # between two looks whether the line of `systemctl status` has changed
+STATUS_CHARACTERS_MAX = 300
+FEEDS_PER_DEADLINE = 4  # sd_watchdog_enabled(3) asks for two
+HUNGRY_SECONDS = 0.5  # between two looks whether it may be fed again
+SEND_SECONDS = 1.0  # for a manager that is busy, where it has to know
+
+
+class Notifier:
+    """Tells the manager that started this process, if one did and asked for it.
+
+    Args:
+        environ: where the manager has said how. Its variables are taken out, so that no child speaks in our name.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        self._address = _address(environ.pop("NOTIFY_SOCKET", ""))
+        self._feed_seconds = _watchdog_seconds(environ) / FEEDS_PER_DEADLINE if self._address else 0.0
+        self._ready = False
+        self._status = ""
+        self._next_status = 0.0
+        self._next_feed = 0.0
+
+    def turned(self, now: float, gets_on: bool, status: Callable[[], str]) -> float:
+        """The main loop has turned once more; the first time that means that records are accepted.
+
+        Args:
+            now: by the monotonic clock.
+            gets_on: whether what is accepted gets written, too; the watchdog is not fed while it does not.
+            status: makes a line for people.
+
+        Returns:
+            When to come again at the latest.
+        """
+        if not self._address:
+            return float("inf")
+        if now >= self._next_status:
+            self._next_status = now + STATUS_SECONDS
+            if not self._ready:
+                self._ready = self._send(["READY=1"], SEND_SECONDS)
+            text = status().replace("\n", " ")[:STATUS_CHARACTERS_MAX]
+            if text != self._status and self._send([f"STATUS={text}"]):
+                self._status = text
+        if self._feed_seconds and now >= self._next_feed:
+            fed = gets_on and self._send(["WATCHDOG=1"])
+            self._next_feed = now + (self._feed_seconds if fed else min(self._feed_seconds, HUNGRY_SECONDS))
+        return min(self._next_status, self._next_feed or float("inf"))
+
+    def stopping(self, status: str) -> None:
+        """The daemon writes what is queued, and leaves."""
+        self._send(["STOPPING=1", f"STATUS={status}"], SEND_SECONDS)
+
+    def _send(self, lines: list[str], seconds: float = 0.0) -> bool:
+        """Send; wait so long for a manager that is busy. True when it has it."""
+        if not self._address:
+            return False
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as sender:
+            sender.settimeout(seconds)
+            try:
+                sender.sendto("\n".join(lines).encode(errors="replace"), self._address)
+                return True
+            except OSError as error:  # it is tried again; logging goes on
+                log.warning("cannot tell the service manager at %r: %s", os.fsdecode(self._address), error)
+                return False
+
+
+def _address(name: str) -> bytes:
+    if name.startswith("@"):  # the abstract namespace, which has a NUL there
+        return b"\0" + os.fsencode(name[1:])
+    if name and not name.startswith("/"):
+        log.warning("NOTIFY_SOCKET=%r: a path or @name was expected; nothing is told to the service manager", name)
+        return b""
+    return os.fsencode(name)
+
+
+def _watchdog_seconds(environ: MutableMapping[str, str]) -> float:
+    """How often the manager wants a sign of life; 0 when it wants none of this process."""
+    text, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+    if not text or (pid and pid != str(os.getpid())):
+        return 0.0
+    if not text.isascii() or not text.isdigit():
+        log.warning("WATCHDOG_USEC=%r: a number of microseconds was expected; the watchdog is not fed", text)
+        return 0.0
+    return int(text) / 1e6
