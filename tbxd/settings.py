@@ -111,8 +111,6 @@ class Settings:
                 raise ValueError(
                     f"{setting.name.replace('_', '-')} is {value:g}; {setting.least:g} to {setting.most:g} are possible"
                 )
-            if setting.choices and value not in setting.choices:
-                raise ValueError(f"{setting.name} is {value!r}; {' and '.join(setting.choices)} are possible")
         runtime = Path(given["runtime_dir"] or runtime_dir()).absolute()
         given["runtime_dir"] = runtime
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
