@@ -181,7 +181,7 @@ def test_a_run_that_cannot_be_written_and_what_was_dropped_is_said(place: World)
         return [item for item in bad(doctor(place)) if item[0] == "runs"]
 
     ((_, level, found, _),) = wait_for(troubles, "the run's error")
-    assert level == "trouble" and found == f"{place.logdir / 'a'}: File exists; 100 records wait"
+    assert level == "trouble" and found == f"{place.logdir / 'a'}: Not a directory; 100 records wait"
     place.run(
         """
         from tbxd_client import SummaryWriter
