@@ -51,7 +51,10 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
     Raises:
         CannotDrain: the daemon that runs has another spool, or none can be started.
     """
-    daemon = None if is_locked(lock_path(settings.runtime_dir)) else _start(settings)
+    daemon, total = None, -1
+    if not is_locked(lock_path(settings.runtime_dir)):
+        total = sum(size for _, size in _orphans(settings, set()))  # it may be done before it is asked
+        daemon = _start(settings)
     status = _first_status(settings, daemon)
     if status["spool"] != str(settings.spool):
         raise CannotDrain(
@@ -59,7 +62,7 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
             "give another --runtime-dir, or stop it first (`tbxd stop`)"
         )
     before = status["quarantined_journals"]
-    progress, total, moved = Progress(), -1, time.monotonic()
+    progress, moved = Progress(), time.monotonic()
     while True:
         adopted = {session["session"]: session for session in status["sessions"] if session["adopted"]}
         waiting = dict(_orphans(settings, set(adopted)))

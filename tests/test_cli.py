@@ -106,7 +106,7 @@ def test_drain_says_what_holds_it_up(place: World) -> None:
     place.serve()
     progress = drain(Settings.of({"runtime_dir": place.runtime, "spool": place.spool}), lambda progress: None, 2.0)
     assert progress.journals == 1 and progress.bytes == 50_000 * 34 and progress.written == 0
-    assert progress.reasons == {str(place.logdir / "a"): "File exists"}
+    assert progress.reasons == {str(place.logdir / "a"): "Not a directory"}
     with pytest.raises(CannotDrain, match=r"drains .*, not "):
         drain(Settings.of({"runtime_dir": place.runtime, "spool": place.root / "other"}), lambda progress: None)
     (place.logdir / "a").unlink()
