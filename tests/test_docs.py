@@ -170,7 +170,8 @@ def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:
     head = CLI.split("\n## ")[0]
     for name, command in cli.main.commands.items():
         assert f"`tbxd {name}" in README, name
-        for option in command.params:
+        commands = [command, *getattr(command, "commands", {}).values()]
+        for option in [param for one in commands for param in one.params]:
             longest = max(option.opts, key=len)
             if longest.startswith("--") and not getattr(option, "hidden", False):
                 assert f"`{longest}" in sections[name] + head or f" {longest}" in sections[name], (name, longest)

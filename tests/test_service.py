@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from harness import World, scalars, wait_for
+from tbxd import credit
 from tbxd.pool import THREADS_MAX
 from tbxd.service import OLD_SUFFIX
 from tbxd_client.journal_files import journals, read_state
@@ -205,13 +206,12 @@ def test_the_system_unit_is_hardened(place: World) -> None:
 
 
 def test_the_units_allow_what_the_daemon_is_promised_to_need() -> None:
-    guarantees = (ROOT / "docs" / "GUARANTEES.md").read_text()
-    base, session = map(int, re.findall(r"Daemon: (\d+) MiB, and (\d+) MiB for each session", guarantees)[0])
     for name in ("tbxd.service", "tbxd@.service"):
         unit = (UNITS / name).read_text()
         settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
-        (sessions,) = re.findall(rf"# {base} MiB, and {session} MiB for each session: (\d+) of them", unit)
-        assert base + int(sessions) * session <= int(settings["MemoryMax"].removesuffix("G")) << 10
+        (sessions,) = re.findall(r"# Enough for (\d+) sessions, all of which log as much as they may", unit)
+        promised = credit.memory_most(int(sessions)) + credit.COPIES * credit.GRANTS_BYTES_MAX
+        assert promised <= int(settings["MemoryMax"].removesuffix("G")) << 30
         assert int(settings["TasksMax"]) >= THREADS_MAX + 64
         assert settings["Type"] == "notify" and settings["Restart"] == "always"
         assert settings["StartLimitIntervalSec"] == "0", "records wait for it, however often it has failed"
