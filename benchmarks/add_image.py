@@ -52,8 +52,8 @@ QUESTION = Question(
     notes=(
         "20 calls with random pixels, after one that is not counted. Each is followed by flush() and a pause of "
         f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, "
-        "threads included, until flush() and close() have returned. A bare copy is `picture.copy()` in the same process, "
-        "as often and with the same pauses: the processor's caches are cold then."
+        "threads included, until flush() and close() have returned. A bare copy is `picture.copy()` in the same "
+        "process, as often and with the same pauses: the processor's caches are cold then."
     ),
     figures=(
         Figure("caller_us", "caller's time per call, median", "µs"),

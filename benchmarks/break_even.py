@@ -55,10 +55,10 @@ QUESTION = Question(
     name="break_even",
     title=f"break-even: {RATE} scalars a second on a local disk",
     notes=(
-        f"A loop that sleeps 1/{RATE} s and logs one scalar, for 20 s, with the defaults of each writer. CPU is that of all "
-        "threads and processes in these 20 s, without what the sleeping loop takes by itself. The start is the import, "
-        "the writer, its first record brought into the file, and the daemon's or helpers' start; it is paid once, that "
-        "of the daemon once for all trainers of a machine. The end is flush() and close()."
+        f"A loop that sleeps 1/{RATE} s and logs one scalar, for 20 s, with the defaults of each writer. CPU is that "
+        "of all threads and processes in these 20 s, without what the sleeping loop takes by itself. The start is "
+        "the import, the writer, its first record brought into the file, and the daemon's or helpers' start; it is "
+        "paid once, that of the daemon once for all trainers of a machine. The end is flush() and close()."
     ),
     figures=(
         Figure("total_cpu_ms", "CPU of all in 20 s", "ms", signed=True),

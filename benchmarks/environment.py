@@ -37,7 +37,7 @@ def _made(peer: Peer, fresh: bool) -> str:
     if not fresh and mark.exists() and mark.read_text() == _digest(pinned):
         return "is there"
     shutil.rmtree(mark.parent, ignore_errors=True)
-    wanted = [peer.package, *BESIDE] if fresh else ["--requirement", str(pinned)]
+    wanted = [*peer.packages, *BESIDE] if fresh else ["--requirement", str(pinned)]
     try:
         _run(sys.executable, "-m", "venv", str(mark.parent))
         _run(peer.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)

@@ -68,9 +68,9 @@ QUESTION = Question(
     name="growth_runs",
     title="growth with the number of runs of a process",
     notes=(
-        "100,000 scalars of tbxd, 20,000 of the others, 2,000 of mlflow, through as many writers at a time, each in turn; "
-        "new ones for each point. A first record of each has been written before. wandb and trackio have one run in a "
-        "process."
+        "100,000 scalars of tbxd, 20,000 of the others, 2,000 of mlflow, through as many writers at a time, each in "
+        "turn; new ones for each point. A first record of each has been written before. wandb and trackio have one "
+        "run in a process."
     ),
     figures=curve.figures(MEASURES, XS, "runs"),
     full={BASE: 100_000, "others": 20_000, "mlflow": 2_000, "most": 1000, "torch_imported": 1},

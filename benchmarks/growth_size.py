@@ -53,8 +53,8 @@ QUESTION = Question(
     name="growth_size",
     title="growth with the size of an array",
     notes=(
-        "5 calls of `add_histogram` of so many float32 values for each point, after one that is not counted, each followed "
-        "by flush() and a pause. For scale a bare copy, measured in the process of each peer."
+        "5 calls of `add_histogram` of so many float32 values for each point, after one that is not counted, each "
+        "followed by flush() and a pause. For scale a bare copy, measured in the process of each peer."
     ),
     figures=curve.figures(MEASURES, XS, "values"),
     full={"calls": 5, "most": 10**7, "torch_imported": 1},

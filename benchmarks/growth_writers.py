@@ -113,9 +113,10 @@ QUESTION = Question(
     name="growth_writers",
     title="growth with the number of processes that log",
     notes=(
-        "256,000 scalars of tbxd, 64,000 of csv.writer, 16,000 of the others, 2,000 of mlflow, shared out to so many "
-        "processes with a run each, which begin at a sign; the machine has fewer cores than there are processes. "
-        f"Up to {XS[-1]} of tbxd and csv.writer, {HEAVY_MAX} of the others, whose memory would not suffice."
+        "256,000 scalars of tbxd, 64,000 of csv.writer, 16,000 of the others, 2,000 of mlflow, shared out to so "
+        "many processes with a run each, which begin at a sign; the machine has fewer cores than there are "
+        f"processes. Up to {XS[-1]} of tbxd and csv.writer, {HEAVY_MAX} of the others, whose memory would not "
+        "suffice."
     ),
     figures=curve.figures(MEASURES, XS, "processes"),
     full={BASE: 256_000, FLOOR.name: 64_000, "others": 16_000, "mlflow": 2_000, "most": 64},

@@ -66,9 +66,8 @@ QUESTION = Question(
     name="killed",
     title="what is kept after SIGKILL",
     notes=(
-        "A process logs 10,000 scalars in a loop, another one 100, and each sends itself SIGKILL in "
-        "the statement after the last call. What is in the files is counted when nothing has been added for "
-        f"{SETTLED_SECONDS:g} s."
+        "A process logs 10,000 scalars in a loop, another one 100, and each sends itself SIGKILL in the statement "
+        f"after the last call. What is in the files is counted when nothing has been added for {SETTLED_SECONDS:g} s."
     ),
     figures=(
         Figure("kept_many", "kept of 10,000", "%", compared=False),

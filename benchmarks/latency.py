@@ -91,8 +91,8 @@ QUESTION = Question(
     title="from add_scalar to readable in the file",
     notes=(
         "50 scalars, one every 0.2 to 0.4 s, with nothing else to do; a reader looks at the event file every "
-        f"{LOOK_SECONDS * 1e3:g} ms. The default of tbxd, and `{BATCH_VARIABLE}` at {BATCHES_MS[0]} and {BATCHES_MS[1]}. The "
-        "others keep records for up to 120 s by default, unless flush() is called."
+        f"{LOOK_SECONDS * 1e3:g} ms. The default of tbxd, and `{BATCH_VARIABLE}` at {BATCHES_MS[0]} and "
+        f"{BATCHES_MS[1]}. The others keep records for up to 120 s by default, unless flush() is called."
     ),
     figures=(
         Figure("median_ms", "until it can be read, median", "ms"),

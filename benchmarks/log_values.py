@@ -51,9 +51,10 @@ QUESTION = Question(
     name="log_values",
     title="100 values of one step",
     notes=(
-        "2,000 steps of tbxd, 200 of the others, one after the other: `writer.log({100 values}, step)` with the same keys "
-        "every step, and 100 calls of `add_scalar` for the writers that have no such call. A first step has been logged "
-        "before. CPU is that of the whole process, from then until flush() and close() have returned, threads included."
+        "2,000 steps of tbxd, 200 of the others, one after the other: `writer.log({100 values}, step)` with the "
+        "same keys every step, and 100 calls of `add_scalar` for the writers that have no such call. A first step "
+        "has been logged before. CPU is that of the whole process, from then until flush() and close() have "
+        "returned, threads included."
     ),
     figures=(
         Figure("caller_us", "caller's time per step", "µs"),

@@ -38,7 +38,7 @@ class Peer:
         flush: brings what is logged into the file, as far as the writer can be asked to.
         daemon: whether it is tbxd's daemon that does the work.
         environment: the folder of its own virtual environment; none where it lives in that of tbxd.
-        package: what is installed there.
+        packages: what is installed there, the one first whose version is told.
         writer: the name of the peer of which this is a case.
     """
 
@@ -49,7 +49,7 @@ class Peer:
     flush: Callable[[Any], None]
     daemon: bool = False
     environment: str = ""
-    package: str = ""
+    packages: tuple[str, ...] = ()
     writer: str = ""
 
     @property
@@ -118,15 +118,15 @@ def _torch_versions() -> str:
     return f"{version('torch')} with tensorboard {version('tensorboard')}"
 
 
-def _tracker(name: str, module: str, package: str, imports: str = "") -> Peer:
+def _tracker(name: str, module: str, *packages: str, imports: str = "") -> Peer:
     """A tracker in an environment of its own, with an adapter of the name of its module."""
 
     def versions() -> str:
-        asked = f"from importlib.metadata import version; print(version({package!r}))"
+        asked = f"from importlib.metadata import version; print(version({packages[0]!r}))"
         return subprocess.run([peer.python, "-c", asked], check=True, capture_output=True, text=True).stdout.strip()
 
     adapter = f"{__package__}.trackers.{module}"
-    peer = Peer(name, adapter, imports or module, versions, _flush, environment=module, package=package)
+    peer = Peer(name, adapter, imports or module, versions, _flush, environment=module, packages=packages)
     return peer
 
 
@@ -143,9 +143,9 @@ PEERS = {
         FLOOR,
         _tracker("wandb", "wandb", "wandb"),
         _tracker("trackio", "trackio", "trackio"),
-        _tracker("mlflow", "mlflow", "mlflow", "mlflow.tracking"),
+        _tracker("mlflow", "mlflow", "mlflow", imports="mlflow.tracking"),
         _tracker("aim", "aim", "aim"),
-        _tracker("tf.summary", "tensorflow", "tensorflow-cpu"),
+        _tracker("tf.summary", "tensorflow", "tensorflow-cpu", "tensorboard"),
     )
 }
 USUAL = tuple(name for name, peer in PEERS.items() if not peer.environment)  # those of `make bench`

@@ -12,7 +12,7 @@ from . import targets
 from .curve import power
 
 Document = dict[str, Any]
-NONE = "–"
+NONE = "\N{EN DASH}"
 
 
 def number(value: float) -> str:
@@ -131,7 +131,7 @@ BESIDE = (
     ("log_values", "caller_us", "100 scalars of a step"),
     ("add_histogram", "caller_ms_1e6", "histogram of 10⁶"),
     ("add_histogram", "caller_ms_1e4", "histogram of 10⁴"),
-    ("add_image", "caller_us", "image 256×256×3"),
+    ("add_image", "caller_us", "image 256 by 256 by 3"),
     ("training_loop", "slower_percent", "training loop slower by"),
     ("add_scalar", "disk_bytes", "bytes a scalar"),
     ("add_scalar", "trainer_mib", "memory of the trainer"),

@@ -52,10 +52,10 @@ QUESTION = Question(
     name="starting",
     title="import and first record",
     notes=(
-        "The import is that of a fresh interpreter over one that imports nothing, by turns, medians of 7 each, with the "
-        "bytecode there; the peers of one environment differ in what else is installed there (tensorboardX imports torch "
-        "where it finds it). Then, imported, the writer is made and logs a first scalar. No daemon is running: tbxd's is "
-        "started meanwhile. Closing includes flush(): until the record is in the file."
+        "The import is that of a fresh interpreter over one that imports nothing, by turns, medians of 7 each, with "
+        "the bytecode there; the peers of one environment differ in what else is installed there (tensorboardX "
+        "imports torch where it finds it). Then, imported, the writer is made and logs a first scalar. No daemon is "
+        "running: tbxd's is started meanwhile. Closing includes flush(): until the record is in the file."
     ),
     figures=(
         Figure("import_ms", "import, over bare Python", "ms"),

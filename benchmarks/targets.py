@@ -8,6 +8,7 @@ from typing import Any
 
 Document = dict[str, Any]
 TBXD = "tbxd"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ def lines(documents: Mapping[str, Document]) -> Iterator[tuple[str, str, str, bo
         for peer, least in target.times.items():
             if "ratio" in summary.get(peer, {}):
                 ratio = summary[peer]["ratio"]["median"]
-                yield f"… {peer} beside it", f"at least {least:g}×", f"{ratio:.3g}×", ratio >= least
+                yield f"… {peer} beside it", f"at least {least:g}{TIMES}", f"{ratio:.3g}{TIMES}", ratio >= least
         if target.over:
             name, most = target.over
             ratio = value / document["summary"][name][target.case]["median"]
-            yield "… over a bare copy", f"at most {most:g}×", f"{ratio:.3g}×", ratio <= most
+            yield "… over a bare copy", f"at most {most:g}{TIMES}", f"{ratio:.3g}{TIMES}", ratio <= most

@@ -17,7 +17,7 @@ class SummaryWriter:
 
     def __init__(self, folder: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self._file = open(Path(folder) / "scalars.csv", "a", newline="")
+        self._file = open(Path(folder) / "scalars.csv", "a", newline="")  # noqa: SIM115 - closed by close()
         self._row = csv.writer(self._file).writerow
         self.flush = self._file.flush
         self.close = self._file.close

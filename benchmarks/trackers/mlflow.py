@@ -52,5 +52,5 @@ def kept(folder: Path) -> Counter[str]:
             if path.is_file():
                 found[str(path.relative_to(metrics))] += path.read_bytes().count(b"\n")
     for path in folder.glob("*/*/artifacts/images/*.png"):
-        found[path.name.partition("%")[0]] += 1
+        found[path.name.partition("+")[0]] += 1
     return found

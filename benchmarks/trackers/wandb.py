@@ -49,7 +49,7 @@ def kept(folder: Path) -> Counter[str]:
     from wandb.proto import wandb_internal_pb2
 
     found: Counter[str] = Counter()
-    for path in folder.glob("wandb/*/*.wandb"):
+    for path in folder.glob("wandb/offline-run-*/*.wandb"):
         for data in _records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
