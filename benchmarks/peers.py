@@ -131,9 +131,7 @@ def _tracker(name: str, module: str, *packages: str, imports: str = "") -> Peer:
 
 
 BASE = "tbxd"  # what the others are compared with
-FLOOR = Peer(
-    "csv.writer", f"{__package__}.trackers.csv_rows", "", lambda: f"of Python {sys.version.split()[0]}", _flush
-)
+FLOOR = Peer("csv.writer", f"{__package__}.trackers.csv_rows", "", lambda: f"(Python {sys.version.split()[0]})", _flush)
 PEERS = {
     peer.name: peer
     for peer in (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .curve import power
+
 Document = dict[str, Any]
 
 GREY = "#808080"  # text and lines: as far from white as from black
@@ -81,13 +83,18 @@ def _curves(plt: Any, document: Document) -> Any:
             style = {"color": COLOURS.get(peer, GREY), "lw": 2.4 if heavy else 1.3, "zorder": 3 if heavy else 2}
             axes.plot(*zip(*points, strict=True), marker="o", ms=4 if heavy else 3, label=peer, **style)
     if f"copy_us_{xs[0]:.0f}" in names:
-        copies = [document["summary"][f"copy_us_{x:.0f}"][document["columns"][0]]["median"] for x in xs]
-        left.plot(xs, copies, ls=":", color=GREY, label="a bare copy")
+        copies = [
+            (x, values["median"])
+            for x in xs
+            for peer, values in document["summary"][f"copy_us_{x:.0f}"].items()
+            if peer == document["columns"][0]
+        ]
+        left.plot(*zip(*copies, strict=True), ls=":", color=GREY, label="a bare copy")
     for axes, title in ((left, "caller's time per call, µs"), (right, "CPU of all processes per call, µs")):
         axes.set(xscale="log", yscale="log", xlabel=document["x"], title=title)
         axes.grid(visible=True)
         axes.tick_params(which="minor", bottom=False, left=False)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: power(value) if value >= 1 else f"{value:g}")
         axes.yaxis.set_tick_params(labelleft=True)
     left.legend(*left.get_legend_handles_labels(), loc="center left", bbox_to_anchor=(2.25, 0.5))
     return figure
@@ -105,10 +112,10 @@ def _bars(plt: Any, document: Document) -> Any:
     for axes, values in ((left, summary["caller_us"]), (right, summary["total_cpu_us"])):
         axes.set(xscale="log")
         axes.set_xlim(min(values) / 2, max(values) * 4)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_major_formatter(lambda value, _: power(value) if value >= 1 else f"{value:g}")
         axes.tick_params(which="minor", bottom=False)
         for index, value in enumerate(values):
             axes.annotate(f" {value:.3g}", (value, index), va="center", color=GREY)
     left.set_title("add_scalar: caller's time per call, µs")
-    right.set_title("CPU per record, µs (pale: daemon or helpers)")
+    right.set_title("CPU per record, µs (pale: with daemon or helpers)")
     return figure
