@@ -19,7 +19,13 @@ PLAIN_COLUMNS = 150  # where the output is no terminal
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each peer.")
+@click.option(
+    "--rounds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Measurements of each peer; without --all fewer of what takes long.",
+)
 @click.option("--only", type=click.Choice(QUESTIONS + CURVES), multiple=True, help="Only this question; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="The curves as well, and every peer that is installed.")
 @click.option("--peer", "titles", type=click.Choice(list(PEERS)), multiple=True, help="Only this peer; repeatable.")
@@ -42,7 +48,9 @@ def main(
         if not question.peers:
             continue
         try:
-            document = harness.ask(question, rounds, quick, progress)
+            document = harness.ask(
+                question, rounds if everything else min(rounds, question.rounds_max), quick, progress
+            )
         except MeasurementError as error:
             raise click.ClickException(str(error)) from error
         (results / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

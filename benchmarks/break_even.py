@@ -71,5 +71,5 @@ QUESTION = Question(
     full={"seconds": 20, "torch_imported": 1},
     quick={"seconds": 1, "torch_imported": 0},
     measure=measure,
-    rounds_max=3,
+    rounds_max=1,
 )

@@ -55,7 +55,6 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
     """
     counts = question.quick if quick else question.full
     left_out = {name: "`make bench-peers` installs it" for name, peer in question.peers.items() if not peer.installed}
-    rounds = min(rounds, question.rounds_max)
     for peer in {peer.title: peer for name, peer in question.peers.items() if name not in left_out}.values():
         _compile(peer)
     measured: list[Document] = []

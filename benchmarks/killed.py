@@ -80,6 +80,7 @@ QUESTION = Question(
     full={"many": 10_000, "few": 100},
     quick={"many": 500, "few": 100},
     measure=measure,
+    rounds_max=1,
 )
 
 if __name__ == "__main__":

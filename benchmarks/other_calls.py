@@ -143,5 +143,6 @@ QUESTION = Question(
     full={"calls": 10, "torch_imported": 1},
     quick={"calls": 2, "torch_imported": 0},
     measure=measure,
+    rounds_max=2,
     peers=event_writers(),
 )

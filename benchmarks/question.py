@@ -77,7 +77,7 @@ class Question:
         measure: called in a fresh process with a peer, the counts and a folder to log below.
         peers: those that are asked, by their names, the one first that the others are compared with. They may be cases
             of one writer.
-        rounds_max: the most rounds that are worth their time.
+        rounds_max: the most rounds of `make bench`, which is to be done within ten minutes.
         x: what a curve is drawn against; nothing where there are none.
     """
 

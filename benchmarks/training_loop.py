@@ -137,7 +137,7 @@ QUESTION = Question(
         f"Steps of about {STEP_SECONDS * 1e3:g} ms: forward and backward passes in numpy on all cores, which "
         "training and whatever works for the writer have to share. Each step makes 50 calls of `add_scalar`; every "
         "tenth one `add_histogram` of 10⁵ float32, where there are histograms (csv.writer and mlflow have none). "
-        "Blocks of 50 steps with logging are measured between two blocks of the same steps without; slower is the "
+        "Blocks of 25 steps with logging are measured between two blocks of the same steps without; slower is the "
         "median of 4 such. What is left to do after a block is not in its time, but in the CPU, which is that of a "
         "block with logging less that of one without. Noise is the deviation of the blocks without logging: what is "
         "below it means nothing."
@@ -149,7 +149,7 @@ QUESTION = Question(
         Figure("trainer_cpu_us", "CPU of the trainer for logging, per step", "µs", compared=False, signed=True),
         Figure("daemon_cpu_us", "CPU of the daemon or helpers, per step", "µs", compared=False, signed=True),
     ),
-    full={"blocks": 4, "steps": 50, "torch_imported": 1},
+    full={"blocks": 4, "steps": 25, "torch_imported": 1},
     quick={"blocks": 1, "steps": 10, "torch_imported": 0},
     measure=measure,
 )
