@@ -50,6 +50,10 @@ TARGETS = (
     ),
     Target("`add_histogram` of 10⁴ float32", "add_histogram", "caller_ms_1e4", 0.01),
     Target("`add_image` of 256 by 256 by 3", "add_image", "caller_us", 60),
+    *(
+        Target(f"daemon, CPU of a scalar: {case}", "daemon_scalars", "cpu_us", 0.4 if index < 2 else 1.25, case)
+        for index, case in enumerate(("1 session", "8 sessions", "64 sessions", "100 tags", "10,000 tags"))
+    ),
     Target("a training loop, slower by", "training_loop", "slower_percent", 2),
     Target("`import tbxd_client`, over bare Python", "starting", "import_ms", 40),
     Target("first record, no daemon running", "starting", "both_ms", 5),
