@@ -252,7 +252,7 @@ def check_files(logs: Path, logged: Iterable[Logged]) -> int:
     total = 0
     for item in logged:
         steps = found.get(item.folder, {}).pop((item.tag, item.kind, item.elements), [])
-        if steps != list(range(item.count)):
+        if steps != list(range(0, item.count * item.stride, item.stride)):
             raise MeasurementError(
                 f"{item.folder}: {len(steps)} records of {item.tag!r} in order were expected to be {item.count}; "
                 f"found steps {steps[:3]} … {steps[-3:]}"

@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What has been logged to one folder under one tag: steps 0 to ``count`` - 1.
+    """What has been logged to one folder under one tag: ``count`` steps, 0, ``stride``, 2 ``stride``, …
 
     ``kind`` is the field of ``Summary.Value``, or ``embedding``; of a histogram ``elements`` is the number of values in
     it.
@@ -45,6 +45,7 @@ class Logged:
     kind: str
     count: int
     elements: int = 0
+    stride: int = 1
 
 
 @dataclass(slots=True)

@@ -61,7 +61,7 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     peer.close(writer)
     logged = [Logged("run", tag, "simple_value", last) for tag in SCALARS]
     if log.histograms:
-        logged.append(Logged("run", HISTOGRAM, "histo", log.histograms, values.size))
+        logged.append(Logged("run", HISTOGRAM, "histo", log.histograms, values.size, HISTOGRAM_STEPS))
     return Outcome(
         {
             "slower_percent": (statistics.median(slower) - 1) * 100,
@@ -89,7 +89,7 @@ class _Logger:
             add_scalar(tag, 0.5, step)
         if step % HISTOGRAM_STEPS == 0 and self._has_histograms:
             try:
-                self._writer.add_histogram(HISTOGRAM, self._values, self.histograms)
+                self._writer.add_histogram(HISTOGRAM, self._values, step)
                 self.histograms += 1
             except NotPossible:
                 self._has_histograms = False
