@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check browser fault-tools faults soak fuzz bench clean
+.PHONY: demo test check browser fault-tools faults soak fuzz bench bench-peers bench-all bench-page clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -55,8 +55,19 @@ SECONDS ?= 60
 fuzz: .venv/fuzz-tools         ## what reads bytes, by coverage: SECONDS for each target, or only TARGET=session
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
 
-bench: .venv/installed         ## tbxd beside tensorboardX and torch, in one run
-	$(BIN)/python -m benchmarks
+# Results are kept in benchmarks/results, one file for each question; `make bench-page` writes docs/BENCHMARKS.md from them.
+ROUNDS ?= 3
+bench: .venv/installed         ## tbxd beside tensorboardX, torch and a csv row, in one run of 10 minutes at most
+	$(BIN)/python -m benchmarks --rounds $(ROUNDS)
+
+bench-peers: .venv/installed   ## an environment in .venv-peers for each other tracker, in the versions of benchmarks/environments
+	$(BIN)/python -m benchmarks.environment
+
+bench-all: .venv/installed     ## every peer that is installed, and curves: against records, size, tags, runs, processes
+	$(BIN)/python -m benchmarks --all --rounds $(ROUNDS)
+
+bench-page: .venv/installed    ## docs/BENCHMARKS.md, its plots and the README's table, from the results
+	$(BIN)/python -m benchmarks.page
 
 clean:
-	rm -rf .venv .fuzz build dist *.egg-info
+	rm -rf .venv .venv-peers .fuzz build dist *.egg-info

@@ -1,7 +1,21 @@
-"""What logging costs: tbxd beside tensorboardX and ``torch.utils.tensorboard``, and in trouble, all in one run.
+"""What logging costs: tbxd beside the writers and trackers it is compared with, and in trouble, all in one run.
 
-``python -m benchmarks`` answers every question below; each is a module of this package with a ``QUESTION`` (see
+``python -m benchmarks`` answers the questions below; each is a module of this package with a ``QUESTION`` (see
 `benchmarks.question`), and a new one has to be named here only.
 """
 
-QUESTIONS = ("add_scalar", "add_histogram", "other_calls", "troubled", "daemon_scalars")
+QUESTIONS = (
+    "add_scalar",
+    "log_values",
+    "add_histogram",
+    "add_image",
+    "other_calls",
+    "training_loop",
+    "starting",
+    "killed",
+    "break_even",
+    "latency",
+    "troubled",
+    "daemon_scalars",
+)
+CURVES = ("growth_records", "growth_size", "growth_tags", "growth_runs", "growth_writers")  # these take longer

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .meter import DaemonMeter, file_bytes
+from .meter import HelperMeter, file_bytes
 from .peers import BASE, PEERS, MeasurementError, Peer
 from .question import Figure, Logged, Outcome, Question
 
@@ -57,7 +57,7 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
         senders = [_Sender(address, shape, steps, logs / f"run{number}") for number in range(shape.sessions)]
         warm = [max(1, steps // WARM) * shape.tags * SCALAR_BYTES for _ in senders]
         _send(senders, warm)
-        daemon = DaemonMeter.of(PEERS[BASE])
+        daemon = HelperMeter(PEERS[BASE])
         daemon.forget_peak()
         cpu, start = daemon.cpu(), time.perf_counter()
         _send(senders, [len(sender.records) for sender in senders])

@@ -6,6 +6,7 @@ ratios are taken within a round.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -15,7 +16,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,14 +32,17 @@ from tbxd_client.event_names import event_files
 from tbxd_client.launch import is_locked
 from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
 
-from .peers import BASE, MeasurementError, NotPossible
+from . import kept
+from .peers import BASE, MeasurementError, NotPossible, Peer
 from .question import Logged, Outcome, Question
 
 ROOT = Path(__file__).parent.parent
 WORK = "/var/tmp"  # the disk of tbxd's default spool; the event files are there too
 PROJECTOR_CONFIG = "projector_config.pbtxt"  # where embeddings are listed: they are in no event file
+TRACKIO_VARIABLE = "TRACKIO_DIR"  # it is read when trackio is imported
 CHILD_SECONDS = 900
 STOP_SECONDS = 15.0
+STEPS_READ_MAX = 500_000  # of more records only the number is looked at: reading their steps would take minutes
 
 Document = dict[str, Any]
 
@@ -51,24 +54,26 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
         MeasurementError: a measurement is not what it says.
     """
     counts = question.quick if quick else question.full
-    for module in {peer.module for peer in question.peers.values()}:
-        _compile(module)
-    left_out: dict[str, str] = {}
+    left_out = {name: "`make bench-peers` installs it" for name, peer in question.peers.items() if not peer.installed}
+    for peer in {peer.title: peer for name, peer in question.peers.items() if name not in left_out}.values():
+        _compile(peer)
     measured: list[Document] = []
     started = datetime.now().astimezone()
     for number in range(1, rounds + 1):
         row = {}
-        for peer in question.peers:
-            if peer in left_out:
+        for name in question.peers:
+            if name in left_out:
                 continue
-            progress(f"{question.name}: round {number} of {rounds}, {peer}")
+            progress(f"{question.name}: round {number} of {rounds}, {name}")
             try:
-                row[peer] = measure(question, peer, counts)
-            except NotPossible as reason:
-                left_out[peer] = str(reason)
-                progress(f"{question.name}, {peer}: left out: {reason}")
+                row[name] = measure(question, name, counts)
+            except (NotPossible, MeasurementError) as reason:
+                if isinstance(reason, MeasurementError) and not question.peers[name].environment:
+                    raise
+                left_out[name] = str(reason).splitlines()[0]
+                progress(f"{question.name}, {name}: left out: {reason}")
         measured.append(row)
-    asked = [peer for peer in question.peers if peer not in left_out]
+    asked = [name for name in question.peers if name not in left_out]
     return {
         "question": question.name,
         "title": question.title,
@@ -79,14 +84,16 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
         "machine": machine(),
         "columns": asked,
         "left_out": left_out,
-        "versions": question.versions,
-        "figures": [
-            {"name": item.name, "title": item.title, "unit": item.unit, "compared": item.compared}
-            for item in question.figures
-        ],
+        "versions": {question.peers[name].title: question.peers[name].versions() for name in asked},
+        "x": question.x,
+        "figures": [dataclasses.asdict(figure) for figure in question.figures],
         "summary": {
             figure.name: summary(
-                {peer: [row[peer]["figures"][figure.name] for row in measured] for peer in asked},
+                {
+                    name: [row[name]["figures"][figure.name] for row in measured]
+                    for name in asked
+                    if all(figure.name in row[name]["figures"] for row in measured)
+                },
                 figure.compared,
                 question.base,
             )
@@ -96,10 +103,12 @@ def ask(question: Question, rounds: int, quick: bool, progress: Callable[[str], 
     }
 
 
-def _compile(module: str) -> None:
+def _compile(peer: Peer) -> None:
     """Import a writer once, so that its bytecode is there as it is after an installation."""
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, "-c", f"import {module}"], env=environ, check=True)
+    subprocess.run(
+        [peer.python, "-c", f"import {peer.module}"], cwd=ROOT, env=environ, check=True, stderr=subprocess.DEVNULL
+    )
 
 
 # --- one measurement ---------------------------------------------------------------------------------------------
@@ -114,12 +123,16 @@ def measure(question: Question, peer: str, counts: Mapping[str, int]) -> Documen
     """
     load = os.getloadavg()[0]
     with _world() as (folder, environ):
-        outcome = _run_child(question.name, peer, counts, folder, environ)
+        if question.peers[peer].tracker:
+            environ |= {"HOME": str(folder), TRACKIO_VARIABLE: str(folder / "logs" / ".trackio")}
+        outcome = _run_child(question, peer, counts, folder, environ)
         if outcome.not_possible:
             raise NotPossible(outcome.not_possible)
         check_figures(question, outcome)
-        records = check_files(folder / "logs", outcome.logged)
-        _check_spool(folder)
+        records = 0
+        if not outcome.counted:
+            records = _checked(question.peers[peer], folder / "logs", outcome.logged, environ)
+            _check_spool(folder)
     return {"figures": outcome.figures, "records": records, "load_before": load}
 
 
@@ -141,11 +154,13 @@ def _world() -> Iterator[tuple[Path, dict[str, str]]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_child(question: str, peer: str, counts: Mapping[str, int], folder: Path, environ: dict[str, str]) -> Outcome:
+def _run_child(
+    question: Question, peer: str, counts: Mapping[str, int], folder: Path, environ: dict[str, str]
+) -> Outcome:
     result = folder / "result.json"
-    arguments = (question, peer, json.dumps(dict(counts)), str(folder / "logs"), str(result))
+    arguments = (question.name, peer, json.dumps(dict(counts)), str(folder / "logs"), str(result))
     child = subprocess.run(
-        [sys.executable, "-m", f"{__package__}.child", *arguments],
+        [question.peers[peer].python, "-m", f"{__package__}.child", *arguments],
         check=False,
         cwd=ROOT,
         env=environ,
@@ -154,11 +169,11 @@ def _run_child(question: str, peer: str, counts: Mapping[str, int], folder: Path
         timeout=CHILD_SECONDS,
     )
     if child.returncode or not result.exists():
-        raise MeasurementError(f"{question}, {peer}: exit code {child.returncode}\n{child.stderr[-4000:]}")
+        raise MeasurementError(f"{question.name}, {peer}: exit code {child.returncode}\n{child.stderr[-4000:]}")
     if "tbxd: " in child.stderr:  # what the client tells its user: records that wait or were dropped
-        raise MeasurementError(f"{question}, {peer}: it said\n{child.stderr[-4000:]}")
+        raise MeasurementError(f"{question.name}, {peer}: it said\n{child.stderr[-4000:]}")
     data = json.loads(result.read_text())
-    return Outcome(data["figures"], [Logged(**item) for item in data["logged"]], data["not_possible"])
+    return Outcome(**data | {"logged": [Logged(**item) for item in data["logged"]]})
 
 
 def _stop_daemon(folder: Path) -> None:
@@ -185,11 +200,43 @@ def check_figures(question: Question, outcome: Outcome) -> None:
         MeasurementError: otherwise.
     """
     expected = {figure.name for figure in question.figures}
-    if outcome.figures.keys() != expected:
+    needed = {figure.name for figure in question.figures if not figure.curve}
+    if not needed <= outcome.figures.keys() <= expected:
         raise MeasurementError(f"{question.name}: figures {sorted(outcome.figures.keys() ^ expected)} do not match")
-    wrong = {name: value for name, value in outcome.figures.items() if not (math.isfinite(value) and value >= 0)}
+    signed = {figure.name for figure in question.figures if figure.signed}
+    wrong = {
+        name: value
+        for name, value in outcome.figures.items()
+        if not (math.isfinite(value) and (value >= 0 or name in signed))
+    }
     if wrong:
         raise MeasurementError(f"{question.name}: impossible figures {wrong}")
+
+
+def _checked(peer: Peer, logs: Path, logged: list[Logged], environ: Mapping[str, str]) -> int:
+    if peer.tracker or sum(item.count for item in logged) > STEPS_READ_MAX:
+        return check_points(peer, logs, logged, environ)
+    return check_files(logs, logged)
+
+
+def check_points(peer: Peer, logs: Path, logged: Iterable[Logged], environ: Mapping[str, str] | None = None) -> int:
+    """The files hold as many points of each tag as were logged; of a kind of file that only the peer can read.
+
+    Returns:
+        The number of points found.
+
+    Raises:
+        MeasurementError: otherwise.
+    """
+    wanted: dict[str, dict[str, int]] = {}
+    for item in logged:
+        wanted.setdefault(item.folder, {})[item.tag] = item.count
+    for folder, tags in wanted.items():
+        found = kept.points(peer, logs / folder, environ)
+        different = {tag: (found.get(tag, 0), count) for tag, count in tags.items() if found.get(tag, 0) != count}
+        if different:
+            raise MeasurementError(f"{peer.name}, {folder}: found and expected: {dict(list(different.items())[:5])}")
+    return sum(sum(tags.values()) for tags in wanted.values())
 
 
 def check_files(logs: Path, logged: Iterable[Logged]) -> int:
@@ -205,7 +252,7 @@ def check_files(logs: Path, logged: Iterable[Logged]) -> int:
     total = 0
     for item in logged:
         steps = found.get(item.folder, {}).pop((item.tag, item.kind, item.elements), [])
-        if steps != list(range(item.count)):
+        if steps != list(range(0, item.count * item.stride, item.stride)):
             raise MeasurementError(
                 f"{item.folder}: {len(steps)} records of {item.tag!r} in order were expected to be {item.count}; "
                 f"found steps {steps[:3]} … {steps[-3:]}"

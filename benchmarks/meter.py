@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import re
+import resource
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from .peers import PEERS, MeasurementError, Peer
@@ -47,34 +49,59 @@ def _process_cpu(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-@dataclass(slots=True)
-class DaemonMeter:
-    """The daemon of this process, if its peer has one; all figures are 0 where there is none."""
+class HelperMeter:
+    """Who works for this process beside it: tbxd's daemon, the processes that a tracker has started, or nobody."""
 
-    pid: int
-
-    @classmethod
-    def of(cls, peer: Peer) -> DaemonMeter:
-        """The meter of the daemon that runs; to be made after the first record has been flushed."""
-        return cls(daemon_pid() if peer.daemon else 0)
+    def __init__(self, peer: Peer) -> None:
+        """To be made after the first record has been flushed: the daemon is there then."""
+        self._daemon = daemon_pid() if peer.daemon else 0
+        self._seen = 0.0
 
     def cpu(self) -> float:
         """CPU seconds so far."""
-        return _process_cpu(self._living()) if self.pid else 0.0
+        if self._daemon:
+            return _process_cpu(self._living())
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        living = sum(_process_cpu(pid) + _ended_children_cpu(pid) for pid in descendants(os.getpid()))
+        # What ends is counted in ticks from then on, and may seem to have used a little less than before.
+        self._seen = max(self._seen, ended.ru_utime + ended.ru_stime + living)
+        return self._seen
 
     def peak(self) -> float:
-        """Peak memory in MiB."""
-        return peak(self._living()) if self.pid else 0.0
+        """Peak memory in MiB; of several processes the sum."""
+        return peak(self._living()) if self._daemon else sum(map(peak, descendants(os.getpid())))
 
     def forget_peak(self) -> None:
         """Let the peak begin anew."""
-        if self.pid:
-            forget_peak(self._living())
+        for pid in [self._living()] if self._daemon else descendants(os.getpid()):
+            forget_peak(pid)
 
     def _living(self) -> int:
-        if daemon_pid() != self.pid:
+        if daemon_pid() != self._daemon:
             raise MeasurementError("the daemon has been replaced during the measurement")
-        return self.pid
+        return self._daemon
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the state on, which is the third in proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _ended_children_cpu(pid: int) -> float:
+    """CPU seconds of the children that a process has had, in ticks of 10 ms."""
+    cutime, cstime = _stat(pid)[13:15]
+    return (int(cutime) + int(cstime)) / os.sysconf("SC_CLK_TCK")
+
+
+def descendants(pid: int) -> list[int]:
+    """The living children of a process, theirs, and so on."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended
+            for child in map(int, (thread / "children").read_text().split()):
+                if _stat(child)[0] != "Z":
+                    found += [child, *descendants(child)]
+    return found
 
 
 def daemon_pid() -> int:
@@ -94,17 +121,17 @@ def daemon_pid() -> int:
 
 
 class CpuMeter:
-    """CPU seconds of this process (all its threads) and of the daemon, from when it is made."""
+    """CPU seconds of this process (all its threads) and of those that work for it, from when it is made."""
 
-    def __init__(self, daemon: DaemonMeter) -> None:
-        self._daemon = daemon
-        self._daemon_start = daemon.cpu()
+    def __init__(self, helper: HelperMeter) -> None:
+        self._helper = helper
+        self._helper_start = helper.cpu()
         self._start = time.process_time()
 
     def read(self) -> tuple[float, float]:
-        """Seconds of the trainer and of the daemon."""
+        """Seconds of the trainer and of its helpers."""
         trainer = time.process_time() - self._start
-        return trainer, self._daemon.cpu() - self._daemon_start
+        return trainer, self._helper.cpu() - self._helper_start
 
 
 class MemoryMeter:
@@ -132,13 +159,16 @@ def file_bytes(folder: Path) -> int:
 def import_what_a_trainer_has(torch: bool) -> None:
     """So that the memory of numpy and torch is not charged to the writer that imports them first.
 
+    Args:
+        torch: that too, where it is installed.
+
     Raises:
         MeasurementError: a writer has been imported before its time.
     """
-    early = {peer.module for peer in PEERS.values()} & sys.modules.keys()
+    early = {peer.imports for peer in PEERS.values()} & sys.modules.keys()
     if early:
         raise MeasurementError(f"imported before it is measured: {', '.join(early)}")
     import numpy  # noqa: F401
 
-    if torch:
+    if torch and importlib.util.find_spec("torch"):
         import torch as _  # noqa: F401

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .add_histogram import PAUSE_SECONDS, timed
-from .meter import CpuMeter, DaemonMeter, import_what_a_trainer_has
-from .peers import Peer
+from .meter import CpuMeter, HelperMeter, import_what_a_trainer_has
+from .peers import Peer, event_writers
 from .question import Figure, Logged, Outcome, Question
 
 TAG = "measured"
@@ -45,14 +45,6 @@ def _curve(rng: Any) -> Inputs:
 
 
 CALLS = (
-    Call(
-        "image",
-        "add_image of 512 by 512 by 3 uint8",
-        "image",
-        lambda rng: rng.integers(0, 256, (512, 512, 3), "u1"),
-        lambda writer, picture, step: writer.add_image(TAG, picture, step, dataformats="HWC"),
-        lambda picture: picture.copy(),
-    ),
     Call(
         "video",
         "add_video of 16 frames of 3 by 64 by 64 uint8",
@@ -111,8 +103,8 @@ def _measure_call(peer: Peer, call: Call, given: Inputs, calls: int, folder: Pat
     writer = peer.open(folder)
     call.log(writer, given, 0)
     peer.flush(writer)
-    daemon = DaemonMeter.of(peer)
-    cpu = CpuMeter(daemon)
+    helper = HelperMeter(peer)
+    cpu = CpuMeter(helper)
     steps = iter(range(1, calls + 1))
     times = timed(lambda: call.log(writer, given, next(steps)), calls, lambda: peer.flush(writer))
     peer.close(writer)
@@ -132,13 +124,13 @@ def _figures(call: Call) -> tuple[Figure, ...]:
         Figure(f"caller_{name}", f"{title}: caller's time per call, median", unit),
         Figure(f"copy_{name}", f"{title}: a bare copy of the input, for scale", unit, compared=False),
         Figure(f"trainer_cpu_{name}", f"{title}: CPU of the trainer per call", unit),
-        Figure(f"daemon_cpu_{name}", f"{title}: CPU of the daemon per call", unit, compared=False),
+        Figure(f"daemon_cpu_{name}", f"{title}: CPU of the daemon or helpers per call", unit, compared=False),
     )
 
 
 QUESTION = Question(
     name="other_calls",
-    title="pictures, videos, embeddings, curves and texts",
+    title="videos, embeddings, curves and texts",
     notes=(
         "10 calls each with random input, after one that is not counted. Each is followed by flush() and a pause of "
         f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, "
@@ -151,4 +143,6 @@ QUESTION = Question(
     full={"calls": 10, "torch_imported": 1},
     quick={"calls": 2, "torch_imported": 0},
     measure=measure,
+    rounds_max=2,
+    peers=event_writers(),
 )

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from . import targets
+from .curve import power
+
 Document = dict[str, Any]
+NONE = "\N{EN DASH}"
 
 
 def number(value: float) -> str:
     """Three significant digits."""
     if value == 0:
         return "0"
-    if value >= 99.95:
+    if abs(value) >= 99.95:
         return f"{value:,.0f}"
-    digits = 2 if value < 10 else 1
-    if value < 1:
+    digits = 2 if abs(value) < 10 else 1
+    if abs(value) < 1:
         return f"{value:.3g}"
     return f"{value:.{digits}f}"
 
@@ -28,33 +32,32 @@ def times(ratio: float) -> str:
     return f"{ratio:,.0f}\N{MULTIPLICATION SIGN}" if ratio >= 99.5 else f"{ratio:.2g}\N{MULTIPLICATION SIGN}"
 
 
-def cell(values: Document) -> str:
-    """A median with its spread."""
-    if values["max"] == 0:
+def cell(values: Document | None, newline: str) -> str:
+    """A median, its spread, and how many times the figure of the first it is."""
+    if values is None:
+        return NONE
+    if values["min"] == values["max"] == 0:
         return "0"
-    return f"{number(values['median'])} ({number(values['min'])} to {number(values['max'])})"
-
-
-def ratio(values: Document) -> str:
-    """How many times the figure of the first, with its spread."""
-    return f"{cell(values['ratio'])}" if "ratio" in values else ""
+    text = number(values["median"])
+    if values["min"] != values["max"]:
+        text += f" ({number(values['min'])} to {number(values['max'])})"
+    return text + (f"{newline}{times(values['ratio']['median'])}" if "ratio" in values else "")
 
 
 def head(document: Document) -> list[str]:
     """The titles of the columns."""
-    first, *others = document["columns"]
-    return ["", first, *(title for peer in others for title in (peer, f"÷ {first}"))]
+    return ["", *document["columns"]]
 
 
-def rows(document: Document) -> Iterator[list[str]]:
-    """The rows of the table: each figure, and each peer's value and its ratio to that of the first."""
+def rows(document: Document, newline: str) -> Iterator[list[str]]:
+    """The rows of the table: each figure with the value of each peer."""
     for figure in document["figures"]:
-        row = [f"{figure['title']}, {figure['unit']}"]
-        for peer, values in document["summary"][figure["name"]].items():
-            row.append(cell(values))
-            if peer != document["columns"][0]:
-                row.append(ratio(values))
-        yield row
+        values = document["summary"][figure["name"]]
+        if values:
+            yield [
+                f"{figure['title']}, {figure['unit']}",
+                *(cell(values.get(peer), newline) for peer in document["columns"]),
+            ]
 
 
 def conditions(document: Document) -> str:
@@ -62,11 +65,13 @@ def conditions(document: Document) -> str:
     place = document["machine"]
     versions = ", ".join(f"{peer} {version}" for peer, version in document["versions"].items())
     loads = [item["load_before"] for row in document["rounds"] for item in row.values()]
+    count = len(document["rounds"])
     return (
         f"{document['date']}; {place['cpu']}, {place['cores']} cores, {place['memory_gib']} GiB, "
         f"Linux {place['kernel']}, {place['filesystem']}; Python {place['python']}; {versions}. "
-        f"Median (least to greatest) of {len(document['rounds'])} rounds; ratios are taken within a round. "
-        f"The load of the machine before a measurement was {min(loads):.1f} to {max(loads):.1f}."
+        + ("One round. " if count == 1 else f"Median (least to greatest) of {count} rounds. ")
+        + f"With \N{MULTIPLICATION SIGN}: how many times that of {document['columns'][0]} it is, within a round. "
+        + f"The load of the machine before a measurement was {min(loads):.1f} to {max(loads):.1f}."
         + "".join(f" Left out: {peer}, {reason}." for peer, reason in document["left_out"].items())
         + (" QUICK: the counts are too small for the figures to mean anything." if document["quick"] else "")
     )
@@ -77,62 +82,165 @@ def terminal(document: Document) -> Table:
     table = Table(title=document["title"], caption=conditions(document), box=box.SIMPLE_HEAD, title_justify="left")
     for index, title in enumerate(head(document)):
         table.add_column(title, justify="right" if index else "left")
-    for row in rows(document):
+    for row in rows(document, "\n"):
         table.add_row(*row)
     return table
 
 
+def terminal_targets(documents: list[Document]) -> Table:
+    """The targets, for the terminal."""
+    table = Table("target", "", "measured", "met", title="targets", box=box.SIMPLE_HEAD, title_justify="left")
+    for title, wanted, measured, met in targets.lines(_by_name(documents)):
+        table.add_row(title.replace("`", ""), wanted, measured, "yes" if met else "NO")
+    return table
+
+
 # The rows of the table that the README has as well: question, figure, what to call it.
+SHORT_PEERS = ("tbxd", "tensorboardX", "torch")
 SHORT = (
     ("add_scalar", "caller_us", "`add_scalar` in a loop: the call"),
     ("add_scalar", "trainer_cpu_us", "… CPU of the training process, threads included"),
     ("add_scalar", "daemon_cpu_us", "… CPU of the daemon"),
+    ("log_values", "caller_us", "100 values of a step (`log`): the call"),
     ("add_histogram", "caller_ms_1e6", "`add_histogram` of 10⁶ float32: the call"),
     ("add_histogram", "trainer_cpu_ms_1e6", "… CPU of the training process, threads included"),
     ("add_histogram", "daemon_cpu_ms_1e6", "… CPU of the daemon"),
     ("add_histogram", "caller_ms_1e4", "`add_histogram` of 10⁴ float32: the call"),
     ("add_histogram", "trainer_cpu_ms_1e4", "… CPU of the training process, threads included"),
     ("add_histogram", "daemon_cpu_ms_1e4", "… CPU of the daemon"),
-    ("other_calls", "caller_image", "`add_image` of 512 by 512 by 3 uint8: the call"),
+    ("add_image", "caller_us", "`add_image` of 256 by 256 by 3 uint8: the call"),
     ("other_calls", "caller_video", "`add_video` of 16 by 3 by 64 by 64 uint8: the call"),
     ("other_calls", "caller_embedding", "`add_embedding` of 1,000 by 64 float32: the call"),
     ("other_calls", "caller_pr_curve", "`add_pr_curve` of 10,000 predictions: the call"),
     ("other_calls", "caller_text", "`add_text` of 1,000 characters: the call"),
+    ("training_loop", "slower_percent", "a training loop with 50 scalars a step and histograms: slower by"),
+    ("killed", "kept_many", "kept of 10,000 scalars after `kill -9`"),
+    ("starting", "import_ms", "import, over bare Python"),
     ("add_scalar", "first_ms", "import, open and first call"),
     ("add_scalar", "trainer_mib", "memory of the training process, after scalars"),
     ("add_scalar", "daemon_mib", "memory of the daemon, after scalars"),
     ("add_scalar", "disk_bytes", "event file, per scalar"),
+    ("break_even", "total_cpu_ms", "5 scalars a second for 20 s: CPU of all"),
 )
+# The columns of the table of all peers.
+BESIDE = (
+    ("add_scalar", "caller_us", "`add_scalar`"),
+    ("add_scalar", "p999_us", "… p99.9"),
+    ("add_scalar", "trainer_cpu_us", "… CPU of the trainer"),
+    ("add_scalar", "daemon_cpu_us", "… CPU of daemon or helpers"),
+    ("log_values", "caller_us", "100 scalars of a step"),
+    ("add_histogram", "caller_ms_1e6", "histogram of 10⁶"),
+    ("add_histogram", "caller_ms_1e4", "histogram of 10⁴"),
+    ("add_image", "caller_us", "image 256 by 256 by 3"),
+    ("training_loop", "slower_percent", "training loop slower by"),
+    ("add_scalar", "disk_bytes", "bytes a scalar"),
+    ("add_scalar", "trainer_mib", "memory of the trainer"),
+    ("add_scalar", "daemon_mib", "… of daemon or helpers"),
+    ("killed", "kept_many", "kept of 10,000 after SIGKILL"),
+    ("killed", "kept_few", "… of 100"),
+    ("starting", "import_ms", "import"),
+    ("break_even", "total_cpu_ms", "CPU of 5 scalars a second, 20 s"),
+)
+
+
+def _by_name(documents: list[Document]) -> dict[str, Document]:
+    return {document["question"]: document for document in documents}
+
+
+def _short_cell(document: Document | None, name: str, peer: str) -> str:
+    values = document["summary"][name].get(peer) if document else None
+    if document is None or values is None:
+        return NONE
+    (unit,) = (figure["unit"] for figure in document["figures"] if figure["name"] == name)
+    if values["min"] == values["max"] == 0 and name.startswith("daemon"):
+        return "none"
+    ratio = f" ({times(values['ratio']['median'])})" if "ratio" in values else ""
+    return f"{number(values['median'])} {unit}{ratio}"
+
+
+def _table(head: list[str], rows: Iterator[list[str]] | list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _versions(documents: list[Document]) -> dict[str, str]:
+    return {name: version for document in reversed(documents) for name, version in document["versions"].items()}
 
 
 def short(documents: list[Document]) -> str:
     """The medians that matter most, in one table; how many times tbxd's a peer's is, in parentheses."""
-    known = {document["question"]: document for document in documents}
-    versions = documents[0]["versions"]
-    lines = ["| | " + " | ".join(f"{peer} {version}".split(" with ")[0] for peer, version in versions.items()) + " |"]
-    lines.append("|---" + "|---:" * len(versions) + "|")
-    for question, name, title in SHORT:
-        document = known.get(question)
-        if document is None:
-            continue
-        (unit,) = (figure["unit"] for figure in document["figures"] if figure["name"] == name)
-        cells = [
-            "none"
-            if values["max"] == 0
-            else f"{number(values['median'])} {unit}"
-            + (f" ({times(values['ratio']['median'])})" if "ratio" in values else "")
-            for values in document["summary"][name].values()
-        ]
-        lines.append("| " + " | ".join([title, *cells]) + " |")
-    return "\n".join(lines)
+    known, versions = _by_name(documents), _versions(documents)
+    peers = [peer for peer in SHORT_PEERS if peer in versions]
+    return _table(
+        ["", *(f"{peer} {versions[peer]}".split(" with ")[0] for peer in peers)],
+        [
+            [title, *(_short_cell(known[question], name, peer) for peer in peers)]
+            for question, name, title in SHORT
+            if question in known
+        ],
+    ).replace("|  |", "| |", 1)  # by which this table is told from the others
 
 
-def markdown(documents: list[Document]) -> str:
-    """A page with the tables of several questions."""
-    parts = ["# Benchmarks", "Made by `python -m benchmarks --markdown FILE`; do not edit.", short(documents)]
+def beside(documents: list[Document]) -> str:
+    """All peers, one a row."""
+    known, versions = _by_name(documents), _versions(documents)
+    columns = [item for item in BESIDE if item[0] in known]
+    return _table(
+        ["peer", *(title for _, _, title in columns)],
+        [
+            [f"{peer} {version}".split(" with ")[0]]
+            + [_short_cell(known[question], name, peer).partition(" (")[0] for question, name, _ in columns]
+            for peer, version in versions.items()
+        ],
+    )
+
+
+def curves(document: Document) -> Iterator[tuple[str, str]]:
+    """Title and table of each curve of a question: what is counted in rows, peers in columns, medians."""
+    for title in dict.fromkeys(figure["curve"] for figure in document["figures"]):
+        figures = [figure for figure in document["figures"] if figure["curve"] == title]
+        yield (
+            f"{title}, {figures[0]['unit']}",
+            _table(
+                [document["x"], *document["columns"]],
+                [
+                    [power(figure["x"])]
+                    + [
+                        number(values[peer]["median"]) if peer in values else NONE
+                        for values in [document["summary"][figure["name"]]]
+                        for peer in document["columns"]
+                    ]
+                    for figure in figures
+                    if document["summary"][figure["name"]]
+                ],
+            ),
+        )
+
+
+def markdown(documents: list[Document], pictures: Mapping[str, str]) -> str:
+    """A page with the tables of several questions.
+
+    Args:
+        documents: as the harness has made them.
+        pictures: a question's name to the file of its plot, beside the page.
+    """
+    parts = [
+        "# Benchmarks",
+        "Made by `make bench-page` from the results of `make bench-all`, which are in `benchmarks.json`; do not edit.",
+        short(documents),
+    ]
+    aims = [[*line, "yes" if met else "**no**"] for *line, met in targets.lines(_by_name(documents))]
+    if aims:
+        parts += ["## Targets", _table(["", "target", "measured", "met"], aims)]
+    if len(_versions(documents)) > len(SHORT_PEERS):
+        parts += ["## Beside all peers", beside(documents)]
     for document in documents:
-        titles = head(document)
-        lines = ["| " + " | ".join(titles) + " |", "|---" + "|---:" * (len(titles) - 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows(document)]
-        parts += [f"## {document['title']}", document["notes"], conditions(document), "\n".join(lines)]
+        parts += [f"## {document['title']}", document["notes"], conditions(document)]
+        if document["question"] in pictures:
+            parts.append(f"![{document['title']}]({pictures[document['question']]})")
+        if document["x"]:
+            for title, table in curves(document):
+                parts += [f"### {document['title'].partition(' with ')[2] or document['title']}: {title}", table]
+        else:
+            parts.append(_table(head(document), rows(document, "<br>")))
     return "\n\n".join(parts) + "\n"

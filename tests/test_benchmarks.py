@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import QUESTIONS, harness, report
-from benchmarks.peers import PEERS, MeasurementError
+from benchmarks import CURVES, QUESTIONS, curve, environment, event_files, harness, meter, report, targets
+from benchmarks.peers import PEERS, USUAL, MeasurementError, Peer
 from benchmarks.question import Logged, load
 from tbxd.events import schema
 from tbxd.events.record import frame
@@ -23,42 +24,97 @@ from tbxd.events.record import frame
 ROOT = Path(__file__).parent.parent
 
 
+def asked(tmp_path: Path, *options: str) -> dict[str, harness.Document]:
+    """The documents of a quick run, by question."""
+    subprocess.run(
+        (*(sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1"), *("--results", tmp_path), *options),
+        cwd=ROOT,
+        check=True,
+        timeout=600,
+    )
+    return {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+
+
 @pytest.mark.skipif(
     not all(map(find_spec, ("torch", "tensorboard", "tensorboardX", "moviepy"))), reason="the peers are not installed"
 )
 def test_a_quick_run_has_every_peer_and_every_figure(tmp_path: Path) -> None:
-    everything, page = tmp_path / "all.json", tmp_path / "page.md"
+    documents = asked(tmp_path, "--only", "add_scalar", "--only", "add_histogram", "--only", "other_calls")
+    for name, document in documents.items():
+        question = load(name).only(USUAL)
+        assert document["quick"] is True and document["machine"]["cores"] >= 1 and document["machine"]["python"]
+        assert set(document["left_out"]) == ({"csv.writer"} if name == "add_histogram" else set())
+        (row,) = document["rounds"]
+        assert list(row) == document["columns"] == [peer for peer in question.peers if peer not in document["left_out"]]
+        assert set(document["versions"]) == set(row)
+        for peer, measured in row.items():
+            assert set(measured["figures"]) == {figure.name for figure in question.figures} == set(document["summary"])
+            assert measured["records"] > 0, peer
+            for figure in question.figures:
+                none = figure.name.startswith("daemon") and peer != "tbxd"
+                assert (measured["figures"][figure.name] > 0) != none, (peer, figure.name)
+    assert documents["add_scalar"]["rounds"][0]["tbxd"]["records"] == 2 * (load("add_scalar").quick["tbxd"] + 1)
+
+
+@pytest.mark.skipif(not all(map(find_spec, ("matplotlib", "moviepy"))), reason="what it needs is not installed")
+def test_every_question_is_answered_and_on_the_page(tmp_path: Path) -> None:
+    documents = asked(tmp_path / "results", "--all", "--peer", "tbxd", "--peer", "csv.writer")
+    assert set(documents) == set(QUESTIONS + CURVES)
+    readme, docs = tmp_path / "README.md", tmp_path / "docs"
+    docs.mkdir()
+    readme.write_text("before\n\n| | tbxd 0 |\n|---|---:|\n| old | 1 |\n\nafter\n")
+    page_made(tmp_path / "results", docs, readme)
+    page = (docs / "BENCHMARKS.md").read_text()
+    assert {
+        document["question"]: document for document in json.loads((docs / "benchmarks.json").read_text())
+    } == documents
+    for name, document in documents.items():
+        question = load(name)
+        assert document["title"] in page and document["columns"][0] == question.base
+        assert set(document["left_out"]) <= {"csv.writer", "disk full"}
+        for figure in question.figures:
+            if document["summary"][figure.name]:
+                assert (figure.curve or figure.title) in page
+        if name in CURVES:
+            assert (docs / "benchmarks" / f"{name}.svg").stat().st_size > 1000
+            assert f"(benchmarks/{name}.svg)" in page
+    (table,) = re.findall(r"^\| \| tbxd .*?\n\n", page, re.S | re.M)
+    assert readme.read_text() == f"before\n\n{table}after\n"
+
+
+def page_made(results: Path, docs: Path, readme: Path) -> None:
     subprocess.run(
-        (
-            *(sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1"),
-            *("--results", tmp_path / "results", "--json", everything, "--markdown", page),
-        ),
+        (*(sys.executable, "-m", "benchmarks.page"), *("--results", results, "--docs", docs, "--readme", readme)),
         cwd=ROOT,
         check=True,
         timeout=120,
     )
-    documents = json.loads(everything.read_text())
-    assert set(documents) == set(QUESTIONS)
-    for name, document in documents.items():
-        question = load(name)
-        assert json.loads((tmp_path / "results" / f"{name}.json").read_text()) == document
-        assert document["quick"] is True
-        assert set(document["versions"]) == ({"tbxd"} if name in ("troubled", "daemon_scalars") else set(PEERS))
-        asked = [peer for peer in question.peers if peer not in document["left_out"]]
-        assert set(document["left_out"]) <= {"disk full"}, "only mounting may not be permitted"
-        assert document["machine"]["cores"] >= 1 and document["machine"]["python"]
-        assert set(document["summary"]) == {figure.name for figure in question.figures}
-        (row,) = document["rounds"]
-        assert list(row) == asked == document["columns"]
-        for peer, measured in row.items():
-            assert set(measured["figures"]) == {figure.name for figure in question.figures}
-            assert measured["records"] > 0, peer
-            for figure in question.figures:
-                none = (figure.name.startswith("daemon") and peer != "tbxd") or figure.name == "exceptions"
-                if figure.name != "slow_calls":  # a matter of time: none is asserted
-                    assert (measured["figures"][figure.name] > 0) != none, (peer, figure.name)
-                assert figure.title in page.read_text()
-    assert documents["add_scalar"]["rounds"][0]["tbxd"]["records"] == 2 * (load("add_scalar").quick["tbxd"] + 1)
+
+
+@pytest.mark.skipif(
+    not (ROOT / "docs" / "benchmarks.json").exists(), reason="the page was made before its figures were kept beside it"
+)
+def test_the_page_is_what_its_figures_make_of_it() -> None:
+    documents = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    page = (ROOT / "docs" / "BENCHMARKS.md").read_text()
+    pictures = dict(re.findall(r"\((benchmarks/(\w+)\.svg)\)", page))
+    assert page == report.markdown(documents, {name: path for path, name in pictures.items()})
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS.values() if peer.environment], ids=lambda peer: peer.name)
+def test_every_tracker_has_its_versions_written_down(peer: Peer) -> None:
+    pinned = (ROOT / "benchmarks" / "environments" / f"{peer.environment}.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+(\+\w+)?", line) for line in pinned)
+    names = {line.partition("==")[0].replace("_", "-").lower() for line in pinned}
+    assert names >= {*peer.packages, *environment.BESIDE}
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS.values() if peer.environment], ids=lambda peer: peer.name)
+def test_what_a_tracker_logs_is_found_again(peer: Peer, tmp_path: Path) -> None:
+    if not peer.installed:
+        pytest.skip("`make bench-peers` installs it")
+    document = harness.ask(load("log_values").only([peer.name]), 1, True, print)
+    assert document["columns"] == [peer.name], document["left_out"]
 
 
 def write_steps(folder: Path, steps: list[int]) -> None:
@@ -110,4 +166,53 @@ def test_what_a_machine_does_not_permit_is_left_out_and_said(tmp_path: Path, mon
     question = replace(question, peers={name: question.peers[name] for name in ("healthy", "disk full")})
     document = harness.ask(question, 1, True, lambda text: None)
     assert document["columns"] == ["healthy"] and document["left_out"].keys() == {"disk full"}
-    assert "Left out: disk full, mounting" in report.markdown([document])
+    assert "Left out: disk full, mounting" in report.markdown([document], {})
+
+
+def test_points_are_counted_up_to_a_torn_event(tmp_path: Path) -> None:
+    write_steps(tmp_path / "run", [0, 1, 2])
+    (path,) = (tmp_path / "run").iterdir()
+    whole = path.read_bytes()
+    assert event_files.points(tmp_path) == {"loss": 3}
+    ends = [end + event_files.AFTER for _, end in event_files.events(whole)]
+    assert len(ends) == 3 and ends[-1] == len(whole)
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert event_files.points(tmp_path)["loss"] == sum(end <= size for end in ends)
+    path.write_bytes(whole + bytes(100))  # what is allocated and not written yet
+    assert event_files.points(tmp_path) == {"loss": 3}
+
+
+def test_a_curve_ends_where_the_next_point_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(curve.time, "monotonic", lambda: now)
+
+    def point(x: int) -> tuple[dict[str, float], list[Logged]]:
+        nonlocal now
+        now += x * curve.SECONDS_MAX / 150
+        return {"us": x}, []
+
+    assert curve.climb((1, 10, 100, 1000), point, unlimited=False).figures == {"us_1": 1, "us_10": 10, "us_100": 100}
+    assert len(curve.climb((1, 10, 100, 1000), point, unlimited=True).figures) == 4
+
+
+def test_the_time_of_helper_processes_is_counted_while_they_live_and_afterwards() -> None:
+    helper = meter.HelperMeter(PEERS["tensorboardX"])
+    before = helper.cpu()
+    inner = "import time\nwhile time.process_time() < 0.2: pass"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}]); print(); input()"
+    child = subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert child.pid in meter.descendants(os.getpid())
+    living = helper.cpu() - before
+    child.communicate(b"\n")
+    assert 0.19 <= living <= helper.cpu() - before
+    assert child.pid not in meter.descendants(os.getpid())
+
+
+def test_a_target_is_met_or_not() -> None:
+    summary = harness.summary({"tbxd": [0.5], "tensorboardX": [25.0], "torch": [50.0]}, compared=True)
+    document = {"figures": [{"name": "caller_us", "unit": "µs"}], "summary": {"caller_us": summary}}
+    lines = [(measured, met) for _, _, measured, met in targets.lines({"add_scalar": document})]
+    assert lines == [("0.5 µs", True), ("50" + targets.TIMES, False), ("100" + targets.TIMES, True)]
