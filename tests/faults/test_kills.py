@@ -181,9 +181,18 @@ def test_kills_of_the_daemon_lose_and_double_nothing_of_steps_that_share_an_even
         until = time.monotonic() + rng.uniform(0, 0.02)
         wait_for(lambda until=until: time.monotonic() > until, "a random moment", pause=0.001)
         if trainer.poll() is None:
+            if kills % 2:  # what is written now, the trainer learns only from the next daemon
+                trainer.send_signal(signal.SIGSTOP)
+                begun, before = time.monotonic(), bytes_of(folder)
+                wait_for(
+                    lambda begun=begun, before=before: bytes_of(folder) > before or time.monotonic() > begun + 1,
+                    "the daemon to write what it has",
+                    pause=0.001,
+                )
             place.kill_daemon()
             kills += 1
             replays += replays_due(place)
+            trainer.send_signal(signal.SIGCONT)
     assert trainer.wait(60) == 0
     place.ensure()
     wait_for(place.drained, "the journal to be drained")
