@@ -7,8 +7,8 @@ at least, to whoever asks first. No sockets, threads or clocks.
 
 from __future__ import annotations
 
-QUEUE_BYTES_MAX = 64 << 20
-WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 256 << 10, 8 << 20
+QUEUE_BYTES_MAX = 32 << 20
+WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 128 << 10, 8 << 20
 GRANTS_BYTES_MAX = 128 << 20
 BASE_BYTES = 64 << 20  # what a daemon may take beside that: Python, numpy, what its threads are about to encode
 COPIES = 3  # at the most, of what is on the way: as received, as batches, as events

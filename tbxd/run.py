@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
+
+# Records that are large take several times their size in memory while they are encoded: as many at a time, over all
+# runs, as there are processors to do it.
+LARGE_BYTES = 256 << 10
+_large = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 GRAPHS = {GRAPH: graph_of, ONNX_GRAPH: onnx_graph_of, OPENVINO_GRAPH: openvino_graph_of}
 
@@ -454,7 +460,8 @@ class RunWriter:
             return {"graph_def": GRAPHS[record.kind](record)}
         if record.kind == RESTART:
             return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
-        return {"summary": schema.Summary(value=encode(record, tag))}
+        with _large if len(record.payload or b"") >= LARGE_BYTES else nullcontext():
+            return {"summary": schema.Summary(value=encode(record, tag))}
 
     def _row_values(self, batch: Batch, record: Record) -> list[Any]:
         tags = batch.row(record.tag).tags
