@@ -27,6 +27,7 @@ from tbxd_client.journal_files import JournalError, journals, read_state
 
 TRAINER = Path(__file__).with_name("trainer.py")
 NOBODY = "ipc:///nonexistent/nobody.sock"
+DETACH_SECONDS = 10.0
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -133,7 +134,11 @@ def tampered(pid: int, calls: str, action: str, log: Path, path: Path | None = N
         yield
     finally:
         tracer.send_signal(signal.SIGINT)  # it detaches; the process goes on
-        tracer.wait()
+        try:
+            tracer.wait(DETACH_SECONDS)
+        except subprocess.TimeoutExpired:  # it waits for a delay to end, of a thread that is killed already
+            tracer.kill()
+            tracer.wait()
 
 
 def _traced(pid: int) -> int:
