@@ -94,6 +94,25 @@ class Verdict:
         )
 
 
+def _by_trainer(event: Any, verdict: Verdict) -> Iterable[tuple[int, dict[str, Any]]]:
+    """The values of an event by whose they are (-1: nobody's): threads of one process may share one.
+
+    What the daemon itself shows of drops goes into the verdict.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for value in event.summary.value:
+        if value.tag.startswith(SHOWN):
+            verdict.shown[value.tag.removeprefix(SHOWN)] = int(value.simple_value)
+            continue
+        number = value.tag.split("/")[1] if "/" in value.tag else ""
+        values = found.setdefault(int(number) if number.isdecimal() else -1, {})
+        if value.tag in values:
+            verdict.doubled += 1
+            verdict.examples.append(f"{value.tag} twice in one event, step {event.step}")
+        values[value.tag] = value
+    return found.items()
+
+
 def judge(
     folders: Iterable[Path],
     counts: Mapping[int, Count],
@@ -117,35 +136,28 @@ def judge(
         if not folder.exists():
             continue
         for event in read(folder):
-            values = {value.tag: value for value in event.summary.value}
-            if not values:
-                continue
-            tag = next(iter(values))
-            if tag.startswith(SHOWN):  # how many were dropped, as the daemon shows it in the run
-                verdict.shown[tag.removeprefix(SHOWN)] = int(values[tag].simple_value)
-                continue
-            try:
-                trainer = int(tag.split("/")[1])
-                counted = seen[trainer]
-            except (IndexError, ValueError, KeyError):
-                verdict.spurious += 1
-                verdict.examples.append(f"nobody's {tag} step {event.step}")
-                continue
-            number = event.step
-            counted[number] += 1
-            if not 0 <= number < counts[trainer].begun:
-                verdict.spurious += 1
-                verdict.examples.append(f"trainer {trainer} never logged {number}")
-            elif not _right(trainer, number, values):
-                verdict.corrupted += 1
-                verdict.examples.append(f"trainer {trainer}, {number}: {values}"[:200])
-            if counted[number] > 1:
-                verdict.doubled += 1
-                verdict.examples.append(f"trainer {trainer}, {number} in {folder.name} for the {counted[number]}. time")
-            elif in_order and last.get(trainer, -1) > number:
-                verdict.disordered += 1
-                verdict.examples.append(f"trainer {trainer}, {number} behind {last[trainer]}")
-            last[trainer] = number
+            for trainer, values in _by_trainer(event, verdict):
+                if trainer not in counts:
+                    verdict.spurious += 1
+                    verdict.examples.append(f"nobody's {next(iter(values))} step {event.step}")
+                    continue
+                number, counted = event.step, seen[trainer]
+                counted[number] += 1
+                if not 0 <= number < counts[trainer].begun:
+                    verdict.spurious += 1
+                    verdict.examples.append(f"trainer {trainer} never logged {number}")
+                elif not _right(trainer, number, values):
+                    verdict.corrupted += 1
+                    verdict.examples.append(f"trainer {trainer}, {number}: {values}"[:200])
+                if counted[number] > 1:
+                    verdict.doubled += 1
+                    verdict.examples.append(
+                        f"trainer {trainer}, {number} in {folder.name} for the {counted[number]}. time"
+                    )
+                elif in_order and last.get(trainer, -1) > number:
+                    verdict.disordered += 1
+                    verdict.examples.append(f"trainer {trainer}, {number} behind {last[trainer]}")
+                last[trainer] = number
     missing = 0
     for trainer, count in counts.items():
         there = sum(1 for number in seen[trainer] if number < count.returned)
