@@ -26,7 +26,7 @@ from tbxd_client.launch import is_locked
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.wire import DATA_BYTES_MAX
 
-from .descriptors import scarce
+from .descriptors import LEFT_BY_ADOPTION, scarce
 from .hub import Client, Hub
 from .session import Session
 
@@ -76,7 +76,7 @@ class Adopter:
         for path in {*journals(self._spool), *(path for path in seen if _is_journal(path))}:
             if path in self._drains or path in self._bad:
                 continue
-            if scarce():
+            if scarce(LEFT_BY_ADOPTION):
                 break  # the others with a later scan
             try:
                 reader = JournalReader(path)

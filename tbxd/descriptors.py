@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import resource
 
-RESERVED_SHARE = 8  # one in so many is left to connections, which libzmq has to be able to accept
+# Which part of all descriptors is left free by whom. Connections leave most: see `receiver.SPARE_SHARE`. Journals of
+# dead trainers leave more than runs, because nothing of them can be written, and none of them closed, without a run.
+LEFT_BY_ADOPTION = 3 / 16
+LEFT_BY_RUNS = 2 / 16
 
 
-def scarce() -> bool:
-    """Whether so few descriptors are left that nothing is to be opened which can wait.
+def scarce(left: float) -> bool:
+    """Whether no more than this part of the descriptors is left, so that nothing is to be opened which can wait.
 
     A new descriptor gets the lowest number that is free, so that a high one tells how many are in use.
     """
@@ -19,4 +22,4 @@ def scarce() -> bool:
     except OSError:
         return True
     os.close(fd)
-    return most != resource.RLIM_INFINITY and fd >= most - most // RESERVED_SHARE
+    return most != resource.RLIM_INFINITY and fd >= most - int(most * left)

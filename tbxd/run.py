@@ -37,7 +37,7 @@ from tbxd_client.records import (
 )
 
 from . import __version__, projector
-from .descriptors import scarce
+from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
 from .events.folder import open_folder
@@ -276,7 +276,7 @@ class RunWriter:
         return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
 
     def _lock_folder(self) -> None:
-        if scarce():
+        if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         fd = open_folder(self.directory)
         for attempt in range(LOCK_TRIES):

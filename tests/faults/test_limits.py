@@ -98,7 +98,7 @@ def test_more_clients_than_descriptors_take_turns(place: World) -> None:
     wait_for(place.running, "the daemon")
     environ = {"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock"}
     trainers = place.start(MANY_CLIENTS, Path(__file__).parent, clients, count, "alive", environ=environ)
-    wait_for(lambda: descriptors(daemon.pid) > 128 // 2 - 5, "all the connections that there may be")
+    wait_for(lambda: descriptors(daemon.pid) > 128 * 3 // 4 - 5, "all the connections that there may be")
     (place.root / "go").touch()
     assert trainers.wait(200) == 0
     wait_for(place.drained, "the journals")
