@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_each_call_returns_when_its_record_is_on_the_disk_where_that_is_wanted(p
     trainer = place.start(
         "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])",
         *watching("fdatasync,fsync,write", log),
-        *("python", script, Path(__file__).parent, count),
+        *(sys.executable, script, Path(__file__).parent, count),
         environ={"TBXD_ADDRESS": NOBODY, "TBXD_SYNC": sync},
     )
     assert trainer.wait(120) == 0
@@ -181,7 +182,7 @@ def test_a_disk_that_refuses_to_sync_is_told_once_and_holds_nobody_up(place: Wor
     result = place.run(
         "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)",
         *command,
-        *("python", "script.py", Path(__file__).parent, count),
+        *(sys.executable, "script.py", Path(__file__).parent, count),
         environ=environ,
         timeout=120,
     )
