@@ -275,13 +275,15 @@ class Journal:
         self.position = start + size
         return ""
 
-    def _rewind(self) -> None:
+    def _rewind(self) -> bool:
         """Begin the file again where all of it is acknowledged: its first pages are there, and in the caches."""
         segment = self._live[-1]
-        if self.released >= self.position > segment.base:
-            segment.touched = max(segment.touched, self.position - self.base)
-            self._use_again(segment)
-            self._enter(segment)
+        if not self.released >= self.position > segment.base:
+            return False
+        segment.touched = max(segment.touched, self.position - self.base)
+        self._use_again(segment)
+        self._enter(segment)
+        return True
 
     def _append_deferred(self) -> None:
         while self._deferred:
@@ -352,8 +354,7 @@ class Journal:
 
     def _next_segment(self, size: int, quota: int) -> bool:
         current = self._live[-1]
-        self._rewind()
-        if self.position + size <= self._segment_end:
+        if self._rewind() and self._has_room(size, quota):
             return True
         # What is acknowledged to its end goes as soon as there is another.
         live = self._live if self.released < self.position else self._live[:-1]
