@@ -25,6 +25,7 @@ EXITS = {
     "double Ctrl-C": (-signal.SIGINT,),
 }
 FLUSH_SECONDS = 2.0
+SLOW_MACHINE_SECONDS = 8.0  # seven interpreters that end at once on two cores, with other tests beside them
 COUNT = 3000
 
 
@@ -54,7 +55,7 @@ def test_every_way_out_is_gone_within_its_bound_with_its_own_exit_code(place: Wo
         code = trainer.wait(FLUSH_SECONDS + 20)
         assert code in EXITS[how], f"{how}: {code}"
     took = time.monotonic() - started
-    assert took < FLUSH_SECONDS + 3, f"gone after {took:.1f} s"
+    assert took < FLUSH_SECONDS + SLOW_MACHINE_SECONDS, f"gone after {took:.1f} s"
     if daemon == "stopped":
         server.send_signal(signal.SIGCONT)
     place.ensure()
