@@ -226,20 +226,11 @@ class RunWriter:
         self._run = run
         if self._folder < 0:
             self._lock_folder()
-            names = event_files(self._folder)
-            if self.file is not None:  # it had been parked
-                self.file.folder = self._folder
-                if names[-1:] != [self.file.path.name]:
-                    raise FileLost(0, "another process has written here meanwhile")
-                if run is not None and self._accepts(run, names):  # it has seen that nobody writes here
-                    self.file = None
-            else:
-                ledger = read_ledger(self.directory, names, self._folder)
-                self._shown = _drops(ledger)
-                self._note_losses(ledger)
-                with self._lock:
-                    self.ledger = ledger
-                    self._known = True
+            try:
+                self._look(run)
+            except OSError:  # what is in the folder is not known: the next attempt has to look again
+                self._unlock_folder()
+                raise
         if self.file is None:
             assert run is not None
             names = event_files(self._folder)
@@ -252,6 +243,23 @@ class RunWriter:
             self.file = EventFile(self.directory / name, self._folder)
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
+
+    def _look(self, run: RunDefinition | None) -> None:
+        """See what is in the folder, which has just been locked."""
+        names = event_files(self._folder)
+        if self.file is not None:  # it had been parked
+            self.file.folder = self._folder
+            if names[-1:] != [self.file.path.name]:
+                raise FileLost(0, "another process has written here meanwhile")
+            if run is not None and self._accepts(run, names):  # it has seen that nobody writes here
+                self.file = None
+            return
+        ledger = read_ledger(self.directory, names, self._folder)
+        self._shown = _drops(ledger)
+        self._note_losses(ledger)
+        with self._lock:
+            self.ledger = ledger
+            self._known = True
 
     def _note_losses(self, found: Ledger) -> None:
         """Count in ``found``, the ledger of a folder that was read again, what was written and is not there any more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,39 @@ def test_a_file_cut_anywhere_is_gone_on_with_exactly(
             again = write(folder, sent())
             assert again.ledger == whole.ledger
     assert contents(folder) == expected
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_folder_that_could_not_be_looked_at_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parked: bool
+) -> None:
+    """Else what is in it would be written again, or its file never be found again."""
+    folder = tmp_path / "run"
+    first, second = batches(folder, SESSIONS[0], [(TAGS, False, "")] * 8, 10**6), SESSIONS[1]
+    done: list[Batch] = []
+    writer = RunWriter(folder, done.append)
+    if parked:
+        for batch in first:
+            writer.offer(batch)
+        writer.write()
+        writer.park()
+        first = batches(folder, second, [(TAGS, False, "")] * 8, 10**6)
+    else:
+        write(folder, first)
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tbxd.run.event_files", no_descriptors)
+        for batch in first:
+            writer.offer(batch)
+        writer.write()
+        assert writer.error == os.strerror(errno.EMFILE) and contents(folder) == before
+        assert not writer.open, "nothing is held meanwhile"
+    writer.write()
+    assert not writer.error
+    writer.close()
+    found = contents(folder)
+    assert len(found) == len(set(found)) == (2 if parked else 1) * len(before)
+
+
+def no_descriptors(folder: int) -> list[str]:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
