@@ -20,7 +20,7 @@ from .protowire import FIXED32, FIXED64, VARINT, WireError, fields
 Point = list[float]  # wall time, step, value
 
 _HEAD_BYTES, _TAIL_BYTES = 12, 4  # around each record of a file: length and checksum, and another checksum
-_MARK = re.compile(r"M([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),", re.ASCII)
+_MARK = re.compile(r"([MV])([0-9a-f]+)(?:=([\w-]{16}))?,([0-9a-f]+),([0-9a-f]+),", re.ASCII)
 _DIGITS = range(6, 10)  # of a float32: six can always be told, nine always tell
 
 
@@ -58,7 +58,7 @@ def points(directory: str, tag: str, session: bytes, after: int) -> tuple[list[P
 def _of_session(file: BinaryIO, session: str) -> Iterator[tuple[bytes, int]]:
     """The events of a file that are records of a session, and where these ended."""
     ours: str | None = None  # the number under which the file knows the session
-    current, end, delta = "", 0, 0
+    current, by_value, end, delta = "", False, 0, 0
     while len(head := file.read(_HEAD_BYTES)) == _HEAD_BYTES:
         length = int.from_bytes(head[:8], "little")
         if length > os.fstat(file.fileno()).st_size - file.tell():  # being written, or damaged: takes no memory
@@ -69,13 +69,13 @@ def _of_session(file: BinaryIO, session: str) -> Iterator[tuple[bytes, int]]:
         writer = _writer(event)
         mark = _MARK.match(writer)
         if mark is not None:
-            current, name, position, step = mark.groups()
-            end, delta = int(position, 16), int(step, 16)
+            letter, current, name, position, step = mark.groups()
+            by_value, end, delta = letter == "V", int(position, 16), int(step, 16)
             ours = current if name == session else ours
         elif writer:
             continue  # the file's own: no record
         else:
-            end += delta
+            end += delta * (sum(1 for _ in _values(event)) if by_value else 1)
         if current and current == ours:
             yield event, end
 
@@ -89,6 +89,15 @@ def _writer(event: bytes) -> str:
     return ""
 
 
+def _values(event: bytes) -> Iterator[memoryview]:
+    """The values of an event's summary."""
+    for number, _, data in fields(event):
+        if number == 5 and isinstance(data, memoryview):  # Event.summary
+            for inner, _, value in fields(data):
+                if inner == 1 and isinstance(value, memoryview):
+                    yield value
+
+
 def _scalar(event: bytes, tag: str) -> Point | None:
     wall_time, step, value = 0.0, 0, None
     for number, kind, data in fields(event):
@@ -96,10 +105,8 @@ def _scalar(event: bytes, tag: str) -> Point | None:
             (wall_time,) = struct.unpack("<d", data)
         elif number == 2 and kind == VARINT and isinstance(data, int):
             step = data - (1 << 64) if data >> 63 else data
-        elif number == 5 and isinstance(data, memoryview):
-            for inner, _, summary in fields(data):
-                if inner == 1 and isinstance(summary, memoryview):
-                    value = _value(summary, tag) if value is None else value
+    for summary in _values(event):
+        value = _value(summary, tag) if value is None else value
     return None if value is None else [wall_time, step, value]
 
 
