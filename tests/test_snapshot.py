@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbxd_client.records import RANK_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from tbxd_client.records import DIMENSIONS_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
 from tbxd_client.snapshot import TooLarge, snapshot, to_float, to_step, widened
 
 DTYPES = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", ">f4", ">i8"]
@@ -208,7 +208,8 @@ def test_what_holds_no_numbers_raises_type_error_and_names_the_call(value: Any) 
 def test_ragged_deep_and_endless_lists_raise_value_error() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    for value in ([[1, 2], [3]], [torch.zeros(2), torch.zeros(3)], endless, np.zeros((1,) * (RANK_MAX + 1)), [10**400]):
+    deep = np.zeros((1,) * (DIMENSIONS_MAX + 1))
+    for value in ([[1, 2], [3]], [torch.zeros(2), torch.zeros(3)], endless, deep, [10**400]):
         with pytest.raises(ValueError, match="w: "):
             snapshot(value, "w")
 

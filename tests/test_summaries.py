@@ -21,6 +21,7 @@ from tbxd.summaries import Refused, color_of, encode, metadata_for
 from tbxd.summaries.arrays import array_of
 from tbxd_client.records import (
     CUSTOM_SCALARS,
+    DIMENSIONS_MAX,
     HEATMAP,
     HISTOGRAM,
     HPARAMS,
@@ -29,7 +30,6 @@ from tbxd_client.records import (
     MESH,
     PR_CURVE,
     PR_CURVE_RAW,
-    RANK_MAX,
     RESTART,
     ROW,
     SCALAR,
@@ -140,7 +140,7 @@ def test_any_byte_but_zero_is_true() -> None:
      ("|V4", [1], bytes(4)),
      (None, [1], bytes(4)), (4, [1], bytes(4)), ("<f4", None, bytes(4)), ("<f4", [-1, -1], bytes(4)),
      ("<f4", [2], bytes(4)), ("<f4", [1.0], bytes(4)), ("<f4", [True], bytes(4)),
-     ("<f4", [1] * (RANK_MAX + 1), bytes(4)),
+     ("<f4", [1] * (DIMENSIONS_MAX + 1), bytes(4)),
      ("<f4", [1 << 62, 4], b""), ("<f4", [1], "abcd"), ("<f4", [1], None)],
 )  # fmt: skip
 def test_an_array_that_is_not_what_it_says_is_refused(dtype: Any, shape: Any, payload: Any) -> None:

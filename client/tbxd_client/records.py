@@ -30,7 +30,10 @@ RUNS_MAX = 100_000  # runs a session may define
 TAGS_MAX = 1_000_000  # tags a session may define
 ROWS_MAX = 100_000  # rows a session may define
 ROW_VALUES_MAX = 10_000  # values in one row
-RANK_MAX = 8  # dimensions of an array
+DIMENSIONS_MAX = 8  # of an array
+RANKS_MAX = 100_000  # processes of a job
+JOB_BYTES_MAX = 255  # its name
+REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
 # --- kinds of record -------------------------------------------------------------------------------------------
 
@@ -143,6 +146,9 @@ class RunDefinition:
 
     ``directory`` is absolute. ``host``, ``pid`` and ``created`` (seconds since the epoch) are the trainer's and go
     into the event file's name; ``file_name`` is the whole of it, as the trainer would have it, or empty.
+
+    ``rank`` of ``world`` processes of ``job`` log into this run, the ``attempt``-th time that the job was started, from
+    0 on. ``reduce``: what several of them log with one tag and step becomes one point.
     """
 
     id: int
@@ -152,6 +158,11 @@ class RunDefinition:
     created: float
     filename_suffix: str = ""
     file_name: str = ""
+    rank: int = 0
+    world: int = 1
+    job: str = ""
+    attempt: int = 0
+    reduce: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -159,6 +170,7 @@ class TagDefinition:
     """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty.
 
     ``numbered``: its records have no step of their own; the daemon gives each the one behind the tag's last.
+    ``reduce``: what becomes of the values of several ranks; empty is the usual for its kind.
     """
 
     id: int
@@ -168,6 +180,7 @@ class TagDefinition:
     display_name: str = ""
     description: str = ""
     numbered: bool = False
+    reduce: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -310,6 +323,11 @@ def pack_definition(definition: Definition) -> bytes:
                 "created": definition.created,
                 "suffix": definition.filename_suffix,
                 "file": definition.file_name,
+                "rank": definition.rank or None,
+                "world": definition.world if definition.world > 1 else None,
+                "job": definition.job,
+                "attempt": definition.attempt or None,
+                "reduce": definition.reduce or None,
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -322,6 +340,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "name": definition.display_name,
                 "desc": definition.description,
                 "numbered": definition.numbered or None,
+                "reduce": definition.reduce,
             }
         case RowDefinition():
             _check_number(definition.id, ROWS_MAX, "rows of tags")
@@ -441,6 +460,7 @@ def unpack_definition(fields: object) -> Definition | None:
         raise RemoteProtocolError(f"a definition is a map, not {type(fields).__name__}")
     match fields.get("k"):
         case "run":
+            world = _number({"world": 1, **fields}, "world", RANKS_MAX + 1)
             return RunDefinition(
                 _number(fields, "id", RUNS_MAX),
                 _text(fields, "dir", PATH_BYTES_MAX),
@@ -449,6 +469,11 @@ def unpack_definition(fields: object) -> Definition | None:
                 _seconds(fields, "created"),
                 _text(fields, "suffix", 255),
                 _text(fields, "file", 255),
+                _number({"rank": 0, **fields}, "rank", max(1, world)),
+                max(1, world),
+                _text(fields, "job", JOB_BYTES_MAX),
+                _number({"attempt": 0, **fields}, "attempt", 1 << 32),
+                _flag(fields, "reduce"),
             )
         case "tag":
             return TagDefinition(
@@ -459,6 +484,7 @@ def unpack_definition(fields: object) -> Definition | None:
                 _text(fields, "name", TAG_BYTES_MAX),
                 _text(fields, "desc", DESCRIPTION_BYTES_MAX),
                 _flag(fields, "numbered"),
+                _text(fields, "reduce", REDUCE_BYTES_MAX),
             )
         case "row":
             return RowDefinition(

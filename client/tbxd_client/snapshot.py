@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from struct import calcsize
 from typing import Any
 
-from .records import RANK_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from .records import DIMENSIONS_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
 
 BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
 _DTYPES = frozenset(  # that the daemon reads, by numpy's names
@@ -81,7 +81,7 @@ def snapshot(value: Any, what: str) -> Array:
 
     Raises:
         TypeError: it holds something that is no number.
-        ValueError: its parts have different shapes, or it has more than `RANK_MAX` dimensions.
+        ValueError: its parts have different shapes, or it has more than `DIMENSIONS_MAX` dimensions.
     """
     np = sys.modules.get("numpy")
     if np is not None and type(value) is np.ndarray:
@@ -99,7 +99,7 @@ def _from_numpy(array: Any, what: str) -> Array:
         pass
     else:
         known = _FORMATS.get(view.format)
-        if known is not None and view.c_contiguous and view.nbytes and view.ndim <= RANK_MAX:
+        if known is not None and view.c_contiguous and view.nbytes and view.ndim <= DIMENSIONS_MAX:
             return Array(known, view.shape or (), view.cast("B"), array)
     dtype = array.dtype.str
     if dtype not in _DTYPES:
@@ -111,8 +111,8 @@ def _from_numpy(array: Any, what: str) -> Array:
         array = _usual(array, what)
         dtype = array.dtype.str
     shape = array.shape
-    if len(shape) > RANK_MAX:
-        raise ValueError(f"{what}: {len(shape)} dimensions; at most {RANK_MAX} are allowed")
+    if len(shape) > DIMENSIONS_MAX:
+        raise ValueError(f"{what}: {len(shape)} dimensions; at most {DIMENSIONS_MAX} are allowed")
     if not array.flags.c_contiguous:
         if array.nbytes > RECORD_BYTES_MAX:
             return Array(dtype, shape, TooLarge(array.nbytes))
@@ -247,8 +247,8 @@ def _readers(np: Any, value: Any) -> list[Callable[[], Any]]:
 
 
 def _from_sequence(np: Any, values: Sequence[Any], what: str, depth: int) -> Any:
-    if depth >= RANK_MAX:  # also what ends a list that holds itself
-        raise ValueError(f"{what}: lists in more than {RANK_MAX} levels")
+    if depth >= DIMENSIONS_MAX:  # also what ends a list that holds itself
+        raise ValueError(f"{what}: lists in more than {DIMENSIONS_MAX} levels")
     if set(map(type, values)) <= _PLAIN:
         return _numbers(np, values, what)
     parts = [_part(np, value, what, depth + 1) for value in values]
@@ -354,7 +354,7 @@ def to_step(value: Any) -> int:
 
 def _item(value: Any, what: str) -> Any:
     """The one element of an array, tensor or list; anything else as it is."""
-    for _ in range(RANK_MAX):  # lists in lists
+    for _ in range(DIMENSIONS_MAX):  # lists in lists
         if not isinstance(value, list | tuple):
             break
         if len(value) != 1:

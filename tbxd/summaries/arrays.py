@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import RANK_MAX, Record
+from tbxd_client.records import DIMENSIONS_MAX, Record
 from tbxd_client.snapshot import BFLOAT16
 
 from .errors import Refused
@@ -73,8 +73,8 @@ def _array(dtype: object, shape: object, payload: bytes | memoryview) -> tuple[A
         raise Refused("bad_record", f"an array of dtype {dtype!r:.40}")
     if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise Refused("bad_record", f"an array of shape {shape!r:.80}")
-    if len(shape) > RANK_MAX:
-        raise Refused("bad_record", f"an array of {len(shape)} dimensions; at most {RANK_MAX} are allowed")
+    if len(shape) > DIMENSIONS_MAX:
+        raise Refused("bad_record", f"an array of {len(shape)} dimensions; at most {DIMENSIONS_MAX} are allowed")
     size = math.prod(shape) * _ITEM_BYTES[dtype]
     if size > len(payload):
         raise Refused("bad_record", f"an array of shape {shape!r:.80} and dtype {dtype} in {len(payload):,} bytes")
