@@ -65,6 +65,7 @@ class Client:
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
+    complete: bool = False  # nothing more comes
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
     news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
@@ -305,7 +306,8 @@ class Hub:
         if state is None:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
-            writer = RunWriter(Path(directory), self._on_written, self._settings.durable)
+            settings = self._settings
+            writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds)
             state = self.runs[directory] = RunState(writer, Strand(self._pool))
         return state
 
@@ -342,6 +344,8 @@ class Hub:
                 if item.writer.waiting and not item.due:
                     delay = RETRY_SECONDS if item.writer.error else 0.0
                     item.due = time.monotonic() + delay
+                elif item.writer.ranks.due and not item.due:
+                    item.due = max(item.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
                 continue
             self.written_records += item.records
             client = self.clients.get(item.session)
@@ -453,8 +457,21 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        self.complete(client)
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
+
+    def complete(self, client: Client) -> None:
+        """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
+        if client.complete:
+            return
+        client.complete = True
+        for run in client.session.runs:
+            state = self.runs.get(run.directory) if run is not None and run.reduce else None
+            if state is not None:
+                state.writer.ranks.leave(client.session.id)
+                if not state.due:
+                    state.due = time.monotonic() + self._settings.batch_ms / 1000
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
@@ -499,7 +516,12 @@ class Hub:
             total.merge(tally)
         return {
             "runs": {
-                directory: {**runs[directory].counts(), "file": state.writer.name, "error": state.writer.error}
+                directory: {
+                    **runs[directory].counts(),
+                    "file": state.writer.name,
+                    "error": state.writer.error,
+                    "ranks": state.writer.ranks.status(),
+                }
                 for directory, state in self.runs.items()
             },
             "sessions": sessions,
