@@ -468,8 +468,8 @@ class Hub:
         client.complete = True
         for run in client.session.runs:
             state = self.runs.get(run.directory) if run is not None and run.reduce else None
-            if state is not None:
-                state.writer.ranks.leave(client.session.id)
+            if run is not None and state is not None:
+                state.writer.ranks.leave(client.session.id, run)
                 if not state.due:
                     state.due = time.monotonic() + self._settings.batch_ms / 1000
 

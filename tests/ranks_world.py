@@ -38,8 +38,8 @@ class Rank:
         self.rows: dict[tuple[str, ...], Row] = {}
         self.acked = 0
         self.sent = 0
-        run = RunDefinition(0, str(directory), "host", 1000 + rank, created, "", "", rank, world, job, attempt, True)
-        self.define(run)
+        self.run = RunDefinition(0, str(directory), "host", 1000 + rank, created, "", "", rank, world, job, attempt, True)
+        self.define(self.run)
 
     def define(self, definition: Any) -> None:
         self.definitions += pack_definition(definition)
@@ -122,4 +122,4 @@ class Daemon:
             rank.acked = max(rank.acked, self.sessions[rank.id].written)
 
     def leave(self, rank: Rank) -> None:
-        self.writer.ranks.leave(rank.id)
+        self.writer.ranks.leave(rank.id, rank.run)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ranks_world import Daemon, Rank
+
 from tbxd.events.file import read_events
 from tbxd.ranks import reduction
+from tbxd.session import Session
+from tbxd.summaries.histogram import histogram_of
 from tbxd_client.event_names import event_files
 
 
@@ -57,3 +62,273 @@ def test_a_point_is_the_mean_and_the_sides_have_the_spread(tmp_path: Path) -> No
         assert [step for step, _ in found] == steps.tolist()
         np.testing.assert_array_max_ulp(np.array([v for _, v in found], np.float32), expected.astype(np.float32), 1)
     assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_what_one_rank_logs_is_shown_as_it_is(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in (0, 0, 1, 5, 3):  # as it is, whatever the steps are
+        ranks[0].scalar("lr", step, step / 8)
+        ranks[0].text("note", step, f"at {step}")
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    found = points(tmp_path)
+    assert found["lr"] == [(0, 0.0), (0, 0.0), (1, 0.125), (5, 0.625), (3, 0.375)]
+    assert [step for step, _ in found["note/text_summary"]] == [0, 0, 1, 5, 3]
+    assert not (tmp_path / "ranks").exists()
+    assert ranks[0].acked == len(ranks[0].records)
+
+
+def test_a_tag_is_not_taken_for_a_ranks_own_before_others_had_time_to_log_it(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    ranks[0].scalar("loss", 0, 1.0)
+    daemon.feed(ranks[0])
+    daemon.write()
+    ranks[1].scalar("loss", 0, 2.0)
+    daemon.feed(ranks[1])
+    daemon.write()
+    assert points(tmp_path) == {}  # the third may come
+    ranks[2].scalar("loss", 0, 6.0)
+    daemon.feed(ranks[2])
+    daemon.write()
+    assert points(tmp_path) == {"loss": [(0, 3.0)]}
+
+
+def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    for step in range(4):
+        for rank in ranks[: 3 if step < 2 else 2]:
+            rank.scalar("loss", step, float(rank.rank))
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 1.0), (1, 1.0)]
+    daemon.leave(ranks[2])
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 1.0), (1, 1.0), (2, 0.5), (3, 0.5)]
+    assert daemon.writer.ranks.status() == {
+        "world": 3,
+        "joined": 3,
+        "alive": 2,
+        "behind": [2],
+        "missing": 2,
+        "late": 0,
+        "waiting": 0,
+    }
+    assert points(tmp_path / "ranks")["tbxd/ranks/missing"] == [(3, 2.0)]
+
+
+def test_a_late_rank_is_counted_and_joins_again_when_it_has_caught_up(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+    for rank in ranks:
+        rank.scalar("loss", 0, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write()
+    ranks[0].scalar("loss", 1, 7.0)
+    ranks[0].scalar("loss", 2, 8.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    ranks[1].scalar("loss", 1, 9.0)  # too late
+    ranks[1].scalar("loss", 3, 10.0)
+    daemon.feed(ranks[1])
+    ranks[0].scalar("loss", 3, 11.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert points(tmp_path)["loss"] == [(0, 0.5), (1, 7.0), (2, 8.0), (3, 10.5)]
+    entry = daemon.writer.entry(ranks[1].id)
+    assert (entry.count, entry.refused) == (3, {"late_rank": 1})
+    assert points(tmp_path / "ranks")["tbxd/ranks/late"][-1][1] == 1.0
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_rows_are_reduced_by_their_tags(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in range(3):
+        ranks[0].row({"a": 1.0, "b": 2.0}, step)
+        ranks[1].row({"a": 3.0, "b": 6.0, "only": 9.0}, step)
+    for rank in ranks:
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(2)
+    found = points(tmp_path)
+    assert found["a"] == [(step, 2.0) for step in range(3)]
+    assert found["b"] == [(step, 4.0) for step in range(3)]
+    assert found["only"] == [(step, 9.0) for step in range(3)]
+    assert [daemon.writer.entry(rank.id).count for rank in ranks] == [3, 3]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+@pytest.mark.parametrize("bins", ["tensorflow", "auto", 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shards_are_one_histogram(tmp_path: Path, bins: str | int, dtype: type) -> None:
+    """Counts, extremes and number are those of the whole tensor; sums to the last digits."""
+    ranks, daemon = job(tmp_path, 4)
+    whole = np.random.default_rng(3).standard_t(2, size=40_000).astype(dtype)
+    shards = np.split(whole, [1, 9_000, 30_000])
+    for rank, shard in zip(ranks, shards, strict=True):
+        rank.histogram("w", 7, shard, bins=bins)
+        daemon.feed(rank)
+    daemon.write()
+    events = [event for name in event_files(tmp_path) for event in read_events(tmp_path / name)]
+    (found,) = [value.histo for event in events for value in event.summary.value]
+    expected = histogram_of(whole, bins)
+    assert list(found.bucket) == expected.counts.tolist() and list(found.bucket_limit) == expected.limits.tolist()
+    assert (found.num, found.min, found.max) == (len(whole), float(whole.min()), float(whole.max()))
+    np.testing.assert_allclose(found.sum, whole.astype(np.float64).sum(), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(found.sum_squares, np.square(whole.astype(np.float64)).sum(), rtol=1e-12)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_histogram_that_cannot_be_made_is_counted_with_every_rank(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.histogram("w", 0, np.full(3, np.nan))
+        rank.scalar("after", 0, 1.0)
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["after"] == [(0, 1.0)]
+    assert [daemon.writer.entry(rank.id).refused for rank in ranks] == [{"no_finite_values": 1}] * 2
+
+
+def test_of_texts_the_lowest_ranks_is_shown_or_all_where_that_is_asked_for(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.text("note", 0, f"of {rank.rank}")
+        rank.text("each", 0, f"of {rank.rank}", reduce="all")
+        rank.scalar("load", 0, float(rank.rank), reduce="all")
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(2)
+    found = points(tmp_path)
+    assert {tag: len(values) for tag, values in found.items()} == {
+        "note/text_summary": 1,
+        "each/rank0/text_summary": 1,
+        "each/rank1/text_summary": 1,
+        "load/rank0": 1,
+        "load/rank1": 1,
+    }
+    assert [daemon.writer.entry(rank.id).written for rank in ranks] == [3, 3]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_tag_says_what_becomes_of_it(tmp_path: Path) -> None:
+    words: dict[str, Callable[[list[float]], float]] = {
+        "sum": np.sum,
+        "min": np.min,
+        "max": np.max,
+        "last": lambda values: values[0],  # the wall times go down
+        "p50": lambda values: np.percentile(values, 50),
+        "p95": lambda values: np.percentile(values, 95),
+        "p99": lambda values: np.percentile(values, 99),
+    }
+    ranks, daemon = job(tmp_path, 5)
+    values = np.random.default_rng(5).normal(size=5)
+    for rank in ranks:
+        for word in words:
+            rank.scalar(word, 0, float(values[rank.rank]), wall_time=100.0 - rank.rank, reduce=word)
+        daemon.feed(rank)
+    daemon.write()
+    found = points(tmp_path)
+    for word, expected in words.items():
+        np.testing.assert_allclose(found[word][0][1], expected(values.tolist()), rtol=1e-6)
+
+
+def test_another_start_of_the_job_takes_over_when_the_first_is_over(tmp_path: Path) -> None:
+    """Also with another number of ranks; what still comes of the first is late."""
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        for step in range(3):
+            rank.scalar("loss", step, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write()
+    again = [Rank(tmp_path, rank, 3, attempt=1, created=2.0) for rank in range(3)]
+    for rank in again:
+        daemon.ranks.append(rank)
+        daemon.sessions[rank.id] = Session(rank.id, 0)
+        for step in (3, 4):
+            rank.scalar("loss", step, 10.0 * rank.rank)
+        daemon.feed(rank)
+    ranks[0].scalar("loss", 3, 100.0)  # of the first start, whose other rank never came so far
+    daemon.feed(ranks[0])
+    daemon.write()
+    assert [step for step, _ in points(tmp_path)["loss"]] == [0, 1, 2]
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(3)
+    assert points(tmp_path)["loss"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 100.0), (3, 10.0), (4, 10.0)]
+    ranks[1].scalar("loss", 3, 5.0)
+    daemon.feed(ranks[1])
+    daemon.write(2)
+    assert daemon.writer.entry(ranks[1].id).refused == {"late_rank": 1}
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+TAGS = ("loss", "acc", "grad/norm", "lr")
+Program = list[tuple[str, int]]
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[int, list[Program]]:
+    """For each rank of a job what it logs: tags whose steps grow, each rank in an order of its own."""
+    world = draw(st.integers(2, 4))
+    steps = draw(st.integers(1, 6))
+    ranks = []
+    for _ in range(world):
+        logged = [
+            [(tag, step) for tag in draw(st.permutations(TAGS)) if draw(st.integers(0, 9)) < 8] for step in range(steps)
+        ]
+        ranks.append([call for step in logged for call in step])
+    return world, ranks
+
+
+@given(program=programs(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=150, deadline=None)
+def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    world, calls = program
+    run = tmp_path_factory.mktemp("run")
+    random = np.random.default_rng(seed)
+    ranks, daemon = job(run, world)
+    logged: dict[tuple[str, int], list[float]] = {}
+    for rank, own in zip(ranks, calls, strict=True):
+        for tag, step in own:
+            value = float(random.normal())
+            rank.scalar(tag, step, value)
+            logged.setdefault((tag, step), []).append(value)
+    for _ in range(int(random.integers(1, 12))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.5:
+            daemon.write()
+        if random.random() < 0.3:
+            cut_newest(run, random)
+            daemon.kill()
+    for rank in ranks:
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(3)
+    check(run, logged, ranks, daemon)
+
+
+def cut_newest(run: Path, random: np.random.Generator) -> None:
+    """A kill in the middle of a write: the newest file of the run ends anywhere behind what was acknowledged."""
+
+
+def check(run: Path, logged: dict[tuple[str, int], list[float]], ranks: list[Rank], daemon: Daemon) -> None:
+    found = points(run)
+    assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
+        tag: sorted(step for name, step in logged if name == tag) for tag in {name for name, _ in logged}
+    }
+    low, high = points(run / "ranks" / "min"), points(run / "ranks" / "max")
+    for (tag, step), values in logged.items():
+        assert np.float32(dict(found[tag])[step]) == pytest.approx(np.mean(values), rel=1e-6, abs=1e-7)
+        if len(values) > 1:
+            assert dict(low[tag])[step] == np.float32(min(values))
+            assert dict(high[tag])[step] == np.float32(max(values))
+    for side in (low, high):
+        for values in side.values():
+            assert [step for step, _ in values] == sorted({step for step, _ in values})
+    for rank in ranks:
+        entry = daemon.writer.entry(rank.id)
+        assert (entry.count, entry.refused) == (rank.accepted, {})
+        assert rank.acked == len(rank.records)

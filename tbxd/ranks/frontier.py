@@ -38,6 +38,7 @@ class Frontier:
         self.expected = np.zeros((0, world), np.bool_)
         self.latest = np.zeros((0, world), np.int64)
         self.emitted = np.zeros(0, np.int64)
+        self.left = np.zeros(world, np.bool_)  # ranks of which nothing more comes
 
     def add(self) -> int:
         """The number of a new tag.
@@ -59,10 +60,11 @@ class Frontier:
         """A rank has logged some tags at some steps, in time: it is waited for from now on."""
         column = self.latest[:, rank]
         np.maximum.at(column, tags, steps)
-        self.expected[tags, rank] = True
+        self.expected[tags, rank] = not self.left[rank]
 
     def leave(self, rank: int) -> None:
-        """Nothing more comes of a rank."""
+        """Nothing more comes of a rank than what has come or is on the way here."""
+        self.left[rank] = True
         self.expected[:, rank] = False
 
     def floors(self) -> Integers:

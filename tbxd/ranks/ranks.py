@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from tbxd_client.records import RANKS_MAX, RunDefinition
+
 from ..events import schema
 from ..events.ledger import Entry, Marker
 from ..events.rows import Piece
@@ -63,13 +65,15 @@ class Ranks:
         self._superseded: list[Batch] = []  # of an earlier start: late
         self._refused = 0  # so many of these are so in what has been encoded
         self._ending = False  # all of the reduction is encoded
-        self._gone: deque[bytes] = deque()
+        self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
+        self._news = False  # some of them have gone since the last look
 
     # --- from any thread -------------------------------------------------------------------------------------
 
-    def leave(self, session: bytes) -> None:
+    def leave(self, session: bytes, run: RunDefinition) -> None:
         """Nothing more comes of a session."""
-        self._gone.append(session)
+        self._gone.append((session, run))
+        self._news = True
 
     def status(self) -> dict[str, Any] | None:
         """For `tbxd status`; None for a run without ranks."""
@@ -92,7 +96,7 @@ class Ranks:
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
         begin = self._reduction is None and bool(self._next)
-        return begin or bool(self._reduction is not None and self._gone) or 0.0 < self.due <= now
+        return begin or self._news or 0.0 < self.due <= now
 
     def take(self, batch: Batch) -> bool:
         """Take a batch that is a rank's. False when it is none.
@@ -146,11 +150,18 @@ class Ranks:
         sessions = self._refuse(pieces)
         reduction = self._reduction
         if reduction is None:
-            self._gone.clear()
+            self._news = False
             return sessions
         now = time.monotonic()
+        self._news = False
+        early = []  # of a start that has not begun to be reduced
         while self._gone:
-            reduction.leave(self._gone.popleft())
+            session, run = self._gone.popleft()
+            if generation_of(run) == reduction.generation:
+                reduction.leave(session, run.rank)
+            else:
+                early.append((session, run))
+        self._gone += early
         self._ending = bool(self._next) and (reduction.over or now - self._next[0][1] >= self._seconds)
         reduction.emit(now, pieces, everything=self._ending)
         self._writer.flush_scalars(pieces)

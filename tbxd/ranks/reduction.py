@@ -130,7 +130,6 @@ class Reduction:
         self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
-        self._left = np.zeros(run.world, np.bool_)  # ranks of which nothing more comes
         self._began: float | None = None
         self._frontier = Frontier(run.world)
         self._names: list[str] = []
@@ -156,22 +155,17 @@ class Reduction:
         self._history = read_history(directory, folder, self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
         self._restarted = False
+        self._regroup_due = False  # a tag has turned out to be logged by several
 
-    def leave(self, session: bytes) -> None:
+    def leave(self, session: bytes, rank: int) -> None:
         """Nothing more comes of a session than what has come or is on the way here."""
         self._gone.add(session)
-        member = self._members.get(session)
-        if member is not None:
-            self._left_by(member)
-
-    def _left_by(self, member: Member) -> None:
-        sessions = self._alive[member.rank]
-        sessions.discard(member.session)
+        sessions = self._alive.setdefault(rank, set())
+        sessions.discard(session)
         if not sessions:
-            self._frontier.leave(member.rank)
-            self._left[member.rank] = True
+            self._frontier.leave(rank)
             known = slice(0, self._frontier.count)
-            self._gathered[known] |= np.all(self._frontier.seen[known] | self._left, axis=1)
+            self._gathered[known] |= np.all(self._frontier.seen[known] | self._frontier.left, axis=1)
 
     def status(self) -> dict[str, Any]:
         """For `tbxd status`."""
@@ -195,7 +189,10 @@ class Reduction:
         member = self._members.get(batch.session)
         if member is None:
             member = self._members[batch.session] = Member(batch.session, batch.run.rank)
-            self._alive.setdefault(member.rank, set()).add(batch.session)
+            sessions = self._alive.setdefault(member.rank, set())
+            if batch.session not in self._gone:
+                sessions.add(batch.session)
+                self._frontier.left[member.rank] = False
             if self._began is None:
                 self._began = now
         last = batch.items[-1]
@@ -210,8 +207,6 @@ class Reduction:
             except TooManyTags:
                 ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
                 member.parts += [Passed(end, TOO_MANY_TAGS) for end in ends if end > settled]
-        if batch.session in self._gone:
-            self._left_by(member)
 
     def _scalars(self, member: Member, batch: Batch, item: Scalars, settled: int, now: float) -> None:
         values, ends = item.values, item.ends
@@ -294,8 +289,9 @@ class Reduction:
         seen = self._frontier.seen[number]
         seen[rank] = True
         if tag.reduce != ALL and int(seen.sum()) > 1:
+            self._regroup_due |= self._decided[number] != SHARED
             self._decided[number] = SHARED
-            self._gathered[number] = self._gathered[number] or (seen | self._left).all()
+            self._gathered[number] = self._gathered[number] or (seen | self._frontier.left).all()
         return number
 
     def _add_tag(self, number: int, curve: Curve, word: str, now: float) -> None:
@@ -407,8 +403,12 @@ class Reduction:
             OSError: a side cannot be read at this moment.
         """
         self._decide(now, everything)
+        if self._regroup_due:
+            self._regroup_due = False
+            for member in self._members.values():
+                self._regroup(member, now)
         for member in self._members.values():  # a restart comes before what is logged after it
-            self._advance(member, now, pieces)
+            self._advance(member, pieces)
         self._give_up_waiting(now, everything)
         floors = self._frontier.floors()
         floors[~self._gathered[: len(floors)]] = STEP_MIN
@@ -416,7 +416,7 @@ class Reduction:
         self._emit_histograms(floors, pieces)
         self._show_counts()
         for member in self._members.values():
-            self._advance(member, now, pieces)
+            self._advance(member, pieces)
 
     def settle(self, pieces: list[Piece]) -> list[bytes]:
         """Append notes of how far sessions are whose points are in what was emitted; returns these."""
@@ -462,16 +462,13 @@ class Reduction:
     def _decide(self, now: float, everything: bool) -> None:
         """Which ranks log a tag is known when it has been waited for all of them, or long enough."""
         known = slice(0, self._frontier.count)
-        young = ~self._gathered[known]
-        if not young.any():
-            return
+        gathered = self._gathered[known]
         begun = self._began is not None and now - self._began >= self._join_seconds
         if everything or (begun and len(self._alive) < 2):
-            known_now = young
-        else:
-            known_now = young & (now - self._first_seen[known] >= self._join_seconds)
-        self._gathered[known] |= known_now
-        self._decided[known][known_now & (self._decided[known] == UNDECIDED)] = SOLO
+            gathered[:] = True
+        elif not gathered.all():
+            gathered |= now - self._first_seen[known] >= self._join_seconds
+        self._decided[known][gathered & (self._decided[known] == UNDECIDED)] = SOLO
 
     def _give_up_waiting(self, now: float, everything: bool) -> None:
         if everything:
@@ -595,7 +592,7 @@ class Reduction:
 
     # --- settling --------------------------------------------------------------------------------------------
 
-    def _advance(self, member: Member, now: float, pieces: list[Piece]) -> None:
+    def _advance(self, member: Member, pieces: list[Piece]) -> None:
         """Settle what is out, and write what is a rank's own and has come to its turn."""
         entry = self._entry(member.session)
         while member.parts:
@@ -606,7 +603,7 @@ class Reduction:
             elif isinstance(part, Passed):
                 _settle(entry, part.end, 1, part.reason)
                 member.unmarked = True
-            elif not self._write_alone(member, part, now, pieces):
+            elif not self._write_alone(member, part, pieces):
                 return
             member.parts.popleft()
 
@@ -632,15 +629,10 @@ class Reduction:
             member.unmarked = True
         return not len(part.tags)
 
-    def _write_alone(self, member: Member, part: Alone, now: float, pieces: list[Piece]) -> bool:
+    def _write_alone(self, member: Member, part: Alone, pieces: list[Piece]) -> bool:
         """Write what is a rank's own. False while it is not known whether it is."""
-        if not part.decided:
-            states = self._decided[part.tags]
-            if (states == UNDECIDED).any():
-                return False
-            if (states == SHARED).any():  # other ranks have logged it meanwhile
-                self._regroup(member, part, now)
-                return True
+        if not part.decided and (self._decided[part.tags] == UNDECIDED).any():
+            return False
         item = part.item
         self._as_is(self._renamed(member, part.batch), item, pieces)
         steps = item.values["step"].astype(np.int64) if isinstance(item, Scalars) else None
@@ -652,16 +644,16 @@ class Reduction:
         member.unmarked = False
         return True
 
-    def _regroup(self, member: Member, part: Alone, now: float) -> None:
-        """Put what was thought to be a rank's own to what the others log; it comes next in the rank's order."""
-        behind = list(member.parts)[1:]
-        member.parts = deque([part])  # which the caller takes away
-        item = part.item
-        if isinstance(item, Scalars):
-            self._scalars(member, part.batch, item, -1, now)
-        else:
-            self._single(member, part.batch, item, now)
-        member.parts += behind
+    def _regroup(self, member: Member, now: float) -> None:
+        """Put what was thought to be a rank's own to what the others log."""
+        parts, member.parts = member.parts, deque()
+        for part in parts:
+            if not isinstance(part, Alone) or part.decided or not (self._decided[part.tags] == SHARED).any():
+                member.parts.append(part)
+            elif isinstance(part.item, Scalars):
+                self._scalars(member, part.batch, part.item, -1, now)
+            else:
+                self._single(member, part.batch, part.item, now)
 
     def _renamed(self, member: Member, batch: Batch) -> Batch:
         """A batch whose tags are called what this rank's are."""
