@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tbxd.run import RunWriter
 from tbxd.session import Batch, Session
+from tbxd_client.event_names import event_files
 from tbxd_client.records import (
     HISTOGRAM,
     TEXT,
@@ -38,7 +41,8 @@ class Rank:
         self.rows: dict[tuple[str, ...], Row] = {}
         self.acked = 0
         self.sent = 0
-        self.run = RunDefinition(0, str(directory), "host", 1000 + rank, created, "", "", rank, world, job, attempt, True)
+        origin = (str(directory), "host", 1000 + rank, created, "", "")
+        self.run = RunDefinition(0, *origin, rank, world, job, attempt, True)
         self.define(self.run)
 
     def define(self, definition: Any) -> None:
@@ -101,6 +105,24 @@ class Daemon:
         self.writer.close()  # of its descriptors; what it had not written stays unwritten
         self.begin()
 
+    def kill_in_write(self, random: np.random.Generator) -> None:
+        """The same in the middle of a write: of the bytes that it adds to the files, in their order, some are there."""
+        folders = [self.directory / "ranks" / "min", self.directory / "ranks" / "max", self.directory / "ranks"]
+        paths = [*folders, self.directory]
+        before = _sizes(paths)
+        self.writer.write()
+        self.writer.close()
+        after = _sizes(paths)
+        left = int(random.integers(sum(after.values()) - sum(before.values()) + 1))
+        for path, size in after.items():
+            kept = min(left, size - before.get(path, 0))
+            left -= kept
+            if kept or path in before:
+                os.truncate(path, before.get(path, 0) + kept)
+            else:
+                path.unlink()
+        self.begin()
+
     def feed(self, rank: Rank, upto: int | None = None) -> None:
         session = self.sessions[rank.id]
         session.feed_definitions(session.definitions_expected, rank.definitions[session.definitions_expected :])
@@ -123,3 +145,9 @@ class Daemon:
 
     def leave(self, rank: Rank) -> None:
         self.writer.ranks.leave(rank.id, rank.run)
+
+
+def _sizes(folders: list[Path]) -> dict[Path, int]:
+    """Of the event files in folders, in the order in which a write adds to them."""
+    paths = [folder / name for folder in folders if folder.is_dir() for name in event_files(folder)]
+    return {path: path.stat().st_size for path in paths}

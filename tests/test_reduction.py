@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks_world import Daemon, Rank
 
+from ranks_world import Daemon, Rank
 from tbxd.events.file import read_events
+from tbxd.events.ledger import decode_ranks
 from tbxd.ranks import reduction
 from tbxd.session import Session
 from tbxd.summaries.histogram import histogram_of
@@ -27,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """What the event files of a folder hold, in their order."""
     result: dict[str, list[tuple[int, float]]] = {}
-    for name in event_files(directory):
+    for name in event_files(directory) if directory.exists() else ():
         for event in read_events(directory / name):
             for value in event.summary.value:
                 result.setdefault(value.tag, []).append((event.step, value.simple_value))
@@ -281,7 +282,7 @@ def programs(draw: st.DrawFn) -> tuple[int, list[Program]]:
 
 
 @given(program=programs(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
     tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
 ) -> None:
@@ -300,18 +301,14 @@ def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
         daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
         if random.random() < 0.5:
             daemon.write()
-        if random.random() < 0.3:
-            cut_newest(run, random)
-            daemon.kill()
+        if random.random() < 0.4:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
     for rank in ranks:
         daemon.feed(rank)
         daemon.leave(rank)
     daemon.write(3)
     check(run, logged, ranks, daemon)
-
-
-def cut_newest(run: Path, random: np.random.Generator) -> None:
-    """A kill in the middle of a write: the newest file of the run ends anywhere behind what was acknowledged."""
+    daemon.writer.close()
 
 
 def check(run: Path, logged: dict[tuple[str, int], list[float]], ranks: list[Rank], daemon: Daemon) -> None:
@@ -332,3 +329,69 @@ def check(run: Path, logged: dict[tuple[str, int], list[float]], ranks: list[Ran
         entry = daemon.writer.entry(rank.id)
         assert (entry.count, entry.refused) == (rank.accepted, {})
         assert rank.acked == len(rank.records)
+
+
+@given(program=programs(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_where_nobody_is_waited_for_each_point_says_of_which_ranks_it_is_and_the_others_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    world, calls = program
+    run = tmp_path_factory.mktemp("run")
+    random = np.random.default_rng(seed)
+    ranks, daemon = job(run, world, seconds=0.0)
+    logged: dict[tuple[str, int], dict[int, float]] = {}
+    for rank, own in zip(ranks, calls, strict=True):
+        for tag, step in own:
+            value = float(random.normal())
+            rank.scalar(tag, step, value)
+            logged.setdefault((tag, step), {})[rank.rank] = value
+    for _ in range(int(random.integers(1, 12))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.5:
+            daemon.write()
+        if random.random() < 0.4:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(3)
+    marked = members(run)
+    beside = {side: members(run / "ranks" / side) for side in ("min", "max") if (run / "ranks" / side).exists()}
+    written = 0
+    for (tag, step), (value, present) in marked.items():
+        ours = [logged[tag, step][rank] for rank in sorted(logged[tag, step]) if present is None or rank in present]
+        written += len(ours)
+        assert np.float32(value) == pytest.approx(np.mean(ours), rel=1e-6, abs=1e-7)
+        for side, extreme in (("min", min), ("max", max)):
+            if (tag, step) in beside.get(side, {}):
+                number, there = beside[side][tag, step]  # of others, where the run's was made anew after a kill
+                known = [value for rank, value in logged[tag, step].items() if there is None or rank in there]
+                assert number == np.float32(extreme(known))
+    found = {tag: values for tag, values in points(run).items() if tag in TAGS}
+    for tag in {tag for tag, _ in marked}:
+        steps = [step for step, _ in found[tag]]
+        assert steps == sorted(steps)
+    entries = [daemon.writer.entry(rank.id) for rank in ranks]
+    assert [entry.count for entry in entries] == [rank.accepted for rank in ranks]
+    alone = sum(map(len, found.values())) - len(marked)  # what was a rank's own at the time
+    assert sum(entry.written for entry in entries) == written + alone
+    assert {reason for entry in entries for reason in entry.refused} <= {"late_rank"}
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    daemon.writer.close()
+
+
+def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int] | None]]:
+    """Each point of several ranks, and of which it is."""
+    result: dict[tuple[str, int], tuple[float, frozenset[int] | None]] = {}
+    for name in event_files(directory):
+        ranks, reducing = None, False
+        for event in read_events(directory / name):
+            writer = event.source_metadata.writer
+            if writer:
+                reducing = writer.startswith("R")
+                ranks = decode_ranks(writer) if reducing else None
+            for value in event.summary.value if reducing else ():
+                assert (value.tag, event.step) not in result
+                result[value.tag, event.step] = (value.simple_value, ranks)
+    return result

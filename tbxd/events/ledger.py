@@ -243,6 +243,7 @@ class LedgerReader:
         self.ledger: Ledger = {}
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
+        self.session = b""  # whose record the last event is; empty where it is none
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
         self._by_value = False
@@ -255,6 +256,8 @@ class LedgerReader:
             writer: its ``source_metadata.writer``, "" where it has none.
             values: how many its summary has.
         """
+        if writer:
+            self.session = b""
         if not self.ours:
             self.ours = writer.startswith(OPENING)
         elif not writer:
@@ -306,6 +309,7 @@ class LedgerReader:
         self._current.refused = _parse_counts(refused)
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
+        self.session = named
 
 
 def merge(into: Ledger, other: Ledger) -> None:

@@ -10,9 +10,9 @@ from tbxd_client.event_names import event_files
 from tbxd_client.records import RunDefinition
 
 from ..events.file import read_events
-from ..events.ledger import decode_ranks
+from ..events.ledger import LedgerReader, decode_ranks
 
-PARTIAL_MAX = 100_000  # points of which it is remembered that not all ranks are in them; only the latest can come again
+POINTS_MAX = 100_000  # that are remembered with their ranks: only of the latest can records come again
 
 Curve = tuple[str, bool]
 
@@ -27,19 +27,25 @@ def generation_of(run: RunDefinition) -> str:
 class History:
     """The points of one generation in a folder. A curve is a tag and whether it is one of histograms.
 
-    ``last``: the last step of each curve; ``partial``: which ranks are in a point, by curve and step, where not all
-    are; ``numbers``: the last number of each tag.
+    ``last``: the last step of each curve; ``points``: which ranks are in a point, by curve and step, None for all; ``alone``: whose session has written a curve as it is, and its last step; ``numbers``: the last of each tag.
     """
 
     last: dict[Curve, int] = field(default_factory=dict)
-    partial: dict[tuple[Curve, int], frozenset[int]] = field(default_factory=dict)
+    points: dict[tuple[Curve, int], frozenset[int] | None] = field(default_factory=dict)
+    alone: dict[Curve, tuple[bytes, int]] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     superseded: bool = False  # another generation has begun since
 
     def holds(self, curve: Curve, step: int, rank: int) -> bool:
         """Whether what a rank has logged is in a point that is there, which `last` tells."""
-        ranks = self.partial.get((curve, step))
-        return ranks is None or rank in ranks
+        if (curve, step) not in self.points:
+            return len(self.points) >= POINTS_MAX
+        return not self.excludes(curve, step, rank)
+
+    def excludes(self, curve: Curve, step: int, rank: int) -> bool:
+        """Whether there is a point that a rank is not in."""
+        ranks = self.points.get((curve, step))
+        return ranks is not None and rank not in ranks
 
 
 def read_history(directory: Path, folder: int | None, generation: str) -> History:
@@ -58,9 +64,11 @@ def read_history(directory: Path, folder: int | None, generation: str) -> Histor
     superseded = False
     for name in event_files(directory if folder is None else folder):
         ranks: frozenset[int] | None = None
+        ledger = LedgerReader()
         reducing = False
         for event in read_events(directory / name, folder):
             writer = event.source_metadata.writer
+            ledger.follow(writer, len(event.summary.value))
             if writer.startswith("G"):
                 if writer[1:] != current:
                     superseded = superseded or current == generation
@@ -71,15 +79,18 @@ def read_history(directory: Path, folder: int | None, generation: str) -> Histor
                 reducing, ranks = True, decode_ranks(writer)
             elif writer:
                 reducing = False
-            if not reducing or current != generation:
+            if current != generation:
                 continue
             for value in event.summary.value:
                 curve = (value.tag, value.HasField("histo"))
+                if not reducing:
+                    _, last = history.alone.get(curve, (b"", event.step))
+                    history.alone[curve] = (ledger.session, max(event.step, last))
+                    continue
                 history.last[curve] = event.step
                 history.numbers[value.tag] = value.simple_value
-                if ranks is not None:
-                    history.partial.pop((curve, event.step), None)
-                    history.partial[curve, event.step] = ranks
-            while len(history.partial) > PARTIAL_MAX:
-                del history.partial[next(iter(history.partial))]
+                history.points.pop((curve, event.step), None)
+                history.points[curve, event.step] = ranks
+            while len(history.points) > POINTS_MAX:
+                del history.points[next(iter(history.points))]
     return history if current == generation else History(superseded=superseded)

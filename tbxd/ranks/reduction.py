@@ -283,7 +283,7 @@ class Reduction:
         number = self._known.get((kind, tag.tag))
         if number is None:
             number = self._known[kind, tag.tag] = self._frontier.add()
-            self._add_tag(number, (tag.tag, kind == HISTOGRAM), tag.reduce, now)
+            self._add_tag(number, member.session, (tag.tag, kind == HISTOGRAM), tag.reduce, now)
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
         seen = self._frontier.seen[number]
@@ -294,7 +294,7 @@ class Reduction:
             self._gathered[number] = self._gathered[number] or (seen | self._frontier.left).all()
         return number
 
-    def _add_tag(self, number: int, curve: Curve, word: str, now: float) -> None:
+    def _add_tag(self, number: int, session: bytes, curve: Curve, word: str, now: float) -> None:
         self._names.append(curve[0])
         self._words.append(word if word in WORDS else MEAN)
         if number >= len(self._decided):
@@ -308,12 +308,14 @@ class Reduction:
         if word == ALL:
             self._decided[number] = SOLO
         last = self._history.last.get(curve)
+        owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
+        self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
         if last is not None:
-            self._held[number] = self._frontier.emitted[number] = last
+            self._held[number] = last
+        beside = max(self._sides[name].history.last.get(curve, STEP_MIN) for name in ("min", "max"))
+        self._held_beside[number] = beside
+        if last is not None or beside > STEP_MIN or (owner != session and word != ALL):
             self._decided[number] = SHARED
-            for name in ("min", "max"):
-                beside = self._sides[name].history.last.get(curve, STEP_MIN)
-                self._held_beside[number] = max(beside, self._held_beside[number])
 
     # --- what several ranks log ------------------------------------------------------------------------------
 
@@ -347,9 +349,11 @@ class Reduction:
             tag, step = int(part.tags[index]), int(part.steps[index])
             curve = (self._names[tag], False)
             if again[index]:  # in the sides, but not in the run: with the same ranks here as there
-                late[index] = not self._sides["min"].history.holds(curve, step, member.rank)
+                late[index] = self._sides["min"].history.excludes(curve, step, member.rank)
             else:
                 late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
+        there = ~fresh & ~late  # a rank that has come so far is expected to go on
+        self._frontier.note(part.tags[there], member.rank, part.steps[there])
         fresh &= ~late
         if late.any():
             part.late = late
@@ -377,6 +381,8 @@ class Reduction:
                 late = step > self._held[tags[0]] or not self._history.holds(curve, step, member.rank)
                 part.late = np.array([late])
                 self.late += late
+                if not late:
+                    self._frontier.note(tags, member.rank, steps)
                 return
             self._frontier.note(tags, member.rank, steps)
             key = (int(tags[0]), record.step)
@@ -402,6 +408,7 @@ class Reduction:
         Raises:
             OSError: a side cannot be read at this moment.
         """
+        self._announce(pieces)
         self._decide(now, everything)
         if self._regroup_due:
             self._regroup_due = False
@@ -520,7 +527,7 @@ class Reduction:
         self.missing += int(np.maximum(expected - groups.counts, 0).sum())
         marks = self._marks(groups)
         order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
-        self._announce(pieces)
+        self._marker().interrupt()
         numbers = groups.mean.copy()
         words = [self._words[tag] for tag in groups.tags.tolist()]
         for place, word in enumerate(words):
@@ -543,11 +550,11 @@ class Reduction:
         return marks
 
     def _announce(self, pieces: list[Piece]) -> None:
-        """Say once in each file of which start of the job the points are; no session's records go on behind it."""
+        """Say once in each file which start of the job has begun."""
         marker = self._marker()
-        marker.interrupt()
-        if marker is not self._announced:
+        if self._members and marker is not self._announced:
             self._announced = marker
+            marker.interrupt()
             pieces.append(note("G" + self.generation))
 
     def _emit_histograms(self, floors: Integers, pieces: list[Piece]) -> None:
@@ -558,7 +565,7 @@ class Reduction:
             ranks = sorted(parts)
             self._frontier.emitted[tag] = max(int(self._frontier.emitted[tag]), step)
             self.missing += max(0, int(self._frontier.seen[tag].sum()) - len(ranks))
-            self._announce(pieces)
+            self._marker().interrupt()
             try:
                 summary = self._histogram([parts[rank][:2] for rank in ranks])
             except Refused as refused:

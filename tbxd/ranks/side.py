@@ -52,6 +52,8 @@ class Side:
             OSError: it cannot be read at this moment.
         """
         if self._history is None:
+            if not self.directory.is_dir():
+                return History()
             self._lock()
             self._history = read_history(self.directory, self._folder, self._generation)
         return self._history
