@@ -27,7 +27,8 @@ def generation_of(run: RunDefinition) -> str:
 class History:
     """The points of one generation in a folder. A curve is a tag and whether it is one of histograms.
 
-    ``last``: the last step of each curve; ``points``: which ranks are in a point, by curve and step, None for all; ``alone``: whose session has written a curve as it is, and its last step; ``numbers``: the last of each tag.
+    ``last``: the last step of each curve; ``points``: which ranks are in a point, by curve and step, None for all;
+    ``alone``: whose session has written a curve as it is, and its last step; ``numbers``: the last of each tag.
     """
 
     last: dict[Curve, int] = field(default_factory=dict)
