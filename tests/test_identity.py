@@ -70,6 +70,10 @@ TABLE: dict[str, tuple[dict[str, str], tuple[Any, ...]]] = {
     "srun --mpi=pmi2": (STEP | {"PMI_RANK": "5", "PMI_SIZE": "8"}, (5, 8, 1, 1, "slurm-1234-0", 0, "PMI_RANK")),
     "mpirun": (OMPI, (5, 8, 1, 0, "mpi-2@1", 0, "OMPI_COMM_WORLD_RANK")),
     "mpirun in SLURM": (OMPI | STEP, (5, 8, 1, 1, "slurm-1234-2@1", 0, "OMPI_COMM_WORLD_RANK")),
+    "mpirun, and a script that says so": (
+        OMPI | {"RANK": "5", "WORLD_SIZE": "8"},
+        (5, 8, 1, 0, "mpi-2@1", 0, "RANK"),
+    ),
     "mpiexec": (HYDRA, (5, 8, 1, 0, "", 0, "PMI_RANK")),
     "MVAPICH2": (
         {"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2", "MV2_COMM_WORLD_LOCAL_RANK": "1"},
@@ -87,7 +91,7 @@ TABLE: dict[str, tuple[dict[str, str], tuple[Any, ...]]] = {
     ),
     "Lightning, later node": (
         {"LOCAL_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node0"},
-        (3, 4, 1, 1, "node0-", 0, "LOCAL_RANK"),
+        (3, 4, 1, 1, "node0", 0, "LOCAL_RANK"),
     ),
     "a local rank alone": ({"LOCAL_RANK": "1"}, (0, 1, 0, 0, "", 0, "")),
     "an indexed job": (
@@ -286,7 +290,7 @@ sys.exit(max(rank.wait() for rank in ranks))
 def test_ranks_that_a_launcher_of_one_host_starts_through_a_shell_script_share_a_run(
     place: World, variables: dict[str, str]
 ) -> None:
-    (place.root / "wrapper.sh").write_text('export TBXD_SYNC=periodic\n"$@" 0\nexit $?\n')
+    (place.root / "wrapper.sh").write_text('export TBXD_RANK=$OMPI_COMM_WORLD_RANK$PMI_RANK$RANK\n"$@" 0\nexit $?\n')
     (place.root / "train.py").write_text(RANK_SCRIPT)
     folders = []
     for _ in range(2):

@@ -64,11 +64,12 @@ def job_of(environ: Mapping[str, str], source: str, rank: int, world: int, local
     batch, step = slurm_job(environ), slurm_step(environ)
     address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
     elastic, ray = environ.get("TORCHELASTIC_RUN_ID", ""), environ.get("RAY_JOB_ID")
-    mpirun = source in MPI and local_world > 0  # and not srun, which tells nothing of the sort
+    # And not srun, which does not tell how many are on this host. A script may have made RANK of what it was told.
+    mpirun = not elastic and local_world > 0 and any(map(environ.get, MPI))
     name = environ.get(RUN_ID, "")
     if not name and batch and step and not mpirun:
         name = f"{batch}-{step}"
-    if not name and ray and address and port:  # whose processes are children of a daemon
+    if not name and ray and address and port and not elastic:  # whose processes are children of a daemon
         name = f"ray-{ray}-{address}-{port}"
     if name:
         return Job(name)
@@ -84,7 +85,9 @@ def job_of(environ: Mapping[str, str], source: str, rank: int, world: int, local
         name = f"torchrun-{elastic}"
     else:
         name = batch
-    return Job(name) if name else Job(f"{address}-{port}" if address else "", launcher, launch, shared=False)
+    if name:
+        return Job(name)
+    return Job("-".join(filter(None, (address, port))), launcher, launch, shared=False)
 
 
 def slurm_job(environ: Mapping[str, str]) -> str:
@@ -129,8 +132,8 @@ def _launcher(source: str, environ: Mapping[str, str]) -> Process | None:
     What lies between, a script that sets variables and so on, was told. None where that process lives on and starts
     other jobs, as a shell that somebody types into does.
     """
-    # A user's own TBXD_RANK may be set in such a script, by what the launcher has told it.
-    told = {source, *MPI, "RANK"} if source.startswith("TBXD_") else {source}
+    # A script may have set one variable by another that it was told. Not under torchrun, which may be told one itself.
+    told = {source} if environ.get("TORCHELASTIC_RUN_ID") else {source, *MPI, "RANK"}
     marks = [f"\0{name}=".encode() for name in told]
     me = os.getpid()
     # Lightning's first process starts the others and only then says that it is one of them.
