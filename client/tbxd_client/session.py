@@ -18,6 +18,7 @@ from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Launcher
 from .paths import configured_address, default_address, private_dir, runtime_dir, spool_dir
+from .ranks import Identity
 from .records import (
     Definition,
     RowDefinition,
@@ -135,8 +136,10 @@ class Session:
         run = self._runs.get(directory)
         return run.file if run is not None else None
 
-    def define_run(self, directory: str, suffix: str, file: str, numbered: bool = False) -> Defined:
-        """A run with its number: one for each folder, whose file is named as the first has asked for.
+    def define_run(
+        self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool
+    ) -> Defined:
+        """A run with its number: one for each folder, and what the first has asked for counts.
 
         Raises (also the others of its kind):
             LocalProtocolError: it is one that the daemon would not take.
@@ -147,7 +150,11 @@ class Session:
             if run is None:
                 number = self._numbers["run"]
                 host = os.uname().nodename
-                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix, file))
+                rank = who.rank, who.world, who.job, who.attempt
+                definition = RunDefinition(
+                    number, directory, host, self.pid, time.time(), suffix, file, *rank, reduce=reduce
+                )
+                self._define("run", definition)
                 run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts
             if not numbered:
@@ -155,12 +162,12 @@ class Session:
             return self._numbered.setdefault(run.number, Defined(run.number, run.counts, run.file))
 
     def define_tag(
-        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool = False
+        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool, reduce: str
     ) -> int:
         """A new number for a tag of a run."""
         with self._lock:
             number = self._numbers["tag"]
-            self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered))
+            self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered, reduce))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
