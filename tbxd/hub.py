@@ -136,6 +136,8 @@ class Hub:
                 case wire.Stored():
                     self._stored(client, message)
                 case wire.Flush():
+                    if message.last:
+                        self.complete(client)
                     self.flush(client)
                 case wire.Report():
                     self._report(client, message)

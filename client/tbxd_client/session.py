@@ -203,7 +203,7 @@ class Session:
                 if type(news[1]) is dict:
                     counts.refused = news[1]
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None, last: bool = False) -> bool:
         """Wait until everything logged so far is in the event files.
 
         In a signal handler that has interrupted a call which logs it cannot be, and False is returned.
@@ -211,11 +211,12 @@ class Session:
         Args:
             timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, of which all calls together take one where no daemon is
                 to be had or none gets on.
+            last: whether no record follows.
         """
         if turns.interrupted:
             return False
         seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
-        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None)
+        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None, last=last)
 
     def refusals(self) -> list[dict[str, int]]:
         """What the daemon did not write, by reason, for each folder."""
@@ -232,14 +233,18 @@ class Session:
             return
         self.ended = True
         started = time.monotonic()
-        delivered = self.flush()
+        delivered = self.flush(last=True)
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (time.monotonic() - started)))
         if not self.journal.close() and not delivered:
             waiting = self.journal.committed - self.sender.acknowledged
             warn(
                 f"{waiting:,} bytes of records wait in {self.journal.path}; "
-                "the next daemon of this user on this host writes them (`tbxd serve`)"
+                + (
+                    "the daemon writes them when it can (`tbxd status`)"
+                    if self.sender.connected
+                    else "the next daemon of this user on this host writes them (`tbxd serve`)"
+                )
             )
         self._doorbell.close()
 

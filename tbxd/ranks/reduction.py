@@ -409,11 +409,11 @@ class Reduction:
             OSError: a side cannot be read at this moment.
         """
         self._announce(pieces)
-        self._decide(now, everything)
         if self._regroup_due:
             self._regroup_due = False
             for member in self._members.values():
                 self._regroup(member, now)
+        self._decide(now, everything)
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
         self._give_up_waiting(now, everything)
@@ -475,7 +475,31 @@ class Reduction:
             gathered[:] = True
         elif not gathered.all():
             gathered |= now - self._first_seen[known] >= self._join_seconds
+        if not gathered.all():
+            for member in self._members.values():
+                self._pass_by(member)
         self._decided[known][gathered & (self._decided[known] == UNDECIDED)] = SOLO
+
+    def _pass_by(self, member: Member) -> None:
+        """A tag is a rank's own when every other rank has come to something that this one has logged behind it.
+
+        The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
+        """
+        undecided: list[Integers] = []
+        passed = self._frontier.left.copy()
+        passed[member.rank] = True
+        for part in member.parts:
+            if isinstance(part, Alone) and not part.decided:
+                if not undecided:
+                    passed = self._frontier.left.copy()
+                    passed[member.rank] = True
+                undecided.append(part.tags)
+            elif isinstance(part, Shared) and undecided and len(part.tags):
+                passed |= (self._frontier.latest[part.tags] >= part.steps[:, None]).any(axis=0)
+                if passed.all():
+                    for tags in undecided:
+                        self._gathered[tags] = True
+                    undecided = []
 
     def _give_up_waiting(self, now: float, everything: bool) -> None:
         if everything:
