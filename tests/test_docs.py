@@ -14,7 +14,6 @@ from tbxd.events.ledger import Entry, Marker, notes
 from tbxd.hub import CLIENT_REASONS
 from tbxd.run import FILE_LOST
 from tbxd.summaries import errors
-from tbxd.summaries.errors import ONNX_NOT_INSTALLED
 from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
@@ -148,7 +147,7 @@ def test_every_reason_for_a_drop_is_in_the_guarantees_and_no_other() -> None:
     table = GUARANTEES.split("| reason | counted by |")[1].split("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (trainer|daemon|both) \|", table, re.M))
     client = {*CLIENT_REASONS, lenient.REASON}
-    daemon = {FILE_LOST, ONNX_NOT_INSTALLED}
+    daemon = {FILE_LOST, errors.ONNX_NOT_INSTALLED, errors.LATE_RANK, errors.TOO_MANY_TAGS}
     for path in (DOCS.parent / "client").rglob("*.py"):
         client |= reasons_of(path)
     for path in (DOCS.parent / "tbxd").rglob("*.py"):
@@ -165,7 +164,8 @@ def test_what_the_guarantees_name_is_there() -> None:
     }
     named = set(re.findall(r"`(test_\w+)`", GUARANTEES))
     assert len(named) > 30 and named <= tests, named - tests
-    variables = {setting.variable for setting in (*client_settings.SETTINGS, *daemon_settings.SETTINGS)}
+    declared = (*client_settings.SETTINGS, *client_settings.CHOICES, *daemon_settings.SETTINGS)
+    variables = {setting.variable for setting in declared}
     assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}
     limits = (TESTS / "faults" / "test_limits.py").read_text()
     trainer = re.search(r"^TRAINER_BYTES = (\d+) << 20", limits, re.M)

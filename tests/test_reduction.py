@@ -281,13 +281,39 @@ def programs(draw: st.DrawFn) -> tuple[int, list[Program]]:
     return world, ranks
 
 
+@st.composite
+def one_program(draw: st.DrawFn) -> tuple[int, list[Program]]:
+    """The same where the ranks log in one order, and each tag is logged by some of them always."""
+    world = draw(st.integers(2, 4))
+    steps = draw(st.integers(1, 6))
+    order = draw(st.permutations(TAGS))
+    whose = {tag: draw(st.sets(st.integers(0, world - 1), min_size=1)) for tag in TAGS}
+    return world, [
+        [(tag, step) for step in range(steps) for tag in order if rank in whose[tag]] for rank in range(world)
+    ]
+
+
 @given(program=programs(), seed=st.integers(0, 1 << 30))
 @settings(max_examples=200, deadline=None)
 def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
     tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
 ) -> None:
+    """Also where every rank has an order of its own: then only time tells that a tag is one rank's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduction.Reduction, "_pass_by", lambda self, member: None)
+        run_program(tmp_path_factory.mktemp("run"), program, seed)
+
+
+@given(program=one_program(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_so_it_is_where_all_ranks_run_one_program_without_waiting(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    run_program(tmp_path_factory.mktemp("run"), program, seed)
+
+
+def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> None:
     world, calls = program
-    run = tmp_path_factory.mktemp("run")
     random = np.random.default_rng(seed)
     ranks, daemon = job(run, world)
     logged: dict[tuple[str, int], list[float]] = {}
@@ -395,3 +421,38 @@ def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int
                 assert (value.tag, event.step) not in result
                 result[value.tag, event.step] = (value.simple_value, ranks)
     return result
+
+
+def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "PENDING_STEPS_MAX", 3)
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.scalar("loss", 0, float(rank.rank))
+    for step in range(1, 8):
+        ranks[0].scalar("loss", step, float(step))
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert [step for step, _ in points(tmp_path)["loss"]] == [0, 1, 2, 3, 4, 5, 6, 7]
+    ranks[1].scalar("loss", 8, 3.0)
+    ranks[0].scalar("loss", 8, 5.0)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"][-1] == (8, 4.0)
+
+
+def test_a_tag_that_all_others_have_passed_by_is_a_ranks_own_without_waiting(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    for step in range(2):
+        ranks[0].scalar("lr", step, 0.5)
+        for rank in ranks:
+            rank.scalar("loss", step, float(rank.rank))
+    daemon.feed(ranks[0])
+    daemon.feed(ranks[1])
+    daemon.write()
+    assert "lr" not in points(tmp_path)
+    daemon.feed(ranks[2])
+    daemon.write(2)
+    assert points(tmp_path) == {"lr": [(0, 0.5), (1, 0.5)], "loss": [(0, 1.0), (1, 1.0)]}
+    assert all(rank.acked == len(rank.records) for rank in ranks)

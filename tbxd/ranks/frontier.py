@@ -39,6 +39,8 @@ class Frontier:
         self.latest = np.zeros((0, world), np.int64)
         self.emitted = np.zeros(0, np.int64)
         self.left = np.zeros(world, np.bool_)  # ranks of which nothing more comes
+        self._gone = 0  # how many these are
+        self._ranks: list[int] = []  # how many have logged each tag
 
     def add(self) -> int:
         """The number of a new tag.
@@ -54,7 +56,21 @@ class Frontier:
             self.latest = _grown(self.latest, size, STEP_MIN)
             self.emitted = _grown(self.emitted, size, STEP_MIN)
         self.count += 1
+        self._ranks.append(0)
         return self.count - 1
+
+    def join(self, tag: int, rank: int) -> int:
+        """A rank logs a tag; returns how many do."""
+        if not self.seen[tag, rank]:
+            self.seen[tag, rank] = True
+            self._ranks[tag] += 1
+        return self._ranks[tag]
+
+    def is_whole(self, tag: int) -> bool:
+        """Whether every rank has logged a tag or never will."""
+        if self._ranks[tag] == self.world:
+            return True
+        return self._ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
 
     def note(self, tags: Integers, rank: int, steps: Integers) -> None:
         """A rank has logged some tags at some steps, in time: it is waited for from now on."""
@@ -64,8 +80,14 @@ class Frontier:
 
     def leave(self, rank: int) -> None:
         """Nothing more comes of a rank than what has come or is on the way here."""
+        self._gone += not self.left[rank]
         self.left[rank] = True
         self.expected[:, rank] = False
+
+    def come_back(self, rank: int) -> None:
+        """More comes of a rank."""
+        self._gone -= bool(self.left[rank])
+        self.left[rank] = False
 
     def floors(self) -> Integers:
         """Up to which step each tag is whole, (tags,)."""

@@ -18,9 +18,10 @@ from ..events import schema
 from ..events.ledger import Entry, Marker
 from ..events.rows import Piece
 from ..session import Batch, Scalars, Single
+from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
 from .history import generation_of
-from .reduction import LATE, Reduction, note
+from .reduction import Reduction, note
 
 
 class Home(Protocol):
@@ -177,7 +178,7 @@ class Ranks:
                 late = sum(end > entry.end for end in ends)
                 entry.end = max(entry.end, ends[-1])
                 entry.count += late
-                entry.refused = {**entry.refused, LATE: entry.refused.get(LATE, 0) + late}
+                entry.refused = {**entry.refused, LATE_RANK: entry.refused.get(LATE_RANK, 0) + late}
         self._refused = len(self._superseded)
         if entries:
             self._writer.flush_scalars(pieces)

@@ -31,14 +31,13 @@ from ..events.rows import Piece
 from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
 from ..summaries import Refused
+from ..summaries.errors import LATE_RANK, TOO_MANY_TAGS
 from .encoder import Curves, PointEncoder
 from .frontier import Frontier, TooManyTags
 from .history import Curve, generation_of, read_history
 from .points import MEAN, WORDS, Floats, Groups, Integers, Points, grouped, joined
 from .side import Side
 
-LATE = "late_rank"  # why a record of a rank counts as refused that came when its point had gone out
-TOO_MANY_TAGS = "too_many_tags"  # why it does when so many tags of so many ranks cannot be followed
 JOIN_SECONDS = 5.0  # how long a tag that only one rank has logged so far may turn out to be logged by others
 PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
 ALL = "all"  # word for a tag: each rank's is shown by itself
@@ -164,8 +163,8 @@ class Reduction:
         sessions.discard(session)
         if not sessions:
             self._frontier.leave(rank)
-            known = slice(0, self._frontier.count)
-            self._gathered[known] |= np.all(self._frontier.seen[known] | self._frontier.left, axis=1)
+            for number in range(self._frontier.count):
+                self._gathered[number] |= self._frontier.is_whole(number)
 
     def status(self) -> dict[str, Any]:
         """For `tbxd status`."""
@@ -192,7 +191,7 @@ class Reduction:
             sessions = self._alive.setdefault(member.rank, set())
             if batch.session not in self._gone:
                 sessions.add(batch.session)
-                self._frontier.left[member.rank] = False
+                self._frontier.come_back(member.rank)
             if self._began is None:
                 self._began = now
         last = batch.items[-1]
@@ -286,12 +285,11 @@ class Reduction:
             self._add_tag(number, member.session, (tag.tag, kind == HISTOGRAM), tag.reduce, now)
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
-        seen = self._frontier.seen[number]
-        seen[rank] = True
-        if tag.reduce != ALL and int(seen.sum()) > 1:
+        ranks = self._frontier.join(number, rank)
+        if tag.reduce != ALL and ranks > 1:
             self._regroup_due |= self._decided[number] != SHARED
             self._decided[number] = SHARED
-            self._gathered[number] = self._gathered[number] or (seen | self._frontier.left).all()
+            self._gathered[number] |= self._frontier.is_whole(number)
         return number
 
     def _add_tag(self, number: int, session: bytes, curve: Curve, word: str, now: float) -> None:
@@ -481,25 +479,28 @@ class Reduction:
         self._decided[known][gathered & (self._decided[known] == UNDECIDED)] = SOLO
 
     def _pass_by(self, member: Member) -> None:
-        """A tag is a rank's own when every other rank has come to something that this one has logged behind it.
+        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it.
 
         The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
         """
-        undecided: list[Integers] = []
-        passed = self._frontier.left.copy()
-        passed[member.rank] = True
+        others = self._frontier.left.copy()
+        others[member.rank] = True
+        passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
         for part in member.parts:
-            if isinstance(part, Alone) and not part.decided:
-                if not undecided:
-                    passed = self._frontier.left.copy()
-                    passed[member.rank] = True
-                undecided.append(part.tags)
-            elif isinstance(part, Shared) and undecided and len(part.tags):
-                passed |= (self._frontier.latest[part.tags] >= part.steps[:, None]).any(axis=0)
-                if passed.all():
-                    for tags in undecided:
-                        self._gathered[tags] = True
-                    undecided = []
+            if isinstance(part, Alone):
+                for tag in np.unique(part.tags).tolist() if not part.decided else ():
+                    if not self._gathered[tag] and tag not in passed:
+                        passed[tag] = (_first_step(part.item), others.copy())
+            elif isinstance(part, Shared) and passed and len(part.tags):
+                last = int(part.steps.max())
+                place = int(part.steps.argmax())
+                come = self._frontier.latest[part.tags[place]] >= last
+                for tag, (step, ranks) in list(passed.items()):
+                    if last > step:
+                        np.logical_or(ranks, come, out=ranks)
+                        if ranks.all():
+                            self._gathered[tag] = True
+                            del passed[tag]
 
     def _give_up_waiting(self, now: float, everything: bool) -> None:
         if everything:
@@ -526,9 +527,7 @@ class Reduction:
         floors = self._frontier.floors()
         waiting = points.steps > floors[points.tags]
         tags, steps = points.tags[waiting], points.steps[waiting]
-        if len(tags) <= PENDING_STEPS_MAX:
-            return
-        for tag in np.unique(tags).tolist():
+        for tag in np.flatnonzero(np.bincount(tags) > PENDING_STEPS_MAX).tolist():
             known = np.unique(steps[tags == tag])
             if len(known) > PENDING_STEPS_MAX:
                 step = int(known[-PENDING_STEPS_MAX - 1])
@@ -655,7 +654,7 @@ class Reduction:
                 part.late = part.late[count:]
             _settle(entry, int(ends[-1]), records - refused, part.reason)
             if refused:
-                _settle(entry, int(ends[-1]), refused, LATE)
+                _settle(entry, int(ends[-1]), refused, LATE_RANK)
             part.tags, part.steps, part.ends = part.tags[count:], part.steps[count:], part.ends[count:]
             member.unmarked = True
         return not len(part.tags)
@@ -726,6 +725,12 @@ class Reduction:
         """Close the sides."""
         for side in self._sides.values():
             side.close()
+
+
+def _first_step(item: Scalars | Single) -> int:
+    if isinstance(item, Scalars):
+        return int(item.values["step"][0])
+    return item.record.step if item.record is not None else STEP_MIN
 
 
 def _curves(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
