@@ -62,6 +62,7 @@ FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file whi
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
+RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
 
@@ -211,7 +212,7 @@ class RunWriter:
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
             if self.ranks.take(batch):
-                size += batch.size
+                size += batch.size // RANKS_SHARE
             else:
                 self._unwritten.append(batch)
                 size += self._encode(batch, pieces)

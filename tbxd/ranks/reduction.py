@@ -38,7 +38,8 @@ from .history import Curve, generation_of, read_history
 from .points import MEAN, WORDS, Floats, Groups, Integers, Points, grouped, joined
 from .side import Side
 
-JOIN_SECONDS = 5.0  # how long a tag that only one rank has logged so far may turn out to be logged by others
+JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
+LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
 PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
 ALL = "all"  # word for a tag: each rank's is shown by itself
 SHOWN_MAX = 16  # ranks that `tbxd status` names
@@ -136,6 +137,7 @@ class Reduction:
         self._words: list[str] = []
         self._decided = np.zeros(0, np.int8)
         self._first_seen = np.zeros(0)
+        self._last_joined = np.zeros(0)
         self._gathered = np.zeros(0, np.bool_)  # tags of which it is known which ranks log them
         # The last step of each tag that the run held at the beginning, and the sides.
         self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -153,6 +155,7 @@ class Reduction:
         self._sides = {name: Side(path, self.generation, *origin) for name, path in sides.items()}
         self._history = read_history(directory, folder, self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
+        self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
         self._restarted = False
         self._regroup_due = False  # a tag has turned out to be logged by several
 
@@ -286,6 +289,7 @@ class Reduction:
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
         ranks = self._frontier.join(number, rank)
+        self._last_joined[number] = now
         if tag.reduce != ALL and ranks > 1:
             self._regroup_due |= self._decided[number] != SHARED
             self._decided[number] = SHARED
@@ -299,6 +303,7 @@ class Reduction:
             more = max(16, number)
             self._decided = np.concatenate([self._decided, np.zeros(more, np.int8)])
             self._first_seen = np.concatenate([self._first_seen, np.zeros(more)])
+            self._last_joined = np.concatenate([self._last_joined, np.zeros(more)])
             self._gathered = np.concatenate([self._gathered, np.zeros(more, np.bool_)])
             self._held = np.concatenate([self._held, np.full(more, STEP_MIN, np.int64)])
             self._held_beside = np.concatenate([self._held_beside, np.full(more, STEP_MIN, np.int64)])
@@ -350,12 +355,29 @@ class Reduction:
                 late[index] = self._sides["min"].history.excludes(curve, step, member.rank)
             else:
                 late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
-        there = ~fresh & ~late  # a rank that has come so far is expected to go on
+        # A rank that has come so far is expected to go on, also when it was late but would have been in time had
+        # anybody waited for it.
+        there = ~fresh & (~late | (part.steps > self._old_emitted(part.tags)))
         self._frontier.note(part.tags[there], member.rank, part.steps[there])
         fresh &= ~late
         if late.any():
             part.late = late
             self.late += int(late.sum())
+
+    def _old_emitted(self, tags: Integers) -> Integers:
+        """How far tags had gone out when it was about as long ago as a rank is waited for."""
+        if not self._looks:
+            return np.full(len(tags), STEP_MIN, np.int64)
+        _, emitted = self._looks[0]
+        steps: Integers = np.where(tags < len(emitted), emitted[np.minimum(tags, len(emitted) - 1)], STEP_MIN)
+        return steps
+
+    def _look(self, now: float) -> None:
+        count = self._frontier.count
+        if count and (not self._looks or now - self._looks[-1][0] >= self._seconds / LOOKS):
+            self._looks.append((now, self._frontier.emitted[:count].copy()))
+            while len(self._looks) > 1 and now - self._looks[1][0] >= self._seconds:
+                self._looks.popleft()
 
     def _share_single(self, member: Member, batch: Batch, item: Single, tags: Integers, now: float) -> None:
         record = item.record
@@ -379,7 +401,7 @@ class Reduction:
                 late = step > self._held[tags[0]] or not self._history.holds(curve, step, member.rank)
                 part.late = np.array([late])
                 self.late += late
-                if not late:
+                if not late or step > int(self._old_emitted(tags)[0]):
                     self._frontier.note(tags, member.rank, steps)
                 return
             self._frontier.note(tags, member.rank, steps)
@@ -406,6 +428,7 @@ class Reduction:
         Raises:
             OSError: a side cannot be read at this moment.
         """
+        self._look(now)
         self._announce(pieces)
         if self._regroup_due:
             self._regroup_due = False
@@ -456,7 +479,7 @@ class Reduction:
         times += [arrival + self._seconds for arrival in self._histogram_arrivals.values()]
         young = np.flatnonzero(~self._gathered[: self._frontier.count])
         if len(young):
-            times.append(float(self._first_seen[young].min()) + self._join_seconds)
+            times.append(float(self._last_joined[young].min()) + self._join_seconds)
         return min(times, default=0.0)
 
     @property
@@ -472,7 +495,8 @@ class Reduction:
         if everything or (begun and len(self._alive) < 2):
             gathered[:] = True
         elif not gathered.all():
-            gathered |= now - self._first_seen[known] >= self._join_seconds
+            gathered |= now - self._last_joined[known] >= self._join_seconds
+            gathered |= now - self._first_seen[known] >= self._seconds
         if not gathered.all():
             for member in self._members.values():
                 self._pass_by(member)
