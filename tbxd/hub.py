@@ -182,8 +182,8 @@ class Hub:
         if run is None or not dropped:
             return
         state = self._run(run.directory)
-        if state.writer.tell(run, client.session.id, dropped) and not state.due:
-            state.due = time.monotonic() + self._settings.batch_ms / 1000
+        if state.writer.tell(run, client.session.id, dropped):
+            self._soon(state)
 
     def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
         """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
@@ -299,8 +299,8 @@ class Hub:
             queued = state.writer.offer(batch)
             if queued >= BATCH_BYTES:
                 self._submit(state)
-            elif not state.due:
-                state.due = now + self._settings.batch_ms / 1000
+            else:
+                self._soon(state)
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
@@ -317,6 +317,12 @@ class Hub:
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
         self._written.put(batch)
+
+    def _soon(self, state: RunState) -> None:
+        """Write a run once a little more has come, also where it waits for a rank; not where it waits after an error."""
+        soon = time.monotonic() + self._settings.batch_ms / 1000
+        if not state.due or (state.due > soon and not state.writer.error):
+            state.due = soon
 
     def _submit(self, state: RunState) -> None:
         state.due = 0.0
@@ -472,8 +478,7 @@ class Hub:
             state = self.runs.get(run.directory) if run is not None and run.reduce else None
             if run is not None and state is not None:
                 state.writer.ranks.leave(client.session.id, run)
-                if not state.due:
-                    state.due = time.monotonic() + self._settings.batch_ms / 1000
+                self._soon(state)
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""

@@ -211,6 +211,40 @@ def test_of_texts_the_lowest_ranks_is_shown_or_all_where_that_is_asked_for(tmp_p
     assert all(rank.acked == len(rank.records) for rank in ranks)
 
 
+def test_of_texts_one_rank_s_are_shown_whichever_comes_first_and_whatever_is_killed(tmp_path: Path) -> None:
+    """The lowest's, and the next one's where that has ended; none twice, none after a later one."""
+    ranks, daemon = job(tmp_path, 3)
+
+    def shown() -> list[tuple[int, str]]:
+        found = [event for name in event_files(tmp_path) for event in read_events(tmp_path / name)]
+        values = [(event.step, value) for event in found for value in event.summary.value]
+        return [(step, value.tensor.string_val[0].decode()) for step, value in values]
+
+    for step in (0, 0, 10):
+        for rank in ranks:
+            rank.text("note", step, f"of {rank.rank} at {step}")
+    for rank in reversed(ranks):
+        daemon.feed(rank, rank.ends[1] if rank.rank else None)
+        daemon.write()
+    once = [(0, "of 0 at 0"), (0, "of 0 at 0"), (10, "of 0 at 10")]
+    assert shown() == once
+    daemon.kill()
+    ranks[0].text("note", 15, "of 0 at 15")
+    for rank in reversed(ranks):
+        daemon.feed(rank)
+        daemon.write()
+    assert shown() == [*once, (15, "of 0 at 15")]
+    daemon.leave(ranks[0])
+    for step in (15, 20):
+        for rank in ranks[:0:-1]:
+            rank.text("note", step, f"of {rank.rank} at {step}")
+            daemon.feed(rank)
+            daemon.write()
+    assert shown()[4:] == [(20, "of 1 at 20")]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    assert [daemon.writer.entry(rank.id).written for rank in ranks] == [4, 5, 5]
+
+
 def test_a_tag_says_what_becomes_of_it(tmp_path: Path) -> None:
     words: dict[str, Callable[[list[float]], float]] = {
         "sum": np.sum,

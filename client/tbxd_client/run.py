@@ -35,7 +35,7 @@ from .records import (
     tag_of_head,
 )
 from .session import Counts, Session
-from .settings import warn
+from .settings import ALL, warn
 from .snapshot import Array
 
 SUFFIX_BYTES_MAX = 100  # of the event file's name
@@ -150,6 +150,10 @@ class Run:
 
     def __setstate__(self, state: tuple[str, Member, str, bool, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
+
+    def merges(self, tag: str) -> bool:
+        """Whether what several ranks log with this tag and one step becomes one."""
+        return self._member.reduces and self._member.word(tag) != ALL
 
     def bind(self) -> Session | None:
         """The session to log in, with this run defined in it; None when there is no journal."""

@@ -321,7 +321,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
         Args:
             tag: name of the histogram.
-            values: an array, tensor or list of numbers, of any shape; it may require grad.
+            values: an array, tensor or list of numbers, of any shape; it may require grad. Of a DTensor each rank logs
+                the part that it holds, and one histogram of the whole tensor is made of these.
             global_step, walltime, color: as in `add_scalar`.
             bins: ``'tensorflow'``, a name or number or edges as in ``numpy.histogram``.
             max_bins: bins are merged until there are at most about so many.
@@ -331,7 +332,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if not self._write:
             return
-        array = snapshot(values, f"add_histogram {tag!r}")
+        array = snapshot(values, f"add_histogram {tag!r}", self._run.merges(clean_tag(tag)))
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 

@@ -22,7 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import HISTOGRAM, RESTART, ROW, SCALAR, STEP_MIN, RunDefinition, TagDefinition
+from tbxd_client.records import (
+    HISTOGRAM,
+    HPARAMS,
+    MESH,
+    RESTART,
+    ROW,
+    SCALAR,
+    STEP_MIN,
+    TEXT,
+    RunDefinition,
+    TagDefinition,
+)
 
 from ..events import schema
 from ..events.ledger import Entry, Marker, encode_ranks
@@ -30,7 +41,7 @@ from ..events.record import frame
 from ..events.rows import Piece
 from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
-from ..summaries import Refused
+from ..summaries import Refused, text
 from ..summaries.errors import LATE_RANK, TOO_MANY_TAGS
 from .encoder import Curves, PointEncoder
 from .frontier import Frontier, TooManyTags
@@ -42,6 +53,7 @@ JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken th
 LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
 PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
 ALL = "all"  # word for a tag: each rank's is shown by itself
+SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 
 UNDECIDED, SOLO, SHARED = 0, 1, 2
@@ -64,12 +76,14 @@ class Shared:
 
 @dataclass(slots=True)
 class Alone:
-    """A record, or scalars, of which it is not decided whether other ranks log them too, or which none does."""
+    """A record, or scalars, of which it is not decided whether other ranks log them too, or which none does. ``one``:
+    several ranks log it, and one's is shown."""
 
     batch: Batch
     item: Scalars | Single
     tags: Integers
     decided: bool = False
+    one: bool = False
 
 
 @dataclass(slots=True)
@@ -145,6 +159,10 @@ class Reduction:
         self._pending: list[Points] = []
         self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
         self._histogram_arrivals: dict[tuple[int, int], float] = {}
+        # Of what cannot be put together: whose is shown of a tag, and which session's was before the daemon began.
+        self._speakers: dict[int, int] = {}
+        self._authors: dict[int, bytes] = {}
+        self._silent = np.zeros(run.world, np.bool_)
         self._encoder = PointEncoder()
         self._announced: Marker | None = None  # of the file that names the generation
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
@@ -285,7 +303,8 @@ class Reduction:
         number = self._known.get((kind, tag.tag))
         if number is None:
             number = self._known[kind, tag.tag] = self._frontier.add()
-            self._add_tag(number, member.session, (tag.tag, kind == HISTOGRAM), tag.reduce, now)
+            shown = tag.tag + SUFFIXES.get(kind, "")
+            self._add_tag(number, member.session, (shown, kind == HISTOGRAM), tag.reduce, now)
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
         ranks = self._frontier.join(number, rank)
@@ -313,6 +332,8 @@ class Reduction:
         last = self._history.last.get(curve)
         owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
         self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
+        if owner != session or alone > STEP_MIN:
+            self._authors[number] = owner
         if last is not None:
             self._held[number] = last
         beside = max(self._sides[name].history.last.get(curve, STEP_MIN) for name in ("min", "max"))
@@ -408,10 +429,8 @@ class Reduction:
             key = (int(tags[0]), record.step)
             self._histogram_arrivals.setdefault(key, now)
             self._histograms.setdefault(key, {})[member.rank] = (batch, item, part)
-        elif member.rank == int(np.flatnonzero(self._frontier.seen[tags[0]])[0]):
-            member.parts.append(Alone(batch, item, tags, decided=True))
         else:
-            member.parts.append(Passed(item.end))
+            member.parts.append(Alone(batch, item, tags, decided=True, one=True))
 
     # --- what goes out ---------------------------------------------------------------------------------------
 
@@ -435,6 +454,7 @@ class Reduction:
             for member in self._members.values():
                 self._regroup(member, now)
         self._decide(now, everything)
+        self._listen()
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
         self._give_up_waiting(now, everything)
@@ -450,8 +470,8 @@ class Reduction:
         """Append notes of how far sessions are whose points are in what was emitted; returns these."""
         moved = [member for member in self._members.values() if member.unmarked]
         if moved:
-            for text in self._marker().settle({member.session: self._entry(member.session) for member in moved}):
-                pieces.append(note(text))
+            entries = {member.session: self._entry(member.session) for member in moved}
+            pieces += [note(mark) for mark in self._marker().settle(entries)]
             for member in moved:
                 member.unmarked = False
         return [member.session for member in moved]
@@ -512,7 +532,7 @@ class Reduction:
         passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
         for part in member.parts:
             if isinstance(part, Alone):
-                for tag in np.unique(part.tags).tolist() if not part.decided else ():
+                for tag in np.unique(part.tags).tolist() if part.one or not part.decided else ():
                     if not self._gathered[tag] and tag not in passed:
                         passed[tag] = (_first_step(part.item), others.copy())
             elif isinstance(part, Shared) and passed and len(part.tags):
@@ -688,6 +708,14 @@ class Reduction:
         if not part.decided and (self._decided[part.tags] == UNDECIDED).any():
             return False
         item = part.item
+        if part.one:
+            assert isinstance(item, Single)
+            if not self._gathered[part.tags[0]]:
+                return False
+            if not self._speaks(member, int(part.tags[0]), item):
+                _settle(self._entry(member.session), item.end, 1, "")
+                member.unmarked = True
+                return True
         self._as_is(self._renamed(member, part.batch), item, pieces)
         steps = item.values["step"].astype(np.int64) if isinstance(item, Scalars) else None
         if steps is not None:
@@ -697,6 +725,27 @@ class Reduction:
             self._frontier.emitted[part.tags] = np.maximum(self._frontier.emitted[part.tags], item.record.step)
         member.unmarked = False
         return True
+
+    def _speaks(self, member: Member, tag: int, item: Single) -> bool:
+        """Whether of what several ranks log, and cannot be put together, this rank's is shown: the lowest's is, and where
+        that has ended the next one's from there on."""
+        if member.rank == self._speakers.get(tag) or member.session == self._authors.get(tag):
+            self._speakers[tag] = member.rank
+            return True
+        assert item.record is not None
+        there = self._frontier.seen[tag] & ~self._silent
+        if int(np.argmax(there)) != member.rank or item.record.step <= self._frontier.emitted[tag]:
+            return False
+        self._speakers[tag] = member.rank
+        self._authors.pop(tag, None)
+        return True
+
+    def _listen(self) -> None:
+        """Look which ranks have ended, and have nothing left here."""
+        self._silent = self._frontier.left.copy()
+        for member in self._members.values():
+            if member.parts:
+                self._silent[member.rank] = False
 
     def _regroup(self, member: Member, now: float) -> None:
         """Put what was thought to be a rank's own to what the others log."""
