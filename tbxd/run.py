@@ -189,7 +189,7 @@ class RunWriter:
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
-                due = False
+                due = self.ranks.begins
             self.error = ""
         except FileLost as error:
             self._start_over(str(error))

@@ -288,7 +288,7 @@ def test_another_start_of_the_job_takes_over_when_the_first_is_over(tmp_path: Pa
     assert [step for step, _ in points(tmp_path)["loss"]] == [0, 1, 2]
     for rank in ranks:
         daemon.leave(rank)
-    daemon.write(3)
+    daemon.write()
     assert points(tmp_path)["loss"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 100.0), (3, 10.0), (4, 10.0)]
     ranks[1].scalar("loss", 3, 5.0)
     daemon.feed(ranks[1])

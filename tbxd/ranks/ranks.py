@@ -94,10 +94,14 @@ class Ranks:
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
+    @property
+    def begins(self) -> bool:
+        """Whether a start of the job is over, and the next one has come."""
+        return self._reduction is None and bool(self._next)
+
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
-        begin = self._reduction is None and bool(self._next)
-        return begin or self._news or 0.0 < self.due <= now
+        return self.begins or self._news or 0.0 < self.due <= now
 
     def take(self, batch: Batch) -> bool:
         """Take a batch that is a rank's. False when it is none.
