@@ -132,6 +132,8 @@ class Adopter:
         while session.expected < min(end, self._hub.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
+        if session.expected >= end:
+            self._hub.complete(client)
         if session.expected < end or session.written < end or session.outstanding:
             return False
         return self._hub.tell_rest(client, reader.state.dropped)

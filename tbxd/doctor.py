@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tbxd_client
-from tbxd_client import records, shares, wire
+from tbxd_client import policy, ranks, records, shares, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
@@ -110,7 +110,7 @@ def _environment(environ: dict[str, str]) -> Iterator[Finding]:
     choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
     choices |= {setting.variable: setting.choices for setting in SETTINGS if setting.choices}
     texts = {setting.variable for setting in SETTINGS if not setting.most}
-    known = numbers.keys() | choices.keys() | texts | {shares.SHARES_VARIABLE}
+    known = numbers.keys() | choices.keys() | texts | {shares.SHARES_VARIABLE, policy.REDUCE_VARIABLE, *ranks.VARIABLES}
     given = {name: value for name, value in environ.items() if name.startswith("TBXD_")}
     bad = False
     for name, value in sorted(given.items()):
@@ -136,6 +136,15 @@ def _environment(environ: dict[str, str]) -> Iterator[Finding]:
             if not problems:
                 continue
             yield Finding("environment", "warning", problems, "NAME=0 to 100, with commas between")
+        elif name == policy.REDUCE_VARIABLE:
+            unused = policy.split_words(value)[1]
+            if not unused:
+                continue
+            found, advice = (
+                f"{name}: {', '.join(unused)} is not used",
+                f"TAG={'|'.join(policy.WORDS)}, with commas between",
+            )
+            yield Finding("environment", "warning", found, advice)
         else:
             continue
         bad = True

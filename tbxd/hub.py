@@ -65,6 +65,7 @@ class Client:
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
+    complete: bool = False  # nothing more comes
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
     news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
@@ -135,6 +136,8 @@ class Hub:
                 case wire.Stored():
                     self._stored(client, message)
                 case wire.Flush():
+                    if message.last:
+                        self.complete(client)
                     self.flush(client)
                 case wire.Report():
                     self._report(client, message)
@@ -179,8 +182,8 @@ class Hub:
         if run is None or not dropped:
             return
         state = self._run(run.directory)
-        if state.writer.tell(run, client.session.id, dropped) and not state.due:
-            state.due = time.monotonic() + self._settings.batch_ms / 1000
+        if state.writer.tell(run, client.session.id, dropped):
+            self._soon(state)
 
     def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
         """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
@@ -296,8 +299,8 @@ class Hub:
             queued = state.writer.offer(batch)
             if queued >= BATCH_BYTES:
                 self._submit(state)
-            elif not state.due:
-                state.due = now + self._settings.batch_ms / 1000
+            else:
+                self._soon(state)
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
@@ -305,7 +308,8 @@ class Hub:
         if state is None:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
-            writer = RunWriter(Path(directory), self._on_written, self._settings.durable)
+            settings = self._settings
+            writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds)
             state = self.runs[directory] = RunState(writer, Strand(self._pool))
         return state
 
@@ -313,6 +317,12 @@ class Hub:
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
         self._written.put(batch)
+
+    def _soon(self, state: RunState) -> None:
+        """Write a run once a little more has come, also where it waits for a rank; not where it waits after an error."""
+        soon = time.monotonic() + self._settings.batch_ms / 1000
+        if not state.due or (state.due > soon and not state.writer.error):
+            state.due = soon
 
     def _submit(self, state: RunState) -> None:
         state.due = 0.0
@@ -342,6 +352,8 @@ class Hub:
                 if item.writer.waiting and not item.due:
                     delay = RETRY_SECONDS if item.writer.error else 0.0
                     item.due = time.monotonic() + delay
+                elif item.writer.ranks.due and not item.due:
+                    item.due = max(item.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
                 continue
             self.written_records += item.records
             client = self.clients.get(item.session)
@@ -453,8 +465,20 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        self.complete(client)
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
+
+    def complete(self, client: Client) -> None:
+        """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
+        if client.complete:
+            return
+        client.complete = True
+        for run in client.session.runs:
+            state = self.runs.get(run.directory) if run is not None and run.reduce else None
+            if run is not None and state is not None:
+                state.writer.ranks.leave(client.session.id, run)
+                self._soon(state)
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
@@ -499,7 +523,12 @@ class Hub:
             total.merge(tally)
         return {
             "runs": {
-                directory: {**runs[directory].counts(), "file": state.writer.name, "error": state.writer.error}
+                directory: {
+                    **runs[directory].counts(),
+                    "file": state.writer.name,
+                    "error": state.writer.error,
+                    "ranks": state.writer.ranks.status(),
+                }
                 for directory, state in self.runs.items()
             },
             "sessions": sessions,

@@ -45,6 +45,7 @@ from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
+from .ranks.ranks import Ranks
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
 from .summaries import Refused, encode
@@ -61,6 +62,7 @@ FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file whi
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
+RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
 
 
@@ -83,10 +85,14 @@ class RunWriter:
         directory: the folder, absolute and without links.
         done: called on the strand's thread with each batch that is in the event file.
         durable: and on the disk.
+        ranks_seconds: how long what several ranks log waits for one of them.
     """
 
-    def __init__(self, directory: Path, done: Callable[[Batch], None], durable: bool = False) -> None:
+    def __init__(
+        self, directory: Path, done: Callable[[Batch], None], durable: bool = False, ranks_seconds: float = 30.0
+    ) -> None:
         self.directory = directory
+        self.ranks = Ranks(self, ranks_seconds)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
@@ -106,6 +112,8 @@ class RunWriter:
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
         self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
         self._noting = False  # a note is encoded, but the file may not hold all of it
+        self._owed = b""  # encoded, and to be written when the sides are
+        self._settling: set[bytes] = set()  # sessions of ranks that what is encoded takes further
         self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
         self._last_step = 0
         self._note_step = -1
@@ -158,7 +166,7 @@ class RunWriter:
     @property
     def waiting(self) -> bool:
         """Whether something is queued or only half written."""
-        return bool(self._queue or self._unwritten or self._teller or self._noting)
+        return bool(self._queue or self._unwritten or self._teller or self._noting or self._owed)
 
     @property
     def open(self) -> bool:
@@ -175,11 +183,13 @@ class RunWriter:
     def write(self) -> None:
         """Write what is queued."""
         try:
-            if self._unwritten or self._noting:
+            if self._unwritten or self._noting or self._owed:
                 self._finish()
-            while self._queue or self._teller:
-                self._open(self._queue[0].run if self._queue else self._teller)
+            due = self.ranks.is_due(time.monotonic())
+            while self._queue or self._teller or due:
+                self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
+                due = self.ranks.begins
             self.error = ""
         except FileLost as error:
             self._start_over(str(error))
@@ -201,18 +211,28 @@ class RunWriter:
             with self._lock:
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
-            self._unwritten.append(batch)
-            size += self._encode(batch, pieces)
+            if self.ranks.take(batch):
+                size += batch.size // RANKS_SHARE
+            else:
+                self._unwritten.append(batch)
+                size += self._encode(batch, pieces)
         self._scalars.flush(pieces)
+        self._settling.update(self.ranks.emit(pieces))
         self._note_drops(pieces)
         self._finish(b"".join(pieces))
 
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
+        self._owed += data
+        self.ranks.write_sides()
+        data, self._owed = self._owed, b""
         self.file.write(data)
         if self._durable:
             self._sync_file()
         with self._lock:
+            for session in self._settling:
+                self.ledger[session] = self._working[session].copy()
+            self._settling.clear()
             if self._noting:
                 self.ledger = {session: entry.copy() for session, entry in self._working.items()}
                 self._noting = False
@@ -220,6 +240,8 @@ class RunWriter:
                 self.ledger[batch.session] = self._working[batch.session].copy()
         while self._unwritten:
             self._done(self._unwritten.popleft())
+        for batch in self.ranks.done():
+            self._done(batch)
 
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
@@ -309,10 +331,13 @@ class RunWriter:
         self.file = None
         self._steps = None
         with self._lock:
-            self._queue.extendleft(reversed(self._unwritten))
-            self._queued_bytes += sum(batch.size for batch in self._unwritten)
+            again = [*self.ranks.start_over(), *self._unwritten]
+            self._queue.extendleft(reversed(again))
+            self._queued_bytes += sum(batch.size for batch in again)
             self._teller = self._run if self._told else None  # a note may be lost with the file
         self._unwritten.clear()
+        self._settling.clear()
+        self._owed = b""
         self._noting = False
         self._unlock_folder()
 
@@ -333,6 +358,7 @@ class RunWriter:
     def _sync_file(self) -> None:
         try:
             if self.file is not None:
+                self.ranks.sync()
                 self.file.sync()
         except FileLost:
             raise
@@ -344,14 +370,48 @@ class RunWriter:
         if self.file is not None and not self.waiting and not self.file.pending:
             self.sync()
             self.file.park()
+            self.ranks.park()
             self._unlock_folder()
 
     def close(self) -> None:
         """Sync and close; for the end of the daemon."""
         self.sync()
+        self.ranks.close()
         if self.file is not None:
             self.file.close()
         self._unlock_folder()
+
+    # --- for ranks, on the strand ----------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> int:
+        """A descriptor of the folder, while it is written."""
+        return self._folder
+
+    @property
+    def marker(self) -> Marker:
+        """That of the event file."""
+        return self._marker
+
+    def working(self, session: bytes) -> Entry:
+        """How far a session is in what has been encoded; to be moved on with what is encoded next."""
+        return self._working.setdefault(session, Entry())
+
+    def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
+        """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
+        entry = self.working(batch.session)
+        if isinstance(item, Scalars):
+            self._gather(batch, item, entry)
+            if self._scalars.full:
+                self._scalars.flush(pieces)
+        else:
+            self._scalars.flush(pieces)
+            self._encode_single(batch, item, entry, pieces)
+        self._settling.add(batch.session)
+
+    def flush_scalars(self, pieces: list[Piece]) -> None:
+        """Append the events of scalars that were gathered."""
+        self._scalars.flush(pieces)
 
     # --- encoding --------------------------------------------------------------------------------------------
 

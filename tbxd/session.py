@@ -47,6 +47,9 @@ NO_RUN = -1
 
 T = TypeVar("T")
 
+KNOWN_TAGS_MAX = 100_000  # that sessions share: the ranks of a job define the same ones
+_known_tags: dict[TagDefinition, TagDefinition] = {}
+
 # A scalar's 34 bytes as a row of a structured array; h, k and m* are the msgpack markers between the numbers.
 SCALAR_DTYPE = np.dtype(
     [
@@ -132,6 +135,7 @@ class Session:
         self.expected = start  # the records' next byte
         self.definitions_expected = 0
         self._definition_begin = 0  # of the one that is not whole yet
+        self._unpacked = 0  # bytes that its unpacker has had
         self.written = start  # everything before this is in the event files
         # By their numbers; None where a number was given but not used.
         self.runs: list[RunDefinition | None] = []
@@ -145,7 +149,7 @@ class Session:
         self._room = _NOTHING  # for a record that is not whole yet,
         self._held = 0  # of which so many bytes have come
         self._tokens: deque[Token] = deque()
-        self._unpacker = self._new_unpacker()
+        self._unpacker: Any = None  # of the definition that is not whole yet: each takes 43 kB
         self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to the run in whose batch it goes
 
     @staticmethod
@@ -185,10 +189,16 @@ class Session:
         fresh = payload[self.definitions_expected - position :]
         self.definitions_expected += len(fresh)
         try:
-            self._unpacker.feed(fresh)
-            for fields in self._unpacker:
+            if self._unpacker is None:
+                self._unpacker = self._new_unpacker()
+            unpacker, begin = self._unpacker, self.definitions_expected - len(fresh) - self._unpacked
+            unpacker.feed(fresh)
+            for fields in unpacker:
                 self._define(fields)
-                self._definition_begin = self._unpacker.tell()
+                self._definition_begin = begin + unpacker.tell()
+            self._unpacked += len(fresh)
+            if self._definition_begin == self.definitions_expected:
+                self._unpacker, self._unpacked = None, 0
         except RemoteProtocolError:
             raise
         except Exception as error:  # msgpack raises ValueError, its own classes, UnicodeDecodeError, RecursionError
@@ -212,7 +222,9 @@ class Session:
                 _make_place(definition.id, self.tags)
                 if _get(self.runs, definition.run) is None:
                     raise RemoteProtocolError("a tag of a run that is not defined")
-                self.tags[definition.id] = definition
+                if len(_known_tags) >= KNOWN_TAGS_MAX:
+                    _known_tags.clear()
+                self.tags[definition.id] = _known_tags.setdefault(definition, definition)
                 if definition.id >= len(self._tag_runs):
                     grown = np.full(max(64, 2 * len(self.tags)), NO_RUN, np.int32)
                     grown[: len(self._tag_runs)] = self._tag_runs

@@ -69,6 +69,14 @@ SETTINGS = (
     Setting("open_files", "TBXD_OPEN_FILES", 256.0, "Event files kept open at a time.", 1, 1e6),
     Setting("threads", "TBXD_THREADS", 8.0, "Threads that make summaries and write files.", 1, 256),
     Setting(
+        "ranks_seconds",
+        "TBXD_RANKS_SECONDS",
+        30.0,
+        "How long a point of several ranks waits for one that has not logged it yet.",
+        0.1,
+        3600,
+    ),
+    Setting(
         "log_level",
         "TBXD_LOG_LEVEL",
         None,
@@ -91,6 +99,7 @@ class Settings:
     idle_seconds: float
     open_files: int
     threads: int
+    ranks_seconds: float
     log_level: str | None
 
     @classmethod

@@ -30,6 +30,18 @@ def _folder(directory: str) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def _ranks(ranks: dict[str, Any]) -> str:
+    """What is known of the ranks of a run, in a line."""
+    parts = [f"{ranks['joined']} of {ranks['world']} ranks have logged, {ranks['alive']} still do"]
+    if ranks["behind"]:
+        parts.append(f"not waited for: {', '.join(map(str, ranks['behind']))}")
+    if ranks["waiting"]:
+        parts.append(f"{ranks['waiting']:,} values wait for others")
+    if ranks["missing"] or ranks["late"]:
+        parts.append(f"[yellow]{ranks['missing']:,} values missing, {ranks['late']:,} late[/yellow]")
+    return "; ".join(parts)
+
+
 def status(answer: dict[str, Any]) -> None:
     """Print what `tbxd status` knows."""
     console = _console()
@@ -56,6 +68,9 @@ def status(answer: dict[str, Any]) -> None:
             f"[red]{escape(run['error'])}[/red]" if run["error"] else "ok",
         )
     console.print(table if answer["runs"] else "nothing has been logged yet")
+    for directory, run in sorted(answer["runs"].items()):
+        if run.get("ranks"):
+            console.print(f"{escape(_folder(directory))}: {_ranks(run['ranks'])}", soft_wrap=True)
     for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for session in sessions:

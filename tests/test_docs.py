@@ -14,8 +14,7 @@ from tbxd.events.ledger import Entry, Marker, notes
 from tbxd.hub import CLIENT_REASONS
 from tbxd.run import FILE_LOST
 from tbxd.summaries import errors
-from tbxd.summaries.errors import ONNX_NOT_INSTALLED
-from tbxd_client import journal_files, lenient, records, wire
+from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
@@ -25,6 +24,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text()
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
+RANKS = (DOCS / "RANKS.md").read_text()
 GUARANTEES = (DOCS / "GUARANTEES.md").read_text()
 CLI = (DOCS / "CLI.md").read_text()
 TESTS = Path(__file__).parent
@@ -72,6 +72,25 @@ def test_every_message_and_kind_is_described() -> None:
     assert f"version {wire.VERSION}" in PROTOCOL.splitlines()[0]
 
 
+def test_the_variables_that_tell_a_rank_are_on_their_page_in_their_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", RANKS, re.M)
+    told = [(rank, tuple(re.findall(r"`(\w+)`", worlds))) for rank, worlds in rows]
+    assert told == [(rank, (ranks.WORLD, *worlds)) for rank, worlds in ranks.LAUNCHERS.items()]
+    for what, variables in (
+        ("rank on its node", ranks.LOCAL_RANKS),
+        ("ranks on its node", ranks.LOCAL_WORLDS),
+        ("node", ranks.NODES),
+        ("attempt, from 0 on", (ranks.ATTEMPT, ranks.ELASTIC_RESTARTS, ranks.SLURM_RESTARTS)),
+    ):
+        assert f"| {what} | {', '.join(f'`{name}`' for name in variables)} |" in RANKS, what
+    assert f"more than {records.RANKS_MAX:,} ranks" in RANKS and f"{jobs.RUN_ID}` is set" in RANKS
+    for head, known in (("policy", client_settings.RANKS.choices), ("word", policy.WORDS)):
+        table = re.search(rf"^\| {head} \|.*\n\|---\|---\|\n((?:\|.*\n)+)", RANKS, re.M)
+        assert table
+        first = " ".join(row.split("|")[1] for row in table[1].splitlines())
+        assert tuple(re.findall(r"`(\w+)`", first)) == known
+
+
 def test_the_control_page_is_as_described() -> None:
     for offset, name in (
         (journal_files.WORD_COMMIT * 8, "committed"),
@@ -93,10 +112,11 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:
     table = dict(re.findall(r"^\| `(TBXD_\w+)` \| ([^|]+) \|", README, re.M))
+    assert ", ".join(f"`{variable}`" for variable in ranks.VARIABLES) in README
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
     choices = {choice.variable: choice.default for choice in client_settings.CHOICES}
-    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {SHARES_VARIABLE}
+    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {SHARES_VARIABLE, policy.REDUCE_VARIABLE}
     for variable, default in {**client, **choices, **daemon}.items():
         if isinstance(default, str) and variable in choices:
             assert table[variable] == default
@@ -127,7 +147,7 @@ def test_every_reason_for_a_drop_is_in_the_guarantees_and_no_other() -> None:
     table = GUARANTEES.split("| reason | counted by |")[1].split("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (trainer|daemon|both) \|", table, re.M))
     client = {*CLIENT_REASONS, lenient.REASON}
-    daemon = {FILE_LOST, ONNX_NOT_INSTALLED}
+    daemon = {FILE_LOST, errors.ONNX_NOT_INSTALLED, errors.LATE_RANK, errors.TOO_MANY_TAGS}
     for path in (DOCS.parent / "client").rglob("*.py"):
         client |= reasons_of(path)
     for path in (DOCS.parent / "tbxd").rglob("*.py"):
@@ -144,7 +164,8 @@ def test_what_the_guarantees_name_is_there() -> None:
     }
     named = set(re.findall(r"`(test_\w+)`", GUARANTEES))
     assert len(named) > 30 and named <= tests, named - tests
-    variables = {setting.variable for setting in (*client_settings.SETTINGS, *daemon_settings.SETTINGS)}
+    declared = (*client_settings.SETTINGS, *client_settings.CHOICES, *daemon_settings.SETTINGS)
+    variables = {setting.variable for setting in declared}
     assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}
     limits = (TESTS / "faults" / "test_limits.py").read_text()
     trainer = re.search(r"^TRAINER_BYTES = (\d+) << 20", limits, re.M)

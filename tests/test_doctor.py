@@ -84,6 +84,9 @@ def test_settings_that_are_unknown_or_make_no_sense_are_said(place: World) -> No
     assert level == "trouble" and "the default is used" in found
     level, found, advice = one(doctor(place, code=1, TBXD_SYNC="now"), "environment")
     assert level == "trouble" and "TBXD_SYNC='now'" in found and "always" in advice
+    level, found, advice = one(doctor(place, TBXD_REDUCE="tokens=sum,loss=total"), "environment")
+    assert level == "warning" and found.endswith(": loss=total is not used") and "mean|sum" in advice
+    assert not bad(doctor(place, TBXD_RANK="1", TBXD_WORLD_SIZE="2", TBXD_REDUCE="a=p99"))
     level, found, _ = one(doctor(place, TBXD_JOURNAL_SHARES="image=50,pictures=7"), "environment")
     assert level == "warning" and "pictures=7 is not used" in found
     assert not bad(doctor(place, TBXD_STRICT="off", TBXD_JOURNAL_SHARES="image=50"))

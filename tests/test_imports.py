@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "settings", "turns", "doorbell", "paths", "records", "journal_files", "event_names"),
+    ("interpreters", "settings", "turns", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
     ("names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
-    ("media", "journal", "readback", "model_files"),
-    ("sender",),
+    ("media", "journal", "readback", "model_files", "ranks"),
+    ("sender", "policy"),
     ("session",),
     ("run", "plots", "hparams", "embedding", "utils", "graph"),
     ("lenient",),
@@ -41,6 +41,11 @@ DAEMON = (
     ("summaries.graph", "summaries.onnx_graph", "summaries.openvino_graph"),
     ("summaries.__init__",),
     ("scalars",),
+    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.history"),
+    ("ranks.encoder",),
+    ("ranks.side",),
+    ("ranks.reduction",),
+    ("ranks.ranks",),
     ("run", "tally"),
     ("hub",),
     ("adopt",),

@@ -17,7 +17,7 @@ messages = st.one_of(
     st.builds(wire.Hello, st.just(SESSION), sizes, sizes, st.text(), st.text(), st.text(), st.text()),
     st.builds(wire.Data, st.just(SESSION), st.sampled_from([0, 1]), sizes, st.binary()),
     st.builds(wire.Stored, st.just(SESSION), sizes, sizes, sizes),
-    st.builds(wire.Flush, st.just(SESSION), sizes),
+    st.builds(wire.Flush, st.just(SESSION), sizes, sizes),
     st.builds(wire.Report, st.just(SESSION), st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9)))),
     st.builds(wire.Goodbye, st.just(SESSION)),
     st.builds(wire.Welcome, st.just(SESSION), sizes, sizes, sizes, sizes),

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import records
 from .lenient import soften
+from .policy import member
 from .protowire import field
 from .run import Run, run_of
 from .session import active
@@ -72,10 +73,11 @@ class FileWriter:
         max_queue, flush_secs: accepted for compatibility.
         filename_suffix: appended to the name of the event file.
         log_dir: torch's name of ``logdir``.
+        ranks: as for `SummaryWriter`.
 
     Raises:
         TypeError: no folder.
-        ValueError: a folder or a suffix that cannot be.
+        ValueError: a folder or a suffix that cannot be, or a word for the ranks that is none.
     """
 
     def __init__(
@@ -86,12 +88,14 @@ class FileWriter:
         filename_suffix: str = "",
         *,
         log_dir: str | os.PathLike[str] | None = None,
+        ranks: str | None = None,
     ) -> None:
         chosen = log_dir if logdir is None else logdir
         if chosen is None:
             raise TypeError("FileWriter without logdir")
-        self._logdir = os.fsdecode(chosen)
-        self._bind(run_of(self._logdir, filename_suffix))
+        place = member(ranks)
+        self._logdir = place.folder(os.fsdecode(chosen))
+        self._bind(run_of(self._logdir, place, filename_suffix) if place.writes else None)
 
     def __new__(cls, *arguments: Any, **more: Any) -> FileWriter:
         """How wrong arguments are met is a matter of this process, also for what was pickled."""

@@ -20,6 +20,7 @@ from .writer import SummaryWriter, stats_of
 class _Numbered(SummaryWriter):
     """Writes records without steps."""
 
+    _beside = True
     _numbered = True
 
 
@@ -33,8 +34,8 @@ class GlobalSummaryWriter:
     Processes that log at once are counted in the order in which the daemon gets their records.
 
     Args:
-        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir: as for
-            `SummaryWriter`.
+        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, ranks,
+            reduce: as for `SummaryWriter`.
         coalesce_process, **kwargs: accepted and ignored.
     """
 
@@ -49,12 +50,23 @@ class GlobalSummaryWriter:
         write_to_disk: bool = True,
         log_dir: str | os.PathLike[str] | None = None,
         coalesce_process: bool = True,
+        *,
+        ranks: str | None = None,
+        reduce: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
+        arguments: dict[str, Any] = {"filename_suffix": filename_suffix, "ranks": ranks, "reduce": reduce}
         self.smw = SummaryWriter(
-            logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir
+            logdir,
+            comment,
+            purge_step,
+            max_queue,
+            flush_secs,
+            write_to_disk=write_to_disk,
+            log_dir=log_dir,
+            **arguments,
         )
-        self._counted = _Numbered(self.smw._run.directory, filename_suffix=filename_suffix, write_to_disk=write_to_disk)
+        self._counted = _Numbered(self.smw._run.directory, write_to_disk=write_to_disk, **arguments)
         self._counted.purge_step = purge_step  # for the runs below; this one has been told
 
     def _writer(self, global_step: Any) -> SummaryWriter:

@@ -14,6 +14,7 @@ from . import event_names
 from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
+from .policy import Member
 from .records import (
     BIN32,
     FLOAT64,
@@ -34,7 +35,7 @@ from .records import (
     tag_of_head,
 )
 from .session import Counts, Session
-from .settings import warn
+from .settings import ALL, warn
 from .snapshot import Array
 
 SUFFIX_BYTES_MAX = 100  # of the event file's name
@@ -104,6 +105,7 @@ class Run:
 
     Args:
         directory: absolute.
+        member: of which job this process is.
         suffix: of the event file's name.
         numbered: the records have no steps; the daemon counts them, tag by tag.
         file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
@@ -114,6 +116,7 @@ class Run:
 
     __slots__ = (
         "_file",
+        "_member",
         "_number",
         "_numbered",
         "_rows",
@@ -126,8 +129,11 @@ class Run:
         "scalars",
     )
 
-    def __init__(self, directory: str, suffix: str = "", numbered: bool = False, file: str | None = "") -> None:
+    def __init__(
+        self, directory: str, member: Member, suffix: str = "", numbered: bool = False, file: str | None = ""
+    ) -> None:
         self.directory = directory
+        self._member = member
         self._suffix = suffix
         self._numbered = numbered
         self._file = file
@@ -139,11 +145,15 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, str, bool, str]:
-        return self.directory, self._suffix, self._numbered, self.file
+    def __getstate__(self) -> tuple[str, Member, str, bool, str]:
+        return self.directory, self._member, self._suffix, self._numbered, self.file
 
-    def __setstate__(self, state: tuple[str, str, bool, str]) -> None:
+    def __setstate__(self, state: tuple[str, Member, str, bool, str]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
+
+    def merges(self, tag: str) -> bool:
+        """Whether what several ranks log with this tag and one step becomes one."""
+        return self._member.reduces and self._member.word(tag) != ALL
 
     def bind(self) -> Session | None:
         """The session to log in, with this run defined in it; None when there is no journal."""
@@ -153,7 +163,9 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        run = session.define_run(self.directory, self._suffix, self.file, self._numbered)
+        who, reduces = self._member.who, self._member.reduces
+        file = "" if reduces and who.rank else self.file  # one file for all ranks, named as rank 0 would have it
+        run = session.define_run(self.directory, self._suffix, file, self._numbered, who, reduces)
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
@@ -173,7 +185,7 @@ class Run:
                 return tag_of_head(head)
         elif key in self._tags:
             return self._tags[key]
-        number = session.define_tag(self._number, *key, self._numbered)
+        number = session.define_tag(self._number, *key, self._numbered, self._member.word(tag))
         if plain:
             self.scalars[tag] = scalar_head(number)
         else:
@@ -314,7 +326,13 @@ class Run:
 
         self._append(SCALAR, make)
 
+    def below(self, directory: str) -> Run:
+        """A further run of the same writer, in a folder of its own."""
+        return Run(directory, self._member, numbered=self._numbered)
+
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
+        if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
+            return
         if not session_module.turns.run(lambda: self._append_now(kind, make)):
             self.counts.drop("reentrant")
 
@@ -351,11 +369,12 @@ class Run:
             self.counts.accepted += 1
 
 
-def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) -> Run:
+def run_of(logdir: str, member: Member, suffix: str, numbered: bool = False, make: bool = True) -> Run:
     """The run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
 
     Args:
         logdir: the folder as the user has given it.
+        member: of which job this process is.
         suffix: of the event file's name.
         numbered: as for `Run`.
         make: make the folder, which frameworks list to number their versions.
@@ -380,7 +399,8 @@ def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) 
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
-    run = Run(directory, suffix, numbered, file=None)
-    if make:
+    led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
+    run = Run(directory, member, suffix, numbered, file="" if led else None)
+    if make and not led:
         run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run

@@ -82,6 +82,8 @@ class Sender:
         self._by_reference = False  # the daemon reads records in the journal's files
         self._flush_to = 0
         self._flush_sent = 0
+        self._ending = False  # nothing follows what is there,
+        self._end_sent = False  # and the daemon knows
         self._given_up_at = -1  # what had been acknowledged when a flush ended in vain; -1 when a daemon came since
         # When things are due, by the monotonic clock.
         self._heard = 0.0
@@ -103,17 +105,19 @@ class Sender:
             self._thread = None
             warn(f"no thread to send from ({error}); records stay in {self._journal.path}", once="thread")
 
-    def flush(self, position: int, timeout: float, again: bool = True) -> bool:
+    def flush(self, position: int, timeout: float, again: bool = True, last: bool = False) -> bool:
         """Wait until everything before ``position`` is in the event files; False when that takes too long.
 
         Args:
             position: in the records.
             timeout: seconds.
             again: whether to wait at all when an earlier wait was in vain and nothing has moved since.
+            last: whether no record follows.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             self._flush_to = max(self._flush_to, position)
+            self._ending = self._ending or last
             self._doorbell.ring()
             while self.acknowledged < position:
                 if self._thread is None or not self._thread.is_alive() or self.refused:
@@ -126,6 +130,11 @@ class Sender:
                     return False
                 self._changed.wait(min(remaining, 0.2))
             return True
+
+    @property
+    def connected(self) -> bool:
+        """Whether a daemon answers."""
+        return self._welcomed
 
     def stop(self, timeout: float) -> None:
         """Say goodbye if all is acknowledged, close the socket and end the thread."""
@@ -266,9 +275,11 @@ class Sender:
             if not self._push(socket, message):
                 return moved
             self._sent += message.length if isinstance(message, wire.Stored) else len(message.payload)
-        if self._flush_sent < self._flush_to <= self._sent:
-            self._push(socket, wire.Flush(session, self._flush_to))
-            self._flush_sent = self._flush_to
+        due = self._flush_sent < self._flush_to or (self._ending and not self._end_sent)
+        if due and self._flush_to <= self._sent:
+            ending = self._ending
+            self._push(socket, wire.Flush(session, self._flush_to, int(ending)))
+            self._flush_sent, self._end_sent = self._flush_to, ending
         return moved
 
     def _records(self, end: int) -> wire.Data | wire.Stored:
@@ -321,7 +332,7 @@ class Sender:
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit
                 self._by_reference = bool(message.journal)
-                self._flush_sent = 0
+                self._flush_sent, self._end_sent = 0, False
                 self._next_report = 0.0
                 if self._launcher is not None:
                     self._launcher.answered()

@@ -18,6 +18,7 @@ from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Launcher
 from .paths import configured_address, default_address, private_dir, runtime_dir, spool_dir
+from .ranks import Identity
 from .records import (
     Definition,
     RowDefinition,
@@ -135,8 +136,10 @@ class Session:
         run = self._runs.get(directory)
         return run.file if run is not None else None
 
-    def define_run(self, directory: str, suffix: str, file: str, numbered: bool = False) -> Defined:
-        """A run with its number: one for each folder, whose file is named as the first has asked for.
+    def define_run(
+        self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool
+    ) -> Defined:
+        """A run with its number: one for each folder, and what the first has asked for counts.
 
         Raises (also the others of its kind):
             LocalProtocolError: it is one that the daemon would not take.
@@ -147,7 +150,11 @@ class Session:
             if run is None:
                 number = self._numbers["run"]
                 host = os.uname().nodename
-                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix, file))
+                rank = who.rank, who.world, who.job, who.attempt
+                definition = RunDefinition(
+                    number, directory, host, self.pid, time.time(), suffix, file, *rank, reduce=reduce
+                )
+                self._define("run", definition)
                 run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts
             if not numbered:
@@ -155,12 +162,12 @@ class Session:
             return self._numbered.setdefault(run.number, Defined(run.number, run.counts, run.file))
 
     def define_tag(
-        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool = False
+        self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool, reduce: str
     ) -> int:
         """A new number for a tag of a run."""
         with self._lock:
             number = self._numbers["tag"]
-            self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered))
+            self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered, reduce))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
@@ -196,7 +203,7 @@ class Session:
                 if type(news[1]) is dict:
                     counts.refused = news[1]
 
-    def flush(self, timeout: float | None = None) -> bool:
+    def flush(self, timeout: float | None = None, last: bool = False) -> bool:
         """Wait until everything logged so far is in the event files.
 
         In a signal handler that has interrupted a call which logs it cannot be, and False is returned.
@@ -204,11 +211,12 @@ class Session:
         Args:
             timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, of which all calls together take one where no daemon is
                 to be had or none gets on.
+            last: whether no record follows.
         """
         if turns.interrupted:
             return False
         seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
-        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None)
+        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None, last=last)
 
     def refusals(self) -> list[dict[str, int]]:
         """What the daemon did not write, by reason, for each folder."""
@@ -225,14 +233,18 @@ class Session:
             return
         self.ended = True
         started = time.monotonic()
-        delivered = self.flush()
+        delivered = self.flush(last=True)
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (time.monotonic() - started)))
         if not self.journal.close() and not delivered:
             waiting = self.journal.committed - self.sender.acknowledged
             warn(
                 f"{waiting:,} bytes of records wait in {self.journal.path}; "
-                "the next daemon of this user on this host writes them (`tbxd serve`)"
+                + (
+                    "the daemon writes them when it can (`tbxd status`)"
+                    if self.sender.connected
+                    else "the next daemon of this user on this host writes them (`tbxd serve`)"
+                )
             )
         self._doorbell.close()
 

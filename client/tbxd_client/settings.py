@@ -75,7 +75,14 @@ SYNC = Choice(
     "When records are brought onto the disk: now and then, or each before its call returns (script) and before it is "
     "acknowledged (daemon), so that a crash of the machine loses none.",
 )
-CHOICES = (SYNC,)
+REDUCE, ALL, ZERO = "reduce", "all", "zero"
+RANKS = Choice(
+    "TBXD_RANKS",
+    (REDUCE, ALL, ZERO),
+    "What becomes of the ranks of a job: one run for all, with the spread over the ranks; a run for each; or rank 0's "
+    "alone, and the others log nothing.",
+)
+CHOICES = (SYNC, RANKS)
 _WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
 
 

@@ -69,18 +69,21 @@ class Array:
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def snapshot(value: Any, what: str) -> Array:
+def snapshot(value: Any, what: str, once: bool = False) -> Array:
     """The numbers of ``value``, without a copy where that can be.
 
     Args:
         value: a Python or numpy number, an array or tensor of any framework on any device, or a (nested) sequence of
             these. Tensors of torch may require grad, be sparse or quantized; floating point that numpy lacks is
-            widened to float32, but for bfloat16, which is kept. Of a masked array, what is masked is NaN where it is
-            floating point, and else as it is below the mask.
+            widened to float32, but for bfloat16, which is kept. Of a DTensor it is the part that this process holds,
+            whose axes may be empty. Of a masked array, what is masked is NaN where it is floating point, and else as it
+            is below the mask.
         what: names the value in errors, such as ``add_histogram 'weights'``.
+        once: what several ranks hold of a DTensor is the first one's; it is empty, shape (0,), for the others. So the
+            parts of all ranks are the tensor.
 
     Raises:
-        TypeError: it holds something that is no number.
+        TypeError: it holds something that is no number, or of a DTensor what has still to be added up.
         ValueError: its parts have different shapes, or it has more than `DIMENSIONS_MAX` dimensions.
     """
     np = sys.modules.get("numpy")
@@ -88,6 +91,8 @@ def snapshot(value: Any, what: str) -> Array:
         return _from_numpy(value, what)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+        if type(value) is not torch.Tensor and isinstance(value, _dtensor()):
+            value = _part_of(value, what, once)
         return _from_torch(torch, value, what)
     return _from_numpy(_as_numpy(value, what, 0), what)
 
@@ -150,6 +155,32 @@ def _numbers_of(array: Any, what: str) -> Any:
     except RecursionError:
         raise ValueError(f"{what}: an array of objects that holds itself") from None
     return numbers.reshape(array.shape + numbers.shape[1:])
+
+
+def _dtensor() -> Any:
+    """The class of tensors that are spread over processes, for isinstance; () where nobody has imported it."""
+    for name in ("torch.distributed.tensor", "torch.distributed._tensor"):  # the second before torch 2.5
+        module = sys.modules.get(name)
+        if module is not None:
+            return getattr(module, "DTensor", ())
+    return ()
+
+
+def _part_of(tensor: Any, what: str, once: bool) -> Any:
+    """What this process holds of a DTensor; no other process is asked, so that no rank waits for another."""
+    part = tensor._local_tensor  # to_local() is made for gradients, and gives the same numbers
+    if any(placement.is_partial() for placement in tensor.placements):
+        raise TypeError(
+            f"{what}: each rank of this DTensor ({', '.join(map(str, tensor.placements))}) has numbers that are still "
+            "to be added up; give full_tensor(), or what redistribute() makes of it, which all ranks have to call"
+        )
+    if hasattr(part, "trigger_wait"):  # a collective that was begun and not waited for
+        part = part.trigger_wait()
+    if not once:
+        return part
+    place = tensor.device_mesh.get_coordinate()  # None for a rank that has no part in it
+    copies = (at for at, placement in zip(place or (), tensor.placements, strict=False) if placement.is_replicate())
+    return part.new_empty(0) if any(copies) else part
 
 
 def _from_torch(torch: Any, tensor: Any, what: str) -> Array:

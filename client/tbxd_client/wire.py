@@ -70,10 +70,11 @@ class Stored:
 
 @dataclass(slots=True, frozen=True)
 class Flush:
-    """Write everything before ``position`` now instead of with the next batch."""
+    """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 where nothing follows."""
 
     session: bytes
     position: int
+    last: int = 0
 
 
 @dataclass(slots=True, frozen=True)

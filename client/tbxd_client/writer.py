@@ -21,6 +21,8 @@ from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
 from .lenient import soften
 from .names import clean_tag, parse_color, short_text, text_of
+from .policy import member
+from .ranks import Identity, default_folder
 from .records import DESCRIPTION_BYTES_MAX, FLOAT64, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .run import Run, run_of
 from .session import Counts, active
@@ -39,14 +41,24 @@ class SummaryWriter(MediaMethods, PluginMethods):
     """Logs to a folder that TensorBoard reads.
 
     Args:
-        logdir: the folder of the run. None or "": ``runs/<date>_<time>_<host><comment>`` in the working directory.
+        logdir: the folder of the run. None or "": ``runs/<date>_<time>_<host><comment>`` in the working directory, or
+            for a job of several ranks one name for all of them (docs/RANKS.md).
         comment: appended to that default name.
         purge_step: the run goes on from this step: TensorBoard forgets what an earlier life logged at or after it.
         max_queue, flush_secs: accepted for compatibility; records reach the file within a quarter of a second.
         filename_suffix: appended to the name of the event file.
         write_to_disk: False makes every method do nothing.
         log_dir: torch's name of ``logdir``, used when that is None.
+        ranks: what becomes of the ranks of a job. ``"reduce"``: what they log with one tag and step becomes one point,
+            with its spread; ``"all"``: each logs to ``<logdir>/rank<r>``; ``"zero"``: all but rank 0 do nothing.
+            None is ``TBXD_RANKS``, ``"reduce"`` by default. Without several ranks there is no difference.
+        reduce: tag, or pattern of tags as in ``fnmatch``, to what becomes of the values of several ranks: ``"mean"``,
+            ``"sum"``, ``"min"``, ``"max"``, ``"last"``, ``"p50"``, ``"p95"``, ``"p99"``, ``"all"``; the first that fits
+            counts, and ``TBXD_REDUCE`` behind them.
         comet_config, **kwargs: accepted and ignored.
+
+    Raises:
+        TypeError, ValueError: a folder, a suffix or a word that cannot be.
 
     Nothing is started and nothing connects before the first record. A writer can be pickled and used in forked and
     spawned processes, and by several threads.
@@ -68,13 +80,19 @@ class SummaryWriter(MediaMethods, PluginMethods):
         write_to_disk: bool = True,
         log_dir: str | os.PathLike[str] | None = None,
         comet_config: Mapping[str, Any] | None = None,
+        *,
+        ranks: str | None = None,
+        reduce: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment)
+        place = member(ranks, reduce)
+        chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment, place.who)
+        if not self._beside:
+            chosen = place.folder(chosen)
         self.logdir = chosen
         self.purge_step = purge_step
-        self._write = bool(write_to_disk)
-        self._run = run_of(chosen, filename_suffix, self._numbered, make=self._write)
+        self._write = bool(write_to_disk) and place.writes
+        self._run = run_of(chosen, place, filename_suffix, self._numbered, make=self._write)
         self._subruns: dict[str, Run] = {}
         self._charts = {}
         self._exported: dict[str, tuple[bytes, int]] = {}
@@ -303,7 +321,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
         Args:
             tag: name of the histogram.
-            values: an array, tensor or list of numbers, of any shape; it may require grad.
+            values: an array, tensor or list of numbers, of any shape; it may require grad. Of a DTensor each rank logs
+                the part that it holds, and one histogram of the whole tensor is made of these.
             global_step, walltime, color: as in `add_scalar`.
             bins: ``'tensorflow'``, a name or number or edges as in ``numpy.histogram``.
             max_bins: bins are merged until there are at most about so many.
@@ -313,7 +332,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if not self._write:
             return
-        array = snapshot(values, f"add_histogram {tag!r}")
+        array = snapshot(values, f"add_histogram {tag!r}", self._run.merges(clean_tag(tag)))
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 
@@ -484,6 +503,6 @@ def stats_of(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _default_logdir(comment: str) -> str:
-    name = time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename + comment
-    return os.path.join("runs", name)  # noqa: PTH118 - shown to the user as it is
+def _default_logdir(comment: str, who: Identity) -> str:
+    name = default_folder(who) or time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename
+    return os.path.join("runs", name + comment)  # noqa: PTH118 - shown to the user as it is

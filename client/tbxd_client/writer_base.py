@@ -35,6 +35,7 @@ class WriterBase:
     purge_step: int | None
     _opened_in: int  # the process that has made it; 0 of a copy
     _charts: dict[str, str]  # of these, those that `add_scalars` has made, and their tags
+    _beside = False  # it logs to the folder of another writer, which has been found already
     _numbered = False  # what is logged has no steps; the daemon counts it
 
     @property
@@ -94,7 +95,7 @@ class WriterBase:
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
             directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = Run(directory, numbered=self._numbered)
+            run = self._subruns[name] = self._run.below(directory)
             # Once: each further one would wipe, in the slow loader, what others have logged since.
             if self.purge_step is not None and self._opened_in == os.getpid():
                 run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)

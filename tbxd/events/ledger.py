@@ -16,6 +16,14 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
 ``V<ordinal>…``
     the same of scalars, of which an event holds one or several: the event holds all records up to the one that ends
     at ``end``, and each event without a mark that follows holds as many records as it has values.
+``G<generation>``
+    ranks of one start of a job, named by this, are reduced from here on; no record.
+``R[<ranks>]``
+    with an event: its values, and those of each event without a mark that follows, are what several ranks have logged,
+    and no records of one session. ``ranks`` (``<first>[-<last>]+…``) says of which, where it is not all of them.
+``S<ordinals>[=<session>],<end>,<count>[,<refusals>];…``
+    a note, which is no record, of how far sessions are settled whose records are in such events. ``ordinals`` is one,
+    or ``<first>-<last>`` of several that are equally far.
 ``N[<session>,<drops>;…]``
     a note of the daemon's own, which is no record: how many records the trainer of a session could not keep, since it
     began. They are no part of its ``count``.
@@ -31,6 +39,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tbxd_client.records import RANKS_MAX
+
 OPENING = "tbxd "
 CARRY_END = "L."
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
@@ -43,6 +53,11 @@ _MARK = re.compile(
 _CARRY = re.compile(
     r"([\w-]{16}),([0-7]?[0-9a-f]{1,15}),([0-7]?[0-9a-f]{1,15})\b(?:,([\w:+]*))?(?:,([\w:+]+))?", re.ASCII
 )
+_SETTLED = re.compile(
+    r"([0-9a-f]{1,15})(?:-([0-9a-f]{1,15}))?(?:=([\w-]{16}))?,([0-9a-f]{1,15}),([0-9a-f]{1,15})(?:,([\w:+]+))?",
+    re.ASCII,
+)
+_RANKS = re.compile(r"([0-9a-f]{1,8})(?:-([0-9a-f]{1,8}))?", re.ASCII)
 _COUNT = re.compile(r"(\w+):([0-9a-f]{1,15})\b", re.ASCII)
 _NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
@@ -112,6 +127,37 @@ def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
     return _texts("N", [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or ["N"]
 
 
+def ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each row of numbers that follow each other; ``numbers`` ascend."""
+    begin = last = -2
+    for number in numbers:
+        if number != last + 1:
+            if begin >= 0:
+                yield begin, last
+            begin = number
+        last = number
+    if begin >= 0:
+        yield begin, last
+
+
+def _range(begin: int, last: int) -> str:
+    return f"{begin:x}" if begin == last else f"{begin:x}-{last:x}"
+
+
+def encode_ranks(ranks: list[int] | None) -> str:
+    """The mark of events that hold what these ranks, ascending, have logged; None: all of them."""
+    return "R" if ranks is None else "R" + "+".join(_range(*span) for span in ranges(ranks))
+
+
+def decode_ranks(text: str) -> frozenset[int] | None:
+    """The inverse of `encode_ranks`."""
+    ranks: set[int] = set()
+    for begin, last in _RANKS.findall(text[1:]):
+        first = int(begin, 16)
+        ranks.update(range(first, min(int(last or begin, 16), first + RANKS_MAX) + 1))
+    return frozenset(ranks) if ranks else None
+
+
 def _texts(kind: str, items: list[str]) -> list[str]:
     texts: list[str] = []
     for item in items:
@@ -151,6 +197,27 @@ class Marker:
             return ""
         return self._mark("V", session, entry, delta)
 
+    def interrupt(self) -> None:
+        """An event comes that is no session's."""
+        self._session = b""
+
+    def settle(self, entries: dict[bytes, Entry]) -> list[str]:
+        """The texts of notes, each an event's, that say how far sessions are."""
+        self.interrupt()
+        items = []
+        equal: dict[tuple[int, int, str], list[int]] = {}
+        for session, entry in entries.items():
+            far = (entry.end, entry.count, _refusals(entry.refused))
+            ordinal = self._ordinals.get(session)
+            if ordinal is None:
+                ordinal = self._ordinals[session] = len(self._ordinals)
+                items.append(f"{ordinal:x}={encode_session(session)},{far[0]:x},{far[1]:x}{far[2]}")
+            else:
+                equal.setdefault(far, []).append(ordinal)
+        for (end, count, refused), ordinals in equal.items():
+            items += [f"{_range(*span)},{end:x},{count:x}{refused}" for span in ranges(sorted(ordinals))]
+        return _texts("S", items)
+
     def pass_over(self, end: int) -> None:
         """Events without a mark follow, up to the one whose last record ends at ``end``."""
         self._end = end
@@ -176,6 +243,7 @@ class LedgerReader:
         self.ledger: Ledger = {}
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
+        self.session = b""  # whose record the last event is; empty where it is none
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
         self._by_value = False
@@ -188,6 +256,8 @@ class LedgerReader:
             writer: its ``source_metadata.writer``, "" where it has none.
             values: how many its summary has.
         """
+        if writer:
+            self.session = b""
         if not self.ours:
             self.ours = writer.startswith(OPENING)
         elif not writer:
@@ -197,6 +267,11 @@ class LedgerReader:
                 self._current.count += records
         elif writer == CARRY_END:
             self.complete = True
+        elif writer.startswith(("R", "G")):
+            self._current = None
+        elif writer.startswith("S"):
+            self._current = None
+            self._settle(writer)
         elif writer.startswith("L"):
             for session, end, count, refused, dropped in _CARRY.findall(writer):
                 entry = Entry(int(end, 16), int(count, 16), _parse_counts(refused), _parse_counts(dropped))
@@ -206,6 +281,17 @@ class LedgerReader:
                 self.ledger.setdefault(decode_session(session), Entry()).dropped = _parse_counts(dropped)
         else:
             self._mark(writer)
+
+    def _settle(self, writer: str) -> None:
+        for first, last, session, end, count, refused in _SETTLED.findall(writer):
+            begin = int(first, 16)
+            if session:
+                self._sessions[begin] = decode_session(session)
+            for ordinal in range(begin, min(int(last or first, 16), begin + len(self._sessions)) + 1):
+                named = self._sessions.get(ordinal)
+                if named is not None:
+                    entry = self.ledger.setdefault(named, Entry())
+                    entry.end, entry.count, entry.refused = int(end, 16), int(count, 16), _parse_counts(refused)
 
     def _mark(self, writer: str) -> None:
         match = _MARK.fullmatch(writer)
@@ -223,6 +309,7 @@ class LedgerReader:
         self._current.refused = _parse_counts(refused)
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
+        self.session = named
 
 
 def merge(into: Ledger, other: Ledger) -> None:

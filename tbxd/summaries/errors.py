@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 ONNX_NOT_INSTALLED = "onnx_not_installed"
+LATE_RANK = "late_rank"  # a rank's record that came when its point had gone out
+TOO_MANY_TAGS = "too_many_tags"  # so many tags of so many ranks cannot be followed
 
 HINTS = {  # what can be done about a reason, for `tbxd status`
     ONNX_NOT_INSTALLED: "graphs of ONNX need onnx beside the daemon: pip install 'tbxd[onnx]', and log them again",
+    LATE_RANK: "a rank was not waited for any longer; TBXD_RANKS_SECONDS of the daemon says how long that is",
 }
 
 

@@ -10,7 +10,7 @@ the processor's cache, and in memory that is used again for the next chunk.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -113,8 +113,18 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
     Raises:
         Refused: ``bad_record``, ``bad_bins`` or ``no_finite_values``.
     """
-    attrs = record.attrs
-    result = histogram_of(array_of(record), attrs.get("bins", TENSORFLOW), attrs.get("max_bins"))
+    return encode_together([record], tag)
+
+
+def encode_together(records: Sequence[Record], tag: TagDefinition) -> list[Any]:
+    """One histogram of the numbers of several records, which are parts of one array; the first says with which bins.
+
+    Raises:
+        Refused: ``bad_record``, ``bad_bins`` or ``no_finite_values``.
+    """
+    attrs = records[0].attrs
+    arrays = [array_of(record) for record in records]
+    result = histogram_of(arrays, attrs.get("bins", TENSORFLOW), attrs.get("max_bins"))
     message = schema.HistogramProto(
         min=result.statistics.min,
         max=result.statistics.max,
@@ -147,8 +157,8 @@ def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
     return [summary_value(HISTOGRAM_RAW, tag, histo=message)]
 
 
-def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = None) -> Histogram:
-    """The histogram of an array's finite numbers.
+def histogram_of(array: AnyArray | Sequence[AnyArray], bins: object = TENSORFLOW, max_bins: object = None) -> Histogram:
+    """The histogram of an array's finite numbers, or of those of several together.
 
     Args:
         array: real numbers of any shape.
@@ -158,22 +168,25 @@ def histogram_of(array: AnyArray, bins: object = TENSORFLOW, max_bins: object = 
     Raises:
         Refused: ``bad_record`` for complex numbers, ``no_finite_values``, ``bad_bins``.
     """
-    check_real(array)
+    arrays = [array] if isinstance(array, np.ndarray) else array
+    for one in arrays:
+        check_real(one)
+    size = sum(one.size for one in arrays)
     wanted = _checked_bins(bins)
     if max_bins is not None and not (type(max_bins) is int and max_bins > 0):
         raise Refused("bad_bins", f"max_bins is {max_bins!r:.40}")
-    statistics, scratch = Statistics(), Scratch(min(array.size, CHUNK))
+    statistics, scratch = Statistics(), Scratch(min(size, CHUNK))
     with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
-        finite = (statistics.take(chunk, scratch) for chunk in _chunks(array))
+        finite = (statistics.take(chunk, scratch) for one in arrays for chunk in _chunks(one))
         if wanted == TENSORFLOW:
-            counts, limits = _tensorflow_counts(finite, array.size, scratch), tensorflow_edges()
+            counts, limits = _tensorflow_counts(finite, size, scratch), tensorflow_edges()
         else:
             for _ in finite:  # numpy's bins need the range first
                 pass
         if not statistics.num:
-            raise Refused("no_finite_values", f"none of {array.size:,} numbers is finite")
+            raise Refused("no_finite_values", f"none of {size:,} numbers is finite")
         if wanted != TENSORFLOW:
-            counts, limits = _numpy_counts(array, wanted, statistics)
+            counts, limits = _numpy_counts(arrays, wanted, statistics)
     if max_bins is not None and len(counts) > max_bins:
         counts, limits = _merged(counts, limits, max_bins)
     counts, limits = _trimmed(counts, limits)
@@ -201,10 +214,11 @@ def _chunks(array: AnyArray) -> Iterator[AnyArray]:
         yield flat[first : first + CHUNK]
 
 
-def _finite_chunks(array: AnyArray) -> Iterator[Floats]:
-    for chunk in _chunks(array):
-        wide = chunk.astype(np.float64, copy=False)
-        yield wide[np.isfinite(wide)]
+def _finite_chunks(arrays: Sequence[AnyArray]) -> Iterator[Floats]:
+    for array in arrays:
+        for chunk in _chunks(array):
+            wide = chunk.astype(np.float64, copy=False)
+            yield wide[np.isfinite(wide)]
 
 
 def _total(parts: list[float]) -> float:
@@ -314,32 +328,32 @@ def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) 
 
 
 def _numpy_counts(
-    array: AnyArray, bins: str | int | tuple[float, ...], statistics: Statistics
+    arrays: Sequence[AnyArray], bins: str | int | tuple[float, ...], statistics: Statistics
 ) -> tuple[Counts, Floats]:
     """Counts and edges as ``numpy.histogram`` has them."""
     span = (statistics.min, statistics.max)
     if not isinstance(bins, tuple) and not math.isfinite(span[1] - span[0]):
         raise Refused("bad_bins", f"numbers from {span[0]:g} to {span[1]:g}, whose difference no float64 holds")
     if isinstance(bins, str):
-        bins = _bins_by_rule(array, bins, statistics)
+        bins = _bins_by_rule(arrays, bins, statistics)
     edges: int | Floats = bins if isinstance(bins, int) else np.array(bins, np.float64)
     try:
         limits = np.histogram_bin_edges(np.empty(0), edges, span)
         counts = np.zeros(len(limits) - 1, np.int64)
-        for chunk in _finite_chunks(array):
+        for chunk in _finite_chunks(arrays):
             counts += np.histogram(chunk, edges, span)[0]
     except ValueError as error:  # numpy's: the numbers are too close together for so many bins
         raise Refused("bad_bins", f"{error}") from error
     return counts, limits
 
 
-def _bins_by_rule(array: AnyArray, rule: str, statistics: Statistics) -> int:
+def _bins_by_rule(arrays: Sequence[AnyArray], rule: str, statistics: Statistics) -> int:
     """How many bins one of numpy's rules makes of the finite numbers.
 
     "stone" looks at no more than `STONE_VALUES_MAX` of them, evenly spread.
     """
     span = (statistics.min, statistics.max)
-    numbers = np.concatenate(list(_finite_chunks(array)))
+    numbers = np.concatenate(list(_finite_chunks(arrays)))
     if rule in ("auto", "fd"):  # a few numbers far away can make billions of bins, which numpy would try to hold
         low, high = np.percentile(numbers, [25, 75])
         width = 2 * (high - low) / len(numbers) ** (1 / 3)

@@ -1,0 +1,115 @@
+"""Who has logged how far: which groups are whole, and for whom is not waited any more. No I/O, clocks or threads.
+
+A rank's steps grow, tag by tag. So a group is whole when every rank that is expected has logged its tag at its step or
+behind it: the least of their last steps is the tag's *floor*, and whatever stands at or before it can go out, in the
+order of the steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.records import STEP_MAX, STEP_MIN
+
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+CELLS_MAX = 1 << 24  # tags times ranks: what is known of each takes 10 bytes
+
+
+class TooManyTags(Exception):
+    """There is no room to follow another tag of so many ranks."""
+
+
+class Frontier:
+    """The tags of a run by number, and the ranks 0 to ``world`` - 1.
+
+    ``seen``: which ranks have ever logged a tag; ``expected``: those of them that are waited for; ``latest``: the last
+    step of each; ``emitted``: the last step of a tag that has gone out. All but the last are (tags, world).
+    """
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+        self.count = 0
+        self.seen = np.zeros((0, world), np.bool_)
+        self.expected = np.zeros((0, world), np.bool_)
+        self.latest = np.zeros((0, world), np.int64)
+        self.emitted = np.zeros(0, np.int64)
+        self.left = np.zeros(world, np.bool_)  # ranks of which nothing more comes
+        self._gone = 0  # how many these are
+        self._ranks: list[int] = []  # how many have logged each tag
+
+    def add(self) -> int:
+        """The number of a new tag.
+
+        Raises:
+            TooManyTags: there are too many.
+        """
+        if (self.count + 1) * self.world > CELLS_MAX:
+            raise TooManyTags
+        if self.count == len(self.emitted):
+            size = max(16, 2 * self.count)
+            self.seen, self.expected = _grown(self.seen, size, False), _grown(self.expected, size, False)
+            self.latest = _grown(self.latest, size, STEP_MIN)
+            self.emitted = _grown(self.emitted, size, STEP_MIN)
+        self.count += 1
+        self._ranks.append(0)
+        return self.count - 1
+
+    def join(self, tag: int, rank: int) -> int:
+        """A rank logs a tag; returns how many do."""
+        if not self.seen[tag, rank]:
+            self.seen[tag, rank] = True
+            self._ranks[tag] += 1
+        return self._ranks[tag]
+
+    def is_whole(self, tag: int) -> bool:
+        """Whether every rank has logged a tag or never will."""
+        if self._ranks[tag] == self.world:
+            return True
+        return self._ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
+
+    def note(self, tags: Integers, rank: int, steps: Integers) -> None:
+        """A rank has logged some tags at some steps, in time: it is waited for from now on."""
+        column = self.latest[:, rank]
+        np.maximum.at(column, tags, steps)
+        self.expected[tags, rank] = not self.left[rank]
+
+    def leave(self, rank: int) -> None:
+        """Nothing more comes of a rank than what has come or is on the way here."""
+        self._gone += not self.left[rank]
+        self.left[rank] = True
+        self.expected[:, rank] = False
+
+    def come_back(self, rank: int) -> None:
+        """More comes of a rank."""
+        self._gone -= bool(self.left[rank])
+        self.left[rank] = False
+
+    def floors(self) -> Integers:
+        """Up to which step each tag is whole, (tags,)."""
+        known = slice(0, self.count)
+        waited = np.where(self.expected[known], self.latest[known], STEP_MAX)
+        floors: Integers = waited.min(axis=1)
+        return floors
+
+    def pass_over(self, tags: Integers, steps: Integers) -> int:
+        """Wait no more for ranks that have not come to these steps of these tags; they are expected again when they
+        have caught up. Returns how many that are, counted once for each tag.
+
+        Args:
+            tags: (N,), each once.
+            steps: (N,).
+        """
+        behind: Mask = self.expected[tags] & (self.latest[tags] < steps[:, None])
+        self.expected[tags] &= ~behind
+        return int(behind.sum())
+
+
+def _grown(array: npt.NDArray[Any], size: int, fill: object) -> npt.NDArray[Any]:
+    grown = np.full((size, *array.shape[1:]), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,0 +1,253 @@
+"""What a run has to do with ranks: none of it, until a session says that it is one of several which are reduced.
+
+One start of a job is reduced at a time. The next one, of a job that was started again, waits until nothing more comes
+of the one before, or long enough; what comes of that later is late.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from tbxd_client.records import RANKS_MAX, RunDefinition
+
+from ..events import schema
+from ..events.ledger import Entry, Marker
+from ..events.rows import Piece
+from ..session import Batch, Scalars, Single
+from ..summaries.errors import LATE_RANK
+from ..summaries.histogram import encode_together
+from .history import generation_of
+from .reduction import Reduction, note
+
+
+class Home(Protocol):
+    """The run that the ranks log into, as it is on its strand: see `tbxd.run.RunWriter`."""
+
+    directory: Path
+
+    @property
+    def folder(self) -> int:
+        """A descriptor of the folder."""
+
+    @property
+    def marker(self) -> Marker:
+        """That of the event file."""
+
+    def working(self, session: bytes) -> Entry:
+        """How far a session is in what has been encoded."""
+
+    def entry(self, session: bytes) -> Entry:
+        """How far it is in the event file."""
+
+    def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
+        """Append what one rank has logged."""
+
+    def flush_scalars(self, pieces: list[Piece]) -> None:
+        """Append the events of scalars that were gathered."""
+
+
+class Ranks:
+    """The ranks of one run.
+
+    Args:
+        writer: of the run.
+        seconds: how long a point waits for a rank.
+    """
+
+    def __init__(self, writer: Home, seconds: float) -> None:
+        self._writer = writer
+        self._seconds = seconds
+        self._reduction: Reduction | None = None
+        self._next: deque[tuple[Batch, float]] = deque()  # of a later start of the job, and when they came
+        self._superseded: list[Batch] = []  # of an earlier start: late
+        self._refused = 0  # so many of these are so in what has been encoded
+        self._ending = False  # all of the reduction is encoded
+        self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
+        self._news = False  # some of them have gone since the last look
+
+    # --- from any thread -------------------------------------------------------------------------------------
+
+    def leave(self, session: bytes, run: RunDefinition) -> None:
+        """Nothing more comes of a session."""
+        self._gone.append((session, run))
+        self._news = True
+
+    def status(self) -> dict[str, Any] | None:
+        """For `tbxd status`; None for a run without ranks."""
+        reduction = self._reduction
+        return reduction.status() if reduction is not None else None
+
+    @property
+    def due(self) -> float:
+        """When the run has to be written although nothing comes, by the monotonic clock; 0 for never."""
+        reduction = self._reduction
+        if reduction is None:
+            return 0.0
+        times = [reduction.due()] if reduction.due() else []
+        if self._next:
+            times.append(self._next[0][1] + self._seconds)
+        return min(times, default=0.0)
+
+    # --- on the strand ---------------------------------------------------------------------------------------
+
+    @property
+    def begins(self) -> bool:
+        """Whether a start of the job is over, and the next one has come."""
+        return self._reduction is None and bool(self._next)
+
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to do that nobody has queued."""
+        return self.begins or self._news or 0.0 < self.due <= now
+
+    def take(self, batch: Batch) -> bool:
+        """Take a batch that is a rank's. False when it is none.
+
+        Raises:
+            OSError: what the folder holds cannot be read at this moment.
+        """
+        run = batch.run
+        if not run.reduce or run.world < 2:
+            return False
+        now = time.monotonic()
+        if self._reduction is None and not self._begin(batch):
+            self._superseded.append(batch)
+            return True
+        assert self._reduction is not None
+        if generation_of(run) == self._reduction.generation:
+            self._reduction.take(batch, now)
+        elif run.created > self._reduction.created:
+            self._next.append((batch, now))
+        else:
+            self._superseded.append(batch)
+        return True
+
+    def _begin(self, batch: Batch) -> bool:
+        writer = self._writer
+        reduction = Reduction(
+            writer.directory,
+            writer.folder,
+            batch.run,
+            self._seconds,
+            lambda: writer.marker,
+            writer.working,
+            writer.encode_as_is,
+            _histogram,
+        )
+        if reduction.superseded:
+            return False
+        self._reduction = reduction
+        return True
+
+    def emit(self, pieces: list[Piece]) -> list[bytes]:
+        """Append what can go out; returns the sessions that it takes further in the ledger.
+
+        Raises:
+            OSError: what a folder holds cannot be read at this moment.
+        """
+        if self._reduction is None and self._next:
+            waiting, self._next = self._next, deque()
+            for batch, _ in waiting:
+                self.take(batch)
+        sessions = self._refuse(pieces)
+        reduction = self._reduction
+        if reduction is None:
+            self._news = False
+            return sessions
+        now = time.monotonic()
+        self._news = False
+        early = []  # of a start that has not begun to be reduced
+        while self._gone:
+            session, run = self._gone.popleft()
+            if generation_of(run) == reduction.generation:
+                reduction.leave(session, run.rank)
+            else:
+                early.append((session, run))
+        self._gone += early
+        self._ending = bool(self._next) and (reduction.over or now - self._next[0][1] >= self._seconds)
+        reduction.emit(now, pieces, everything=self._ending)
+        self._writer.flush_scalars(pieces)
+        return sessions + reduction.settle(pieces)
+
+    def _refuse(self, pieces: list[Piece]) -> list[bytes]:
+        """Settle what comes of a start of the job that another has followed."""
+        entries: dict[bytes, Entry] = {}
+        for batch in self._superseded[self._refused :]:
+            entry = entries[batch.session] = self._writer.working(batch.session)
+            for item in batch.items:
+                ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
+                late = sum(end > entry.end for end in ends)
+                entry.end = max(entry.end, ends[-1])
+                entry.count += late
+                entry.refused = {**entry.refused, LATE_RANK: entry.refused.get(LATE_RANK, 0) + late}
+        self._refused = len(self._superseded)
+        if entries:
+            self._writer.flush_scalars(pieces)
+            pieces += [note(text) for text in self._writer.marker.settle(entries)]
+        return list(entries)
+
+    def done(self) -> Iterator[Batch]:
+        """Batches that are settled in the event file."""
+        yield from self._superseded
+        self._superseded.clear()
+        self._refused = 0
+        if self._reduction is not None:
+            yield from self._reduction.done(lambda session: self._writer.entry(session).end)
+            if self._ending:
+                self._reduction.close()
+                self._reduction = None
+                self._ending = False
+
+    def start_over(self) -> list[Batch]:
+        """Forget everything; returns what is not settled, to be taken again."""
+        held = [*self._superseded]
+        if self._reduction is not None:
+            held += self._reduction.held()
+            self._reduction.close()
+        held += [batch for batch, _ in self._next]
+        self._reduction = None
+        self._superseded.clear()
+        self._refused = 0
+        self._next.clear()
+        self._ending = False
+        return held
+
+    # --- the sides -------------------------------------------------------------------------------------------
+
+    def write_sides(self) -> None:
+        """Write what belongs beside the run; comes before the run itself.
+
+        Raises:
+            FileLost, OSError: it cannot be; the next call goes on.
+        """
+        if self._reduction is not None:
+            self._reduction.write_sides()
+
+    def sync(self) -> None:
+        """Bring it onto the disk.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        if self._reduction is not None:
+            self._reduction.sync()
+
+    def park(self) -> None:
+        """Give back descriptors."""
+        if self._reduction is not None:
+            self._reduction.park()
+
+    def close(self) -> None:
+        """For the end of the daemon."""
+        if self._reduction is not None:
+            self._reduction.close()
+
+
+def _histogram(parts: list[tuple[Batch, Single]]) -> Any:
+    records = [item.record for _, item in parts if item.record is not None]
+    batch, first = parts[0]
+    assert first.record is not None
+    return schema.Summary(value=encode_together(records, batch.tag(first.record.tag)))

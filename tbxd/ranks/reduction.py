@@ -1,0 +1,866 @@
+"""The reduction of a run: records of several ranks come in, in the order of each; what is whole goes out as one point.
+
+Every rank's records are settled in their order, as far as everything before is in the event files. What only one rank
+logs is written as it is, when its turn has come. What several log is gathered by tag and step, and goes out when the
+`Frontier` says that it is whole, or when it has waited long enough; a rank that comes later than that is late, and its
+record is counted as refused, ``late_rank``.
+
+Order of writing, so that a kill at any moment leaves nothing twice and nothing out: the sides, then the run with its
+ledger, then the acknowledgements. After a restart what is not acknowledged comes again: a point that the run holds is
+not made again, and one that a side holds is left out there (`History`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.records import (
+    HISTOGRAM,
+    HPARAMS,
+    MESH,
+    RESTART,
+    ROW,
+    SCALAR,
+    STEP_MIN,
+    TEXT,
+    RunDefinition,
+    TagDefinition,
+)
+
+from ..events import schema
+from ..events.ledger import Entry, Marker, encode_ranks
+from ..events.record import frame
+from ..events.rows import Piece
+from ..scalars import finite_times
+from ..session import Batch, Scalars, Single
+from ..summaries import Refused, text
+from ..summaries.errors import LATE_RANK, TOO_MANY_TAGS
+from .encoder import Curves, PointEncoder
+from .frontier import Frontier, TooManyTags
+from .history import Curve, generation_of, read_history
+from .points import MEAN, WORDS, Floats, Groups, Integers, Points, grouped, joined
+from .side import Side
+
+JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
+LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
+PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
+ALL = "all"  # word for a tag: each rank's is shown by itself
+SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
+SHOWN_MAX = 16  # ranks that `tbxd status` names
+
+UNDECIDED, SOLO, SHARED = 0, 1, 2
+
+AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
+MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
+
+
+@dataclass(slots=True)
+class Shared:
+    """Records of a session that are parts of points. ``late`` says which of them no point holds; of a row all tags have
+    one end, and it is one record. ``reason`` is why its point could not be made."""
+
+    tags: Integers
+    steps: Integers
+    ends: Integers
+    late: npt.NDArray[np.bool_] | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Alone:
+    """A record, or scalars, of which it is not decided whether other ranks log them too, or which none does. ``one``:
+    several ranks log it, and one's is shown."""
+
+    batch: Batch
+    item: Scalars | Single
+    tags: Integers
+    decided: bool = False
+    one: bool = False
+
+
+@dataclass(slots=True)
+class Passed:
+    """A record that is settled without being written: what it says, another rank's says."""
+
+    end: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Member:
+    """A session of a rank."""
+
+    session: bytes
+    rank: int
+    parts: deque[Shared | Alone | Passed] = field(default_factory=deque)
+    batches: deque[tuple[int, Batch]] = field(default_factory=deque)  # that are not settled, by their ends
+    numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(64, -1, np.int64))  # of scalars' tags, ours
+    others: dict[tuple[int, int], int] = field(default_factory=dict)  # the same of other kinds of record
+    tags: list[TagDefinition | None] = field(default_factory=list)  # as they are written
+    unmarked: bool = False  # settled further than the run's ledger says
+
+
+class Reduction:
+    """The ranks of one start of a job that log into a run.
+
+    Args:
+        directory: of the run.
+        folder: a descriptor of it, for now.
+        run: as its first rank defines it.
+        seconds: how long a point waits for a rank.
+        marker: gives the marker of the file that is being written.
+        entry: gives the working ledger of a session.
+        as_is: writes a record or scalars of one session.
+        histogram: makes a summary's values of the histograms of several ranks.
+
+    Raises:
+        OSError: what the folder holds cannot be read at this moment.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        folder: int,
+        run: RunDefinition,
+        seconds: float,
+        marker: Callable[[], Marker],
+        entry: Callable[[bytes], Entry],
+        as_is: AsIs,
+        histogram: MakeHistogram,
+    ) -> None:
+        self.generation = generation_of(run)
+        self.created = run.created
+        self.missing = 0  # values that points went out without
+        self.late = 0
+        self._seconds, self._join_seconds = seconds, min(JOIN_SECONDS, seconds)
+        self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
+        self._members: dict[bytes, Member] = {}
+        self._alive: dict[int, set[bytes]] = {}  # sessions by rank
+        self._began: float | None = None
+        self._frontier = Frontier(run.world)
+        self._names: list[str] = []
+        self._known: dict[tuple[int, str], int] = {}
+        self._words: list[str] = []
+        self._decided = np.zeros(0, np.int8)
+        self._first_seen = np.zeros(0)
+        self._last_joined = np.zeros(0)
+        self._gathered = np.zeros(0, np.bool_)  # tags of which it is known which ranks log them
+        # The last step of each tag that the run held at the beginning, and the sides.
+        self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._pending: list[Points] = []
+        self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
+        self._histogram_arrivals: dict[tuple[int, int], float] = {}
+        # Of what cannot be put together: whose is shown of a tag, and which session's was before the daemon began.
+        self._speakers: dict[int, int] = {}
+        self._authors: dict[int, bytes] = {}
+        self._silent = np.zeros(run.world, np.bool_)
+        self._encoder = PointEncoder()
+        self._announced: Marker | None = None  # of the file that names the generation
+        self._gone: set[bytes] = set()  # sessions of which nothing more comes
+        self._shown = (0, 0)
+        self._last_step = 0
+        origin = (run.host, run.pid)
+        sides = {"min": directory / "ranks" / "min", "max": directory / "ranks" / "max", "": directory / "ranks"}
+        self._sides = {name: Side(path, self.generation, *origin) for name, path in sides.items()}
+        self._history = read_history(directory, folder, self.generation)
+        self.superseded = self._history.superseded  # it was over before the daemon began
+        self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
+        self._restarted = False
+        self._regroup_due = False  # a tag has turned out to be logged by several
+
+    def leave(self, session: bytes, rank: int) -> None:
+        """Nothing more comes of a session than what has come or is on the way here."""
+        self._gone.add(session)
+        sessions = self._alive.setdefault(rank, set())
+        sessions.discard(session)
+        if not sessions:
+            self._frontier.leave(rank)
+            for number in range(self._frontier.count):
+                self._gathered[number] |= self._frontier.is_whole(number)
+
+    def status(self) -> dict[str, Any]:
+        """For `tbxd status`."""
+        frontier = self._frontier
+        behind = frontier.seen[: frontier.count] & ~frontier.expected[: frontier.count]
+        lagging = np.flatnonzero(behind.any(axis=0)).tolist() if frontier.count else []
+        return {
+            "world": frontier.world,
+            "joined": len(self._alive),
+            "alive": sum(bool(sessions) for sessions in self._alive.values()),
+            "behind": lagging[:SHOWN_MAX],
+            "missing": self.missing,
+            "late": self.late,
+            "waiting": sum(len(points) for points in self._pending) + len(self._histograms),
+        }
+
+    # --- records come in -------------------------------------------------------------------------------------
+
+    def take(self, batch: Batch, now: float) -> None:
+        """Take a batch of a rank."""
+        member = self._members.get(batch.session)
+        if member is None:
+            member = self._members[batch.session] = Member(batch.session, batch.run.rank)
+            sessions = self._alive.setdefault(member.rank, set())
+            if batch.session not in self._gone:
+                sessions.add(batch.session)
+                self._frontier.come_back(member.rank)
+            if self._began is None:
+                self._began = now
+        last = batch.items[-1]
+        member.batches.append((int(last.ends[-1]) if isinstance(last, Scalars) else last.end, batch))
+        settled = self._entry(batch.session).end
+        for item in batch.items:
+            try:
+                if isinstance(item, Scalars):
+                    self._scalars(member, batch, item, settled, now)
+                elif item.end > settled:
+                    self._single(member, batch, item, now)
+            except TooManyTags:
+                ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
+                member.parts += [Passed(end, TOO_MANY_TAGS) for end in ends if end > settled]
+
+    def _scalars(self, member: Member, batch: Batch, item: Scalars, settled: int, now: float) -> None:
+        values, ends = item.values, item.ends
+        if int(ends[0]) <= settled:
+            first = int(np.searchsorted(ends, settled, side="right"))
+            values, ends = values[first:], ends[first:]
+            if not len(values):
+                return
+        tags = self._numbered(member, batch, values["tag"].astype(np.int64), now)
+        alone = self._decided[tags] != SHARED
+        if not alone.any():
+            self._share(member, tags, values, ends, now)
+            return
+        edges = np.flatnonzero(alone[1:] != alone[:-1]) + 1
+        for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(tags)], strict=True):
+            part = slice(begin, end)
+            if alone[begin]:
+                member.parts.append(Alone(batch, Scalars(values[part], ends[part]), tags[part]))
+            else:
+                self._share(member, tags[part], values[part], ends[part], now)
+
+    def _single(self, member: Member, batch: Batch, item: Single, now: float) -> None:
+        record = item.record
+        if record is None:  # it makes no sense, and is refused when its turn comes
+            member.parts.append(Alone(batch, item, np.zeros(0, np.int64), decided=True))
+            return
+        if record.kind == RESTART:  # of all ranks', the first
+            part = Passed(item.end) if self._restarted else Alone(batch, item, np.zeros(0, np.int64), decided=True)
+            self._restarted = True
+            member.parts.append(part)
+            return
+        if record.kind == ROW:
+            tags = self._numbered(member, batch, np.array(batch.row(record.tag).tags, np.int64), now)
+        else:
+            number = member.others.get((record.kind, record.tag))
+            if number is None:
+                number = self._number(member, record.kind, batch.tag(record.tag), record.tag, now)
+                member.others[record.kind, record.tag] = number
+            tags = np.array([number], np.int64)
+        if len(tags) and (self._decided[tags] == SHARED).any():
+            self._share_single(member, batch, item, tags, now)
+        else:
+            member.parts.append(Alone(batch, item, tags))
+
+    def _numbered(self, member: Member, batch: Batch, ids: Integers, now: float) -> Integers:
+        """Our numbers of a session's tags, of which it is noted that this rank logs them."""
+        highest = int(ids.max()) if len(ids) else -1
+        if highest >= len(member.numbers):
+            grown = np.full(2 * highest, -1, np.int64)
+            grown[: len(member.numbers)] = member.numbers
+            member.numbers = grown
+        numbers = member.numbers.take(ids)
+        missing = numbers < 0
+        if missing.any():
+            for index in np.unique(ids[missing]).tolist():
+                member.numbers[index] = self._number(member, SCALAR, batch.tag(index), index, now)
+            numbers = member.numbers.take(ids)
+        return numbers
+
+    def _number(self, member: Member, kind: int, tag: TagDefinition, index: int, now: float) -> int:
+        rank = member.rank
+        if tag.reduce == ALL:
+            width = len(str(self._frontier.world - 1))
+            tag = TagDefinition(
+                tag.id,
+                tag.run,
+                f"{tag.tag}/rank{rank:0{width}}",
+                tag.color,
+                f"{tag.display_name} (rank {rank})" if tag.display_name else "",
+                tag.description,
+                tag.numbered,
+                tag.reduce,
+            )
+        number = self._known.get((kind, tag.tag))
+        if number is None:
+            number = self._known[kind, tag.tag] = self._frontier.add()
+            shown = tag.tag + SUFFIXES.get(kind, "")
+            self._add_tag(number, member.session, (shown, kind == HISTOGRAM), tag.reduce, now)
+        member.tags += [None] * (index + 1 - len(member.tags))
+        member.tags[index] = tag
+        ranks = self._frontier.join(number, rank)
+        self._last_joined[number] = now
+        if tag.reduce != ALL and ranks > 1:
+            self._regroup_due |= self._decided[number] != SHARED
+            self._decided[number] = SHARED
+            self._gathered[number] |= self._frontier.is_whole(number)
+        return number
+
+    def _add_tag(self, number: int, session: bytes, curve: Curve, word: str, now: float) -> None:
+        self._names.append(curve[0])
+        self._words.append(word if word in WORDS else MEAN)
+        if number >= len(self._decided):
+            more = max(16, number)
+            self._decided = np.concatenate([self._decided, np.zeros(more, np.int8)])
+            self._first_seen = np.concatenate([self._first_seen, np.zeros(more)])
+            self._last_joined = np.concatenate([self._last_joined, np.zeros(more)])
+            self._gathered = np.concatenate([self._gathered, np.zeros(more, np.bool_)])
+            self._held = np.concatenate([self._held, np.full(more, STEP_MIN, np.int64)])
+            self._held_beside = np.concatenate([self._held_beside, np.full(more, STEP_MIN, np.int64)])
+        self._first_seen[number] = now
+        if word == ALL:
+            self._decided[number] = SOLO
+        last = self._history.last.get(curve)
+        owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
+        self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
+        if owner != session or alone > STEP_MIN:
+            self._authors[number] = owner
+        if last is not None:
+            self._held[number] = last
+        beside = max(self._sides[name].history.last.get(curve, STEP_MIN) for name in ("min", "max"))
+        self._held_beside[number] = beside
+        if last is not None or beside > STEP_MIN or (owner != session and word != ALL):
+            self._decided[number] = SHARED
+
+    # --- what several ranks log ------------------------------------------------------------------------------
+
+    def _share(self, member: Member, tags: Integers, values: npt.NDArray[Any], ends: Integers, now: float) -> None:
+        steps = values["step"].astype(np.int64)
+        wall_times = finite_times(values["wall_time"].astype(np.float64))
+        self._add(member, Shared(tags, steps, ends), values["value"].astype(np.float64), wall_times, now)
+
+    def _add(self, member: Member, part: Shared, values: Floats, wall_times: Floats, now: float) -> None:
+        """Take numbers for points."""
+        member.parts.append(part)
+        fresh = part.steps > self._frontier.emitted[part.tags]
+        self._judge(member, part, fresh)
+        if not fresh.any():
+            return
+        tags, steps = part.tags, part.steps
+        if not fresh.all():
+            tags, steps, values, wall_times = tags[fresh], steps[fresh], values[fresh], wall_times[fresh]
+        self._frontier.note(tags, member.rank, steps)
+        count = len(tags)
+        ranks = np.full(count, member.rank, np.int64)
+        self._pending.append(Points(tags, steps, ranks, values, wall_times, np.full(count, now)))
+
+    def _judge(self, member: Member, part: Shared, fresh: npt.NDArray[np.bool_]) -> None:
+        """Which records are late, and which are in a point already, that was made before a restart."""
+        again = fresh & (part.steps <= self._held_beside[part.tags])
+        if fresh.all() and not again.any():
+            return
+        late = np.zeros(len(fresh), np.bool_)
+        for index in np.flatnonzero(~fresh | again).tolist():
+            tag, step = int(part.tags[index]), int(part.steps[index])
+            curve = (self._names[tag], False)
+            if again[index]:  # in the sides, but not in the run: with the same ranks here as there
+                late[index] = self._sides["min"].history.excludes(curve, step, member.rank)
+            else:
+                late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
+        # A rank that has come so far is expected to go on, also when it was late but would have been in time had
+        # anybody waited for it.
+        there = ~fresh & (~late | (part.steps > self._old_emitted(part.tags)))
+        self._frontier.note(part.tags[there], member.rank, part.steps[there])
+        fresh &= ~late
+        if late.any():
+            part.late = late
+            self.late += int(late.sum())
+
+    def _old_emitted(self, tags: Integers) -> Integers:
+        """How far tags had gone out when it was about as long ago as a rank is waited for."""
+        if not self._looks:
+            return np.full(len(tags), STEP_MIN, np.int64)
+        _, emitted = self._looks[0]
+        steps: Integers = np.where(tags < len(emitted), emitted[np.minimum(tags, len(emitted) - 1)], STEP_MIN)
+        return steps
+
+    def _look(self, now: float) -> None:
+        count = self._frontier.count
+        if count and (not self._looks or now - self._looks[-1][0] >= self._seconds / LOOKS):
+            self._looks.append((now, self._frontier.emitted[:count].copy()))
+            while len(self._looks) > 1 and now - self._looks[1][0] >= self._seconds:
+                self._looks.popleft()
+
+    def _share_single(self, member: Member, batch: Batch, item: Single, tags: Integers, now: float) -> None:
+        record = item.record
+        assert record is not None
+        count = len(tags)
+        steps = np.full(count, record.step, np.int64)
+        if record.kind == ROW:
+            payload = record.payload
+            if not isinstance(payload, bytes) or len(payload) != 8 * count:
+                member.parts.append(Passed(item.end, "bad_record"))
+                return
+            part = Shared(tags, steps, np.full(count, item.end, np.int64))
+            wall_times = finite_times(np.full(count, record.wall_time))
+            self._add(member, part, np.frombuffer(payload, ">f8").astype(np.float64), wall_times, now)
+        elif record.kind == HISTOGRAM:
+            part = Shared(tags, steps, np.full(count, item.end, np.int64))
+            member.parts.append(part)
+            step, last = record.step, int(self._frontier.emitted[tags[0]])
+            if step <= last:
+                curve = (self._names[int(tags[0])], True)
+                late = step > self._held[tags[0]] or not self._history.holds(curve, step, member.rank)
+                part.late = np.array([late])
+                self.late += late
+                if not late or step > int(self._old_emitted(tags)[0]):
+                    self._frontier.note(tags, member.rank, steps)
+                return
+            self._frontier.note(tags, member.rank, steps)
+            key = (int(tags[0]), record.step)
+            self._histogram_arrivals.setdefault(key, now)
+            self._histograms.setdefault(key, {})[member.rank] = (batch, item, part)
+        else:
+            member.parts.append(Alone(batch, item, tags, decided=True, one=True))
+
+    # --- what goes out ---------------------------------------------------------------------------------------
+
+    def emit(self, now: float, pieces: list[Piece], everything: bool = False) -> None:
+        """Append what is whole, or has waited long enough, and how far that settles the sessions.
+
+        What belongs to the sides is kept for `write_sides`, which comes before ``pieces`` are written.
+
+        Args:
+            now: seconds, by a clock that does not jump.
+            pieces: for the run's event file.
+            everything: wait for nobody.
+
+        Raises:
+            OSError: a side cannot be read at this moment.
+        """
+        self._look(now)
+        self._announce(pieces)
+        if self._regroup_due:
+            self._regroup_due = False
+            for member in self._members.values():
+                self._regroup(member, now)
+        self._decide(now, everything)
+        self._listen()
+        for member in self._members.values():  # a restart comes before what is logged after it
+            self._advance(member, pieces)
+        self._give_up_waiting(now, everything)
+        floors = self._frontier.floors()
+        floors[~self._gathered[: len(floors)]] = STEP_MIN
+        self._emit_points(floors, pieces)
+        self._emit_histograms(floors, pieces)
+        self._show_counts()
+        for member in self._members.values():
+            self._advance(member, pieces)
+
+    def settle(self, pieces: list[Piece]) -> list[bytes]:
+        """Append notes of how far sessions are whose points are in what was emitted; returns these."""
+        moved = [member for member in self._members.values() if member.unmarked]
+        if moved:
+            entries = {member.session: self._entry(member.session) for member in moved}
+            pieces += [note(mark) for mark in self._marker().settle(entries)]
+            for member in moved:
+                member.unmarked = False
+        return [member.session for member in moved]
+
+    def done(self, ledger: Callable[[bytes], int]) -> Iterator[Batch]:
+        """Batches that are settled.
+
+        Args:
+            ledger: how far a session is in the run's event file.
+        """
+        for member in list(self._members.values()):
+            end = ledger(member.session)
+            while member.batches and member.batches[0][0] <= end:
+                yield member.batches.popleft()[1]
+            if member.session in self._gone and not member.batches:
+                del self._members[member.session]
+
+    def held(self) -> list[Batch]:
+        """Batches that are not settled, those of each session in its order."""
+        return [batch for member in self._members.values() for _, batch in member.batches]
+
+    def due(self) -> float:
+        """When something has waited long enough; 0 when nothing waits."""
+        times = [float(points.arrivals.min()) + self._seconds for points in self._pending if len(points)]
+        times += [arrival + self._seconds for arrival in self._histogram_arrivals.values()]
+        young = np.flatnonzero(~self._gathered[: self._frontier.count])
+        if len(young):
+            times.append(float(self._last_joined[young].min()) + self._join_seconds)
+        return min(times, default=0.0)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes, as far as is known."""
+        return not any(self._alive.values())
+
+    def _decide(self, now: float, everything: bool) -> None:
+        """Which ranks log a tag is known when it has been waited for all of them, or long enough."""
+        known = slice(0, self._frontier.count)
+        gathered = self._gathered[known]
+        begun = self._began is not None and now - self._began >= self._join_seconds
+        if everything or (begun and len(self._alive) < 2):
+            gathered[:] = True
+        elif not gathered.all():
+            gathered |= now - self._last_joined[known] >= self._join_seconds
+            gathered |= now - self._first_seen[known] >= self._seconds
+        if not gathered.all():
+            for member in self._members.values():
+                self._pass_by(member)
+        self._decided[known][gathered & (self._decided[known] == UNDECIDED)] = SOLO
+
+    def _pass_by(self, member: Member) -> None:
+        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it.
+
+        The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
+        """
+        others = self._frontier.left.copy()
+        others[member.rank] = True
+        passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
+        for part in member.parts:
+            if isinstance(part, Alone):
+                for tag in np.unique(part.tags).tolist() if part.one or not part.decided else ():
+                    if not self._gathered[tag] and tag not in passed:
+                        passed[tag] = (_first_step(part.item), others.copy())
+            elif isinstance(part, Shared) and passed and len(part.tags):
+                last = int(part.steps.max())
+                place = int(part.steps.argmax())
+                come = self._frontier.latest[part.tags[place]] >= last
+                for tag, (step, ranks) in list(passed.items()):
+                    if last > step:
+                        np.logical_or(ranks, come, out=ranks)
+                        if ranks.all():
+                            self._gathered[tag] = True
+                            del passed[tag]
+
+    def _give_up_waiting(self, now: float, everything: bool) -> None:
+        if everything:
+            self._frontier.expected[:] = False
+            return
+        overdue: dict[int, int] = {}
+        for points in self._pending:
+            old = points.arrivals <= now - self._seconds
+            if old.any():
+                for tag in np.unique(points.tags[old]).tolist():
+                    step = int(points.steps[old & (points.tags == tag)].max())
+                    overdue[tag] = max(step, overdue.get(tag, step))
+        for (tag, step), arrival in self._histogram_arrivals.items():
+            if arrival <= now - self._seconds:
+                overdue[tag] = max(step, overdue.get(tag, step))
+        if sum(len(points) for points in self._pending) > PENDING_STEPS_MAX:
+            self._too_many(overdue)
+        if overdue:
+            self._frontier.pass_over(np.array(list(overdue), np.int64), np.array(list(overdue.values()), np.int64))
+
+    def _too_many(self, overdue: dict[int, int]) -> None:
+        """Of a tag of which too many steps wait the oldest do no more."""
+        points = self._pending[0] if len(self._pending) == 1 else joined(self._pending)
+        floors = self._frontier.floors()
+        waiting = points.steps > floors[points.tags]
+        tags, steps = points.tags[waiting], points.steps[waiting]
+        for tag in np.flatnonzero(np.bincount(tags) > PENDING_STEPS_MAX).tolist():
+            known = np.unique(steps[tags == tag])
+            if len(known) > PENDING_STEPS_MAX:
+                step = int(known[-PENDING_STEPS_MAX - 1])
+                overdue[tag] = max(step, overdue.get(tag, step))
+
+    def _emit_points(self, floors: Integers, pieces: list[Piece]) -> None:
+        if not self._pending:
+            return
+        points = joined(self._pending)
+        whole = points.steps <= floors[points.tags]
+        self._pending = [points]
+        if not whole.any():
+            return
+        rest = points.where(~whole)
+        self._pending = [rest] if len(rest) else []
+        groups = grouped(points.where(whole))
+        np.maximum.at(self._frontier.emitted, groups.tags, groups.steps)
+        self._last_step = max(self._last_step, int(groups.steps.max()))
+        expected = self._frontier.seen[groups.tags].sum(axis=1)
+        self.missing += int(np.maximum(expected - groups.counts, 0).sum())
+        marks = self._marks(groups)
+        order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
+        self._marker().interrupt()
+        numbers = groups.mean.copy()
+        words = [self._words[tag] for tag in groups.tags.tolist()]
+        for place, word in enumerate(words):
+            if word != MEAN:
+                numbers[place] = groups.reduced(place, word)
+        names = [self._names[tag] for tag in groups.tags.tolist()]
+        pieces += self._encoder.events(_curves(order, names, groups, numbers, marks))
+        several = order[groups.counts[order] > 1]
+        if len(several):
+            self._sides["min"].add(_curves(several, names, groups, groups.min, marks))
+            self._sides["max"].add(_curves(several, names, groups, groups.max, marks))
+            self._sides[""].add(_spread(several, names, groups, marks))
+
+    def _marks(self, groups: Groups) -> list[str]:
+        """Which ranks each group is of."""
+        whole = encode_ranks(None)
+        marks = [whole] * len(groups)
+        for place in np.flatnonzero(groups.counts < self._frontier.world).tolist():
+            marks[place] = encode_ranks(groups.ranks_of(place))
+        return marks
+
+    def _announce(self, pieces: list[Piece]) -> None:
+        """Say once in each file which start of the job has begun."""
+        marker = self._marker()
+        if self._members and marker is not self._announced:
+            self._announced = marker
+            marker.interrupt()
+            pieces.append(note("G" + self.generation))
+
+    def _emit_histograms(self, floors: Integers, pieces: list[Piece]) -> None:
+        whole = sorted(key for key in self._histograms if key[1] <= floors[key[0]])
+        for tag, step in whole:
+            parts = self._histograms.pop((tag, step))
+            del self._histogram_arrivals[tag, step]
+            ranks = sorted(parts)
+            self._frontier.emitted[tag] = max(int(self._frontier.emitted[tag]), step)
+            self.missing += max(0, int(self._frontier.seen[tag].sum()) - len(ranks))
+            self._marker().interrupt()
+            try:
+                summary = self._histogram([parts[rank][:2] for rank in ranks])
+            except Refused as refused:
+                for _, _, part in parts.values():
+                    part.reason = refused.reason
+                continue
+            wall_time = max(
+                float(finite_times(np.array([item.record.wall_time]))[0])
+                for _, item, _ in parts.values()
+                if item.record is not None
+            )
+            mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
+            pieces.append(_event(step, wall_time, mark, summary=summary))
+
+    def _show_counts(self) -> None:
+        """Points that went out without a rank, and records that came too late, as curves of the side."""
+        counts = (self.missing, self.late)
+        if counts == self._shown:
+            return
+        side = self._sides[""]
+        names = ["tbxd/ranks/missing", "tbxd/ranks/late"]
+        before = [side.history.numbers.get(name, 0.0) for name in names]
+        step = max(self._last_step, *(side.history.last.get((name, False), STEP_MIN) + 1 for name in names))
+        for index, name in enumerate(names):
+            if counts[index] != self._shown[index]:
+                number = np.array([before[index] + counts[index] - self._shown[index]])
+                side.add(Curves([name], np.array([step]), np.array([time.time()]), number, [encode_ranks(None)]))
+                side.history.numbers[name] = float(number[0])
+                side.history.last[name, False] = step
+        self._shown = counts
+
+    # --- settling --------------------------------------------------------------------------------------------
+
+    def _advance(self, member: Member, pieces: list[Piece]) -> None:
+        """Settle what is out, and write what is a rank's own and has come to its turn."""
+        entry = self._entry(member.session)
+        while member.parts:
+            part = member.parts[0]
+            if isinstance(part, Shared):
+                if not self._settle_shared(member, part, entry):
+                    return
+            elif isinstance(part, Passed):
+                _settle(entry, part.end, 1, part.reason)
+                member.unmarked = True
+            elif not self._write_alone(member, part, pieces):
+                return
+            member.parts.popleft()
+
+    def _settle_shared(self, member: Member, part: Shared, entry: Entry) -> bool:
+        """Settle records that are in points as far as these are out. True when that is all of them."""
+        out = part.steps <= self._frontier.emitted[part.tags]
+        count = len(out) if out.all() else int(np.argmin(out))
+        if count < len(out):  # a row is settled with its last tag
+            while count and part.ends[count] == part.ends[count - 1]:
+                count -= 1
+        if count:
+            ends = part.ends[:count]
+            records = 1 + int((ends[1:] != ends[:-1]).sum())
+            refused = 0
+            if part.late is not None:
+                late = part.late[:count]
+                refused = len(np.unique(ends)) - len(np.unique(ends[~late]))
+                part.late = part.late[count:]
+            _settle(entry, int(ends[-1]), records - refused, part.reason)
+            if refused:
+                _settle(entry, int(ends[-1]), refused, LATE_RANK)
+            part.tags, part.steps, part.ends = part.tags[count:], part.steps[count:], part.ends[count:]
+            member.unmarked = True
+        return not len(part.tags)
+
+    def _write_alone(self, member: Member, part: Alone, pieces: list[Piece]) -> bool:
+        """Write what is a rank's own. False while it is not known whether it is."""
+        if not part.decided and (self._decided[part.tags] == UNDECIDED).any():
+            return False
+        item = part.item
+        if part.one:
+            assert isinstance(item, Single)
+            if not self._gathered[part.tags[0]]:
+                return False
+            if not self._speaks(member, int(part.tags[0]), item):
+                _settle(self._entry(member.session), item.end, 1, "")
+                member.unmarked = True
+                return True
+        self._as_is(self._renamed(member, part.batch), item, pieces)
+        steps = item.values["step"].astype(np.int64) if isinstance(item, Scalars) else None
+        if steps is not None:
+            np.maximum.at(self._frontier.emitted, part.tags, steps)
+            self._last_step = max(self._last_step, int(steps.max()))
+        elif isinstance(item, Single) and item.record is not None and item.record.kind != RESTART and len(part.tags):
+            self._frontier.emitted[part.tags] = np.maximum(self._frontier.emitted[part.tags], item.record.step)
+        member.unmarked = False
+        return True
+
+    def _speaks(self, member: Member, tag: int, item: Single) -> bool:
+        """Whether of what several ranks log, and cannot be put together, this rank's is shown: the lowest's is, and where
+        that has ended the next one's from there on."""
+        if member.rank == self._speakers.get(tag) or member.session == self._authors.get(tag):
+            self._speakers[tag] = member.rank
+            return True
+        assert item.record is not None
+        there = self._frontier.seen[tag] & ~self._silent
+        if int(np.argmax(there)) != member.rank or item.record.step <= self._frontier.emitted[tag]:
+            return False
+        self._speakers[tag] = member.rank
+        self._authors.pop(tag, None)
+        return True
+
+    def _listen(self) -> None:
+        """Look which ranks have ended, and have nothing left here."""
+        self._silent = self._frontier.left.copy()
+        for member in self._members.values():
+            if member.parts:
+                self._silent[member.rank] = False
+
+    def _regroup(self, member: Member, now: float) -> None:
+        """Put what was thought to be a rank's own to what the others log."""
+        parts, member.parts = member.parts, deque()
+        for part in parts:
+            if not isinstance(part, Alone) or part.decided or not (self._decided[part.tags] == SHARED).any():
+                member.parts.append(part)
+            elif isinstance(part.item, Scalars):
+                self._scalars(member, part.batch, part.item, -1, now)
+            else:
+                self._single(member, part.batch, part.item, now)
+
+    def _renamed(self, member: Member, batch: Batch) -> Batch:
+        """A batch whose tags are called what this rank's are."""
+        if all(tag is None or tag.reduce != ALL for tag in member.tags):
+            return batch
+        return Batch(batch.session, batch.run, member.tags, batch.rows, batch.token, numbered=batch.numbered)
+
+    # --- the sides -------------------------------------------------------------------------------------------
+
+    def write_sides(self) -> None:
+        """Write what belongs beside the run.
+
+        Raises:
+            FileLost, OSError: it cannot be; the next call goes on.
+        """
+        for side in self._sides.values():
+            side.write()
+
+    def sync(self) -> None:
+        """Bring the sides onto the disk.
+
+        Raises:
+            OSError: they cannot be.
+        """
+        for side in self._sides.values():
+            side.sync()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a side was written since it was synced."""
+        return any(side.dirty for side in self._sides.values())
+
+    def park(self) -> None:
+        """Give back descriptors."""
+        for side in self._sides.values():
+            side.park()
+
+    def close(self) -> None:
+        """Close the sides."""
+        for side in self._sides.values():
+            side.close()
+
+
+def _first_step(item: Scalars | Single) -> int:
+    if isinstance(item, Scalars):
+        return int(item.values["step"][0])
+    return item.record.step if item.record is not None else STEP_MIN
+
+
+def _curves(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
+    places = order.tolist()
+    return Curves(
+        [names[place] for place in places],
+        groups.steps[order],
+        groups.wall_times[order],
+        numbers[order],
+        [marks[place] for place in places],
+    )
+
+
+def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str]) -> Curves:
+    """Beside the extremes: three curves for each tag, those of a step together."""
+    parts = [
+        _curves(order, [f"tbxd/ranks/{word}/{name}" for name in names], groups, numbers, marks)
+        for word, numbers in (
+            ("std", groups.std),
+            ("lowest", groups.lowest.astype(np.float64)),
+            ("highest", groups.highest.astype(np.float64)),
+        )
+    ]
+    places = np.argsort(np.tile(np.cumsum(_breaks(parts[0])), 3), kind="stable")
+    tags, marks = [tag for part in parts for tag in part.tags], [mark for part in parts for mark in part.marks]
+    return Curves(
+        [tags[place] for place in places.tolist()],
+        np.concatenate([part.steps for part in parts])[places],
+        np.concatenate([part.wall_times for part in parts])[places],
+        np.concatenate([part.numbers for part in parts])[places],
+        [marks[place] for place in places.tolist()],
+    )
+
+
+def _breaks(curves: Curves) -> npt.NDArray[np.bool_]:
+    """Where another step or other ranks begin."""
+    result = np.zeros(len(curves.tags), np.bool_)
+    result[1:] = curves.steps[1:] != curves.steps[:-1]
+    for index in range(1, len(curves.marks)):
+        if curves.marks[index] != curves.marks[index - 1]:
+            result[index] = True
+    return result
+
+
+def _settle(entry: Entry, end: int, records: int, reason: str) -> None:
+    entry.end = max(entry.end, end)
+    entry.count += records
+    if reason and records:
+        entry.refused = {**entry.refused, reason: entry.refused.get(reason, 0) + records}
+
+
+def note(text: str) -> bytes:
+    """An event, framed, that only says something to the ledger."""
+    return _event(0, time.time(), text)
+
+
+def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
+    event = schema.Event(wall_time=wall_time, step=step, **what)
+    event.source_metadata.writer = mark
+    return frame(event.SerializeToString())

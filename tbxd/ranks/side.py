@@ -1,0 +1,155 @@
+"""The runs beside a run whose points several ranks have logged: its extremes, and what else is known of the ranks.
+
+A side is a folder with an event file, as a run is, but holds nothing that a session has to be acknowledged for: it is
+written before the run itself, so what a kill leaves out here is left out there too, and is reduced again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from tbxd_client.event_names import event_files, file_name
+
+from .. import __version__
+from ..events import schema
+from ..events.file import EventFile, FileLost
+from ..events.folder import open_folder
+from ..events.ledger import OPENING
+from ..events.record import frame
+from .encoder import Curves, PointEncoder
+from .history import History, read_history
+
+
+class Side:
+    """One folder.
+
+    Args:
+        directory: it, absolute and without links; made when there is something to write.
+        generation: whose points are written, as `history.generation_of` names it.
+        host, pid: go into the event file's name.
+    """
+
+    def __init__(self, directory: Path, generation: str, host: str, pid: int) -> None:
+        self.directory = directory
+        self._generation = generation
+        self._origin = (host, pid)
+        self._file: EventFile | None = None
+        self._folder = -1
+        self._history: History | None = None
+        self._encoder = PointEncoder()
+        self._pieces: list[bytes | memoryview] = []
+        self._begun = False  # the file says whose points it has
+
+    @property
+    def history(self) -> History:
+        """What the folder holds.
+
+        Raises:
+            OSError: it cannot be read at this moment.
+        """
+        if self._history is None:
+            if not self.directory.is_dir():
+                return History()
+            self._lock()
+            self._history = read_history(self.directory, self._folder, self._generation)
+        return self._history
+
+    def add(self, curves: Curves) -> None:
+        """Take points to write; those that the folder holds are passed over."""
+        last = self.history.last
+        keep = [
+            index
+            for index, (tag, step) in enumerate(zip(curves.tags, curves.steps.tolist(), strict=True))
+            if step > last.get((tag, False), step - 1)
+        ]
+        if len(keep) < len(curves.tags):
+            curves = Curves(
+                [curves.tags[index] for index in keep],
+                curves.steps[keep],
+                curves.wall_times[keep],
+                curves.numbers[keep],
+                [curves.marks[index] for index in keep],
+            )
+        self._pieces += self._encoder.events(curves)
+
+    def write(self) -> None:
+        """Write what was taken.
+
+        Raises:
+            FileLost: the file is not there any more.
+            OSError: the disk does not take it; the next call goes on.
+        """
+        if not self._pieces and not (self._file is not None and self._file.pending):
+            return
+        self._open()
+        assert self._file is not None
+        data = b"".join(self._pieces)
+        self._pieces.clear()  # the file owes them from here on
+        if not self._begun:
+            data = _note("G" + self._generation) + data
+            self._begun = True
+        self._file.write(data)
+
+    def _open(self) -> None:
+        self._lock()
+        if self._file is None:
+            name = file_name(event_files(self._folder), time.time(), *self._origin, "")
+            self._file = EventFile(self.directory / name, self._folder)
+            first = schema.Event(wall_time=time.time(), file_version="brain.Event:2")
+            first.source_metadata.writer = OPENING + __version__
+            self._file.write(frame(first.SerializeToString()))
+
+    def _lock(self) -> None:
+        if self._folder >= 0:
+            return
+        fd = open_folder(self.directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise OSError(errno.EBUSY, f"{self.directory} is being written by somebody else") from None
+        except OSError:  # a file system without locks
+            pass
+        self._folder = fd
+        if self._file is not None:
+            self._file.folder = fd
+            if event_files(fd)[-1:] != [self._file.path.name]:
+                raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
+
+    def sync(self) -> None:
+        """Bring what is written onto the disk."""
+        if self._file is not None:
+            self._file.sync()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something was written since the last sync."""
+        return self._file is not None and self._file.dirty
+
+    def park(self) -> None:
+        """Give back the descriptors until there is something to write."""
+        if self._file is not None and not self._file.pending and not self._pieces:
+            self._file.park()
+            self._unlock()
+
+    def close(self) -> None:
+        """Close for good."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+
+def _note(text: str) -> bytes:
+    event = schema.Event(wall_time=time.time())
+    event.source_metadata.writer = text
+    return frame(event.SerializeToString())

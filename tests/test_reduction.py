@@ -1,0 +1,492 @@
+"""Several ranks log into one run: one point for each tag and step, exact, once, whatever is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ranks_world import Daemon, Rank
+from tbxd.events.file import read_events
+from tbxd.events.ledger import decode_ranks
+from tbxd.ranks import reduction
+from tbxd.session import Session
+from tbxd.summaries.histogram import histogram_of
+from tbxd_client.event_names import event_files
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tags are decided at once, so that nothing has to wait for a clock."""
+    monkeypatch.setattr(reduction, "JOIN_SECONDS", 0.0)
+
+
+def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """What the event files of a folder hold, in their order."""
+    result: dict[str, list[tuple[int, float]]] = {}
+    for name in event_files(directory) if directory.exists() else ():
+        for event in read_events(directory / name):
+            for value in event.summary.value:
+                result.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return result
+
+
+def job(directory: Path, world: int, seconds: float = 30.0) -> tuple[list[Rank], Daemon]:
+    ranks = [Rank(directory, rank, world) for rank in range(world)]
+    return ranks, Daemon(directory, ranks, seconds)
+
+
+def test_a_point_is_the_mean_and_the_sides_have_the_spread(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ranks, daemon = job(run, 4)
+    values = np.random.default_rng(1).normal(size=(50, 4))
+    for step in range(50):
+        for rank in ranks:
+            rank.scalar("loss", step, float(values[step, rank.rank]))
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    mean, low, high, spread = (points(run / side) for side in (".", "ranks/min", "ranks/max", "ranks"))
+    steps = np.arange(50)
+    for found, expected in (
+        (mean["loss"], values.mean(axis=1)),
+        (low["loss"], values.min(axis=1)),
+        (high["loss"], values.max(axis=1)),
+        (spread["tbxd/ranks/std/loss"], values.std(axis=1)),
+        (spread["tbxd/ranks/lowest/loss"], values.argmin(axis=1)),
+        (spread["tbxd/ranks/highest/loss"], values.argmax(axis=1)),
+    ):
+        assert [step for step, _ in found] == steps.tolist()
+        np.testing.assert_array_max_ulp(np.array([v for _, v in found], np.float32), expected.astype(np.float32), 1)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_what_one_rank_logs_is_shown_as_it_is(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in (0, 0, 1, 5, 3):  # as it is, whatever the steps are
+        ranks[0].scalar("lr", step, step / 8)
+        ranks[0].text("note", step, f"at {step}")
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    found = points(tmp_path)
+    assert found["lr"] == [(0, 0.0), (0, 0.0), (1, 0.125), (5, 0.625), (3, 0.375)]
+    assert [step for step, _ in found["note/text_summary"]] == [0, 0, 1, 5, 3]
+    assert not (tmp_path / "ranks").exists()
+    assert ranks[0].acked == len(ranks[0].records)
+
+
+def test_a_tag_is_not_taken_for_a_ranks_own_before_others_had_time_to_log_it(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    ranks[0].scalar("loss", 0, 1.0)
+    daemon.feed(ranks[0])
+    daemon.write()
+    ranks[1].scalar("loss", 0, 2.0)
+    daemon.feed(ranks[1])
+    daemon.write()
+    assert points(tmp_path) == {}  # the third may come
+    ranks[2].scalar("loss", 0, 6.0)
+    daemon.feed(ranks[2])
+    daemon.write()
+    assert points(tmp_path) == {"loss": [(0, 3.0)]}
+
+
+def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    for step in range(4):
+        for rank in ranks[: 3 if step < 2 else 2]:
+            rank.scalar("loss", step, float(rank.rank))
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 1.0), (1, 1.0)]
+    daemon.leave(ranks[2])
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 1.0), (1, 1.0), (2, 0.5), (3, 0.5)]
+    assert daemon.writer.ranks.status() == {
+        "world": 3,
+        "joined": 3,
+        "alive": 2,
+        "behind": [2],
+        "missing": 2,
+        "late": 0,
+        "waiting": 0,
+    }
+    assert points(tmp_path / "ranks")["tbxd/ranks/missing"] == [(3, 2.0)]
+
+
+def test_a_late_rank_is_counted_and_joins_again_when_it_has_caught_up(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+    for rank in ranks:
+        rank.scalar("loss", 0, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write()
+    ranks[0].scalar("loss", 1, 7.0)
+    ranks[0].scalar("loss", 2, 8.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    ranks[1].scalar("loss", 1, 9.0)  # too late
+    ranks[1].scalar("loss", 3, 10.0)
+    daemon.feed(ranks[1])
+    ranks[0].scalar("loss", 3, 11.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert points(tmp_path)["loss"] == [(0, 0.5), (1, 7.0), (2, 8.0), (3, 10.5)]
+    entry = daemon.writer.entry(ranks[1].id)
+    assert (entry.count, entry.refused) == (3, {"late_rank": 1})
+    assert points(tmp_path / "ranks")["tbxd/ranks/late"][-1][1] == 1.0
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_rows_are_reduced_by_their_tags(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in range(3):
+        ranks[0].row({"a": 1.0, "b": 2.0}, step)
+        ranks[1].row({"a": 3.0, "b": 6.0, "only": 9.0}, step)
+    for rank in ranks:
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(2)
+    found = points(tmp_path)
+    assert found["a"] == [(step, 2.0) for step in range(3)]
+    assert found["b"] == [(step, 4.0) for step in range(3)]
+    assert found["only"] == [(step, 9.0) for step in range(3)]
+    assert [daemon.writer.entry(rank.id).count for rank in ranks] == [3, 3]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+@pytest.mark.parametrize("bins", ["tensorflow", "auto", 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shards_are_one_histogram(tmp_path: Path, bins: str | int, dtype: type) -> None:
+    """Counts, extremes and number are those of the whole tensor; sums to the last digits."""
+    ranks, daemon = job(tmp_path, 4)
+    whole = np.random.default_rng(3).standard_t(2, size=40_000).astype(dtype)
+    shards = np.split(whole, [1, 9_000, 30_000])
+    for rank, shard in zip(ranks, shards, strict=True):
+        rank.histogram("w", 7, shard, bins=bins)
+        daemon.feed(rank)
+    daemon.write()
+    events = [event for name in event_files(tmp_path) for event in read_events(tmp_path / name)]
+    (found,) = [value.histo for event in events for value in event.summary.value]
+    expected = histogram_of(whole, bins)
+    assert list(found.bucket) == expected.counts.tolist() and list(found.bucket_limit) == expected.limits.tolist()
+    assert (found.num, found.min, found.max) == (len(whole), float(whole.min()), float(whole.max()))
+    np.testing.assert_allclose(found.sum, whole.astype(np.float64).sum(), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(found.sum_squares, np.square(whole.astype(np.float64)).sum(), rtol=1e-12)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_histogram_that_cannot_be_made_is_counted_with_every_rank(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.histogram("w", 0, np.full(3, np.nan))
+        rank.scalar("after", 0, 1.0)
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["after"] == [(0, 1.0)]
+    assert [daemon.writer.entry(rank.id).refused for rank in ranks] == [{"no_finite_values": 1}] * 2
+
+
+def test_of_texts_the_lowest_ranks_is_shown_or_all_where_that_is_asked_for(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.text("note", 0, f"of {rank.rank}")
+        rank.text("each", 0, f"of {rank.rank}", reduce="all")
+        rank.scalar("load", 0, float(rank.rank), reduce="all")
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(2)
+    found = points(tmp_path)
+    assert {tag: len(values) for tag, values in found.items()} == {
+        "note/text_summary": 1,
+        "each/rank0/text_summary": 1,
+        "each/rank1/text_summary": 1,
+        "load/rank0": 1,
+        "load/rank1": 1,
+    }
+    assert [daemon.writer.entry(rank.id).written for rank in ranks] == [3, 3]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_of_texts_one_rank_s_are_shown_whichever_comes_first_and_whatever_is_killed(tmp_path: Path) -> None:
+    """The lowest's, and the next one's where that has ended; none twice, none after a later one."""
+    ranks, daemon = job(tmp_path, 3)
+
+    def shown() -> list[tuple[int, str]]:
+        found = [event for name in event_files(tmp_path) for event in read_events(tmp_path / name)]
+        values = [(event.step, value) for event in found for value in event.summary.value]
+        return [(step, value.tensor.string_val[0].decode()) for step, value in values]
+
+    for step in (0, 0, 10):
+        for rank in ranks:
+            rank.text("note", step, f"of {rank.rank} at {step}")
+    for rank in reversed(ranks):
+        daemon.feed(rank, rank.ends[1] if rank.rank else None)
+        daemon.write()
+    once = [(0, "of 0 at 0"), (0, "of 0 at 0"), (10, "of 0 at 10")]
+    assert shown() == once
+    daemon.kill()
+    ranks[0].text("note", 15, "of 0 at 15")
+    for rank in reversed(ranks):
+        daemon.feed(rank)
+        daemon.write()
+    assert shown() == [*once, (15, "of 0 at 15")]
+    daemon.leave(ranks[0])
+    for step in (15, 20):
+        for rank in ranks[:0:-1]:
+            rank.text("note", step, f"of {rank.rank} at {step}")
+            daemon.feed(rank)
+            daemon.write()
+    assert shown()[4:] == [(20, "of 1 at 20")]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    assert [daemon.writer.entry(rank.id).written for rank in ranks] == [4, 5, 5]
+
+
+def test_a_tag_says_what_becomes_of_it(tmp_path: Path) -> None:
+    words: dict[str, Callable[[list[float]], float]] = {
+        "sum": np.sum,
+        "min": np.min,
+        "max": np.max,
+        "last": lambda values: values[0],  # the wall times go down
+        "p50": lambda values: np.percentile(values, 50),
+        "p95": lambda values: np.percentile(values, 95),
+        "p99": lambda values: np.percentile(values, 99),
+    }
+    ranks, daemon = job(tmp_path, 5)
+    values = np.random.default_rng(5).normal(size=5)
+    for rank in ranks:
+        for word in words:
+            rank.scalar(word, 0, float(values[rank.rank]), wall_time=100.0 - rank.rank, reduce=word)
+        daemon.feed(rank)
+    daemon.write()
+    found = points(tmp_path)
+    for word, expected in words.items():
+        np.testing.assert_allclose(found[word][0][1], expected(values.tolist()), rtol=1e-6)
+
+
+def test_another_start_of_the_job_takes_over_when_the_first_is_over(tmp_path: Path) -> None:
+    """Also with another number of ranks; what still comes of the first is late."""
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        for step in range(3):
+            rank.scalar("loss", step, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write()
+    again = [Rank(tmp_path, rank, 3, attempt=1, created=2.0) for rank in range(3)]
+    for rank in again:
+        daemon.ranks.append(rank)
+        daemon.sessions[rank.id] = Session(rank.id, 0)
+        for step in (3, 4):
+            rank.scalar("loss", step, 10.0 * rank.rank)
+        daemon.feed(rank)
+    ranks[0].scalar("loss", 3, 100.0)  # of the first start, whose other rank never came so far
+    daemon.feed(ranks[0])
+    daemon.write()
+    assert [step for step, _ in points(tmp_path)["loss"]] == [0, 1, 2]
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 0.5), (1, 0.5), (2, 0.5), (3, 100.0), (3, 10.0), (4, 10.0)]
+    ranks[1].scalar("loss", 3, 5.0)
+    daemon.feed(ranks[1])
+    daemon.write(2)
+    assert daemon.writer.entry(ranks[1].id).refused == {"late_rank": 1}
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+TAGS = ("loss", "acc", "grad/norm", "lr")
+Program = list[tuple[str, int]]
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[int, list[Program]]:
+    """For each rank of a job what it logs: tags whose steps grow, each rank in an order of its own."""
+    world = draw(st.integers(2, 4))
+    steps = draw(st.integers(1, 6))
+    ranks = []
+    for _ in range(world):
+        logged = [
+            [(tag, step) for tag in draw(st.permutations(TAGS)) if draw(st.integers(0, 9)) < 8] for step in range(steps)
+        ]
+        ranks.append([call for step in logged for call in step])
+    return world, ranks
+
+
+@st.composite
+def one_program(draw: st.DrawFn) -> tuple[int, list[Program]]:
+    """The same where the ranks log in one order, and each tag is logged by some of them always."""
+    world = draw(st.integers(2, 4))
+    steps = draw(st.integers(1, 6))
+    order = draw(st.permutations(TAGS))
+    whose = {tag: draw(st.sets(st.integers(0, world - 1), min_size=1)) for tag in TAGS}
+    return world, [
+        [(tag, step) for step in range(steps) for tag in order if rank in whose[tag]] for rank in range(world)
+    ]
+
+
+@given(program=programs(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    """Also where every rank has an order of its own: then only time tells that a tag is one rank's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduction.Reduction, "_pass_by", lambda self, member: None)
+        run_program(tmp_path_factory.mktemp("run"), program, seed)
+
+
+@given(program=one_program(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_so_it_is_where_all_ranks_run_one_program_without_waiting(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    run_program(tmp_path_factory.mktemp("run"), program, seed)
+
+
+def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> None:
+    world, calls = program
+    random = np.random.default_rng(seed)
+    ranks, daemon = job(run, world)
+    logged: dict[tuple[str, int], list[float]] = {}
+    for rank, own in zip(ranks, calls, strict=True):
+        for tag, step in own:
+            value = float(random.normal())
+            rank.scalar(tag, step, value)
+            logged.setdefault((tag, step), []).append(value)
+    for _ in range(int(random.integers(1, 12))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.5:
+            daemon.write()
+        if random.random() < 0.4:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    for rank in ranks:
+        daemon.feed(rank)
+        daemon.leave(rank)
+    daemon.write(3)
+    check(run, logged, ranks, daemon)
+    daemon.writer.close()
+
+
+def check(run: Path, logged: dict[tuple[str, int], list[float]], ranks: list[Rank], daemon: Daemon) -> None:
+    found = points(run)
+    assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
+        tag: sorted(step for name, step in logged if name == tag) for tag in {name for name, _ in logged}
+    }
+    low, high = points(run / "ranks" / "min"), points(run / "ranks" / "max")
+    for (tag, step), values in logged.items():
+        assert np.float32(dict(found[tag])[step]) == pytest.approx(np.mean(values), rel=1e-6, abs=1e-7)
+        if len(values) > 1:
+            assert dict(low[tag])[step] == np.float32(min(values))
+            assert dict(high[tag])[step] == np.float32(max(values))
+    for side in (low, high):
+        for values in side.values():
+            assert [step for step, _ in values] == sorted({step for step, _ in values})
+    for rank in ranks:
+        entry = daemon.writer.entry(rank.id)
+        assert (entry.count, entry.refused) == (rank.accepted, {})
+        assert rank.acked == len(rank.records)
+
+
+@given(program=programs(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=200, deadline=None)
+def test_where_nobody_is_waited_for_each_point_says_of_which_ranks_it_is_and_the_others_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
+) -> None:
+    world, calls = program
+    run = tmp_path_factory.mktemp("run")
+    random = np.random.default_rng(seed)
+    ranks, daemon = job(run, world, seconds=0.0)
+    logged: dict[tuple[str, int], dict[int, float]] = {}
+    for rank, own in zip(ranks, calls, strict=True):
+        for tag, step in own:
+            value = float(random.normal())
+            rank.scalar(tag, step, value)
+            logged.setdefault((tag, step), {})[rank.rank] = value
+    for _ in range(int(random.integers(1, 12))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.5:
+            daemon.write()
+        if random.random() < 0.4:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(3)
+    marked = members(run)
+    beside = {side: members(run / "ranks" / side) for side in ("min", "max") if (run / "ranks" / side).exists()}
+    written = 0
+    for (tag, step), (value, present) in marked.items():
+        ours = [logged[tag, step][rank] for rank in sorted(logged[tag, step]) if present is None or rank in present]
+        written += len(ours)
+        assert np.float32(value) == pytest.approx(np.mean(ours), rel=1e-6, abs=1e-7)
+        for side, extreme in (("min", min), ("max", max)):
+            if (tag, step) in beside.get(side, {}):
+                number, there = beside[side][tag, step]  # of others, where the run's was made anew after a kill
+                known = [value for rank, value in logged[tag, step].items() if there is None or rank in there]
+                assert number == np.float32(extreme(known))
+    found = {tag: values for tag, values in points(run).items() if tag in TAGS}
+    for tag in {tag for tag, _ in marked}:
+        steps = [step for step, _ in found[tag]]
+        assert steps == sorted(steps)
+    entries = [daemon.writer.entry(rank.id) for rank in ranks]
+    assert [entry.count for entry in entries] == [rank.accepted for rank in ranks]
+    alone = sum(map(len, found.values())) - len(marked)  # what was a rank's own at the time
+    assert sum(entry.written for entry in entries) == written + alone
+    assert {reason for entry in entries for reason in entry.refused} <= {"late_rank"}
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    daemon.writer.close()
+
+
+def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int] | None]]:
+    """Each point of several ranks, and of which it is."""
+    result: dict[tuple[str, int], tuple[float, frozenset[int] | None]] = {}
+    for name in event_files(directory):
+        ranks, reducing = None, False
+        for event in read_events(directory / name):
+            writer = event.source_metadata.writer
+            if writer:
+                reducing = writer.startswith("R")
+                ranks = decode_ranks(writer) if reducing else None
+            for value in event.summary.value if reducing else ():
+                assert (value.tag, event.step) not in result
+                result[value.tag, event.step] = (value.simple_value, ranks)
+    return result
+
+
+def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "PENDING_STEPS_MAX", 3)
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.scalar("loss", 0, float(rank.rank))
+    for step in range(1, 8):
+        ranks[0].scalar("loss", step, float(step))
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert [step for step, _ in points(tmp_path)["loss"]] == [0, 1, 2, 3, 4, 5, 6, 7]
+    ranks[1].scalar("loss", 8, 3.0)
+    ranks[0].scalar("loss", 8, 5.0)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"][-1] == (8, 4.0)
+
+
+def test_a_tag_that_all_others_have_passed_by_is_a_ranks_own_without_waiting(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 3)
+    for step in range(2):
+        ranks[0].scalar("lr", step, 0.5)
+        for rank in ranks:
+            rank.scalar("loss", step, float(rank.rank))
+    daemon.feed(ranks[0])
+    daemon.feed(ranks[1])
+    daemon.write()
+    assert "lr" not in points(tmp_path)
+    daemon.feed(ranks[2])
+    daemon.write(2)
+    assert points(tmp_path) == {"lr": [(0, 0.5), (1, 0.5)], "loss": [(0, 1.0), (1, 1.0)]}
+    assert all(rank.acked == len(rank.records) for rank in ranks)
