@@ -96,6 +96,7 @@ class Hub:
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
+        self.asks_system = False  # a run wants the node to be sampled
         self.gets_on = True  # False while no thread of the pool does, though there is something to write
         self._settings = settings
         self._wake = wake
@@ -227,6 +228,7 @@ class Hub:
         session = client.session
         if data.stream == wire.DEFINITIONS:
             accepted = session.feed_definitions(data.position, data.payload)
+            self.asks_system = self.asks_system or session.asks_system
         else:
             accepted = self.feed(client, data.position, data.payload)
         if not accepted:
@@ -306,8 +308,12 @@ class Hub:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
             writer = RunWriter(Path(directory), self._on_written, self._settings.durable)
-            state = self.runs[directory] = RunState(writer, Strand(self._pool))
+            state = self.runs[directory] = RunState(writer, self.strand())
         return state
+
+    def strand(self) -> Strand:
+        """An order of jobs on the threads that write."""
+        return Strand(self._pool)
 
     # --- writing ---------------------------------------------------------------------------------------------
 

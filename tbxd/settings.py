@@ -14,6 +14,7 @@ from tbxd_client.paths import (
     runtime_dir,
     spool_dir,
 )
+from tbxd_client.records import SYSTEM_SECONDS_MAX
 from tbxd_client.settings import ALWAYS, SYNC
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -69,6 +70,14 @@ SETTINGS = (
     Setting("open_files", "TBXD_OPEN_FILES", 256.0, "Event files kept open at a time.", 1, 1e6),
     Setting("threads", "TBXD_THREADS", 8.0, "Threads that make summaries and write files.", 1, 256),
     Setting(
+        "system_seconds",
+        "TBXD_SYSTEM_SECONDS",
+        0.0,
+        "Seconds between samples of the node (processors, memory, disks, network, GPUs) for active runs; 0: none.",
+        0,
+        SYSTEM_SECONDS_MAX,
+    ),
+    Setting(
         "log_level",
         "TBXD_LOG_LEVEL",
         None,
@@ -91,6 +100,7 @@ class Settings:
     idle_seconds: float
     open_files: int
     threads: int
+    system_seconds: float
     log_level: str | None
 
     @classmethod

@@ -33,8 +33,8 @@ class GlobalSummaryWriter:
     Processes that log at once are counted in the order in which the daemon gets their records.
 
     Args:
-        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir: as for
-            `SummaryWriter`.
+        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, system: as
+            for `SummaryWriter`.
         coalesce_process, **kwargs: accepted and ignored.
     """
 
@@ -49,12 +49,16 @@ class GlobalSummaryWriter:
         write_to_disk: bool = True,
         log_dir: str | os.PathLike[str] | None = None,
         coalesce_process: bool = True,
+        *,
+        system: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.smw = SummaryWriter(
-            logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir
+            logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, system=system
         )
-        self._counted = _Numbered(self.smw._run.directory, filename_suffix=filename_suffix, write_to_disk=write_to_disk)
+        self._counted = _Numbered(
+            self.smw._run.directory, filename_suffix=filename_suffix, write_to_disk=write_to_disk, system=system
+        )
         self._counted.purge_step = purge_step  # for the runs below; this one has been told
 
     def _writer(self, global_step: Any) -> SummaryWriter:

@@ -38,6 +38,7 @@ from .settings import warn
 from .snapshot import Array
 
 SUFFIX_BYTES_MAX = 100  # of the event file's name
+_PLAIN: Mapping[str, Any] = {}
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
 # A record, and what puts its second piece in a better place (`Journal.append`).
 _Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
@@ -107,6 +108,7 @@ class Run:
         suffix: of the event file's name.
         numbered: the records have no steps; the daemon counts them, tag by tag.
         file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
+        described: further fields of its `records.RunDefinition`.
 
     ``journal`` and ``scalars`` (tag to `records.scalar_head`) are for the hot path of `SummaryWriter.add_scalar`; they
     belong to the session that the run is bound to.
@@ -121,13 +123,22 @@ class Run:
         "_suffix",
         "_tags",
         "counts",
+        "described",
         "directory",
         "journal",
         "scalars",
     )
 
-    def __init__(self, directory: str, suffix: str = "", numbered: bool = False, file: str | None = "") -> None:
+    def __init__(
+        self,
+        directory: str,
+        suffix: str = "",
+        numbered: bool = False,
+        file: str | None = "",
+        described: Mapping[str, Any] = _PLAIN,
+    ) -> None:
         self.directory = directory
+        self.described = dict(described)
         self._suffix = suffix
         self._numbered = numbered
         self._file = file
@@ -139,10 +150,10 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, str, bool, str]:
-        return self.directory, self._suffix, self._numbered, self.file
+    def __getstate__(self) -> tuple[str, str, bool, str, dict[str, Any]]:
+        return self.directory, self._suffix, self._numbered, self.file, self.described
 
-    def __setstate__(self, state: tuple[str, str, bool, str]) -> None:
+    def __setstate__(self, state: tuple[str, str, bool, str, dict[str, Any]]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def bind(self) -> Session | None:
@@ -153,7 +164,7 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        run = session.define_run(self.directory, self._suffix, self.file, self._numbered)
+        run = session.define_run(self.directory, self._suffix, self.file, self._numbered, **self.described)
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
@@ -351,13 +362,15 @@ class Run:
             self.counts.accepted += 1
 
 
-def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) -> Run:
+def run_of(
+    logdir: str, suffix: str, numbered: bool = False, make: bool = True, described: Mapping[str, Any] = _PLAIN
+) -> Run:
     """The run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
 
     Args:
         logdir: the folder as the user has given it.
         suffix: of the event file's name.
-        numbered: as for `Run`.
+        numbered, described: as for `Run`.
         make: make the folder, which frameworks list to number their versions.
 
     Raises:
@@ -380,7 +393,7 @@ def run_of(logdir: str, suffix: str, numbered: bool = False, make: bool = True) 
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
-    run = Run(directory, suffix, numbered, file=None)
+    run = Run(directory, suffix, numbered, None, described)
     if make:
         run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run

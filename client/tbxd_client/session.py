@@ -135,8 +135,11 @@ class Session:
         run = self._runs.get(directory)
         return run.file if run is not None else None
 
-    def define_run(self, directory: str, suffix: str, file: str, numbered: bool = False) -> Defined:
+    def define_run(self, directory: str, suffix: str, file: str, numbered: bool = False, **more: Any) -> Defined:
         """A run with its number: one for each folder, whose file is named as the first has asked for.
+
+        Args:
+            more: further fields of its definition, which are the first one's, too.
 
         Raises (also the others of its kind):
             LocalProtocolError: it is one that the daemon would not take.
@@ -147,7 +150,8 @@ class Session:
             if run is None:
                 number = self._numbers["run"]
                 host = os.uname().nodename
-                self._define("run", RunDefinition(number, directory, host, self.pid, time.time(), suffix, file))
+                definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, **more)
+                self._define("run", definition)
                 run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts
             if not numbered:

@@ -35,6 +35,9 @@ _NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the sam
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
+SYSTEM_SECONDS = 10.0  # between samples of the node that are asked for without a number
+
+
 class SummaryWriter(MediaMethods, PluginMethods):
     """Logs to a folder that TensorBoard reads.
 
@@ -47,6 +50,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         write_to_disk: False makes every method do nothing.
         log_dir: torch's name of ``logdir``, used when that is None.
         comet_config, **kwargs: accepted and ignored.
+        system: have the daemon show how this machine does (processors, memory, GPUs, …) beside the run, every so many
+            seconds, 1 to 3600; True: every 10; 0 or False: never. None: as the daemon is set (`TBXD_SYSTEM_SECONDS`).
+            The first writer of a folder in a process decides.
+
+    Raises:
+        TypeError, ValueError: an argument is of another type, or out of its bounds.
 
     Nothing is started and nothing connects before the first record. A writer can be pickled and used in forked and
     spawned processes, and by several threads.
@@ -68,13 +77,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
         write_to_disk: bool = True,
         log_dir: str | os.PathLike[str] | None = None,
         comet_config: Mapping[str, Any] | None = None,
+        *,
+        system: float | None = None,
         **kwargs: Any,
     ) -> None:
         chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment)
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk)
-        self._run = run_of(chosen, filename_suffix, self._numbered, make=self._write)
+        described = {} if system is None else {"system": _system_seconds(system)}
+        self._run = run_of(chosen, filename_suffix, self._numbered, self._write, described)
         self._subruns: dict[str, Run] = {}
         self._charts = {}
         self._exported: dict[str, tuple[bytes, int]] = {}
@@ -482,6 +494,14 @@ def stats_of(runs: list[Run]) -> dict[str, Any]:
         "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
         "journal_bytes": journal.bytes_max if journal else 0,
     }
+
+
+def _system_seconds(system: Any) -> float:
+    least, most = records.SYSTEM_SECONDS_MIN, records.SYSTEM_SECONDS_MAX
+    seconds = SYSTEM_SECONDS if system is True else to_float(system, "system")
+    if seconds and not least <= seconds <= most:
+        raise ValueError(f"system is {system!r:.80}; {least} to {most} seconds, or 0, are possible")
+    return seconds
 
 
 def _default_logdir(comment: str) -> str:

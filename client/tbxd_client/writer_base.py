@@ -94,7 +94,8 @@ class WriterBase:
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
             directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = Run(directory, numbered=self._numbered)
+            described = {**self._run.described, "above": self._run.directory}
+            run = self._subruns[name] = Run(directory, numbered=self._numbered, described=described)
             # Once: each further one would wipe, in the slow loader, what others have logged since.
             if self.purge_step is not None and self._opened_in == os.getpid():
                 run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)
