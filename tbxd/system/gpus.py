@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+GIB = 1 << 30
 GPUS_MAX = 64  # looked at
 RETRY_SECONDS = 60.0  # after NVML could not be begun, or has failed altogether, before it is tried again
 DRIVER = Path("/proc/driver/nvidia/version")  # there while NVIDIA's driver is loaded
@@ -109,7 +110,7 @@ class Gpus:
 def _memory(nvml: Any, handle: Any) -> dict[str, float]:
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     percent = {"memory_percent": 100 * memory.used / memory.total} if memory.total else {}
-    return {"memory_bytes": float(memory.used), **percent}
+    return {"memory_gib": memory.used / GIB, **percent}
 
 
 _ASKED: dict[str, Callable[[Any, Any], dict[str, float]]] = {

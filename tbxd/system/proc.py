@@ -2,7 +2,7 @@
 
 Everything is read from ``/proc`` and ``/sys`` (proc(5); the kernel's Documentation/admin-guide/cgroup-v2.rst,
 iostats.rst). Nothing here keeps the time or computes a rate: `Reading` holds counters, and two of them make values
-(`rates`). A file that is not there, or says something else, leaves out what it would have told.
+(`node_values` and its like). A file that is not there, or says something else, leaves out what it would have told.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECTOR_BYTES = 512  # of /proc/diskstats, whatever the disk has
+GIB, MB = 1 << 30, 1e6  # what values are told in: TensorBoard has no units, and makes 2e+10 of bytes
 READ_BYTES = 1 << 20  # of one file, at most; /proc/stat of 4,096 processors has 400 KB
 PROCESSES_MAX = 1024  # looked at for a reading
 GROUP_SECONDS = 60.0  # between looks at which limits a group has
@@ -260,19 +261,19 @@ def node_values(before: Reading, after: Reading) -> dict[str, float]:
     memory = after.memory
     if memory.get("MemTotal") and "MemAvailable" in memory:
         used = memory["MemTotal"] - memory["MemAvailable"]
-        values["memory_used_bytes"] = used
+        values["memory_gib"] = used / GIB
         values["memory_percent"] = 100 * used / memory["MemTotal"]
     if memory.get("SwapTotal"):
-        values["swap_used_bytes"] = memory["SwapTotal"] - memory.get("SwapFree", 0)
+        values["swap_gib"] = (memory["SwapTotal"] - memory.get("SwapFree", 0)) / GIB
     seconds = after.time - before.time
     for (first, second), old, new in (
-        (("disk_read_bytes_per_second", "disk_written_bytes_per_second"), before.disks, after.disks),
-        (("network_received_bytes_per_second", "network_sent_bytes_per_second"), before.network, after.network),
+        (("disk_read_mb_s", "disk_written_mb_s"), before.disks, after.disks),
+        (("network_received_mb_s", "network_sent_mb_s"), before.network, after.network),
     ):
         both = old.keys() & new.keys()
         if both and seconds > 0:  # one that was put in meanwhile begins with the next reading
-            values[first] = sum(max(0, new[name][0] - old[name][0]) for name in both) / seconds
-            values[second] = sum(max(0, new[name][1] - old[name][1]) for name in both) / seconds
+            values[first] = sum(max(0, new[name][0] - old[name][0]) for name in both) / seconds / MB
+            values[second] = sum(max(0, new[name][1] - old[name][1]) for name in both) / seconds / MB
     return values
 
 
@@ -283,7 +284,7 @@ def group_values(before: Reading, after: Reading, name: str) -> dict[str, float]
     if group is None:
         return values
     if group.memory_bytes is not None and group.limits.memory_bytes:
-        values["memory_used_bytes"] = group.memory_bytes
+        values["memory_gib"] = group.memory_bytes / GIB
         values["memory_percent"] = 100 * group.memory_bytes / group.limits.memory_bytes
     if (
         group.cpu_seconds is not None
@@ -302,7 +303,7 @@ def process_values(before: Reading, after: Reading, pids: Iterable[int]) -> dict
     there = {pid: after.processes[pid] for pid in set(pids) if pid in after.processes}
     if not there:
         return {}
-    values = {"trainers_memory_bytes": float(sum(process.memory_bytes for process in there.values()))}
+    values = {"trainers_memory_gib": sum(process.memory_bytes for process in there.values()) / GIB}
     seconds = after.time - before.time
     known = [
         (process, before.processes[pid])
