@@ -18,7 +18,7 @@ SECTOR_BYTES = 512  # of /proc/diskstats, whatever the disk has
 GIB, MB = 1 << 30, 1e6  # what values are told in: TensorBoard has no units, and makes 2e+10 of bytes
 READ_BYTES = 1 << 20  # of one file, at most; /proc/stat of 4,096 processors has 400 KB
 PROCESSES_MAX = 1024  # looked at for a reading
-GROUP_SECONDS = 60.0  # between looks at which limits a group has
+GROUP_SECONDS = 60.0  # between looks at which group a process is in, and which limits a group has
 GROUPS_MAX = 1024  # whose limits are remembered
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -81,9 +81,10 @@ class Node:
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/") -> None:
-        self._proc = Path(root) / "proc"
-        self._sys = Path(root) / "sys"
-        self._cgroups = self._sys / "fs" / "cgroup"
+        root = os.fspath(root).rstrip("/")
+        self._proc, self._sys = f"{root}/proc", f"{root}/sys"
+        self._groups: dict[tuple[int, int], str] = {}  # pid and start of a process to its group
+        self._groups_known = -GROUP_SECONDS  # since when
         self._real: dict[str, bool] = {}  # folder of a disk or an interface to whether a device is behind it
         self._limits: dict[str, tuple[float, Limits]] = {}  # group to its limits, and when they were looked at
 
@@ -91,26 +92,31 @@ class Node:
         """A reading; with it some processes and the groups they are in."""
         reading = Reading(
             time.monotonic(),
-            _processors(_text(self._proc / "stat")),
+            _processors(_text(f"{self._proc}/stat")),
             self._disks(),
             self._network(),
-            _memory(_text(self._proc / "meminfo")),
+            _memory(_text(f"{self._proc}/meminfo")),
         )
         with contextlib.suppress(ValueError, IndexError):
-            reading.load = float(_text(self._proc / "loadavg").split()[0])
+            reading.load = float(_text(f"{self._proc}/loadavg").split()[0])
+        if reading.time - self._groups_known > GROUP_SECONDS:
+            self._groups, self._groups_known = {}, reading.time
         for pid in sorted(set(pids))[:PROCESSES_MAX]:
-            process = _process(_text(self._proc / str(pid) / "stat"))
+            process = _process(_text(f"{self._proc}/{pid}/stat"))
             if process is None:
                 continue
-            process.group = _group(_text(self._proc / str(pid) / "cgroup"))
             reading.processes[pid] = process
+            known = self._groups.get((pid, process.started))
+            if known is None:
+                known = self._groups[pid, process.started] = _group(_text(f"{self._proc}/{pid}/cgroup"))
+            process.group = known
             if process.group and process.group not in reading.groups:
                 reading.groups[process.group] = self._use(process.group, reading)
         return reading
 
     def _disks(self) -> Counters:
         found = {}
-        for line in _text(self._proc / "diskstats").splitlines():
+        for line in _text(f"{self._proc}/diskstats").splitlines():
             words = line.split()
             with contextlib.suppress(ValueError, IndexError):
                 if self._is_real(f"block/{words[2]}"):  # no partition, and nothing that is made of other disks
@@ -120,7 +126,7 @@ class Node:
     def _network(self) -> Counters:
         """Of the interfaces with a device: bridges and tunnels count the same bytes again. In a container: of all."""
         found = {}
-        for line in _text(self._proc / "net" / "dev").splitlines()[2:]:
+        for line in _text(f"{self._proc}/net/dev").splitlines()[2:]:
             name, _, numbers = line.partition(":")
             words = numbers.split()
             with contextlib.suppress(ValueError, IndexError):
@@ -131,7 +137,7 @@ class Node:
     def _is_real(self, folder: str) -> bool:
         real = self._real.get(folder)
         if real is None:
-            real = self._real[folder] = (self._sys / folder / "device").exists()
+            real = self._real[folder] = os.path.exists(f"{self._sys}/{folder}/device")  # noqa: PTH110 - False where it cannot be looked at
         return real
 
     def _use(self, group: str, reading: Reading) -> Group:
@@ -144,17 +150,17 @@ class Node:
         use = Group(limits)
         if limits.memory_bytes is not None:
             folder = self._folder(limits.memory_group)
-            current = _number(_text(folder / "memory.current"))
+            current = _number(_text(f"{folder}/memory.current"))
             if current is not None:  # without what would be given back at once, as elsewhere
-                cached = _keys(_text(folder / "memory.stat")).get("inactive_file", 0)
+                cached = _keys(_text(f"{folder}/memory.stat")).get("inactive_file", 0)
                 use.memory_bytes = max(0, current - cached)
         if limits.cores is not None:
-            used = _keys(_text(self._folder(limits.cores_group) / "cpu.stat")).get("usage_usec")
+            used = _keys(_text(f"{self._folder(limits.cores_group)}/cpu.stat")).get("usage_usec")
             use.cpu_seconds = None if used is None else used / 1e6
         return use
 
-    def _folder(self, group: str) -> Path:
-        return self._cgroups / group.strip("/")
+    def _folder(self, group: str) -> str:
+        return f"{self._sys}/fs/cgroup{group}"
 
     def _limits_of(self, group: str, reading: Reading) -> Limits:
         """The limits that are below what the node has."""
@@ -163,10 +169,10 @@ class Node:
         cores: float = max(1, len(reading.processors) - 1)
         for above in (group, *map(str, Path(group).parents)):
             folder = self._folder(above)
-            memory = _number(_text(folder / "memory.max"))
+            memory = _number(_text(f"{folder}/memory.max"))
             if memory is not None and 0 < memory < least:
                 limits.memory_bytes, limits.memory_group, least = memory, above, memory
-            words = _text(folder / "cpu.max").split()
+            words = _text(f"{folder}/cpu.max").split()
             with contextlib.suppress(ValueError, IndexError, ZeroDivisionError):
                 quota = int(words[0]) / int(words[1])
                 if 0 < quota < cores:
@@ -174,7 +180,7 @@ class Node:
         return limits
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     """What stands in a file; "" where it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,8 +2,8 @@
 
 On the path of a daemon it is imported instead of the real one. A JSON file, whose path is in ``FAKE_NVML``, says with
 each call how many ``gpus`` there are, what ``fails`` (a function's name, that and a GPU, ``nvmlDeviceGetPowerUsage 1``,
-or a GPU, ``gpu 1``, to the number of an NVML error), and in which function it ``hangs`` until the file says otherwise. A
-file beside it, ``….calls``, gets a line for each call.
+or a GPU, ``gpu 1``, to the number of an NVML error), and in which function it ``hangs`` until the file says otherwise.
+A file beside it, ``….calls``, gets a line for each call.
 """
 
 from __future__ import annotations
