@@ -28,6 +28,7 @@ from .logs import Limiter
 from .notify import Notifier
 from .receiver import Peer, Receiver
 from .settings import Settings
+from .system.watch import System
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Daemon:
             self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
             self._hub = Hub(self._settings, self._doorbell.ring, self._receiver.send)
             self._adopter = Adopter(self._hub, self._settings.spool)
+            self._system = System(self._settings, self._hub, self._doorbell.ring)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
@@ -141,7 +143,7 @@ class Daemon:
             self._receive()
             self._hub.collect()
             now = time.monotonic()
-            due = min(self._adopter.step(now), self._hub.tick(now))
+            due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
             due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
             self._limiter.tell(now)
             if self._embedded and self._is_idle(now):
@@ -197,6 +199,7 @@ class Daemon:
             "started": self._started,
             "stopping": self._stopping,
             **self._hub.status(),
+            "system": self._system.status(),
             "refused_messages": self._hub.refused + self._receiver.refused,
             "connections_turned_away": self._receiver.turned_away,
             "quarantined_journals": self._adopter.quarantined,
@@ -209,6 +212,7 @@ class Daemon:
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
         if not self._hub.drain(deadline):
             log.warning("not everything could be written; it stays in the journals")
+        self._system.close()
         if not self._hub.close(max(CLOSE_SECONDS, deadline - time.monotonic())):
             log.warning("a disk does not answer; its files are left as they are")
         self._adopter.close()

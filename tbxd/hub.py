@@ -97,6 +97,7 @@ class Hub:
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
+        self.asks_system = False  # a run wants the node to be sampled
         self.gets_on = True  # False while no thread of the pool does, though there is something to write
         self._settings = settings
         self._wake = wake
@@ -230,6 +231,7 @@ class Hub:
         session = client.session
         if data.stream == wire.DEFINITIONS:
             accepted = session.feed_definitions(data.position, data.payload)
+            self.asks_system = self.asks_system or session.asks_system
         else:
             accepted = self.feed(client, data.position, data.payload)
         if not accepted:
@@ -310,8 +312,12 @@ class Hub:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
             settings = self._settings
             writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds)
-            state = self.runs[directory] = RunState(writer, Strand(self._pool))
+            state = self.runs[directory] = RunState(writer, self.strand())
         return state
+
+    def strand(self) -> Strand:
+        """An order of jobs on the threads that write."""
+        return Strand(self._pool)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -319,7 +325,7 @@ class Hub:
         self._written.put(batch)
 
     def _soon(self, state: RunState) -> None:
-        """Write a run once a little more has come, also where it waits for a rank; not where it waits after an error."""
+        """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
         soon = time.monotonic() + self._settings.batch_ms / 1000
         if not state.due or (state.due > soon and not state.writer.error):
             state.due = soon

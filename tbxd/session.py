@@ -145,6 +145,7 @@ class Session:
         self._firsts: dict[str, int] = {}  # folder to run
         self._batch_runs: list[int] = []  # run to run
         self._numbered: set[int] = set()  # of these, the ones that have numbered tags
+        self.asks_system = False  # one of the runs wants the node to be sampled
         self.homeless = 0  # records that name a tag which is not defined
         self._room = _NOTHING  # for a record that is not whole yet,
         self._held = 0  # of which so many bytes have come
@@ -214,8 +215,11 @@ class Session:
                 _make_place(definition.id, self.runs)
                 if not definition.directory.startswith("/"):
                     raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
-                directory = "/" + posixpath.normpath(definition.directory).lstrip("/")  # one name for one folder
-                self.runs[definition.id] = replace(definition, directory=directory)
+                directory, above = _folder(definition.directory), _folder(definition.above)  # one name for one folder
+                if not definition.above or not directory.startswith(above + "/"):  # part of nothing
+                    above = ""
+                self.runs[definition.id] = replace(definition, directory=directory, above=above)
+                self.asks_system = self.asks_system or bool(definition.system)
                 self._batch_runs.extend([NO_RUN] * (len(self.runs) - len(self._batch_runs)))
                 self._batch_runs[definition.id] = self._firsts.setdefault(directory, definition.id)
             case TagDefinition():
@@ -418,6 +422,10 @@ def _memory(size: int, phase: int) -> memoryview:
     block = np.empty(size + ALIGNMENT, np.uint8)
     first = (phase - block.__array_interface__["data"][0]) % ALIGNMENT
     return block.data[first : first + size]
+
+
+def _folder(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _make_place(number: int, known: list[Any]) -> None:

@@ -14,6 +14,7 @@ from tbxd_client.paths import (
     runtime_dir,
     spool_dir,
 )
+from tbxd_client.records import SYSTEM_SECONDS_MAX
 from tbxd_client.settings import ALWAYS, SYNC
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -77,6 +78,14 @@ SETTINGS = (
         3600,
     ),
     Setting(
+        "system_seconds",
+        "TBXD_SYSTEM_SECONDS",
+        0.0,
+        "Seconds between samples of the node (processors, memory, disks, network, GPUs) for active runs; 0: none.",
+        0,
+        SYSTEM_SECONDS_MAX,
+    ),
+    Setting(
         "log_level",
         "TBXD_LOG_LEVEL",
         None,
@@ -100,6 +109,7 @@ class Settings:
     open_files: int
     threads: int
     ranks_seconds: float
+    system_seconds: float
     log_level: str | None
 
     @classmethod

@@ -15,6 +15,7 @@ from rich.table import Table
 from .drain import Progress
 from .summaries.errors import HINTS
 
+GPUS_SHOWN = 8  # one by one
 FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
 
 
@@ -71,6 +72,7 @@ def status(answer: dict[str, Any]) -> None:
     for directory, run in sorted(answer["runs"].items()):
         if run.get("ranks"):
             console.print(f"{escape(_folder(directory))}: {_ranks(run['ranks'])}", soft_wrap=True)
+    console.print(f"system metrics: {escape(_system(answer['system']))}", soft_wrap=True)
     for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for session in sessions:
@@ -83,6 +85,38 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer[key]:
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def _system(system: dict[str, Any]) -> str:
+    """Whether the node is sampled, and what the last sample said."""
+    if not system["on"]:
+        return "off"
+    runs = len(system["runs"])
+    text = (
+        f"every {system['seconds']:g} s into {runs} run{'' if runs == 1 else 's'}" if runs else "on, no run is active"
+    )
+    if runs and system["sampled"] is not None:
+        text += f"; {max(0, time.time() - system['sampled']):.0f} s ago: {_sample(system['last'])}"
+    errors = [f"{_folder(folder)}: {error}" for folder, error in sorted(system["errors"].items())]
+    if system["runs_over_the_limit"]:
+        errors.append(f"{system['runs_over_the_limit']:,} more runs are active, and left out")
+    if system["left_out"]:
+        errors.append(f"{system['left_out']:,} samples were not written")
+    return "; ".join((text, *filter(None, [system["trouble"]]), *errors))
+
+
+def _sample(values: dict[str, float]) -> str:
+    parts = [
+        f"{name} {values[key]:.0f} %"
+        for name, key in (("cpu", "cpu_percent"), ("memory", "memory_percent"))
+        if key in values
+    ]
+    gpus = [value for name, value in values.items() if name.startswith("gpu") and name.endswith("/use_percent")]
+    if len(gpus) > GPUS_SHOWN:
+        parts.append(f"{len(gpus)} GPUs {min(gpus):.0f} to {max(gpus):.0f} %")
+    elif gpus:
+        parts.append(f"GPU{'' if len(gpus) == 1 else 's'} {', '.join(f'{value:.0f}' for value in gpus)} %")
+    return ", ".join(parts) or "nothing"
 
 
 class DrainBar:

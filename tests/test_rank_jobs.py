@@ -1,5 +1,5 @@
-"""Real jobs of several processes, started by torchrun: DDP and FSDP on a CPU. What TensorBoard shows of them equals what
-numpy makes of the numbers that each rank has kept beside."""
+"""Real jobs of several processes, started by torchrun: DDP and FSDP on a CPU. What TensorBoard shows of them equals
+what numpy makes of the numbers that each rank has kept beside."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ def test_what_four_ranks_of_a_ddp_job_log_is_reduced_as_numpy_would_and_written_
     words = {"tokens": np.sum, "time/step": lambda values: np.percentile(values, 99)}
     for loader in LOADERS:
         with board(place.logdir, loader) as shown:
-            shown.until(lambda: shown.runs() == SIDES | {"exp"}, "the run and its sides")  # noqa: B023
-            shown.until(lambda: len(shown.scalars("exp", "time/step")) == 40, "all steps")  # noqa: B023
+            shown.until(lambda: shown.runs() == SIDES | {"exp"}, "the run and its sides")
+            shown.until(lambda: len(shown.scalars("exp", "time/step")) == 40, "all steps")
             assert shown.tags()["exp"] == oracle.scalars.keys() and shown.tags()["exp/ranks/min"] == (
                 oracle.scalars.keys() - {"lr"}
             )
@@ -302,7 +302,7 @@ def test_the_shards_of_a_tensor_become_the_histogram_of_the_whole_tensor(place: 
     assert oracle.values("empty")[0].max() > 0, "the fourth of three rows"
     for loader in LOADERS:
         with board(place.logdir, loader) as shown:
-            shown.until(lambda: len(shown.scalars("exp", "partial")) == 3, "all steps")  # noqa: B023
+            shown.until(lambda: len(shown.scalars("exp", "partial")) == 3, "all steps")
             for tag in ("fsdp/loss", "hsdp/loss"):
                 is_reduced(shown, oracle, tag)
             is_reduced(shown, oracle, "partial", np.sum)

@@ -48,6 +48,11 @@ def _last_second(names: list[str]) -> int:
     return min(max((int(match[1]) for match in map(_SECONDS.search, names) if match), default=-1), SECONDS_MAX - 1)
 
 
+def first_second(names: list[str]) -> int | None:
+    """The seconds in the first name that has them, of event files as `event_files` orders them."""
+    return next((int(match[1]) for match in map(_SECONDS.search, names) if match), None)
+
+
 def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
     """The names of the event files in a folder, given by its path or a descriptor, as TensorBoard orders them.
 

@@ -34,8 +34,8 @@ class GlobalSummaryWriter:
     Processes that log at once are counted in the order in which the daemon gets their records.
 
     Args:
-        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, ranks,
-            reduce: as for `SummaryWriter`.
+        logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, ranks, reduce,
+            system: as for `SummaryWriter`.
         coalesce_process, **kwargs: accepted and ignored.
     """
 
@@ -53,9 +53,15 @@ class GlobalSummaryWriter:
         *,
         ranks: str | None = None,
         reduce: Mapping[str, str] | None = None,
+        system: float | None = None,
         **kwargs: Any,
     ) -> None:
-        arguments: dict[str, Any] = {"filename_suffix": filename_suffix, "ranks": ranks, "reduce": reduce}
+        arguments: dict[str, Any] = {
+            "filename_suffix": filename_suffix,
+            "ranks": ranks,
+            "reduce": reduce,
+            "system": system,
+        }
         self.smw = SummaryWriter(
             logdir,
             comment,

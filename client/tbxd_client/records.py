@@ -33,6 +33,7 @@ ROW_VALUES_MAX = 10_000  # values in one row
 DIMENSIONS_MAX = 8  # of an array
 RANKS_MAX = 100_000  # processes of a job
 JOB_BYTES_MAX = 255  # its name
+SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX = 1, 3600  # between samples of the node that a run asks for
 REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
 # --- kinds of record -------------------------------------------------------------------------------------------
@@ -149,6 +150,9 @@ class RunDefinition:
 
     ``rank`` of ``world`` processes of ``job`` log into this run, the ``attempt``-th time that the job was started, from
     0 on. ``reduce``: what several of them log with one tag and step becomes one point.
+
+    ``system``: seconds between samples of the node that are to be shown beside it, 0 for none, None as the daemon is
+    set. ``above``: the folder of the writer that this run is a part of, where that is another.
     """
 
     id: int
@@ -163,6 +167,8 @@ class RunDefinition:
     job: str = ""
     attempt: int = 0
     reduce: bool = False
+    system: float | None = None
+    above: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -328,6 +334,8 @@ def pack_definition(definition: Definition) -> bytes:
                 "job": definition.job,
                 "attempt": definition.attempt or None,
                 "reduce": definition.reduce or None,
+                "system": definition.system,
+                "above": definition.above,
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -474,6 +482,8 @@ def unpack_definition(fields: object) -> Definition | None:
                 _text(fields, "job", JOB_BYTES_MAX),
                 _number({"attempt": 0, **fields}, "attempt", 1 << 32),
                 _flag(fields, "reduce"),
+                _interval(fields, "system", SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX),
+                _text(fields, "above", PATH_BYTES_MAX),
             )
         case "tag":
             return TagDefinition(
@@ -525,6 +535,13 @@ def _seconds(fields: Mapping[str, Any], key: str) -> float:
     if type(value) is not float or not 0 <= value < 1e11:
         raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; seconds since the epoch are expected")
     return value
+
+
+def _interval(fields: Mapping[str, Any], key: str, least: float, most: float) -> float | None:
+    value = fields.get(key)
+    if value is None or (type(value) is float and (value == 0 or least <= value <= most)):
+        return value
+    raise RemoteProtocolError(f"{key!r} of a definition is {value!r}; 0.0 or {least} to {most} seconds are expected")
 
 
 def _text(fields: Mapping[str, Any], key: str, bytes_max: int) -> str:

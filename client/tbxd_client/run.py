@@ -39,6 +39,7 @@ from .settings import ALL, warn
 from .snapshot import Array
 
 SUFFIX_BYTES_MAX = 100  # of the event file's name
+_PLAIN: Mapping[str, Any] = {}
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
 # A record, and what puts its second piece in a better place (`Journal.append`).
 _Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
@@ -109,6 +110,7 @@ class Run:
         suffix: of the event file's name.
         numbered: the records have no steps; the daemon counts them, tag by tag.
         file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
+        described: further fields of its `records.RunDefinition`.
 
     ``journal`` and ``scalars`` (tag to `records.scalar_head`) are for the hot path of `SummaryWriter.add_scalar`; they
     belong to the session that the run is bound to.
@@ -124,16 +126,24 @@ class Run:
         "_suffix",
         "_tags",
         "counts",
+        "described",
         "directory",
         "journal",
         "scalars",
     )
 
     def __init__(
-        self, directory: str, member: Member, suffix: str = "", numbered: bool = False, file: str | None = ""
+        self,
+        directory: str,
+        member: Member,
+        suffix: str = "",
+        numbered: bool = False,
+        file: str | None = "",
+        described: Mapping[str, Any] = _PLAIN,
     ) -> None:
         self.directory = directory
         self._member = member
+        self.described = dict(described)
         self._suffix = suffix
         self._numbered = numbered
         self._file = file
@@ -145,10 +155,10 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, Member, str, bool, str]:
-        return self.directory, self._member, self._suffix, self._numbered, self.file
+    def __getstate__(self) -> tuple[str, Member, str, bool, str, dict[str, Any]]:
+        return self.directory, self._member, self._suffix, self._numbered, self.file, self.described
 
-    def __setstate__(self, state: tuple[str, Member, str, bool, str]) -> None:
+    def __setstate__(self, state: tuple[str, Member, str, bool, str, dict[str, Any]]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def merges(self, tag: str) -> bool:
@@ -165,7 +175,7 @@ class Run:
             return None
         who, reduces = self._member.who, self._member.reduces
         file = "" if reduces and who.rank else self.file  # one file for all ranks, named as rank 0 would have it
-        run = session.define_run(self.directory, self._suffix, file, self._numbered, who, reduces)
+        run = session.define_run(self.directory, self._suffix, file, self._numbered, who, reduces, **self.described)
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
@@ -328,7 +338,8 @@ class Run:
 
     def below(self, directory: str) -> Run:
         """A further run of the same writer, in a folder of its own."""
-        return Run(directory, self._member, numbered=self._numbered)
+        described = {**self.described, "above": self.directory}
+        return Run(directory, self._member, numbered=self._numbered, described=described)
 
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
@@ -369,14 +380,21 @@ class Run:
             self.counts.accepted += 1
 
 
-def run_of(logdir: str, member: Member, suffix: str, numbered: bool = False, make: bool = True) -> Run:
+def run_of(
+    logdir: str,
+    member: Member,
+    suffix: str,
+    numbered: bool = False,
+    make: bool = True,
+    described: Mapping[str, Any] = _PLAIN,
+) -> Run:
     """The run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
 
     Args:
         logdir: the folder as the user has given it.
         member: of which job this process is.
         suffix: of the event file's name.
-        numbered: as for `Run`.
+        numbered, described: as for `Run`.
         make: make the folder, which frameworks list to number their versions.
 
     Raises:
@@ -400,7 +418,7 @@ def run_of(logdir: str, member: Member, suffix: str, numbered: bool = False, mak
         except OSError as error:
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
     led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
-    run = Run(directory, member, suffix, numbered, file="" if led else None)
+    run = Run(directory, member, suffix, numbered, "" if led else None, described)
     if make and not led:
         run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run

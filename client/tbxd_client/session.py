@@ -137,9 +137,12 @@ class Session:
         return run.file if run is not None else None
 
     def define_run(
-        self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool
+        self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool, **more: Any
     ) -> Defined:
         """A run with its number: one for each folder, and what the first has asked for counts.
+
+        Args:
+            more: further fields of its definition, which are the first one's, too.
 
         Raises (also the others of its kind):
             LocalProtocolError: it is one that the daemon would not take.
@@ -150,10 +153,8 @@ class Session:
             if run is None:
                 number = self._numbers["run"]
                 host = os.uname().nodename
-                rank = who.rank, who.world, who.job, who.attempt
-                definition = RunDefinition(
-                    number, directory, host, self.pid, time.time(), suffix, file, *rank, reduce=reduce
-                )
+                rank = who.rank, who.world, who.job, who.attempt, reduce
+                definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, *rank, **more)
                 self._define("run", definition)
                 run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts

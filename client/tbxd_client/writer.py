@@ -37,6 +37,9 @@ _NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the sam
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
+SYSTEM_SECONDS = 10.0  # between samples of the node that are asked for without a number
+
+
 class SummaryWriter(MediaMethods, PluginMethods):
     """Logs to a folder that TensorBoard reads.
 
@@ -56,9 +59,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
             ``"sum"``, ``"min"``, ``"max"``, ``"last"``, ``"p50"``, ``"p95"``, ``"p99"``, ``"all"``; the first that fits
             counts, and ``TBXD_REDUCE`` behind them.
         comet_config, **kwargs: accepted and ignored.
+        system: have the daemon show how this machine does (processors, memory, GPUs, …) beside the run, every so many
+            seconds, 1 to 3600; True: every 10; 0 or False: never. None: as the daemon is set (`TBXD_SYSTEM_SECONDS`).
+            The first writer of a folder in a process decides.
 
     Raises:
-        TypeError, ValueError: a folder, a suffix or a word that cannot be.
+        TypeError, ValueError: an argument is of another type, out of its bounds, or a word that there is none of.
 
     Nothing is started and nothing connects before the first record. A writer can be pickled and used in forked and
     spawned processes, and by several threads.
@@ -83,6 +89,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         *,
         ranks: str | None = None,
         reduce: Mapping[str, str] | None = None,
+        system: float | None = None,
         **kwargs: Any,
     ) -> None:
         place = member(ranks, reduce)
@@ -92,7 +99,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk) and place.writes
-        self._run = run_of(chosen, place, filename_suffix, self._numbered, make=self._write)
+        described = {} if system is None else {"system": _system_seconds(system)}
+        self._run = run_of(chosen, place, filename_suffix, self._numbered, self._write, described)
         self._subruns: dict[str, Run] = {}
         self._charts = {}
         self._exported: dict[str, tuple[bytes, int]] = {}
@@ -501,6 +509,14 @@ def stats_of(runs: list[Run]) -> dict[str, Any]:
         "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
         "journal_bytes": journal.bytes_max if journal else 0,
     }
+
+
+def _system_seconds(system: Any) -> float:
+    least, most = records.SYSTEM_SECONDS_MIN, records.SYSTEM_SECONDS_MAX
+    seconds = SYSTEM_SECONDS if system is True else to_float(system, "system")
+    if seconds and not least <= seconds <= most:
+        raise ValueError(f"system is {system!r:.80}; {least} to {most} seconds, or 0, are possible")
+    return seconds
 
 
 def _default_logdir(comment: str, who: Identity) -> str:

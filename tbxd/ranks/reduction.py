@@ -727,8 +727,8 @@ class Reduction:
         return True
 
     def _speaks(self, member: Member, tag: int, item: Single) -> bool:
-        """Whether of what several ranks log, and cannot be put together, this rank's is shown: the lowest's is, and where
-        that has ended the next one's from there on."""
+        """Whether of what several ranks log, and cannot be put together, this rank's is shown: the lowest's is, and
+        where that has ended the next one's from there on."""
         if member.rank == self._speakers.get(tag) or member.session == self._authors.get(tag):
             self._speakers[tag] = member.rank
             return True

@@ -1,0 +1,1 @@
+"""How the node does while runs are logged: processors, memory, disks, network and GPUs, as curves beside each run."""

@@ -1,0 +1,171 @@
+"""The curves of one run: a folder below it with event files of their own, which this daemon alone writes.
+
+They are no part of the run itself. Their steps are seconds, and a run that goes on from an earlier step
+(``purge_step``) would have TensorBoard's slow loader delete what stands at a larger one. What is written here are
+notes of the daemon's (``docs/EVENT_FILE.md``), no records: nothing of it is in a ledger, and a sample that the disk
+does not take is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from tbxd_client.event_names import event_files, file_name, first_second
+from tbxd_client.records import STEP_MAX
+
+from .. import __version__
+from ..descriptors import LEFT_BY_RUNS, scarce
+from ..events import schema
+from ..events.file import EventFile, FileLost
+from ..events.folder import open_folder
+from ..events.ledger import CARRY_END, OPENING, notes
+from ..events.record import frame
+from ..events.scan import WHOLE, scan
+
+FOLDER = "system"  # below the run's; in it one for each node
+TAGS = "system/"  # what the tags begin with, so that TensorBoard has all of them in one group
+TAIL_BYTES = 1 << 20  # of the last file, in which its last event is looked for
+
+
+class Curves:
+    """Writes the samples of one run on this node. For one thread at a time; never raises for trouble with the disk.
+
+    Args:
+        run: the run's folder, absolute and without links.
+        node: this machine's name.
+
+    ``error`` is what kept the last sample from being written, ``left_out`` how many were not.
+    """
+
+    def __init__(self, run: Path, node: str) -> None:
+        self.directory = run / FOLDER / (re.sub(r"[^\w.-]", "_", node)[:255].strip(".") or "localhost")
+        self.error = ""
+        self.left_out = 0
+        self._run = run
+        self._node = node
+        self._folder = -1
+        self._file: EventFile | None = None
+        self._origin = 0  # seconds since the epoch at which the steps begin
+        self._last = -1  # step
+
+    def write(self, values: Mapping[str, float], seconds: float) -> None:
+        """Write a sample.
+
+        Args:
+            values: name to value.
+            seconds: when it was taken, since the epoch.
+        """
+        owed = False
+        try:
+            file = self._open(seconds)
+            if file.pending:  # of the last sample, which the disk took in part
+                file.write(b"")
+            disk = os.fstatvfs(self._folder)
+            if disk.f_blocks:  # as df does: of what this user may have
+                used = disk.f_blocks - disk.f_bfree
+                values = {**values, "disk_used_percent": 100 * used / max(1, used + disk.f_bavail)}
+            self._last = min(max(self._last + 1, int(seconds) - self._origin), STEP_MAX)
+            event = _event(values, self._last, seconds)
+            owed = True
+            file.write(event)
+            self.error = ""
+        except FileLost as error:  # somebody has removed it; a new one with the next sample
+            self._let_go()
+            self.error = str(error)
+            self.left_out += 1
+        except OSError as error:
+            self.error = f"{error.strerror or error}"
+            self.left_out += not owed
+
+    def _open(self, seconds: float) -> EventFile:
+        if self._file is not None:
+            return self._file
+        if scarce(LEFT_BY_RUNS):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        above = event_files(self._run)  # a folder that is gone is not made again for this
+        self._folder = open_folder(self.directory)
+        try:
+            self._lock()
+            names = event_files(self._folder)
+            begun = [first_second(listed) for listed in (above, names)]
+            self._origin = min([int(seconds), *(second for second in begun if second is not None)])
+            self._last = max(self._last, _last_step(names, self._folder))
+            name = file_name(names, seconds, self._node, os.getpid())
+            file = EventFile(self.directory / name, self._folder)
+        except OSError:
+            self._let_go()
+            raise
+        self._file = file
+        file.write(_opening(seconds))
+        return file
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EWOULDBLOCK, "another tbxd daemon is writing this node's curves") from None
+        except OSError:  # a file system without locks
+            pass
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+    def close(self) -> None:
+        """Bring what is written onto the disk and close, until the next sample."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.sync()
+        self._let_go()
+
+
+def _opening(seconds: float) -> bytes:
+    first = schema.Event(wall_time=seconds, file_version="brain.Event:2")
+    first.source_metadata.writer = OPENING + __version__
+    end = schema.Event(wall_time=seconds)
+    end.source_metadata.writer = CARRY_END
+    return b"".join(frame(event.SerializeToString()) for event in (first, end))
+
+
+def _event(values: Mapping[str, float], step: int, seconds: float) -> bytes:
+    event = schema.Event(wall_time=seconds, step=step)
+    event.source_metadata.writer = notes({})[0]
+    for name, value in values.items():
+        event.summary.value.add(tag=TAGS + name, simple_value=value)
+    return frame(event.SerializeToString())
+
+
+def _pread(fd: int, position: int, length: int) -> bytes:
+    return os.pread(fd, length, position)
+
+
+def _last_step(names: list[str], folder: int) -> int:
+    """The last step in the event files of a folder; -1 where there is none. Reads their ends alone."""
+    for name in reversed(names):
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            size = os.fstat(fd).st_size
+            steps = [-1]
+            for what, _, _, data in scan(partial(_pread, fd), size, max(0, size - TAIL_BYTES)):
+                with contextlib.suppress(schema.DecodeError):
+                    if what == WHOLE:
+                        event = schema.Event()
+                        event.ParseFromString(data)
+                        if event.HasField("summary"):
+                            steps.append(event.step)
+            if len(steps) > 1:
+                return max(steps)
+        finally:
+            os.close(fd)
+    return -1

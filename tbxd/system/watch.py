@@ -1,0 +1,206 @@
+"""When the node is sampled, and for which runs: those that are active on it and want it.
+
+`System` lives on the daemon's main thread. While nobody wants a sample it costs a comparison a turn of the loop, and
+nothing of the sampler is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tbxd_client.records import SYSTEM_SECONDS_MIN
+
+from ..hub import Client, Hub
+from ..settings import Settings
+from ..strand import Strand
+
+if TYPE_CHECKING:
+    from .curves import Curves
+    from .sampler import Sample, Sampler
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between looks for runs that are active
+FIRST_SECONDS = 1.0  # from the first reading, with which the next is compared, to the first sample
+GATHER_SECONDS = 1.0  # what has not answered by then is left out of a sample
+# A run is active while a process that has logged to it lives and has done so no longer ago than this; training may log
+# once an hour. A process that has gone on to other runs since is done with it sooner.
+QUIET_SECONDS = 3600.0
+QUIET_SECONDS_OTHER = 60.0
+RUNS_MAX = 64  # that are written at a time; those that have logged last
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Active:
+    """A run that is active: the folder of its writer, with all that is below it."""
+
+    used: float  # when it last got records
+    seconds: float
+    pids: set[int] = field(default_factory=set)  # the processes of this node that log to it
+
+
+@dataclass(slots=True)
+class Target:
+    """Where the samples of a run go."""
+
+    curves: Curves
+    strand: Strand
+    busy: bool = False  # a sample is being written
+    left_out: int = 0  # because the one before was not written yet
+
+
+class System:
+    """Samples the node for the runs of a hub.
+
+    Args:
+        settings: the daemon's.
+        hub: whose runs.
+        wake: wakes the main thread; called from others.
+    """
+
+    def __init__(self, settings: Settings, hub: Hub, wake: Callable[[], None]) -> None:
+        self._seconds = max(settings.system_seconds, SYSTEM_SECONDS_MIN) if settings.system_seconds else 0.0
+        self._hub = hub
+        self._wake = wake
+        self._node = os.uname().nodename
+        self._ipc = settings.address.startswith("ipc:")
+        self._sampler: Sampler | None = None
+        self._targets: dict[str, Target] = {}
+        self._active: dict[str, Active] = {}
+        self._over = 0  # runs that are active and too many
+        self._interval = 0.0  # of the runs that are active; 0 without any
+        self._due = 0.0
+        self._give_up = 0.0  # while a sample is being taken: when it is written with what has answered
+        self._last: Sample | None = None
+        self._last_values: dict[str, float] = {}
+
+    @property
+    def _wanted(self) -> bool:
+        return bool(self._seconds) or self._hub.asks_system
+
+    def step(self, now: float) -> float:
+        """Take and write a sample when it is time; returns when to come again."""
+        if not self._wanted:
+            return NEVER
+        if self._give_up:
+            assert self._sampler is not None
+            if now < self._give_up and not self._sampler.ready:
+                return self._give_up
+            self._give_up = 0.0
+            sample = self._sampler.take()
+            if sample is not None:
+                self._write(sample)
+        if now < self._due:
+            return self._due
+        self._look(now)
+        if not self._active:
+            if self._interval:
+                self._interval = 0.0
+                assert self._sampler is not None
+                self._sampler.rest()
+            self._due = now + LOOK_SECONDS
+            return self._due
+        begins = not self._interval
+        self._interval = min(active.seconds for active in self._active.values())
+        self._due = max(now, self._due) if not begins else now
+        self._due += min(self._interval, FIRST_SECONDS) if begins else self._interval
+        if self._sampler is None:
+            from .sampler import Sampler  # here, so that nobody pays for it who does not want it
+
+            self._sampler = Sampler(self._wake)
+        self._sampler.ask(pid for active in self._active.values() for pid in active.pids)
+        self._give_up = now + GATHER_SECONDS
+        return min(self._due, self._give_up)
+
+    def _look(self, now: float) -> None:
+        """See which runs are active, and close the curves of those that are not any more."""
+        found: dict[str, Active] = {}
+        for client in self._hub.clients.values():
+            if client.peer is None or client.broken or not (self._ipc or client.host == self._node):
+                continue  # dead, or training on another machine
+            own = self._runs_of(client)
+            latest = max((active.used for active in own.values()), default=0.0)
+            for folder, active in own.items():
+                quiet = now - active.used
+                if quiet > QUIET_SECONDS or (active.used < latest and quiet > QUIET_SECONDS_OTHER):
+                    continue
+                known = found.setdefault(folder, active)
+                known.used = max(known.used, active.used)
+                known.seconds = min(known.seconds, active.seconds)
+                known.pids |= active.pids
+        chosen = sorted(found, key=lambda folder: found[folder].used, reverse=True)[:RUNS_MAX]
+        self._over = len(found) - len(chosen)
+        self._active = {folder: found[folder] for folder in chosen}
+        for folder in [folder for folder in self._targets if folder not in self._active]:
+            target = self._targets.pop(folder)
+            target.strand.submit(target.curves.close)
+
+    def _runs_of(self, client: Client) -> dict[str, Active]:
+        """The runs of a session that want samples and have got records, by the folders of their writers."""
+        assert client.peer is not None
+        pid = client.peer.pid or client.pid  # as the kernel says where it does: a container has pids of its own
+        own: dict[str, Active] = {}
+        for run in client.session.runs:
+            state = self._hub.runs.get(run.directory) if run is not None else None
+            if run is None or state is None or not state.used:
+                continue
+            seconds = self._seconds if run.system is None else run.system
+            if seconds:
+                active = own.setdefault(run.above or run.directory, Active(state.used, seconds, {pid}))
+                active.used = max(active.used, state.used)
+                active.seconds = min(active.seconds, seconds)
+        return own
+
+    def _write(self, sample: Sample) -> None:
+        self._last = sample
+        self._last_values = sample.values(())
+        for folder, active in self._active.items():
+            target = self._targets.get(folder)
+            if target is None:
+                from .curves import Curves
+
+                curves = Curves(Path(folder), self._node)
+                target = self._targets[folder] = Target(curves, self._hub.strand())
+            if target.busy:  # its disk hangs
+                target.left_out += 1
+            elif str(target.curves.directory) not in self._hub.runs:  # a writer may have chosen this very folder
+                target.busy = True
+                target.strand.submit(partial(_store, target, sample, active.pids))
+
+    def close(self) -> None:
+        """Close all files; for the end of the daemon."""
+        for target in self._targets.values():
+            target.strand.submit(target.curves.close)
+
+    def status(self) -> dict[str, Any]:
+        """What `tbxd status` shows of it.
+
+        ``seconds``: between samples, 0 while none are taken; ``on``: whether they would be if a run were active.
+        """
+        curves = {folder: target.curves for folder, target in self._targets.items()}
+        return {
+            "on": self._wanted,
+            "seconds": self._interval,
+            "runs": sorted(self._active),
+            "runs_over_the_limit": self._over,
+            "sampled": self._last.seconds if self._last is not None else None,
+            "last": self._last_values,
+            "trouble": self._sampler.trouble if self._sampler is not None else "",
+            "errors": {folder: one.error for folder, one in curves.items() if one.error},
+            "left_out": sum(target.left_out + target.curves.left_out for target in self._targets.values()),
+        }
+
+
+def _store(target: Target, sample: Sample, pids: set[int]) -> None:
+    try:
+        target.curves.write(sample.values(pids), sample.seconds)
+    except Exception:  # a fault of ours must not take the runs with it
+        log.exception("%s", target.curves.directory)
+    target.busy = False
