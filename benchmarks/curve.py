@@ -35,6 +35,7 @@ def climb(
     point: Callable[[int], tuple[dict[str, float], list[Logged]]],
     unlimited: bool,
     work: Callable[[int], float] = float,
+    seconds_max: float = SECONDS_MAX,
 ) -> Outcome:
     """Measure at one x after the other, from the least on.
 
@@ -43,11 +44,12 @@ def climb(
         point: measures at one x; gives the values by name, and what it has logged.
         unlimited: whether to go on however long it takes.
         work: how much is to do at an x, to foresee how long the next one takes.
+        seconds_max: a point that is expected to take longer is not measured.
     """
     outcome = Outcome()
     seconds, done = 0.0, 1.0
     for x in xs:
-        if not unlimited and seconds / done * work(x) > SECONDS_MAX:
+        if not unlimited and seconds / done * work(x) > seconds_max:
             break
         start = time.monotonic()
         values, logged = point(x)

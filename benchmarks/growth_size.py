@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import curve
-from .add_histogram import TAG, timed
+from .add_histogram import TAG
+from .conditions import timed
 from .meter import CpuMeter, HelperMeter, import_what_a_trainer_has
 from .peers import BASE, Peer
 from .question import Logged, Outcome, Question

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .add_histogram import PAUSE_SECONDS, timed
+from .conditions import PAUSE_SECONDS, timed
 from .meter import CpuMeter, HelperMeter, import_what_a_trainer_has
 from .peers import Peer, event_writers
 from .question import Figure, Logged, Outcome, Question

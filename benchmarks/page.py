@@ -15,6 +15,7 @@ from . import CURVES, QUESTIONS, plots, report
 from .__main__ import RESULTS
 
 ROOT = Path(__file__).parent.parent
+ROUNDS = r"(?:one round|medians of [a-z0-9]+(?: (?:to|or) [a-z0-9]+)? interleaved rounds)"
 PAGE, FIGURES, PLOTS = "BENCHMARKS.md", "benchmarks.json", "benchmarks"
 
 
@@ -36,14 +37,17 @@ def main(results: Path, docs: Path, readme: Path) -> None:
         "[\n" + ",\n".join(json.dumps(document, ensure_ascii=False) for document in documents) + "\n]\n"
     )
     (docs / PAGE).write_text(report.markdown(documents, pictures))
-    readme.write_text(replaced(readme.read_text(), report.short(documents)))
+    readme.write_text(replaced(readme.read_text(), report.short(documents), report.rounds(documents)))
 
 
-def replaced(readme: str, table: str) -> str:
-    """The README with another short table."""
+def replaced(readme: str, table: str, rounds: str) -> str:
+    """The README with another short table, and what it says of its rounds before it."""
     text, count = re.subn(r"^\| \| tbxd .*?(?=\n\n)", lambda _: table, readme, flags=re.S | re.M)
     if count != 1:
         raise click.ClickException(f"the README has {count} tables of figures, not one")
+    text, count = re.subn(ROUNDS, rounds, text)
+    if count != 1:
+        raise click.ClickException(f"the README says {count} times of how many rounds its figures are, not once")
     return text
 
 

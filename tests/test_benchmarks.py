@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import CURVES, QUESTIONS, curve, environment, event_files, harness, meter, report, targets
+from benchmarks import CURVES, QUESTIONS, curve, environment, event_files, harness, meter, page, report, targets
 from benchmarks.peers import PEERS, USUAL, MeasurementError, Peer
 from benchmarks.question import Logged, load
 from tbxd.events import schema
@@ -51,7 +51,7 @@ def test_a_quick_run_has_every_peer_and_every_figure(tmp_path: Path) -> None:
             assert set(measured["figures"]) == {figure.name for figure in question.figures} == set(document["summary"])
             assert measured["records"] > 0, peer
             for figure in question.figures:
-                none = figure.name.startswith("daemon") and peer != "tbxd"
+                none = "daemon" in figure.name and peer != "tbxd"
                 assert (measured["figures"][figure.name] > 0) != none, (peer, figure.name)
     assert documents["add_scalar"]["rounds"][0]["tbxd"]["records"] == 2 * (load("add_scalar").quick["tbxd"] + 1)
 
@@ -62,24 +62,24 @@ def test_every_question_is_answered_and_on_the_page(tmp_path: Path) -> None:
     assert set(documents) == set(QUESTIONS + CURVES)
     readme, docs = tmp_path / "README.md", tmp_path / "docs"
     docs.mkdir()
-    readme.write_text("before\n\n| | tbxd 0 |\n|---|---:|\n| old | 1 |\n\nafter\n")
+    readme.write_text("medians of two interleaved rounds\n\n| | tbxd 0 |\n|---|---:|\n| old | 1 |\n\nafter\n")
     page_made(tmp_path / "results", docs, readme)
-    page = (docs / "BENCHMARKS.md").read_text()
+    text = (docs / "BENCHMARKS.md").read_text()
     assert {
         document["question"]: document for document in json.loads((docs / "benchmarks.json").read_text())
     } == documents
     for name, document in documents.items():
         question = load(name)
-        assert document["title"] in page and document["columns"][0] == question.base
+        assert document["title"] in text and document["columns"][0] == question.base
         assert set(document["left_out"]) <= {"csv.writer", "disk full"}
         for figure in question.figures:
             if document["summary"][figure.name]:
-                assert (figure.curve or figure.title) in page
+                assert (figure.curve or figure.title) in text
         if name in CURVES:
             assert (docs / "benchmarks" / f"{name}.svg").stat().st_size > 1000
-            assert f"(benchmarks/{name}.svg)" in page
-    (table,) = re.findall(r"^\| \| tbxd .*?\n\n", page, re.S | re.M)
-    assert readme.read_text() == f"before\n\n{table}after\n"
+            assert f"(benchmarks/{name}.svg)" in text
+    (table,) = re.findall(r"^\| \| tbxd .*?\n\n", text, re.S | re.M)
+    assert readme.read_text() == f"one round\n\n{table}after\n"
 
 
 def page_made(results: Path, docs: Path, readme: Path) -> None:
@@ -96,9 +96,9 @@ def page_made(results: Path, docs: Path, readme: Path) -> None:
 )
 def test_the_page_is_what_its_figures_make_of_it() -> None:
     documents = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
-    page = (ROOT / "docs" / "BENCHMARKS.md").read_text()
-    pictures = dict(re.findall(r"\((benchmarks/(\w+)\.svg)\)", page))
-    assert page == report.markdown(documents, {name: path for path, name in pictures.items()})
+    text = (ROOT / "docs" / "BENCHMARKS.md").read_text()
+    pictures = dict(re.findall(r"\((benchmarks/(\w+)\.svg)\)", text))
+    assert text == report.markdown(documents, {name: path for path, name in pictures.items()})
 
 
 @pytest.mark.parametrize("peer", [peer for peer in PEERS.values() if peer.environment], ids=lambda peer: peer.name)
@@ -214,5 +214,48 @@ def test_the_time_of_helper_processes_is_counted_while_they_live_and_afterwards(
 def test_a_target_is_met_or_not() -> None:
     summary = harness.summary({"tbxd": [0.5], "tensorboardX": [25.0], "torch": [50.0]}, compared=True)
     document = {"figures": [{"name": "caller_us", "unit": "µs"}], "summary": {"caller_us": summary}}
-    lines = [(measured, met) for _, _, measured, met in targets.lines({"add_scalar": document})]
+    lines = [(line.measured, line.met) for line in targets.lines({"add_scalar": document})]
     assert lines == [("0.5 µs", True), ("50" + targets.TIMES, False), ("100" + targets.TIMES, True)]
+
+
+def test_a_target_that_is_missed_after_a_pause_says_so() -> None:
+    values = {"loop_ms_1e6": 0.4, "loop_copy_ms_1e6": 0.25, "caller_ms_1e6": 0.9, "copy_ms_1e6": 0.3}
+    document = {
+        "figures": [{"name": name, "unit": "ms"} for name in values],
+        "summary": {name: harness.summary({"tbxd": [value]}, compared=True) for name, value in values.items()},
+    }
+    lines = [(line.measured, line.paused, line.met) for line in targets.lines({"add_histogram": document})]
+    times = targets.TIMES
+    assert lines == [("0.4 ms", "0.9 ms, more", True), ("1.6" + times, "3" + times + ", more", True)]
+
+
+def test_a_curve_is_flat_or_not() -> None:
+    points = {10: 2.0, 100: 1.0, 1000: 2.5}
+    document = {
+        "x": "records",
+        "figures": [{"name": f"caller_us_{x}", "unit": "µs", "x": x} for x in points],
+        "summary": {f"caller_us_{x}": harness.summary({"tbxd": [value]}, True) for x, value in points.items()},
+    }
+    (line,) = targets.lines({"growth_records": document})
+    assert (line.measured, line.met, line.remark) == ("2.5" + targets.TIMES, False, "1 µs at 100, 2.5 µs at 1,000")
+
+
+def test_every_target_is_of_a_figure_that_is_measured() -> None:
+    for target in targets.TARGETS:
+        question = load(target.question)
+        names = {figure.name.rpartition("_")[0] if target.curve else figure.name for figure in question.figures}
+        others = {target.pause, target.pause_over, (target.over or [""])[0], (target.beside or [""])[0]} - {""}
+        assert {target.figure, *others} <= names, target.title
+        assert target.case in {"", *question.peers} and set(target.times) <= set(PEERS), target.title
+
+
+def test_the_number_of_rounds_in_the_readme_is_that_of_the_results() -> None:
+    def of(*counts: int) -> list[harness.Document]:
+        return [{"question": "add_scalar", "rounds": [{}] * count} for count in counts]
+
+    assert report.rounds(of(2, 5)) == "medians of two to five interleaved rounds"
+    assert report.rounds(of(3)) == "medians of three interleaved rounds" and report.rounds(of(1, 1)) == "one round"
+    table = "| | tbxd 0 |\n|---|"
+    for text in ("medians of two or three interleaved rounds", *(report.rounds(of(n)) for n in (1, 3, 12))):
+        before, after = (f"same machine, {words};\n\n{table}\n\nafter" for words in (text, "one round"))
+        assert page.replaced(before, table, "one round") == after
