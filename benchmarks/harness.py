@@ -231,8 +231,8 @@ def check_points(peer: Peer, logs: Path, logged: Iterable[Logged], environ: Mapp
     wanted: dict[str, dict[str, int]] = {}
     for item in logged:
         wanted.setdefault(item.folder, {})[item.tag] = item.count
-    for folder, tags in wanted.items():
-        found = kept.points(peer, logs / folder, environ)
+    read = kept.points_of_all(peer, [logs / folder for folder in wanted], environ)
+    for (folder, tags), found in zip(wanted.items(), read, strict=True):
         different = {tag: (found.get(tag, 0), count) for tag, count in tags.items() if found.get(tag, 0) != count}
         if different:
             raise MeasurementError(f"{peer.name}, {folder}: found and expected: {dict(list(different.items())[:5])}")
