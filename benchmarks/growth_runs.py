@@ -15,6 +15,7 @@ from .question import Logged, Outcome, Question
 
 XS = (1, 10, 100, 1000)
 ONE_AT_A_TIME = ("wandb", "trackio")  # a process has one run of these
+LEAST = 1000  # scalars of tbxd to each run, so that those are measured and not how a folder is opened
 MEASURES = (
     ("caller_us", "caller's time per call", "µs"),
     ("trainer_cpu_us", "CPU of the trainer per record", "µs"),
@@ -34,7 +35,7 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
 
     def point(number: int) -> tuple[dict[str, float], list[Logged]]:
         folders = [logs / f"{number}-{index}" for index in range(number)]
-        steps = max(records // number, 1)
+        steps = max(records // number, counts.get(f"least_{peer.name}", 1))
         writers = [peer.open(folder) for folder in folders]
         for writer in writers:
             writer.add_scalar(TAG, VALUE, 0)
@@ -68,12 +69,12 @@ QUESTION = Question(
     name="growth_runs",
     title="growth with the number of runs of a process",
     notes=(
-        "100,000 scalars of tbxd, 20,000 of the others, 2,000 of mlflow, through as many writers at a time, each in "
+        f"100,000 scalars of tbxd, but at least {LEAST} to each run, 20,000 of the others, 2,000 of mlflow, through as many writers at a time, each in "
         "turn; new ones for each point. A first record of each has been written before. wandb and trackio have one "
-        "run in a process."
+        "run in a process. Scalars of all runs take turns one by one, which is the worst case of a daemon."
     ),
     figures=curve.figures(MEASURES, XS, "runs"),
-    full={BASE: 100_000, "others": 20_000, "mlflow": 2_000, "most": 1000, "torch_imported": 1},
+    full={BASE: 100_000, f"least_{BASE}": LEAST, "others": 20_000, "mlflow": 2_000, "most": 1000, "torch_imported": 1},
     quick={"others": 100, "most": 10, "torch_imported": 0},
     measure=measure,
     peers={name: peer for name, peer in PEERS.items() if name not in ONE_AT_A_TIME},

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.kept PEER``: as JSON, how many points of each tag a peer's files hold in each folder of stdin."""
+"""``python -m benchmarks.kept PEER``: as JSON, how many points of each tag are in each folder of stdin."""
 
 from __future__ import annotations
 

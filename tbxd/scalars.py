@@ -17,7 +17,7 @@ from tbxd_client.records import SCALAR, SCALAR_BYTES, TagDefinition
 
 from .events import schema
 from .events.grouping import starts_of, walk
-from .events.ledger import Entry, Marker
+from .events.ledger import DELTA_MAX, Entry, Marker
 from .events.record import frame
 from .events.rows import Piece, RowEncoder
 from .events.scalar import ScalarEncoder
@@ -30,6 +30,7 @@ TAGS_MAX = 100_000  # of a file that are remembered at a time; with more it begi
 TAG_TABLE_BYTES_MAX = 8 << 20  # of what is remembered of them
 PLACES_MAX = 1 << 20  # for the numbers of all sessions' tags
 UNKNOWN = -1
+UNEVEN = 0
 _PLAIN = np.dtype((np.void, SCALAR_BYTES))
 
 Integers = npt.NDArray[np.int64]
@@ -213,9 +214,14 @@ class ScalarWriter:
         numbers = float32(values["value"]).tobytes()
         tags = [tag.tag for number in values["tag"].tolist() if (tag := part.tags[number]) is not None]
         starts = walk(steps, wall_times, tags)
-        for start, end in zip(starts, [*starts[1:], len(tags)], strict=True):
+        stops = [*starts[1:], len(tags)]
+        for place, (start, end) in enumerate(zip(starts, stops, strict=True)):
             entry = Entry(ends[end - 1], part.count + begin + end, part.refused)
-            mark = self._marker.mark_values(part.session, entry, SCALAR_BYTES, end - start)
+            delta = SCALAR_BYTES
+            if place + 1 < len(stops):
+                far, odd = divmod(ends[stops[place + 1] - 1] - entry.end, stops[place + 1] - end)
+                delta = SCALAR_BYTES if odd or far > DELTA_MAX else far
+            mark = self._marker.mark_values(part.session, entry, delta, end - start)
             pieces.append(
                 self._encoder.event(
                     tags[start:end], steps[start], wall_times[start], numbers[4 * start : 4 * end], mark
@@ -241,10 +247,16 @@ class ScalarWriter:
     def _marks(
         self, stretches: list[Stretch], offsets: Integers, starts: Integers, lasts: Integers, ends: Integers
     ) -> dict[int, str]:
-        """The marks of events, by their places; those of which a mark is due are few."""
+        """The marks of events, by their places; those of which a mark may be due are few.
+
+        Where runs of one session take turns, the records of each are further apart than they are long, but evenly so:
+        a mark says by how much its followers are, and none is due until that changes.
+        """
+        records = lasts - starts + 1
+        spacings = spacings_of(ends, records)
         due = np.zeros(len(starts), np.bool_)
         due[np.searchsorted(starts, offsets[:-1])] = True  # the first of each stretch
-        due[1:] |= ends[1:] - ends[:-1] != SCALAR_BYTES * (lasts - starts + 1)[1:]
+        due[1:] |= due[:-1] | (spacings[1:] != spacings[:-1]) | (spacings[1:] == UNEVEN)
         places = np.flatnonzero(due)
         whose = np.searchsorted(offsets, starts[places], side="right") - 1
         marks = {}
@@ -255,12 +267,32 @@ class ScalarWriter:
             last = int(lasts[place])
             settled = stretch.part.count + stretch.begin + last - int(offsets[number]) + 1
             entry = Entry(int(ends[place]), settled, stretch.part.refused)
-            records = last - int(starts[place]) + 1
-            mark = self._marker.mark_values(stretch.part.session, entry, SCALAR_BYTES, records)
+            following = place + 1 < len(starts) and int(starts[place + 1]) < int(offsets[number + 1])
+            delta = int(spacings[place + 1]) if following else UNEVEN
+            mark = self._marker.mark_values(
+                stretch.part.session, entry, SCALAR_BYTES if delta == UNEVEN else delta, int(records[place])
+            )
             if mark:
                 marks[place] = mark
         self._marker.pass_over(int(ends[-1]))
         return marks
+
+
+def spacings_of(ends: Integers, records: Integers) -> Integers:
+    """How far apart the records of each event are, if evenly: by how much its end is behind that of the event before.
+
+    Args:
+        ends: (N,) the positions behind events.
+        records: (N,) how many each holds.
+
+    Returns:
+        (N,) bytes, `UNEVEN` where it is no whole number, and for the first.
+    """
+    spacings = np.full(len(ends), UNEVEN, np.int64)
+    far = ends[1:] - ends[:-1]
+    spacings[1:] = far // records[1:]
+    spacings[1:][(far % records[1:] != 0) | (far <= 0) | (spacings[1:] > DELTA_MAX)] = UNEVEN
+    return spacings
 
 
 def _joined(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgpack
@@ -353,9 +354,11 @@ class Session:
         if (runs == first).all():
             self._take(first, values, ends, token, batches)
         else:
-            for run in np.unique(runs).tolist():
-                mine = runs == run
-                self._take(run, values[mine], ends[mine], token, batches)
+            order = np.argsort(runs, kind="stable")
+            values, ends, runs = values[order], ends[order], runs[order]
+            begins = [0, *(np.flatnonzero(runs[1:] != runs[:-1]) + 1).tolist(), count]
+            for index, stop in pairwise(begins):
+                self._take(int(runs[index]), values[index:stop], ends[index:stop], token, batches)
         return count * SCALAR_BYTES
 
     def _runs_of(self, tags: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

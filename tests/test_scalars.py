@@ -37,7 +37,7 @@ one = st.tuples(
     st.one_of(st.integers(0, 2), st.sampled_from([127, 128, -1, -(2**63), 2**63 - 1])),
     st.sampled_from([1e9, 1e9 + 0.004, 1e9 + 0.02]),
     st.one_of(st.floats(), st.sampled_from([1e300, -1e300])),
-    st.sampled_from([0, 0, 0, 0, 40]),  # bytes of another run's record before it
+    st.sampled_from([0, 0, 0, 0, 34, 34, 40]),  # bytes of another run's record before it
 )
 batches = st.lists(st.tuples(st.integers(0, 2), st.lists(one, min_size=1, max_size=12)), min_size=1, max_size=8)
 Batches = list[tuple[int, list[tuple[int, int, float, float, int]]]]
@@ -153,3 +153,21 @@ def test_more_tags_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.flush(pieces)
     found = [value.tag for _, event in read(b"".join(pieces)) for value in event.summary.value]
     assert found == [f"{(turn * 173 + n) % 400}" for turn in range(8) for n in range(100)]
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+@pytest.mark.parametrize("tags", [1, 3])
+def test_runs_that_take_turns_need_no_mark_with_every_event(small: int, tags: int) -> None:
+    others = 4 * tags * SCALAR_BYTES  # what four more runs log in between
+    records = [
+        (USED[tag], step, 1e9, 0.5, others if tag == 0 and step else 0) for step in range(50) for tag in range(tags)
+    ]
+    data, ledger = written([(0, records)], small, flush_each=False)
+    events = [event for _, event in read(data)]
+    assert len(events) == 50
+    assert [index for index, event in enumerate(events) if event.source_metadata.writer] == [0]
+    reader = LedgerReader()
+    reader.follow("tbxd 0")
+    for event in events:
+        reader.follow(event.source_metadata.writer, len(event.summary.value))
+    assert reader.ledger == ledger

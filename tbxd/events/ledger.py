@@ -15,7 +15,8 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
     session began, how many of the ``count`` were not written, and why: ``reason:number+…``.
 ``V<ordinal>…``
     the same of scalars, of which an event holds one or several: the event holds all records up to the one that ends
-    at ``end``, and each event without a mark that follows holds as many records as it has values.
+    at ``end``, and each event without a mark that follows holds as many records as it has values. ``delta`` is more
+    than the size of a scalar where others stand between them: those of other runs of the session.
 ``G<generation>``
     ranks of one start of a job, named by this, are reduced from here on; no record.
 ``R[<ranks>]``
@@ -43,6 +44,7 @@ from tbxd_client.records import RANKS_MAX
 
 OPENING = "tbxd "
 CARRY_END = "L."
+DELTA_MAX = 0xFFFFFFFF  # bytes from record to record, as a mark may say
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
 _MARK = re.compile(
@@ -191,7 +193,10 @@ class Marker:
         return self._mark("M", session, entry, delta)
 
     def mark_values(self, session: bytes, entry: Entry, delta: int, records: int) -> str:
-        """The same of an event whose values are each a record, of ``delta`` bytes; ``records`` is how many."""
+        """The same of an event whose values are each a record; ``records`` is how many.
+
+        ``delta``: by how many bytes for each of its records an event without a mark that follows ends later.
+        """
         if session == self._session and self._by_value and entry.end == self._end + records * self._delta:
             self._end = entry.end
             return ""
