@@ -69,7 +69,8 @@ QUESTION = Question(
     name="growth_runs",
     title="growth with the number of runs of a process",
     notes=(
-        f"100,000 scalars of tbxd, but at least {LEAST} to each run, 20,000 of the others, 2,000 of mlflow, through as many writers at a time, each in "
+        f"100,000 scalars of tbxd, but at least {LEAST} to each run, 20,000 of the others, 2,000 of "
+        "mlflow, through as many writers at a time, each in "
         "turn; new ones for each point. A first record of each has been written before. wandb and trackio have one "
         "run in a process. Scalars of all runs take turns one by one, which is the worst case of a daemon."
     ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -219,7 +219,7 @@ class Session:
                 directory, above = _folder(definition.directory), _folder(definition.above)  # one name for one folder
                 if not definition.above or not directory.startswith(above + "/"):  # part of nothing
                     above = ""
-                self.runs[definition.id] = replace(definition, directory=directory, above=above)
+                self.runs[definition.id] = definition._replace(directory=directory, above=above)
                 self.asks_system = self.asks_system or bool(definition.system)
                 self._batch_runs.extend([NO_RUN] * (len(self.runs) - len(self._batch_runs)))
                 self._batch_runs[definition.id] = self._firsts.setdefault(directory, definition.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,24 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert threading.active_count() == 1, "nothing is started before the first record"
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True)
+
+
+def test_pyzmq_comes_with_the_first_writer_not_with_the_import_and_not_on_the_senders_thread(tmp_path: Path) -> None:
+    script = """
+import sys
+import tbxd_client
+assert not {"zmq", "dataclasses", "inspect"} & set(sys.modules), "the import is to be quick"
+writer = tbxd_client.SummaryWriter(sys.argv[1])
+assert "zmq" in sys.modules, "the first record is to be quick"
+before = set(sys.modules)
+writer.add_scalar("loss", 0.5, 0)
+writer.flush(0.5)
+assert not {name for name in set(sys.modules) - before if name.startswith("zmq")}
+"""
+    environ = {
+        **os.environ,
+        "TBXD_ADDRESS": f"ipc://{tmp_path}/nobody.sock",
+        "TBXD_SPOOL": str(tmp_path / "spool"),
+        "TBXD_FLUSH_SECONDS": "0",
+    }
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True, env=environ)

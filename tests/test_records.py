@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -85,7 +86,7 @@ def test_any_bytes_are_a_record_or_a_remote_protocol_error(data: bytes) -> None:
 
 definitions = st.one_of(
     st.builds(
-        RunDefinition,
+        partial(RunDefinition),  # of a named tuple itself hypothesis draws what has a default, too
         st.integers(0, records.RUNS_MAX - 1),
         st.just("/a/b"),
         st.just("host"),
@@ -94,7 +95,7 @@ definitions = st.one_of(
         file_name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50),
     ),
     st.builds(
-        TagDefinition,
+        partial(TagDefinition),  # of a named tuple itself hypothesis draws what has a default, too
         st.integers(0, records.TAGS_MAX - 1),
         st.integers(0, records.RUNS_MAX - 1),
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=100),

@@ -1,7 +1,7 @@
 """tbxd's client: ``SummaryWriter`` as in tensorboardX and torch.utils.tensorboard, writing through the tbxd daemon.
 
-Importing it loads pyzmq and msgpack; not numpy, torch, protobuf or TensorBoard. In a subinterpreter it raises
-ImportError.
+Importing it loads msgpack, and the first writer pyzmq; not numpy, torch, protobuf or TensorBoard. In a
+subinterpreter it raises ImportError.
 """
 
 # ruff: noqa: E402 - nothing may be imported before it is known that it can be used

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .names import clean_tag, text_of
 from .snapshot import to_float
@@ -17,8 +16,7 @@ SHOWN_MAX = 1000  # characters of a value that is no number
 Value = bool | float | str
 
 
-@dataclass(slots=True)
-class Positional:
+class Positional(NamedTuple):
     """What stands behind the two dictionaries."""
 
     name: str = ""
@@ -32,24 +30,24 @@ def positional(arguments: tuple[Any, ...]) -> Positional:
     Raises:
         TypeError: more than three, or in no such order.
     """
-    found = Positional()
+    name, step, domains = Positional()
     if len(arguments) > 3:
         raise TypeError(f"add_hparams takes at most 5 positional arguments; {2 + len(arguments)} were given")
     for argument in arguments:
         if argument is None:
             continue
-        if isinstance(argument, Mapping) and found == Positional():
-            found.domains = argument
-        elif isinstance(argument, str) and not found.name and found.step is None:
-            found.name = argument
-        elif found.step is None and not isinstance(argument, str | Mapping):
-            found.step = argument
+        if isinstance(argument, Mapping) and (name, step, domains) == Positional():
+            domains = argument
+        elif isinstance(argument, str) and not name and step is None:
+            name = argument
+        elif step is None and not isinstance(argument, str | Mapping):
+            step = argument
         else:
             raise TypeError(
                 f"{argument!r:.60} was not expected; name, global_step (tensorboardX) or hparam_domain_discrete, "
                 "run_name, global_step (torch) may follow the dictionaries"
             )
-    return found
+    return Positional(name, step, domains)
 
 
 def values_of(hparams: Any) -> dict[str, Value]:

@@ -23,7 +23,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .journal_files import (
@@ -70,15 +69,17 @@ class JournalClosed(Exception):
     """The journal has been closed, or belongs to the process this one was forked from."""
 
 
-@dataclass(slots=True)
 class Unsynced:
     """What the disk may not have yet: up to where, and the files that hold it."""
 
-    committed: int
-    definitions_end: int
-    names: int
-    files: list[int] = field(default_factory=list)
-    control: int = -1
+    __slots__ = ("committed", "control", "definitions_end", "files", "names")
+
+    def __init__(self, committed: int, definitions_end: int, names: int) -> None:
+        self.committed = committed
+        self.definitions_end = definitions_end
+        self.names = names
+        self.files: list[int] = []
+        self.control = -1
 
     def close(self) -> None:
         """Give the descriptors back."""

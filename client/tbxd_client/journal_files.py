@@ -18,8 +18,8 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 MAGIC = b"tbxdjnl1"
 CONTROL_BYTES = 4096
@@ -66,8 +66,7 @@ class JournalBusy(Exception):
     """The journal's owner is alive, or another daemon has taken it."""
 
 
-@dataclass(slots=True, frozen=True)
-class JournalState:
+class JournalState(NamedTuple):
     """What the control page says. Positions are bytes since the session began."""
 
     session: bytes
@@ -188,7 +187,7 @@ class JournalReader:
         first = next((base for base, size, _ in self._segments if self.state.released < base + size), 0)
         if first > self.state.released:
             end = max(first, self.state.commit)
-            self.state = replace(self.state, released=first, commit=end)
+            self.state = self.state._replace(released=first, commit=end)
 
     def definitions(self, position: int, length: int) -> bytes:
         """At most ``length`` bytes of the definitions from ``position``."""

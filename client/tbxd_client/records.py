@@ -13,8 +13,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -141,8 +140,7 @@ class RemoteProtocolError(ProtocolError):
     """The other side sent, or a file holds, bytes that the protocol does not allow."""
 
 
-@dataclass(slots=True, frozen=True)
-class RunDefinition:
+class RunDefinition(NamedTuple):
     """A folder that TensorBoard shows as one run.
 
     ``directory`` is absolute. ``host``, ``pid`` and ``created`` (seconds since the epoch) are the trainer's and go
@@ -171,8 +169,7 @@ class RunDefinition:
     above: str = ""
 
 
-@dataclass(slots=True, frozen=True)
-class TagDefinition:
+class TagDefinition(NamedTuple):
     """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty.
 
     ``numbered``: its records have no step of their own; the daemon gives each the one behind the tag's last.
@@ -189,8 +186,7 @@ class TagDefinition:
     reduce: str = ""
 
 
-@dataclass(slots=True, frozen=True)
-class RowDefinition:
+class RowDefinition(NamedTuple):
     """The tags of the values of a row, in their order."""
 
     id: int
@@ -201,19 +197,34 @@ class RowDefinition:
 Definition = RunDefinition | TagDefinition | RowDefinition
 
 
-@dataclass(slots=True)
 class Record:
     """What one call logged. ``payload`` is text, the bytes of an array (C order, little endian), or None.
 
     Large arrays are a view of what they were read from.
     """
 
-    kind: int
-    tag: int
-    step: int
-    wall_time: float
-    attrs: dict[str, Any] = field(default_factory=dict)
-    payload: bytes | memoryview | str | None = None
+    __slots__ = ("attrs", "kind", "payload", "step", "tag", "wall_time")
+
+    def __init__(
+        self,
+        kind: int,
+        tag: int,
+        step: int,
+        wall_time: float,
+        attrs: dict[str, Any] | None = None,
+        payload: bytes | memoryview | str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.tag = tag
+        self.step = step
+        self.wall_time = wall_time
+        self.attrs = {} if attrs is None else attrs
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 # --- making bytes ----------------------------------------------------------------------------------------------

@@ -413,6 +413,7 @@ def run_of(
             f"filename_suffix {suffix[:120]!r}: at most {SUFFIX_BYTES_MAX} bytes of UTF-8, no '/', no NUL are possible"
         )
     if make:
+        session_module.load()
         try:
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:

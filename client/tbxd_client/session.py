@@ -10,7 +10,6 @@ import atexit
 import os
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import settings
@@ -26,7 +25,6 @@ from .records import (
     TagDefinition,
     pack_definition,
 )
-from .sender import Sender
 from .settings import warn
 from .shares import read_shares
 from .turns import Turns
@@ -86,16 +84,18 @@ def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
 _dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
 
 
-@dataclass(slots=True)
 class Defined:
     """A run in a session: what all writers of its folder share, so that one opened again defines nothing again."""
 
-    number: int
-    counts: Counts
-    file: str  # the event file's name that was asked for
-    scalars: dict[str, int] = field(default_factory=dict)  # tags to what their scalars begin with
-    tags: dict[tuple[str, str, str, str], int] = field(default_factory=dict)  # those that have a colour, name or text
-    rows: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    __slots__ = ("counts", "file", "number", "rows", "scalars", "tags")
+
+    def __init__(self, number: int, counts: Counts, file: str) -> None:
+        self.number = number
+        self.counts = counts
+        self.file = file  # the event file's name that was asked for
+        self.scalars: dict[str, int] = {}  # tags to what their scalars begin with
+        self.tags: dict[tuple[str, str, str, str], int] = {}  # those that have a colour, name or text
+        self.rows: dict[tuple[str, ...], Any] = {}
 
 
 class Session:
@@ -125,6 +125,8 @@ class Session:
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
+        from .sender import Sender
+
         launcher = Launcher(runtime, spool) if address is None else None
         self.sender = Sender(
             self.journal, self._doorbell, address or default_address(runtime), launcher, self._report, self._settled
@@ -250,6 +252,15 @@ class Session:
         self._doorbell.close()
 
 
+def load() -> None:
+    """Import what a session needs besides: pyzmq, 20 ms of the 55 that the import of this package took with it.
+
+    With a writer, not with its first record, which is to be quick; and not on the sender's thread: a process that is
+    forked in the middle of an import can never import it again.
+    """
+    from . import sender  # noqa: F401
+
+
 _current: Session | None = None
 _lock = threading.RLock()
 _next_try = 0.0
@@ -268,6 +279,7 @@ def current() -> Session | None:
     with _lock:
         if _current is not None and not _current.ended:
             return _current
+        load()  # before the handler below: what pyzmq does at the end is to come after it
         if not _registered:
             atexit.register(_at_exit)
             _registered = True

@@ -6,11 +6,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A number that a user may set. ``unit`` and ``help`` go into the documentation."""
 
     variable: str
@@ -21,8 +20,7 @@ class Setting:
     help: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A word out of a few that a user may set; the first is the default."""
 
     variable: str

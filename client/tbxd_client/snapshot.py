@@ -11,7 +11,6 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from struct import calcsize
 from typing import Any
 
@@ -47,7 +46,6 @@ class TooLarge:
         raise ValueError(f"an array of {self._size:,} bytes; at most {RECORD_BYTES_MAX:,} are possible")
 
 
-@dataclass(slots=True)  # not frozen: that would double the time to make one
 class Array:
     """An array in C order, little endian.
 
@@ -55,10 +53,15 @@ class Array:
     the memory of the value it was made from. It is `TooLarge` only where it would have to be copied.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
-    data: memoryview | bytes | TooLarge
-    owner: Any = field(default=None, compare=False, repr=False)  # numpy's array over the same memory, where known
+    __slots__ = ("data", "dtype", "owner", "shape")
+
+    def __init__(
+        self, dtype: str, shape: tuple[int, ...], data: memoryview | bytes | TooLarge, owner: Any = None
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.data = data
+        self.owner = owner  # numpy's array over the same memory, where known
 
     @property
     def address(self) -> int | None:

@@ -1,7 +1,7 @@
 """The messages between client and daemon: bytes in, values out.
 
 A message is one ZeroMQ message of one frame, a msgpack array ``[version, name, field, …]``, and for `Data` a second
-frame with a stretch of a session's stream. No sockets, clocks or threads here. A message is a dataclass and a row in
+frame with a stretch of a session's stream. No sockets, clocks or threads here. A message is a named tuple and a row in
 ``MESSAGES``; ``docs/PROTOCOL.md`` describes each.
 
 The stretches of `Data` may be cut anywhere: the receiver puts the stream together again, knows by the position what
@@ -11,8 +11,7 @@ send ahead of that is its ``limit``, the flow control.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -28,8 +27,7 @@ TEXT_BYTES_MAX = 64 << 10
 RECORDS, DEFINITIONS = 0, 1  # the streams of a session
 
 
-@dataclass(slots=True, frozen=True)
-class Hello:
+class Hello(NamedTuple):
     """A session begins, or goes on with a daemon that may not know it.
 
     ``start`` is the position of the first record that the client still has. ``journal`` is the folder of its
@@ -45,18 +43,16 @@ class Hello:
     token: str
 
 
-@dataclass(slots=True, frozen=True)
-class Data:
+class Data(NamedTuple):
     """A stretch of a stream that begins at ``position``."""
 
     session: bytes
     stream: int
     position: int
-    payload: bytes = field(repr=False)
+    payload: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """``length`` bytes of the records from ``position`` are in ``<segment>.segment`` of the session's journal.
 
     Instead of a `Data` with these bytes, to a daemon whose `Welcome` says that it can read the journal.
@@ -68,8 +64,7 @@ class Stored:
     segment: int
 
 
-@dataclass(slots=True, frozen=True)
-class Flush:
+class Flush(NamedTuple):
     """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 where nothing follows."""
 
     session: bytes
@@ -77,23 +72,20 @@ class Flush:
     last: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class Report:
+class Report(NamedTuple):
     """What the client has counted: ``runs`` maps the number of a run to [accepted, {reason: dropped}]."""
 
     session: bytes
     runs: dict[int, Any]
 
 
-@dataclass(slots=True, frozen=True)
-class Goodbye:
+class Goodbye(NamedTuple):
     """The session is over; nothing of it will come again."""
 
     session: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class Welcome:
+class Welcome(NamedTuple):
     """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``.
 
     ``journal`` is 1 where it can read the session's journal, and takes `Stored`; older daemons do not say.
@@ -106,8 +98,7 @@ class Welcome:
     journal: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class Ack:
+class Ack(NamedTuple):
     """Everything before ``written`` is in the event files; records are taken up to ``limit``.
 
     ``runs`` maps the numbers of the runs that this is news of to [records settled, {reason: refused among them}],
@@ -120,31 +111,27 @@ class Ack:
     runs: dict[int, Any]
 
 
-@dataclass(slots=True, frozen=True)
-class Unknown:
+class Unknown(NamedTuple):
     """The daemon does not know the session: say Hello."""
 
     session: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """The daemon takes nothing more of this session, or of this connection where ``session`` is zero."""
 
     session: bytes
     reason: str
 
 
-@dataclass(slots=True, frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """A question of the command line: ``status`` or ``stop``."""
 
     what: str
     token: str
 
 
-@dataclass(slots=True, frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What was asked for."""
 
     value: dict[str, Any]
@@ -169,14 +156,13 @@ MESSAGES: dict[str, type[Message]] = {
 _NAMES = {kind: name for name, kind in MESSAGES.items()}
 _TYPES: dict[str, type] = {"bytes": bytes, "int": int, "str": str, "dict": dict}
 _FIELDS = {  # not by typing.get_type_hints, which takes a millisecond of every import
-    name: [_TYPES[str(kind.__annotations__[key]).partition("[")[0]] for key in kind.__annotations__ if key != "payload"]
+    name: [
+        _TYPES[kind.__annotations__[key].__forward_arg__.partition("[")[0]] for key in kind._fields if key != "payload"
+    ]
     for name, kind in MESSAGES.items()
 }
 # How many of them there have to be: the rest were added later, and have defaults.
-_FIELDS_MIN = {
-    name: len(_FIELDS[name]) - sum(item.default is not MISSING for item in kind.__dataclass_fields__.values())
-    for name, kind in MESSAGES.items()
-}
+_FIELDS_MIN = {name: len(_FIELDS[name]) - len(kind._field_defaults) for name, kind in MESSAGES.items()}
 
 
 def pack(message: Message) -> list[bytes]:
@@ -186,8 +172,7 @@ def pack(message: Message) -> list[bytes]:
             raise LocalProtocolError(f"{len(message.payload):,} bytes in one message; at most {DATA_BYTES_MAX:,}")
         head = [VERSION, "data", message.session, message.stream, message.position]
         return [msgpack.packb(head), message.payload]
-    values = [getattr(message, name) for name in type(message).__annotations__]
-    return [msgpack.packb([VERSION, _NAMES[type(message)], *values])]
+    return [msgpack.packb([VERSION, _NAMES[type(message)], *message])]
 
 
 def unpack(frames: list[bytes]) -> Message:

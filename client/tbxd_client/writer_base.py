@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from . import records
@@ -14,11 +13,13 @@ from .run import Run
 from .snapshot import Array, to_float, to_step
 
 
-@dataclass(frozen=True, slots=True)
 class FixedTime:
     """A clock that stands still."""
 
-    seconds: float
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
     def __call__(self) -> float:
         return self.seconds

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import embedding, graph, hparams, model_files, plots, records
+from . import embedding, hparams, model_files, plots, records
 from .file_writer import CPU_RUN_METADATA, FileWriter, run_metadata_event
 from .names import clean_tag
 from .snapshot import Array, snapshot
@@ -278,6 +278,8 @@ class PluginMethods(WriterBase):
         """
         if not self._write:
             return
+        from . import graph
+
         text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
         now = self._time(walltime)
         self._text(records.GRAPH, "", text, None, now)
