@@ -141,7 +141,8 @@ SHORT = (
     ("add_scalar", "trainer_mib", "memory of the training process, after scalars"),
     ("add_scalar", "daemon_mib", "memory of the daemon, after scalars"),
     ("add_scalar", "disk_bytes", "event file, per scalar"),
-    ("break_even", "total_cpu_ms", "5 scalars a second for 20 s: CPU of all"),
+    ("break_even", "total_cpu_ms", "5 scalars a second for 20 s: CPU of all, while it runs"),
+    ("break_even", "start_cpu_ms", "… once, at the start, the daemon's with it"),
 )
 # The columns of the table of all peers.
 BESIDE = (

@@ -8,8 +8,6 @@ import os
 import stat
 from typing import Any
 
-from google.protobuf import text_format
-
 from tbxd_client.journal_files import sync_folder
 
 from .events import schema
@@ -34,6 +32,8 @@ def write(run: int, embedding: Embedding) -> None:
         OSError: the disk cannot take them.
         Refused: ``bad_record``: their folder is a link.
     """
+    from google.protobuf import text_format  # with the first embedding: few runs have any
+
     held = [run]
     try:
         for name in embedding.folder.split("/"):
@@ -55,6 +55,8 @@ def write(run: int, embedding: Embedding) -> None:
 
 
 def _read(run: int) -> Any:
+    from google.protobuf import text_format
+
     config = schema.ProjectorConfig()
     try:
         fd = os.open(CONFIG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=run)

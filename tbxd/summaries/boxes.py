@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from tbxd_client.media import BOXES_MAX, LABEL_CHARS_MAX, RESCALE_MAX
 from tbxd_client.records import BOXES, Record, TagDefinition
@@ -53,6 +52,8 @@ def drawn(pixels: Pixels, boxes: AnyArray, labels: list[str] | None, rescale: fl
         labels: None, or a text for each, inside its lower left corner.
         rescale: how many times larger.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBA" if pixels.shape[2] in (2, 4) else "RGB")
     draw = ImageDraw.Draw(image)
     limit = 4 * max(image.size)  # far outside is as good as any number, and Pillow has 32 bits

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from tbxd_client.media import COLORMAPS, LABEL_CHARS_MAX, LABELS_MAX
 from tbxd_client.records import HEATMAP, Record, TagDefinition
@@ -257,6 +256,8 @@ def _draw(matrix: Matrix, scale: Scale, table: Pixels, rows: _Axis, columns: _Ax
         missing = np.full((line, BAR_WIDTH), np.nan)
         canvas[swatch : swatch + line, bar_left : bar_left + BAR_WIDTH] = _paint(missing, scale, table)
 
+    from PIL import Image, ImageDraw
+
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     for middle, label in rows.shown(line + 2):
@@ -285,6 +286,8 @@ def _paint(numbers: Matrix, scale: Scale, table: Pixels) -> Pixels:
 
 @cache
 def _font() -> Any:
+    from PIL import ImageFont
+
     try:
         return ImageFont.load_default(FONT_PIXELS)
     except (TypeError, ImportError):  # Pillow before 10.1, or without FreeType, has one small font
@@ -308,10 +311,14 @@ def _text(text: str) -> str:
     """A label in one line that the font can draw: that of an old Pillow has Latin-1 only."""
     line = " ".join(text.split())[:LABEL_CHARS_MAX]
     line = "".join(character if character.isprintable() else "?" for character in line)
-    return shown(line) if isinstance(_font(), _FREETYPE) else line.encode("latin-1", "replace").decode("latin-1")
+    return shown(line) if _draws_all() else line.encode("latin-1", "replace").decode("latin-1")
 
 
-_FREETYPE: Any = getattr(ImageFont, "FreeTypeFont", ())
+@cache
+def _draws_all() -> bool:
+    from PIL import ImageFont
+
+    return isinstance(_font(), getattr(ImageFont, "FreeTypeFont", ()))
 
 
 def _labels(labels: object, array: AnyArray, axis: int) -> list[str] | None:

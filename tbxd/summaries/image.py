@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from tbxd_client.media import CHANNELS_MAX
 from tbxd_client.records import IMAGE, Record, TagDefinition
@@ -47,6 +46,8 @@ def picture_value(kind: int, tag: TagDefinition, pixels: Pixels) -> Any:
 
 def png(pixels: Pixels) -> bytes:
     """PNG of (height, width, channels) pixels; 2 channels are grey and alpha, 3 RGB, 4 RGBA."""
+    from PIL import Image  # with the first picture: it takes a tenth of a daemon's start
+
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=PNG_LEVEL)
     return out.getvalue()

@@ -7,7 +7,6 @@ import struct
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from tbxd_client.media import CHANNELS_MAX
 from tbxd_client.records import VIDEO, Record, TagDefinition
@@ -95,6 +94,8 @@ def gif(frames: Pixels, rate: float) -> bytes:
 
 def _saved(frames: Pixels, lengths: list[int]) -> bytes:
     """A GIF whose frames last so many hundredths of a second."""
+    from PIL import Image
+
     first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     out = io.BytesIO()
     first.save(
