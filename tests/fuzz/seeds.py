@@ -14,6 +14,7 @@ import msgpack
 from targets import DEFINITIONS, SESSION
 
 from tbxd.events import schema
+from tbxd.events.record import frame
 from tbxd_client import records, wire
 from tbxd_client.journal_files import (
     CONTROL_BYTES,
@@ -205,6 +206,12 @@ def seeds() -> dict[str, dict[str, Any]]:
         "NAAECAwQFBgcICQoL,journal_full:3",
     ]
     plain = [event.SerializeToString()]
+    event.source_metadata.writer = texts[3]
+    marked = [event.SerializeToString()]
+    event.ClearField("source_metadata")
+    event.step = -5
+    negative = [event.SerializeToString()]
+    event.step = 1
     event.summary.value.add(tag="accuracy", simple_value=0.25)
     several = [event.SerializeToString()]
     burst = b"".join(pack_scalar(tag, step, 1.0, 0.5) for step in range(40) for tag in (0, 2, 1))
@@ -241,6 +248,15 @@ def seeds() -> dict[str, dict[str, Any]]:
             "several": [[*opening, "L.", "V0=AAECAwQFBgcICQoL,66,22,3", several, plain, texts[6], several]],
             "cut": [[*opening, "L.", texts[3], plain, plain, b"\x0c\0\0\0"]],
             "not-ours": [[plain, plain], [b"something else"]],
+        },
+        "scan": {
+            "whole": [*opening, plain, several, plain],
+            "torn": [plain, frame(several[0])[:-9], plain, b"\0" * 40, plain],
+            "damaged": [plain, frame(plain[0])[:-1] + b"x", several, frame(plain[0])[:20]],
+        },
+        "peek": {
+            "plain": [*plain, *plain, *marked, *negative, *several],
+            "written-again": [*marked, *plain, [9, plain], *negative, b"\x09" + bytes(8) + b"\x10"],
         },
     }
 

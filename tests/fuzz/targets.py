@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from tbxd import hub
 from tbxd.events import schema
 from tbxd.events.file import read_ledger
 from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
+from tbxd.events.peek import Peek, value_of
 from tbxd.events.record import DamagedFile, frame, read_records
+from tbxd.events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
 from tbxd.events.steps import Steps
 from tbxd.run import GRAPHS, RunWriter
 from tbxd.session import Batch, Scalars, Session
@@ -375,6 +378,51 @@ def event_folder(data: bytes) -> None:
         readback.points(str(place), "loss", SESSION, 0)
 
 
+def scanned_file(data: bytes) -> None:
+    """[part] as in `event_folder`: what a file is made of has no hole, and begins with what TensorBoard reads of it."""
+    content = b"".join(map(_part, items_of(plan_of(data))))[:PAYLOAD_BYTES_MAX]
+
+    def read(position: int, length: int) -> bytes:
+        return content[position : position + length]
+
+    found = list(scan(read, len(content)))
+    assert [begin for _, begin, _, _ in found] == [0, *(end for _, _, end, _ in found)][: len(found)]
+    assert (found[-1][2] if found else 0) == len(content)
+    for state, begin, end, held in found:
+        assert begin < end and state in (WHOLE, DAMAGED, TORN, GAP, CUT)
+        assert state != WHOLE or content[begin:end] == frame(held)
+        assert state != CUT or end == len(content)
+    wanted = []
+    with contextlib.suppress(DamagedFile):
+        wanted += [held for _, held in read_records(io.BytesIO(content).read)]
+    first = list(itertools.takewhile(lambda item: item[0] == WHOLE, found))
+    assert [held for *_, held in first][: len(wanted)] == wanted
+    assert list(scan(lambda position, length: read(position, min(length, 7)), len(content))) == found, "read in pieces"
+    half = len(content) // 2
+    cut = list(scan(lambda position, length: read(position, length)[: max(0, half - position)], len(content)))
+    assert all(end <= len(content) for _, _, end, _ in cut), "somebody cuts it meanwhile"
+
+
+def peeked_events(data: bytes) -> None:
+    """[part]: what is known of an event without protobuf is what protobuf reads in it."""
+    known = Peek()
+    for content in map(message_of, items_of(plan_of(data))):
+        peeked = known.scalar(content)
+        event = schema.Event()
+        try:
+            event.ParseFromString(content)
+        except schema.DecodeError:
+            assert peeked is None
+            continue
+        if peeked is not None:
+            tag, step, wall_time, end = peeked
+            (value,) = event.summary.value
+            assert (value.tag, event.step, value.WhichOneof("value")) == (tag, step, "simple_value")
+            pairs = (event.wall_time, wall_time), (value.simple_value, value_of(content, end))
+            assert all(one == other or (one != one and other != other) for one, other in pairs)
+        known.learn(event)
+
+
 def _part(part: Any) -> bytes:
     if isinstance(part, str):
         event = schema.Event(wall_time=1.0)
@@ -416,5 +464,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "journal": journal_folder,
     "ledger": ledger_texts,
     "events": event_folder,
+    "scan": scanned_file,
+    "peek": peeked_events,
     "model": model_file,
 }
