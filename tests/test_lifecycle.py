@@ -201,6 +201,34 @@ def test_threads_open_close_and_fork_as_they_like(place: World) -> None:
     assert scalars(place.logdir / "forked") == {f"child{number}": [(number, float(number))] for number in range(10)}
 
 
+def test_a_fork_while_the_first_writer_is_made_leaves_no_lock_of_an_import_behind(place: World) -> None:
+    """pyzmq is imported with the first writer; a child that is forked in the middle of it could never import it."""
+    result = place.run(
+        """
+        import os, sys, threading, time
+        import tbxd_client
+        begun = threading.Event()
+        class Slow:  # the import takes a while, so that the fork certainly meets it
+            def find_spec(self, name, path=None, target=None):
+                if name == "zmq":
+                    begun.set()
+                    time.sleep(0.3)
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=tbxd_client.SummaryWriter, args=("logs/a",))
+        thread.start()
+        assert begun.wait(30)
+        child = os.fork()
+        if child == 0:
+            tbxd_client.SummaryWriter("logs/b").close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        thread.join()
+        """,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_writer_that_is_gone_frees_its_memory_and_a_known_folder_defines_nothing_again(place: World) -> None:
     result = place.run(
         """
