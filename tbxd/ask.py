@@ -12,13 +12,15 @@ import zmq
 from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
 from tbxd_client.launch import is_locked
-from tbxd_client.paths import check_address, default_address, lock_path, token_path
+from tbxd_client.link import Link
+from tbxd_client.paths import check_address, default_address, is_remote, lock_path, token_path
 from tbxd_client.records import RemoteProtocolError
 
 from .settings import Settings
 
 ANSWER_SECONDS = 5.0
 STOP_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 
 
 class NotRunning(Exception):
@@ -31,6 +33,8 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
     Raises:
         NotRunning: no daemon answers in time, or it refuses to.
     """
+    if is_remote(settings.address):
+        return _value(settings.address, _ask_with_key(settings.address, wire.Ask(what, ""), timeout))
     own = settings.address.startswith("ipc:")
     if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
         raise NotRunning(f"no daemon is running at {settings.address}")
@@ -50,9 +54,34 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
         except RemoteProtocolError as error:
             raise NotRunning(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
+    return _value(settings.address, answer)
+
+
+def _value(address: str, answer: wire.Message) -> dict[str, Any]:
     if isinstance(answer, wire.Answer):
         return answer.value
-    raise NotRunning(f"the daemon at {settings.address} refuses: {getattr(answer, 'reason', answer)}")
+    raise NotRunning(f"the daemon at {address} refuses: {getattr(answer, 'reason', answer)}")
+
+
+def _ask_with_key(address: str, question: wire.Ask, timeout: float) -> wire.Message:
+    """Ask a daemon on another host; it tells the owner of a key about his own runs."""
+    link = Link(address, aloud=False)
+    try:
+        deadline = time.monotonic() + timeout
+        asked = False
+        while (now := time.monotonic()) < deadline:
+            link.look(now)
+            if link.trouble:
+                raise NotRunning(link.trouble)
+            asked = asked or link.send(wire.pack(question))
+            link.poll(LOOK_SECONDS)
+            if (frames := link.receive()) is not None:
+                return wire.unpack(frames)
+    except RemoteProtocolError as error:
+        raise NotRunning(f"what answers at {address} is no tbxd of this version: {error}") from error
+    finally:
+        link.close()
+    raise NotRunning(f"no daemon answers at {address} within {timeout:g} s")
 
 
 def stop(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import faulthandler
 import getpass
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,20 +147,28 @@ def stop(**values: Any) -> None:
 @main.command()
 @_settings_options({"address", "runtime_dir", "spool"})
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended, as JSON.")
-def drain(as_json: bool, **values: Any) -> None:
+@click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach.")
+def drain(as_json: bool, embedded: bool, **values: Any) -> None:
     """Write what trainers that are gone have left in their journals, and wait until it is done.
 
-    The daemon that runs does it, or one that is started for it and leaves again. Exit code 1 when something is still
+    The daemon that runs does it, or one that is started for it and leaves again. With the TBXD_ADDRESS of a daemon on
+    another host, what trainers have left on this one for that daemon is sent there. Exit code 1 when something is still
     there because nothing gets on (a full disk, a folder that cannot be written): what it is is printed.
     """
     from dataclasses import asdict
 
-    from . import drain as module
-    from . import show
+    from tbxd_client.paths import is_remote
 
+    from . import drain as module
+    from . import forward, show
+
+    if embedded:
+        _detach()
+    settings = _settings(values)
+    act = forward.forward if is_remote(settings.address) else module.drain
     try:
         with show.DrainBar() as bar:
-            progress = module.drain(_settings(values), bar.update)
+            progress = act(settings, bar.update)
     except module.CannotDrain as error:
         _fail(str(error), EXIT_ERROR)
     if as_json:
@@ -167,6 +176,102 @@ def drain(as_json: bool, **values: Any) -> None:
     else:
         show.drained(progress)
     sys.exit(EXIT_ERROR if progress.journals else 0)
+
+
+@main.group()
+def keys() -> None:
+    """Let trainers on other hosts in, by keys. docs/SEVERAL_NODES.md has it step by step."""
+
+
+@keys.command("new")
+@_settings_options({"keys"})
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file to write; it must not be there.  [default: tbxd-NAME.key in this folder]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print name, file and public keys, as JSON.")
+def keys_new(name: str, out: Path | None, as_json: bool, **values: Any) -> None:
+    """Make a key for a client, NAME (of a host, say), and let it in. A daemon that runs notices by itself.
+
+    One file is written, which whoever uses the key needs; what to do with it is printed. Exit code 1 when there is such
+    a client already, or the file or the folder of the keys cannot be used.
+    """
+    from . import keys as module
+
+    file = (out or Path(f"tbxd-{name}.key")).absolute()
+    folder = _key_folder(values)
+    try:
+        key = folder.new(name, file)
+    except (ValueError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    if as_json:
+        click.echo(json.dumps({"name": name, "file": str(file), "public": key.public, "daemon": key.daemon}))
+        return
+    click.echo(module.ADVICE.format(name=name, file=file, quoted=shlex.quote(str(file)), host=os.uname().nodename))
+
+
+@keys.command("list")
+@_settings_options({"keys"})
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {name, public, made}.")
+def keys_list(as_json: bool, **values: Any) -> None:
+    """List the clients that are let in. Exit code 1 when there are no keys, or a file among them lets nobody in."""
+    import time
+
+    folder = _key_folder(values)
+    try:
+        clients, wrong = folder.clients()
+    except (ValueError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    rows = sorted((name, public, folder.made(name)) for public, name in clients.items())
+    if as_json:
+        click.echo(json.dumps([{"name": name, "public": public, "made": made} for name, public, made in rows]))
+    else:
+        for name, public, made in rows:
+            click.echo(f"{name:<24} {public}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(made))}")
+        if not rows:
+            click.echo("nobody is let in; `tbxd keys new NAME` makes a key for a client")
+    for what in wrong:
+        click.echo(f"tbxd: {what}", err=True)
+    sys.exit(EXIT_ERROR if wrong else 0)
+
+
+@keys.command("revoke")
+@_settings_options({"keys"})
+@click.argument("name")
+def keys_revoke(name: str, **values: Any) -> None:
+    """Let a client in no longer. A daemon that runs takes nothing more of it from now on (half a second at most).
+
+    What it had sent before is written. Exit code 1 when there is no such client.
+    """
+    try:
+        _key_folder(values).revoke(name)
+    except (ValueError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    click.echo(f"{name} is not let in any more; what it logs waits on its own host")
+
+
+@keys.command("show")
+@_settings_options({"keys"})
+@click.option("--json", "as_json", is_flag=True, help="Print folder, public key and number of clients, as JSON.")
+def keys_show(as_json: bool, **values: Any) -> None:
+    """Show the folder of the keys and the daemon's public key. Exit code 1 when there is none yet."""
+    folder = _key_folder(values)
+    try:
+        public, clients = folder.daemon_key().public, len(folder.clients()[0])
+    except (ValueError, OSError) as error:
+        _fail(str(error), EXIT_ERROR)
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder.path), "public": public, "clients": clients}))
+    else:
+        click.echo(f"folder of the keys   {folder.path}\ndaemon's public key  {public}\nclients let in       {clients}")
+
+
+def _key_folder(values: dict[str, Any]) -> Any:
+    from . import keys as module
+
+    return module.KeyFolder(_settings(values).keys)
 
 
 @main.group()

@@ -23,10 +23,13 @@ from tbxd_client.paths import base_dir, lock_path, private_dir, service_path, to
 
 from . import __version__, ask
 from .adopt import Adopter
+from .gate import Gate
 from .hub import Hub
+from .keys import KeyFolder
 from .logs import Limiter
 from .notify import Notifier
 from .receiver import Peer, Receiver
+from .roots import Roots
 from .settings import Settings
 from .system.watch import System
 
@@ -86,15 +89,18 @@ class Daemon:
         swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, self._settings.spool)]
         try:
             self._doorbell = Doorbell()
+            roots = Roots(self._settings.roots or "")
             self._receiver = Receiver(self._settings.address)
+            self._receivers = [self._receiver, *self._remote_receivers(roots)]
             self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
-            self._hub = Hub(self._settings, self._doorbell.ring, self._receiver.send)
+            self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots)
             self._adopter = Adopter(self._hub, self._settings.spool)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
-            log.info("tbxd %s listens at %s", __version__, self._receiver.address)
+            for receiver in self._receivers:
+                log.info("tbxd %s listens at %s", __version__, receiver.address)
             try:
                 self._loop()
             finally:
@@ -102,6 +108,33 @@ class Daemon:
         finally:
             for fd in (*swept, lock):
                 os.close(fd)
+
+    def _remote_receivers(self, roots: Roots) -> list[Receiver]:
+        """Where trainers on other hosts come in, if they may.
+
+        Raises:
+            ValueError: there are no keys, or no roots.
+        """
+        listen = self._settings.listen
+        if not listen:
+            return []
+        if self._embedded:
+            log.info("started by a writer, and so gone when idle: it does not listen at %s", listen)
+            return []
+        try:
+            gate = Gate(KeyFolder(self._settings.keys))
+            if not roots.folders:
+                raise ValueError(
+                    "it would let trainers on other hosts write wherever you may write: say below which folders they "
+                    "may log, --roots FOLDER (TBXD_ROOTS)"
+                )
+            return [Receiver(listen, gate, number=1)]  # its place in the list of receivers
+        except (ValueError, OSError) as error:
+            self._receiver.close()
+            raise ValueError(f"cannot listen at {listen}: {error}") from error
+
+    def _send(self, peer: Peer, message: wire.Message) -> None:
+        self._receivers[peer.receiver].send(peer, message)
 
     def _take_lock(self) -> int:
         """The lock of the runtime folder; a service gets it from a daemon that a writer has started."""
@@ -131,16 +164,22 @@ class Daemon:
 
     def _loop(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._receiver.socket, zmq.POLLIN)
-        poller.register(self._receiver.monitor, zmq.POLLIN)
+        for receiver in self._receivers:
+            poller.register(receiver.socket, zmq.POLLIN)
+            poller.register(receiver.monitor, zmq.POLLIN)
+            if receiver.gate is not None:
+                poller.register(receiver.gate.socket, zmq.POLLIN)
         poller.register(self._doorbell.read_fd, zmq.POLLIN)
         due = 0.0
         while not self._stopping:
             for source, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):
                 if source == self._doorbell.read_fd:
                     self._doorbell.clear()
-            self._receiver.watch()
-            self._receive()
+            for receiver in self._receivers:
+                receiver.watch()
+                if receiver.gate is not None:
+                    receiver.gate.answer()
+                self._receive(receiver)
             self._hub.collect()
             now = time.monotonic()
             due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
@@ -150,14 +189,15 @@ class Daemon:
                 log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
                 return
 
-    def _receive(self) -> None:
+    def _receive(self, receiver: Receiver) -> None:
         for _ in range(MESSAGES_PER_TURN):
-            received = self._receiver.receive()
+            received = receiver.receive()
             if received is None:
                 return
             peer, message = received
-            if isinstance(message, wire.Hello | wire.Ask) and not secrets.compare_digest(
-                message.token.encode(), self._token.encode()
+            # Who has a key needs no token.
+            if isinstance(message, wire.Hello | wire.Ask) and not (
+                peer.key or secrets.compare_digest(message.token.encode(), self._token.encode())
             ):
                 self._hub.refuse(peer, getattr(message, "session", bytes(12)), "the token of this daemon is needed")
             elif isinstance(message, wire.Ask):
@@ -167,9 +207,15 @@ class Daemon:
         self._doorbell.ring()  # there may be more: the socket tells only once
 
     def _answer(self, peer: Peer, what: str) -> None:
+        if peer.key:
+            if what == "status":
+                self._send(peer, wire.Answer(self._status_for(peer.key)))
+            else:
+                self._hub.refuse(peer, bytes(12), f"{what[:20]!r} is for who owns the daemon, on its own host")
+            return
         if what == "stop":
             self._stopping = True
-        self._receiver.send(peer, wire.Answer(self.status()))
+        self._send(peer, wire.Answer(self.status()))
 
     def _is_idle(self, now: float) -> bool:
         if self._hub.busy or self._adopter.busy:
@@ -200,10 +246,28 @@ class Daemon:
             "stopping": self._stopping,
             **self._hub.status(),
             "system": self._system.status(),
-            "refused_messages": self._hub.refused + self._receiver.refused,
-            "connections_turned_away": self._receiver.turned_away,
+            "refused_messages": self._hub.refused + sum(receiver.refused for receiver in self._receivers),
+            "connections_turned_away": sum(receiver.turned_away for receiver in self._receivers),
+            "listen": [
+                {"address": one.address, "clients": len(one.gate.allowed), "denied": one.gate.denied}
+                for one in self._receivers
+                if one.gate is not None
+            ],
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
+        }
+
+    def _status_for(self, key: str) -> dict[str, Any]:
+        """What a client on another host may know: how it is with its own runs and sessions."""
+        status = self.status()
+        runs = self._hub.runs_of(key)
+        kept = ("version", "protocol", "started", "stopping", "sync", "embedded", "service", "pid")
+        return {
+            **{name: status[name] for name in kept},
+            "address": self._settings.listen,
+            "key": key,
+            "runs": {directory: counts for directory, counts in status["runs"].items() if directory in runs},
+            "sessions": [session for session in status["sessions"] if session["key"] == key],
         }
 
     def _stop(self) -> None:
@@ -216,7 +280,8 @@ class Daemon:
         if not self._hub.close(max(CLOSE_SECONDS, deadline - time.monotonic())):
             log.warning("a disk does not answer; its files are left as they are")
         self._adopter.close()
-        self._receiver.close()
+        for receiver in self._receivers:
+            receiver.close()
         self._doorbell.close()
         self._limiter.tell()
         log.info("stopped")

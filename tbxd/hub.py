@@ -25,6 +25,7 @@ from .credit import Credit
 from .events.ledger import Entry
 from .pool import Pool
 from .receiver import Peer
+from .roots import Roots
 from .run import RunWriter
 from .session import Batch, Session
 from .settings import Settings
@@ -59,6 +60,7 @@ class Client:
     journal: str
     program: str
     heard: float
+    key: str = ""  # the name of the client's key, where it is on another host
     journal_seen: bool = False
     announced: int = 0  # the limit that the client was told
     promised: int = 0  # the furthest that it ever was
@@ -89,9 +91,10 @@ class Hub:
         settings: the daemon's.
         wake: wakes the main thread; called from the pool.
         send: sends a message to a peer.
+        roots: where clients on other hosts may log.
     """
 
-    def __init__(self, settings: Settings, wake: Callable[[], None], send: Send) -> None:
+    def __init__(self, settings: Settings, wake: Callable[[], None], send: Send, roots: Roots | None = None) -> None:
         self.clients: dict[bytes, Client] = {}
         self.runs: dict[str, RunState] = {}
         self.refused = 0  # messages and sessions that were turned away
@@ -102,6 +105,7 @@ class Hub:
         self._settings = settings
         self._wake = wake
         self._send = send
+        self._roots = roots or Roots("")
         self._pool = Pool(settings.threads)
         self._credit = Credit()
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
@@ -153,21 +157,22 @@ class Hub:
             if len(self.clients) >= SESSIONS_MAX:
                 self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
                 return
-            session = Session(hello.session, hello.start)
+            session = Session(hello.session, hello.start, self._roots.place if peer.key else None)
+            journal = "" if peer.key else hello.journal  # a path of another host says nothing here
             client = self.clients[hello.session] = Client(
-                session, peer, hello.pid, hello.host, hello.journal, hello.program, now
+                session, peer, hello.pid, hello.host, journal, hello.program, now, key=peer.key
             )
             log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
         elif client.broken:
             self.refuse(peer, hello.session, client.broken)
             return
-        elif client.peer is not None and client.peer.pid != peer.pid:
+        elif client.peer is not None and client.peer.owner != peer.owner:
             self.refuse(peer, hello.session, "the session belongs to another process")
             return
         client.peer = peer
         client.heard = now
         session = client.session
-        client.readable = None if client.unreadable else readable_journal(hello.journal, hello.session)
+        client.readable = None if client.unreadable or peer.key else readable_journal(hello.journal, hello.session)
         self._welcome(client)
         if session.written > hello.start:  # acknowledgements that got lost
             self._send(peer, wire.Ack(session.id, session.written, client.announced, {}))
@@ -491,7 +496,7 @@ class Hub:
         for client in list(self.clients.values()):
             if client.session.outstanding or client.peer is None:
                 continue
-            if client.host == self._host and client.journal:
+            if client.host == self._host and client.journal:  # else it is on another host, or in another container
                 if _exists(Path(client.journal)):
                     client.journal_seen = True
                 elif client.journal_seen:
@@ -543,6 +548,16 @@ class Hub:
             "homeless_drops": self.homeless_drops,
         }
 
+    def runs_of(self, key: str) -> set[str]:
+        """The folders of the runs that a client on another host logs into."""
+        return {
+            run.directory
+            for client in self.clients.values()
+            if client.key == key
+            for run in client.session.runs
+            if run is not None
+        }
+
     def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
         """For each folder of a session: records accepted, as its trainer says, and records received."""
         result: dict[str, tuple[int, int]] = {}
@@ -559,6 +574,7 @@ class Hub:
             "session": session.id.hex(),
             "pid": client.pid,
             "host": client.host,
+            "key": client.key,
             "program": client.program,
             "journal": client.journal,
             "runs": len(session.runs),

@@ -1,4 +1,4 @@
-"""The receiver: the daemon's one socket. Bytes come in and go out here, and who sent them is checked.
+"""The receiver: a socket of the daemon's. Bytes come in and go out here, and who sent them is checked.
 
 libzmq calls abort() where an ipc connection is to be accepted and the process has no descriptor left for it
 (src/ipc_listener.cpp: EMFILE is not among the errors it expects). So while few are left who connects is hung up on: he
@@ -21,13 +21,15 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.journal_files import SESSION_BYTES
-from tbxd_client.paths import check_address
+from tbxd_client.link import expect_silence
+from tbxd_client.paths import check_address, is_loopback
 from tbxd_client.records import RemoteProtocolError
+
+from .gate import Gate, Revoked
 
 log = logging.getLogger(__name__)
 
 NO_SESSION = bytes(SESSION_BYTES)
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BACKLOG = 1024
 # What a monitor tells: number of the event and its value, here the descriptor (zmq_socket_monitor(3)). Not by
 # zmq.utils.monitor, which imports asyncio: a sixth of a daemon's start.
@@ -37,31 +39,51 @@ SPARE_SHARE = 4  # one in so many descriptors is kept free of connections: many 
 
 @dataclass(slots=True, frozen=True)
 class Peer:
-    """Who sent a message: its route for the answer, and on ipc the process as the kernel names it."""
+    """Who sent a message: the receiver and the route for the answer (each receiver numbers its routes by itself).
+
+    ``pid`` is the process as the kernel names it, on ipc; ``key`` the name of the client's key, from another host.
+    """
 
     route: bytes
     pid: int | None
+    key: str = ""
+    receiver: int = 0
+
+    @property
+    def owner(self) -> tuple[int | None, str]:
+        """To whom a session of this peer belongs."""
+        return self.pid, self.key
 
 
 class Receiver:
     """A ROUTER socket at one address.
+
+    Args:
+        address: where to listen.
+        gate: whom to let in, with keys; without one, this machine only.
+        number: of this receiver, for its peers.
 
     Raises:
         ValueError: the address cannot be used, or is open to other machines.
         OSError: it cannot be bound.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, gate: Gate | None = None, number: int = 0) -> None:
         check_address(address)
         self.address = address
+        self.gate = gate
+        self._number = number
         self.refused = 0  # messages that were none, or another user's
         self.turned_away = 0  # connections for which there were too few descriptors
         self.is_ipc = address.startswith("ipc:")
-        if not self.is_ipc and address.removeprefix("tcp://").rpartition(":")[0] not in LOOPBACK:
+        if gate is None and not self.is_ipc and not is_loopback(address):
             raise ValueError(
-                f"address {address!r}: tbxd listens on this machine only (tcp://127.0.0.1:PORT); whoever could reach "
-                "it from elsewhere could write files as you"
+                f"address {address!r}: without keys tbxd listens on this machine only (tcp://127.0.0.1:PORT); whoever "
+                "could reach it from elsewhere could write files as you. With keys: `tbxd keys new NAME`, then "
+                f"`tbxd serve --listen {address} --roots FOLDER`"
             )
+        if gate is not None and self.is_ipc:
+            raise ValueError(f"listen {address!r}: tcp://INTERFACE:PORT is expected; local trainers use --address")
         self._context = zmq.Context()
         self._room = 0  # connections that may begin before the descriptors are counted again
         self.socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
@@ -70,8 +92,15 @@ class Receiver:
         self.socket.linger = 200
         self.socket.backlog = BACKLOG
         self.socket.maxmsgsize = wire.FRAME_BYTES_MAX
-        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        if not self.is_ipc:
+            expect_silence(self.socket)
+            self.socket.ipv6 = "[" in address
+        self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        )
         try:
+            if gate is not None:
+                gate.guard(self._context, self.socket)
             if self.is_ipc:
                 self._bind_private(Path(address.removeprefix("ipc://")))
             else:
@@ -97,6 +126,9 @@ class Receiver:
         """Turn away who has just connected, while few descriptors are left. To be called when `monitor` has news."""
         while self.monitor.poll(0):
             event, fd = MONITOR_EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                self.refused += 1
+                log.warning("a connection to %s that does not begin as it should was refused", self.address)
             if event != zmq.EVENT_ACCEPTED:
                 continue
             self._room -= 1
@@ -119,11 +151,19 @@ class Receiver:
                 route, *frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return None
-            peer = Peer(route.bytes, None)
+            peer = Peer(route.bytes, None, "", self._number)
             try:
                 if self.is_ipc:
-                    peer = Peer(route.bytes, _trusted_pid(frames[0] if frames else route))
+                    peer = Peer(route.bytes, _trusted_pid(frames[0] if frames else route), "", self._number)
+                elif self.gate is not None:
+                    peer = Peer(route.bytes, None, self.gate.client(frames[0] if frames else route), self._number)
                 return peer, wire.unpack([frame.bytes for frame in frames])
+            except Revoked as error:
+                self.refused += 1
+                log.warning("%s: its connection is ended", error)
+                _hang_up(
+                    (frames[0] if frames else route).get(zmq.SRCFD)
+                )  # when it comes again it is told why it may not
             except RemoteProtocolError as error:
                 self.refused += 1
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
@@ -138,6 +178,8 @@ class Receiver:
         self.socket.disable_monitor()
         self.monitor.close()
         self.socket.close()
+        if self.gate is not None:
+            self.gate.close()
         self._context.term()
         if self.is_ipc:
             Path(self.address.removeprefix("ipc://")).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -129,10 +130,12 @@ class Session:
     Args:
         id: the session's own bytes.
         start: position of the first record that its client still has.
+        place: where the folder is that a client names (`roots.Roots.place`); None takes any.
     """
 
-    def __init__(self, id: bytes, start: int) -> None:
+    def __init__(self, id: bytes, start: int, place: Callable[[str], str] | None = None) -> None:
         self.id = id
+        self._place = place
         self.expected = start  # the records' next byte
         self.definitions_expected = 0
         self._definition_begin = 0  # of the one that is not whole yet
@@ -217,6 +220,9 @@ class Session:
                 if not definition.directory.startswith("/"):
                     raise RemoteProtocolError(f"the folder of a run has to be absolute: {definition.directory[:80]!r}")
                 directory, above = _folder(definition.directory), _folder(definition.above)  # one name for one folder
+                if self._place is not None:
+                    directory = self._place(directory)
+                    above = self._place(above) if definition.above else above
                 if not definition.above or not directory.startswith(above + "/"):  # part of nothing
                     above = ""
                 self.runs[definition.id] = definition._replace(directory=directory, above=above)

@@ -8,9 +8,11 @@ from typing import Any
 
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
+    KEYS_VARIABLE,
     RUNTIME_VARIABLE,
     SPOOL_VARIABLE,
     default_address,
+    keys_dir,
     runtime_dir,
     spool_dir,
 )
@@ -40,6 +42,19 @@ SETTINGS = (
         None,
         "Where to listen: ipc:///path or tcp://127.0.0.1:PORT. Default: a socket in the runtime folder.",
     ),
+    Setting(
+        "listen",
+        "TBXD_LISTEN",
+        None,
+        "Also let trainers on other hosts in, with keys: tcp://INTERFACE:PORT, tcp://0.0.0.0:7007 for all interfaces.",
+    ),
+    Setting(
+        "roots",
+        "TBXD_ROOTS",
+        None,
+        "The folders, with ':' between them, below which trainers on other hosts may log; with --listen.",
+    ),
+    Setting("keys", KEYS_VARIABLE, None, "The folder of the keys. Default: tbxd/keys in your folder of settings."),
     Setting("runtime_dir", RUNTIME_VARIABLE, None, "The folder of the socket, the lock and the log."),
     Setting("spool", SPOOL_VARIABLE, None, "The folder of the journals; those of dead trainers are drained."),
     Setting(
@@ -100,6 +115,9 @@ class Settings:
     """The settings of one daemon, complete and checked."""
 
     address: str
+    listen: str | None
+    roots: str | None
+    keys: Path
     runtime_dir: Path
     spool: Path
     batch_ms: float
@@ -133,6 +151,7 @@ class Settings:
         runtime = Path(given["runtime_dir"] or runtime_dir()).absolute()
         given["runtime_dir"] = runtime
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
+        given["keys"] = Path(given["keys"] or keys_dir()).absolute()
         given["address"] = given["address"] or default_address(runtime)
         given["open_files"], given["threads"] = int(given["open_files"]), int(given["threads"])
         return cls(**{item.name: given[item.name] for item in fields(cls)})

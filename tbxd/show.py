@@ -68,6 +68,11 @@ def status(answer: dict[str, Any]) -> None:
             escape(dropped),
             f"[red]{escape(run['error'])}[/red]" if run["error"] else "ok",
         )
+    for other in answer.get("listen", []):
+        denied = f", {other['denied']:,} connections with other keys were refused" if other["denied"] else ""
+        console.print(
+            f"for other hosts: {escape(other['address'])}, {other['clients']:,} keys are let in{denied}", soft_wrap=True
+        )
     console.print(table if answer["runs"] else "nothing has been logged yet")
     for directory, run in sorted(answer["runs"].items()):
         if run.get("ranks"):
@@ -83,7 +88,7 @@ def status(answer: dict[str, Any]) -> None:
         ("quarantined_journals", "journals put aside"),
         ("lost_bytes_at_crash", "bytes lost when the machine went down"),
     ):
-        if answer[key]:
+        if answer.get(key):
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
     ("interpreters", "settings", "turns", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
-    ("names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
-    ("media", "journal", "readback", "model_files", "ranks"),
+    ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
+    ("link", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),
     ("session",),
     ("run", "plots", "hparams", "embedding", "utils", "graph"),
@@ -29,10 +29,10 @@ CLIENT = (
 )
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
-    ("settings", "pool", "credit", "descriptors", "notify", "logs", "service"),
+    ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service"),
     ("system.__init__", "system.proc", "system.gpus", "system.probe"),
     ("system.sampler",),
-    ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored"),
+    ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored", "gate"),
     ("events.peek", "events.kept", "events.walk"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.scan",),
@@ -55,6 +55,7 @@ DAEMON = (
     ("ask",),
     ("daemon", "demo_worker"),
     ("drain",),
+    ("forward",),
     ("check", "tail", "versions"),
     ("doctor",),
     ("show", "report"),
@@ -64,7 +65,7 @@ DAEMON = (
 )
 # Who alone imports what is heavy.
 ONLY = {
-    "zmq": {"tbxd_client/sender.py", "tbxd/receiver.py", "tbxd/ask.py", "tbxd/daemon.py"},
+    "zmq": {"tbxd_client/link.py", "tbxd/receiver.py", "tbxd/keys.py", "tbxd/gate.py", "tbxd/ask.py", "tbxd/daemon.py"},
     "msgpack": {"tbxd_client/records.py", "tbxd_client/wire.py", "tbxd/session.py"},
     "google": {"tbxd/events/schema.py", "tbxd/projector.py"},
     "crc32c": {"tbxd/events/crc.py", "tbxd/events/rows.py", "tbxd_client/record_writer.py"},

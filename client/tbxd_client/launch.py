@@ -19,7 +19,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, awaited_service, lock_path, private_dir
+from .journal_files import CONTROL_NAME, journals
+from .paths import (
+    ADDRESS_VARIABLE,
+    KEY_VARIABLE,
+    RUNTIME_VARIABLE,
+    SPOOL_VARIABLE,
+    awaited_service,
+    lock_path,
+    private_dir,
+)
 from .settings import warn
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this pro
 AT_ONCE_MAX = 5  # attempts without a pause, for daemons that were killed before they answered
 START_SECONDS_MAX = 15.0  # a daemon that has not answered by then is given up
 LOG_BYTES_MAX = 1 << 20
+FORWARD_SECONDS = 20.0  # between looks for what trainers of this host have left for a daemon on another one
 SERVICE_SECONDS = 10.0  # a service that is started anew is back by then; after that the user is told
 
 
@@ -181,3 +191,49 @@ class Launcher:
         self._next_look = 0.0
         self._lost = 0
         self._missed = 0.0
+
+
+class Forwarder:
+    """Has the journals sent that trainers of this host have left for a daemon on another one, which cannot see them.
+
+    A process of its own does it (``tbxd drain``), so that it costs a trainer nothing but a look at their locks.
+
+    Args:
+        spool: the whole spool of this host.
+        folder: where the journals for that daemon are (`paths.remote_spool`).
+        address: the daemon's.
+    """
+
+    def __init__(self, spool: Path, folder: Path, address: str) -> None:
+        self._folder = folder
+        self._environ = {ADDRESS_VARIABLE: address, SPOOL_VARIABLE: str(spool)}
+        if key := os.environ.get(KEY_VARIABLE):
+            self._environ[KEY_VARIABLE] = str(Path(key).absolute())
+        self._next_look = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def look(self, now: float) -> None:
+        """Start the process when there is something to send. To be called while the daemon answers; never blocks."""
+        if now < self._next_look:
+            return
+        self._next_look = now + FORWARD_SECONDS
+        try:
+            if self._process is not None and self._process.poll() is None:
+                return
+            if any(not is_locked(path / CONTROL_NAME) for path in journals(self._folder)):
+                self._start()
+        except OSError as error:
+            warn(f"what was left in {self._folder} is not sent: {error}; `tbxd drain` does it", once="forward")
+
+    def _start(self) -> None:
+        import subprocess  # only where there is something left
+
+        self._process = subprocess.Popen(
+            [sys.executable or "python3", "-m", "tbxd", "drain", "--embedded"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={**os.environ, **self._environ},
+            start_new_session=True,
+        )

@@ -15,10 +15,14 @@ from pathlib import Path
 ADDRESS_VARIABLE = "TBXD_ADDRESS"
 RUNTIME_VARIABLE = "TBXD_RUNTIME_DIR"
 SPOOL_VARIABLE = "TBXD_SPOOL"
+KEY_VARIABLE = "TBXD_KEY"
+KEYS_VARIABLE = "TBXD_KEYS"
 
 # sockaddr_un.sun_path has 108 bytes with the closing NUL (unix(7)); libzmq refuses more.
 SOCKET_PATH_BYTES_MAX = 107
 SERVICE_BYTES_MAX = 4096
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+REMOTE = "remote"  # of the spool: journals for daemons on other hosts
 
 if sys.platform != "linux":  # what only Linux has: flock on folders, posix_fallocate, /proc, ipc credentials
     raise ImportError(
@@ -46,6 +50,40 @@ def spool_dir() -> Path:
     """The folder of the journals (``TBXD_SPOOL``)."""
     configured = os.environ.get(SPOOL_VARIABLE)
     return Path(configured).absolute() if configured else base_dir() / "spool"
+
+
+def config_dir() -> Path:
+    """The user's folder for settings that outlive a reboot: ``$XDG_CONFIG_HOME/tbxd`` or ``~/.config/tbxd``."""
+    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    base = configured if configured.startswith("/") else os.path.expanduser("~/.config")  # noqa: PTH111 - no home
+    return Path(base).absolute() / "tbxd"
+
+
+def keys_dir() -> Path:
+    """The folder of a daemon's keys (``TBXD_KEYS``)."""
+    configured = os.environ.get(KEYS_VARIABLE)
+    return Path(configured).absolute() if configured else config_dir() / "keys"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a tcp endpoint cannot be reached from another host."""
+    return address.removeprefix("tcp://").rpartition(":")[0] in LOOPBACK
+
+
+def is_remote(address: str) -> bool:
+    """Whether a daemon is spoken to with keys, as one on another host: by tcp, and not with the token of this user.
+
+    Over loopback the token is used, unless ``TBXD_KEY`` names a key.
+    """
+    return address.startswith("tcp://") and (bool(os.environ.get(KEY_VARIABLE)) or not is_loopback(address))
+
+
+def remote_spool(spool: Path, address: str) -> Path:
+    """The folder in a spool for journals that a daemon on another host is to have: no daemon of this host takes them.
+
+    It tells the address by its name.
+    """
+    return spool / REMOTE / address.removeprefix("tcp://").replace("/", "_")
 
 
 def configured_address() -> str | None:

@@ -14,6 +14,7 @@ from . import event_names
 from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
+from .paths import configured_address, is_remote
 from .policy import Member
 from .records import (
     BIN32,
@@ -395,7 +396,8 @@ def run_of(
         member: of which job this process is.
         suffix: of the event file's name.
         numbered, described: as for `Run`.
-        make: make the folder, which frameworks list to number their versions.
+        make: make the folder, which frameworks list to number their versions. For a daemon on another host, too: on a
+            disk that both have it is the same folder; else it stays empty, or is not made.
 
     Raises:
         TypeError: the suffix is no text.
@@ -417,7 +419,8 @@ def run_of(
         try:
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
         except OSError as error:
-            warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
+            if not is_remote(configured_address() or ""):  # there it may be a folder of the daemon's host only
+                warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
     led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
     run = Run(directory, member, suffix, numbered, "" if led else None, described)
     if make and not led:

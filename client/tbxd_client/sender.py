@@ -19,12 +19,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
 from . import wire
 from .doorbell import Doorbell
 from .journal import Journal
-from .launch import Launcher
+from .launch import Forwarder, Launcher
+from .link import Link
 from .paths import check_address, token_path
 from .records import ProtocolError
 from .settings import warn
@@ -37,7 +36,6 @@ SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before
 REPORT_SECONDS = 1.0  # between reports of counts that have changed
 HEARTBEAT_SECONDS = 15.0  # between reports that have not
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
-LINGER_MS = 200  # for the goodbye
 READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
 assert READ_BYTES <= wire.DATA_BYTES_MAX
 DESCRIPTORS = 24  # that a ZeroMQ context and its socket may need; libzmq ends the process when it gets none
@@ -54,6 +52,7 @@ class Sender:
         launcher: starts the daemon when nobody answers; None when the address was configured.
         reports: gives the counts of the runs, as in `wire.Report`.
         settled: takes the counts of the runs, as in `wire.Ack`.
+        forwarder: sends what others have left for a daemon on another host; None where the daemon finds it by itself.
     """
 
     def __init__(
@@ -64,6 +63,7 @@ class Sender:
         launcher: Launcher | None,
         reports: Callable[[], dict[int, Any]],
         settled: Callable[[dict[int, Any]], None],
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._journal = journal
         self._doorbell = doorbell
@@ -71,9 +71,11 @@ class Sender:
         self._launcher = launcher
         self._reports = reports
         self._settled = settled
+        self._forwarder = forwarder
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._stopping = False
+        self._link: Link | None = None
         self.refused = ""  # why the daemon takes nothing, once it has said so
         # What the daemon has and wants; positions in the two streams.
         self.acknowledged = 0
@@ -146,6 +148,21 @@ class Sender:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the daemon knows the session, and has been sent all its definitions."""
+        return self._welcomed and self._sent_definitions >= self._journal.definitions_end
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, where a key is the reason."""
+        return self._link.trouble if self._link is not None else ""
+
     # --- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -153,18 +170,12 @@ class Sender:
             check_address(self._address)
             if not self._have_descriptors():
                 return
-            # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
-            self._context = zmq.Context()
-            with self._context, self._context.socket(zmq.DEALER) as socket:
-                self._socket = socket
-                socket.linger = LINGER_MS
-                # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
-                socket.sndhwm = socket.rcvhwm = 0
-                socket.immediate = 1  # queue nothing for a daemon that is not there
-                socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-                socket.maxmsgsize = wire.FRAME_BYTES_MAX
-                socket.connect(self._address)
-                self._loop(socket)
+            # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
+            self._link = Link(self._address)
+            try:
+                self._loop(self._link)
+            finally:
+                self._link.close()
         except Exception as error:
             warn(
                 f"sending stopped: {type(error).__name__}: {error}; records are kept in {self._journal.path}",
@@ -198,28 +209,28 @@ class Sender:
         if poller.poll(seconds * 1000):
             self._doorbell.clear()
 
-    def _loop(self, socket: zmq.Socket[bytes]) -> None:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(self._doorbell.read_fd, zmq.POLLIN)
+    def _loop(self, link: Link) -> None:
         self._last_growth = time.monotonic()
         while True:
             now = time.monotonic()
-            self._greet(socket, now)
-            moved = self._send(socket) if self._welcomed else False
+            link.look(now)
+            self._greet(link, now)
+            moved = self._send(link) if self._welcomed else False
             if moved:
                 self._has_grown(now)
-            self._report(socket, now)
+            self._report(link, now)
             self._sync(now)
+            if self._forwarder is not None and self._welcomed:
+                self._forwarder.look(now)
             if self._stopping:
-                self._say_goodbye(socket)
+                self._say_goodbye(link)
                 return
-            for source, _ in poller.poll(int(self._patience(now) * 1000)):
-                if source is socket:
-                    self._receive(socket)
-                else:
-                    self._doorbell.clear()
-                    self._has_grown(time.monotonic())
+            answered, rung = link.poll(self._patience(now), self._doorbell.read_fd)
+            if answered:
+                self._receive(link)
+            if rung:
+                self._doorbell.clear()
+                self._has_grown(time.monotonic())
             self._journal.release(self.acknowledged)
 
     def _has_grown(self, now: float) -> None:
@@ -243,7 +254,7 @@ class Sender:
         told = self._reports() == self._last_report[1]
         return HEARTBEAT_SECONDS if told else max(self._next_report - now, TICK_SECONDS)
 
-    def _greet(self, socket: zmq.Socket[bytes], now: float) -> None:
+    def _greet(self, link: Link, now: float) -> None:
         owed = self.acknowledged < self._sent or self._sent_definitions == 0
         if self._welcomed and not (owed and now - self._heard > SILENCE_SECONDS):
             return
@@ -257,11 +268,11 @@ class Sender:
             self.acknowledged,
             os.getpid(),
             os.uname().nodename,
-            str(self._journal.path),
+            "" if link.remote else str(self._journal.path),
             (sys.argv[0] if getattr(sys, "argv", None) else "")[:1000],
-            self._token(),
+            "" if link.remote else self._token(),
         )
-        self._push(socket, hello)
+        self._push(link, hello)
 
     def _token(self) -> str:
         if self._address.startswith("ipc:"):
@@ -271,26 +282,26 @@ class Sender:
         except OSError:
             return ""
 
-    def _send(self, socket: zmq.Socket[bytes]) -> bool:
+    def _send(self, link: Link) -> bool:
         """Send what is new, as far as the limit goes. True when there was something."""
         journal, session = self._journal, self._journal.session
         committed = journal.committed  # before the definitions: those it needs are then there
         moved = self._sent < committed
         while self._sent_definitions < journal.definitions_end:
             stretch = journal.read_definitions(self._sent_definitions, READ_BYTES)
-            if not self._push(socket, wire.Data(session, wire.DEFINITIONS, self._sent_definitions, stretch)):
+            if not self._push(link, wire.Data(session, wire.DEFINITIONS, self._sent_definitions, stretch)):
                 return moved
             self._sent_definitions += len(stretch)
         end = min(committed, self._limit)
         while self._sent < end:
             message = self._records(end)
-            if not self._push(socket, message):
+            if not self._push(link, message):
                 return moved
             self._sent += message.length if isinstance(message, wire.Stored) else len(message.payload)
         due = self._flush_sent < self._flush_to or (self._ending and not self._end_sent)
         if due and self._flush_to <= self._sent:
             ending = self._ending
-            self._push(socket, wire.Flush(session, self._flush_to, int(ending)))
+            self._push(link, wire.Flush(session, self._flush_to, int(ending)))
             self._flush_sent, self._end_sent = self._flush_to, ending
         return moved
 
@@ -303,22 +314,14 @@ class Sender:
         stretch = journal.read(self._sent, min(READ_BYTES, end - self._sent))
         return wire.Data(journal.session, wire.RECORDS, self._sent, stretch)
 
-    def _push(self, socket: zmq.Socket[bytes], message: wire.Message) -> bool:
-        try:
-            # Copied: to hand large messages over, pyzmq makes another thread, context and socket (zmq.utils.garbage),
-            # in the middle of training.
-            socket.send_multipart(wire.pack(message), flags=zmq.NOBLOCK, copy=True)
+    def _push(self, link: Link, message: wire.Message) -> bool:
+        if link.send(wire.pack(message)):
             return True
-        except zmq.Again:  # nobody at the other end
-            self._welcomed = False
-            return False
+        self._welcomed = False
+        return False
 
-    def _receive(self, socket: zmq.Socket[bytes]) -> None:
-        while True:
-            try:
-                frames = socket.recv_multipart(flags=zmq.NOBLOCK)
-            except zmq.Again:
-                return
+    def _receive(self, link: Link) -> None:
+        while (frames := link.receive()) is not None:
             try:
                 message = wire.unpack(frames)
             except ProtocolError as error:
@@ -340,6 +343,7 @@ class Sender:
                 if not self._welcomed:
                     self._given_up_at = -1
                 self._welcomed = True
+                self.refused = ""  # whatever it was, it is over
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit
@@ -363,7 +367,7 @@ class Sender:
                 self._limit = 0
                 warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.path}")
 
-    def _report(self, socket: zmq.Socket[bytes], now: float) -> None:
+    def _report(self, link: Link, now: float) -> None:
         if now < self._next_report or not self._welcomed:
             return
         self._next_report = now + REPORT_SECONDS
@@ -371,7 +375,7 @@ class Sender:
         sent, last = self._last_report
         if counts != last or now - sent > HEARTBEAT_SECONDS:
             self._last_report = (now, counts)
-            self._push(socket, wire.Report(self._journal.session, counts))
+            self._push(link, wire.Report(self._journal.session, counts))
 
     def _sync(self, now: float) -> None:
         """Once a second, bring onto the disk what nobody has acknowledged for a second."""
@@ -388,11 +392,11 @@ class Sender:
         self._sync_mark = self._journal.committed
         self._next_sync = time.monotonic() + SYNC_SECONDS
 
-    def _say_goodbye(self, socket: zmq.Socket[bytes]) -> None:
+    def _say_goodbye(self, link: Link) -> None:
         if self._welcomed:
-            self._push(socket, wire.Report(self._journal.session, self._reports()))
+            self._push(link, wire.Report(self._journal.session, self._reports()))
             if self.acknowledged >= self._journal.committed:
-                self._push(socket, wire.Goodbye(self._journal.session))
+                self._push(link, wire.Goodbye(self._journal.session))
 
 
 def _spare_descriptors(count: int) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 from . import settings
 from .doorbell import Doorbell
 from .journal import Journal
-from .launch import Launcher
-from .paths import configured_address, default_address, private_dir, runtime_dir, spool_dir
+from .launch import Forwarder, Launcher
+from .paths import configured_address, default_address, is_remote, private_dir, remote_spool, runtime_dir, spool_dir
 from .ranks import Identity
 from .records import (
     Definition,
@@ -109,6 +109,12 @@ class Session:
         spool = private_dir(spool_dir())
         address = configured_address()
         runtime = runtime_dir()
+        forwarder = None
+        self._remote = is_remote(address or "")
+        if address and self._remote:
+            folder = private_dir(remote_spool(spool, address))
+            forwarder = Forwarder(spool, folder, address)
+            spool = folder
         self._doorbell = Doorbell()
         self.journal = Journal(
             spool,
@@ -129,7 +135,13 @@ class Session:
 
         launcher = Launcher(runtime, spool) if address is None else None
         self.sender = Sender(
-            self.journal, self._doorbell, address or default_address(runtime), launcher, self._report, self._settled
+            self.journal,
+            self._doorbell,
+            address or default_address(runtime),
+            launcher,
+            self._report,
+            self._settled,
+            forwarder,
         )
         self.sender.start()
 
@@ -245,7 +257,9 @@ class Session:
                 f"{waiting:,} bytes of records wait in {self.journal.path}; "
                 + (
                     "the daemon writes them when it can (`tbxd status`)"
-                    if self.sender.connected
+                    if self.sender.connected and not self._remote
+                    else "the next script that logs from this host to the same address sends them, or `tbxd drain`"
+                    if self._remote
                     else "the next daemon of this user on this host writes them (`tbxd serve`)"
                 )
             )

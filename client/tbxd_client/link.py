@@ -1,0 +1,182 @@
+"""The link: a client's socket, connected to the daemon; over tcp with keys, and again when a key is not taken.
+
+libzmq connects again by itself when a connection is lost, but never after a key was refused (``protocol_error`` in
+src/session_base.cpp ends the session). So the link listens to what libzmq tells of handshakes, says to the user what is
+wrong, and makes another socket after a while, with the key as it is then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import zmq
+
+from .keys import BadKey, client_key_path, read_client_key
+from .paths import check_address, is_remote
+from .settings import warn
+from .wire import FRAME_BYTES_MAX
+
+LINGER_MS = 200  # for the goodbye
+# Over tcp: a host that is gone, or a link that is cut, sends no word of it. Pings are answered by libzmq's own thread.
+HEARTBEAT_MS = 5_000
+SILENCE_MS = 15_000  # without an answer before a connection is given up
+CONNECT_MS = 5_000  # for one attempt to connect; the system's own would take minutes
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before a key that was not taken is tried again
+VANISHED_MAX = 3  # handshakes in a row that end without a word: so does a daemon that has another key
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+def expect_silence(socket: zmq.Socket[bytes]) -> None:
+    """Have a tcp socket, of either side, notice that the other one is gone without a word."""
+    socket.heartbeat_ivl = HEARTBEAT_MS
+    socket.heartbeat_timeout = socket.heartbeat_ttl = SILENCE_MS
+
+
+class Link:
+    """One connection to a daemon. Used by one thread.
+
+    Args:
+        address: the daemon's endpoint.
+        aloud: whether the user is told on stderr what is wrong with a key.
+
+    Raises:
+        ValueError: no such endpoint can be.
+    """
+
+    def __init__(self, address: str, aloud: bool = True) -> None:
+        self.address = check_address(address)
+        self.remote = is_remote(address)  # it takes a key
+        self._key_path = client_key_path() if self.remote else None  # now: the script may change its folder
+        self._aloud = aloud
+        self.trouble = ""  # why there is no connection, where the key is the reason
+        # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller: zmq.Poller = zmq.Poller()
+        self._key = ""  # whose key is used
+        self._due = 0.0
+        self._delay = RETRY_SECONDS_MIN
+        self._vanished = 0
+
+    def look(self, now: float) -> None:
+        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
+        while self._monitor is not None and self._monitor.poll(0):
+            # Two frames: event (uint16) and value (uint32) in the order of the host, and the endpoint.
+            event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
+            self._heard(event, now)
+        if self._socket is None and now >= self._due:
+            self._open(now)
+
+    def _heard(self, event: int, now: float) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.trouble = ""
+            self._vanished = 0
+            self._delay = RETRY_SECONDS_MIN
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._fail(
+                f"the daemon at {self.address} does not know the key {self._key}: it was revoked, or made for another "
+                "daemon. Where it runs: `tbxd keys list`, and `tbxd keys new` for another",
+                now,
+            )
+        else:
+            self._vanished += 1
+            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._vanished >= VANISHED_MAX:
+                self._fail(
+                    f"what listens at {self.address} does not take the key {self._key}: it is no `tbxd serve "
+                    "--listen`, or it has another key than the daemon for which this one was made (`tbxd keys show` "
+                    "there)",
+                    now,
+                )
+
+    def _fail(self, why: str, now: float) -> None:
+        """Say what is wrong with the key, once, and try again later: it may be another by then."""
+        self.trouble = why
+        if self._aloud:
+            warn(f"{why}. Records wait in the journal", once=f"key: {why}")
+        self._close_socket()
+        self._due = now + self._delay
+        self._delay = min(2 * self._delay, RETRY_SECONDS_MAX)
+
+    def _open(self, now: float) -> None:
+        key = None
+        if self.remote:
+            try:
+                key = read_client_key(self._key_path)
+            except BadKey as error:
+                self._fail(f"no connection to {self.address}: {error}", now)
+                return
+            self._key = f"{key.name!r} ({key.public[:8]}…)"
+        self._vanished = 0
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket = socket
+        socket.linger = LINGER_MS
+        # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
+        socket.sndhwm = socket.rcvhwm = 0
+        socket.immediate = 1  # queue nothing for a daemon that is not there
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+        socket.maxmsgsize = FRAME_BYTES_MAX
+        if self.address.startswith("tcp://"):
+            expect_silence(socket)
+            socket.connect_timeout = CONNECT_MS
+            socket.ipv6 = "[" in self.address
+        if key is not None:
+            socket.curve_serverkey = key.daemon.encode()
+            socket.curve_publickey = key.public.encode()
+            socket.curve_secretkey = key.secret.encode()
+            self._monitor = socket.get_monitor_socket(_EVENTS)
+            self._poller.register(self._monitor, zmq.POLLIN)
+        self._poller.register(socket, zmq.POLLIN)
+        socket.connect(self.address)
+
+    def poll(self, seconds: float, bell: int = -1) -> tuple[bool, bool]:
+        """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is."""
+        if bell >= 0 and bell not in self._poller:
+            self._poller.register(bell, zmq.POLLIN)
+        ready: dict[Any, int] = dict(self._poller.poll(int(seconds * 1000)))
+        return self._socket is not None and self._socket in ready, bell in ready
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Send a message; False when nobody is at the other end."""
+        if self._socket is None:
+            return False
+        try:
+            # Copied: to hand large messages over, pyzmq makes another thread, context and socket (zmq.utils.garbage),
+            # in the middle of training.
+            self._socket.send_multipart(frames, flags=zmq.NOBLOCK, copy=True)
+            return True
+        except zmq.Again:
+            return False
+
+    def receive(self) -> list[bytes] | None:
+        """The next message; None when there is none now."""
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.recv_multipart(flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def _close_socket(self) -> None:
+        if self._monitor is not None and self._socket is not None:
+            self._poller.unregister(self._monitor)
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.disable_monitor()
+            self._monitor.close()
+            self._monitor = None
+        if self._socket is not None:
+            self._poller.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def close(self) -> None:
+        """End it; what has been sent has a moment to leave."""
+        self._close_socket()
+        self._context.term()

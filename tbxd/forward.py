@@ -1,0 +1,171 @@
+"""What trainers of this host have left for a daemon on another one is sent there (``tbxd drain`` with its address).
+
+A daemon adopts what dead trainers have left where it can see it. On another host it cannot: there a process sends the
+journals, each in the name of its session, by the same road as the trainer did. So nothing comes twice, whatever of it
+had come already, and what is acknowledged is deleted as the trainer would have done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tbxd_client.doorbell import Doorbell
+from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, journals, read_state
+from tbxd_client.launch import is_locked
+from tbxd_client.paths import remote_spool
+from tbxd_client.records import RemoteProtocolError
+from tbxd_client.sender import Sender
+from tbxd_client.wire import DATA_BYTES_MAX
+
+from .drain import STALL_SECONDS, Progress
+from .session import Session
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+STOP_SECONDS = 2.0  # for the goodbye
+REFUSED = "refused"
+
+
+class Left:
+    """A journal without a trainer, as a sender takes it."""
+
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self.path = reader.path
+        self.session = reader.state.session
+        self.committed = reader.state.readable_end
+        self.released = reader.state.released
+        self._definitions = b""
+        while stretch := reader.definitions(len(self._definitions), DATA_BYTES_MAX):
+            self._definitions += stretch
+        self.definitions_end = len(self._definitions)
+
+    def read(self, position: int, length: int) -> bytes:
+        """Records from a position."""
+        return self._reader.read(position, length)
+
+    def read_definitions(self, position: int, length: int) -> bytes:
+        """Definitions from a position."""
+        return self._definitions[position : position + length]
+
+    def release(self, position: int) -> None:
+        """What is before a position is acknowledged."""
+        self._reader.release(position)
+        self.released = max(self.released, position)
+
+    def sync(self) -> None:
+        """It is as much on the disk as it will be."""
+
+    def arm(self, position: int) -> bool:
+        """Nobody rings."""
+        return False
+
+    def reports(self) -> dict[int, Any]:
+        """What its trainer has dropped, where that can only be one run's."""
+        state = self._reader.state
+        session = Session(self.session, 0)
+        try:
+            session.feed_definitions(0, self._definitions)
+        except RemoteProtocolError:
+            return {}
+        runs = [run for run in session.runs if run is not None]
+        if state.dropped and len(runs) != 1:
+            log.warning("%s: its trainer had to drop records: %s", self.path, state.dropped)
+        if not state.records or len(runs) != 1:
+            return {}
+        return {runs[0].id: [state.records, dict(state.dropped)]}
+
+
+def forward(settings: Settings, show: Callable[[Progress], None], stall_seconds: float = STALL_SECONDS) -> Progress:
+    """Send what is left, journal by journal; returns when nothing is, or nothing gets on.
+
+    Args:
+        settings: the daemon's address, and the spool of this host.
+        show: called with how far it is, several times a second.
+        stall_seconds: how long nothing may be acknowledged before it is given up.
+    """
+    folder = remote_spool(settings.spool, settings.address)
+    progress = Progress()
+    given_up: set[Path] = set()
+    while (path := next((path for path in _orphans(folder) if path not in given_up), None)) is not None:
+        try:
+            reader = JournalReader(path)
+        except JournalBusy:  # somebody else sends it
+            given_up.add(path)
+            continue
+        except JournalError as error:
+            given_up.add(path)
+            if path.exists():
+                progress.reasons[str(path)] = str(error)
+            continue
+        try:
+            why = _send(Left(reader), folder, settings.address, stall_seconds, progress, show)
+            if not why:
+                reader.remove()
+                continue
+            given_up.add(path)
+            progress.reasons[str(path)] = why
+            if not why.startswith(REFUSED):
+                break  # the others would wait for the same
+        finally:
+            reader.close()
+    _count(folder, progress)
+    show(progress)
+    return progress
+
+
+def _send(
+    left: Left,
+    folder: Path,
+    address: str,
+    stall_seconds: float,
+    progress: Progress,
+    show: Callable[[Progress], None],
+) -> str:
+    """Send one journal; returns why not all of it is written, "" when it is."""
+    doorbell = Doorbell()
+    sender = Sender(left, doorbell, address, None, left.reports, lambda runs: None)  # type: ignore[arg-type]
+    before, begin = progress.written, left.released
+    sender.acknowledged = last = begin
+    moved = time.monotonic()
+    sender.start()
+    try:
+        while not (sender.flush(left.committed, LOOK_SECONDS) and sender.greeted):
+            if sender.acknowledged > last:
+                moved, last = time.monotonic(), sender.acknowledged
+            progress.written = before + last - begin
+            _count(folder, progress)
+            show(progress)
+            if sender.refused:
+                return f"{REFUSED}: {sender.refused}"
+            if not sender.alive or time.monotonic() - moved > stall_seconds:
+                return sender.trouble or f"the daemon at {address} does not answer"
+            if sender.acknowledged >= left.committed:  # only counts are to be told
+                time.sleep(LOOK_SECONDS)
+        return ""
+    finally:
+        progress.written = before + sender.acknowledged - begin
+        sender.stop(STOP_SECONDS)
+        doorbell.close()
+
+
+def _orphans(folder: Path) -> list[Path]:
+    """Journals whose trainers are gone."""
+    return [path for path in journals(folder) if not is_locked(path / CONTROL_NAME)]
+
+
+def _count(folder: Path, progress: Progress) -> None:
+    """Journals without a trainer, and the bytes that wait in them."""
+    progress.journals = progress.bytes = 0
+    for path in _orphans(folder):
+        with contextlib.suppress(JournalError):
+            state = read_state(path)
+            progress.journals += 1
+            progress.bytes += state.readable_end - state.released
