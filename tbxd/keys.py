@@ -77,7 +77,7 @@ class KeyFolder:
                 state = folder.lstat()
             except OSError as error:
                 raise BadKey(
-                    f"there are no keys in {self.path} ({error.strerror}): `tbxd keys new NAME` makes one for a client"
+                    f"there are no keys in {folder} ({error.strerror}): `tbxd keys new NAME` makes one for a client"
                 ) from error
             if not stat.S_ISDIR(state.st_mode):
                 raise BadKey(f"{folder} is not a folder (or a link to one): put the folder itself there")

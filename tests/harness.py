@@ -124,8 +124,9 @@ class World:
         return not self.journals()
 
     def journals(self) -> list[Path]:
-        """The journals in the spool."""
-        return [path for path in self.spool.glob("*") if path.name != "quarantine"] if self.spool.exists() else []
+        """The journals in the spool, those for daemons on other hosts among them."""
+        own = [path for path in self.spool.glob("*") if path.name not in ("quarantine", "remote")]
+        return own + list(self.spool.glob("remote/*/*"))
 
     # --- trainers --------------------------------------------------------------------------------------------
 
