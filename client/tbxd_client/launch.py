@@ -225,6 +225,13 @@ class Forwarder:
         except OSError as error:
             warn(f"what was left in {self._folder} is not sent: {error}; `tbxd drain` does it", once="forward")
 
+    def leave(self) -> None:
+        """Have what this process itself leaves sent, if the daemon can be had within half a minute."""
+        try:
+            self._start()
+        except OSError as error:
+            warn(f"nothing sends what is left in {self._folder}: {error}", once="forward")
+
     def _start(self) -> None:
         import subprocess  # only where there is something left
 

@@ -109,11 +109,10 @@ class Session:
         spool = private_dir(spool_dir())
         address = configured_address()
         runtime = runtime_dir()
-        forwarder = None
-        self._remote = is_remote(address or "")
-        if address and self._remote:
+        self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
+        if address and is_remote(address):
             folder = private_dir(remote_spool(spool, address))
-            forwarder = Forwarder(spool, folder, address)
+            self._forwarder = Forwarder(spool, folder, address)
             spool = folder
         self._doorbell = Doorbell()
         self.journal = Journal(
@@ -141,7 +140,7 @@ class Session:
             launcher,
             self._report,
             self._settled,
-            forwarder,
+            self._forwarder,
         )
         self.sender.start()
 
@@ -252,14 +251,17 @@ class Session:
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (time.monotonic() - started)))
         if not self.journal.close() and not delivered:
+            if self._forwarder is not None:
+                self._forwarder.leave()
             waiting = self.journal.committed - self.sender.acknowledged
             warn(
                 f"{waiting:,} bytes of records wait in {self.journal.path}; "
                 + (
-                    "the daemon writes them when it can (`tbxd status`)"
-                    if self.sender.connected and not self._remote
-                    else "the next script that logs from this host to the same address sends them, or `tbxd drain`"
-                    if self._remote
+                    "they are tried for another half minute; then the next script that logs from this host to the same "
+                    "address sends them, or `tbxd drain`"
+                    if self._forwarder is not None
+                    else "the daemon writes them when it can (`tbxd status`)"
+                    if self.sender.connected
                     else "the next daemon of this user on this host writes them (`tbxd serve`)"
                 )
             )

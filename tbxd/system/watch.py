@@ -123,7 +123,7 @@ class System:
         """See which runs are active, and close the curves of those that are not any more."""
         found: dict[str, Active] = {}
         for client in self._hub.clients.values():
-            if client.peer is None or client.broken or not (self._ipc or client.host == self._node):
+            if client.peer is None or client.broken or client.key or not (self._ipc or client.host == self._node):
                 continue  # dead, or training on another machine
             own = self._runs_of(client)
             latest = max((active.used for active in own.values()), default=0.0)
