@@ -145,8 +145,10 @@ def _send(
             show(progress)
             if sender.refused:
                 return f"{REFUSED}: {sender.refused}"
+            if sender.trouble:
+                return sender.trouble
             if not sender.alive or time.monotonic() - moved > stall_seconds:
-                return sender.trouble or f"the daemon at {address} does not answer"
+                return f"the daemon at {address} does not answer"
             if sender.acknowledged >= left.committed:  # only counts are to be told
                 time.sleep(LOOK_SECONDS)
         return ""

@@ -86,8 +86,8 @@ def test_with_a_key_it_is_as_on_one_host_and_local_trainers_log_beside(two: Host
     assert place.run(LOCAL, place.logdir / "near").returncode == 0
     for loader in tb.LOADERS:
         with tb.board(place.logdir, loader) as board:
-            assert wait_for(lambda board=board: board.scalars("far", "value"), "the loader") == expected(2000)
-            assert board.scalars("near", "value") == [(0, 1.0)]
+            board.until(lambda board=board: board.scalars("near", "value") == [(0, 1.0)], "the run of this host")
+            board.until(lambda board=board: board.scalars("far", "value") == expected(2000), "that of the other")
     assert not two.left() and place.drained()
     status = two.status()
     assert status["listen"] == [{"address": two.address, "clients": 1, "denied": 0}]
