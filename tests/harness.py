@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +73,10 @@ class World:
 
     # --- daemons ---------------------------------------------------------------------------------------------
 
-    def tbxd(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command of the command line to its end."""
+    def tbxd(self, *arguments: str, under: Sequence[str] = (), **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line to its end; ``under`` is the command that runs it."""
         return subprocess.run(
-            [sys.executable, "-m", "tbxd", *arguments],
+            [*under, sys.executable, "-m", "tbxd", *arguments],
             env=self.environ,
             capture_output=True,
             text=True,
@@ -130,10 +130,12 @@ class World:
 
     # --- trainers --------------------------------------------------------------------------------------------
 
-    def start(self, script: str, *arguments: object, **kwargs: Any) -> subprocess.Popen[bytes]:
-        """Start a Python script, given as text."""
+    def start(
+        self, script: str, *arguments: object, under: Sequence[str] = (), **kwargs: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a Python script, given as text; ``under`` is the command that runs it."""
         process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+            [*under, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
             env={**self.environ, **kwargs.pop("environ", {})},
             cwd=self.root,
             **kwargs,

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,14 @@ class Hosts:
         """Log on the other host until the end."""
         return self.place.run(LOG, folder, first, count, end, environ=self.environ(key, **extra))
 
-    def start(self, key: Path | None, folder: object, first: int, count: int, **extra: str) -> subprocess.Popen[Any]:
+    def start(
+        self, key: Path | None, folder: object, first: int, count: int, under: Sequence[str] = (), **extra: str
+    ) -> subprocess.Popen[Any]:
         """Start logging on the other host; the process then waits for a line."""
         return self.place.start(
             LOG,
             *(folder, first, count, "wait"),
+            under=under,
             environ=self.environ(key, **extra),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -107,12 +110,14 @@ class Hosts:
             text=True,
         )
 
-    def tbxd(self, key: Path | None, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    def tbxd(
+        self, key: Path | None, *arguments: str, under: Sequence[str] = (), **extra: str
+    ) -> subprocess.CompletedProcess[str]:
         """A command on the other host."""
         before = dict(self.place.extra)
         self.place.extra |= self.environ(key, **extra)
         try:
-            return self.place.tbxd(*arguments)
+            return self.place.tbxd(*arguments, under=under)
         finally:
             self.place.extra.clear()
             self.place.extra.update(before)
