@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -13,7 +12,7 @@ from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
 from tbxd_client.launch import is_locked
 from tbxd_client.link import Link
-from tbxd_client.paths import check_address, default_address, is_remote, lock_path, token_path
+from tbxd_client.paths import check_address, default_address, is_remote, lock_path, remote_spool, token_path
 from tbxd_client.records import RemoteProtocolError
 
 from .settings import Settings
@@ -34,7 +33,8 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
         NotRunning: no daemon answers in time, or it refuses to.
     """
     if is_remote(settings.address):
-        return _value(settings.address, _ask_with_key(settings.address, wire.Ask(what, ""), timeout))
+        found = _value(settings.address, _ask_with_key(settings.address, wire.Ask(what, ""), timeout))
+        return {**found, "address": settings.address}
     own = settings.address.startswith("ipc:")
     if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
         raise NotRunning(f"no daemon is running at {settings.address}")
@@ -111,10 +111,11 @@ def libzmq_version() -> str:
     return zmq.zmq_version()
 
 
-def waiting_journals(spool: Path) -> list[dict[str, Any]]:
-    """The journals in a spool and how much waits in them."""
+def waiting_journals(settings: Settings) -> list[dict[str, Any]]:
+    """The journals in the spool for a daemon, and how much waits in them."""
     found = []
-    for path in journals(spool):
+    remote = is_remote(settings.address)
+    for path in journals(remote_spool(settings.spool, settings.address) if remote else settings.spool):
         try:
             state = read_state(path)
         except JournalError:

@@ -109,7 +109,7 @@ def status(as_json: bool, **values: Any) -> None:
     try:
         answer = ask.ask(settings, "status")
     except ask.NotRunning as error:
-        waiting = ask.waiting_journals(settings.spool)
+        waiting = ask.waiting_journals(settings)
         if as_json:
             click.echo(json.dumps({"running": False, "journals": waiting}))
         else:

@@ -264,7 +264,6 @@ class Daemon:
         kept = ("version", "protocol", "started", "stopping", "sync", "embedded", "service", "pid")
         return {
             **{name: status[name] for name in kept},
-            "address": self._settings.listen,
             "key": key,
             "runs": {directory: counts for directory, counts in status["runs"].items() if directory in runs},
             "sessions": [session for session in status["sessions"] if session["key"] == key],

@@ -21,14 +21,18 @@ import tbxd_client
 from tbxd_client import policy, ranks, records, shares, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
+from tbxd_client.keys import BadKey, client_key_path, read_client_key
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
+    KEY_VARIABLE,
+    REMOTE,
     RUNTIME_VARIABLE,
     SOCKET_PATH_BYTES_MAX,
     SPOOL_VARIABLE,
     base_dir,
     check_address,
+    is_remote,
     lock_path,
     token_path,
 )
@@ -110,7 +114,12 @@ def _environment(environ: dict[str, str]) -> Iterator[Finding]:
     choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
     choices |= {setting.variable: setting.choices for setting in SETTINGS if setting.choices}
     texts = {setting.variable for setting in SETTINGS if not setting.most}
-    known = numbers.keys() | choices.keys() | texts | {shares.SHARES_VARIABLE, policy.REDUCE_VARIABLE, *ranks.VARIABLES}
+    known = (
+        numbers.keys()
+        | choices.keys()
+        | texts
+        | {shares.SHARES_VARIABLE, policy.REDUCE_VARIABLE, KEY_VARIABLE, *ranks.VARIABLES}
+    )
     given = {name: value for name, value in environ.items() if name.startswith("TBXD_")}
     bad = False
     for name, value in sorted(given.items()):
@@ -251,6 +260,9 @@ def _socket(settings: Settings) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("socket", "trouble", str(error), f"correct {ADDRESS_VARIABLE} or {RUNTIME_VARIABLE}")
         return
+    if is_remote(address):
+        yield from _key(address)
+        return
     if address.startswith("tcp:"):
         yield from _token(settings)
         return
@@ -276,6 +288,15 @@ def _socket(settings: Settings) -> Iterator[Finding]:
         yield Finding("socket", "trouble", f"{where} may not be written by you", f"chmod 700 {path}")
     else:
         yield Finding("socket", "ok", where)
+
+
+def _key(address: str) -> Iterator[Finding]:
+    try:
+        key = read_client_key()
+    except BadKey as error:
+        yield Finding("socket", "trouble", f"{address} needs a key", str(error))
+    else:
+        yield Finding("socket", "ok", f"{address}, with the key {key.name!r} in {client_key_path()}")
 
 
 def _token(settings: Settings) -> Iterator[Finding]:
@@ -308,7 +329,9 @@ def _daemon(settings: Settings, status: dict[str, Any] | str) -> Iterator[Findin
         if held:
             yield from _silent_daemon(settings, lock, status)
         elif settings.address.startswith("tcp:"):
-            yield Finding("daemon", "trouble", status, "start it there: tbxd serve --address …")
+            yield Finding(
+                "daemon", "trouble", status, "start it there: tbxd serve --listen … (on this host: --address …)"
+            )
         else:
             yield Finding("daemon", "ok", "none is running; the next writer starts one")
         return
@@ -319,7 +342,7 @@ def _daemon(settings: Settings, status: dict[str, Any] | str) -> Iterator[Findin
         yield Finding("daemon", level, found, "tbxd stop; the next writer starts one of this version, nothing is lost")
     else:
         yield Finding("daemon", "ok", who)
-    if Path(status["spool"]) != settings.spool:
+    if "spool" in status and Path(status["spool"]) != settings.spool:
         found = f"it drains {status['spool']}, not {settings.spool}"
         yield Finding(
             "daemon", "warning", found, f"let daemon and scripts have the same {SPOOL_VARIABLE}, then tbxd stop"
@@ -361,10 +384,10 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(
                 "sessions", "trouble", found, "let script and daemon be of one version; report it if they are"
             )
-    if status["refused_messages"]:
+    if status.get("refused_messages"):
         found = f"{status['refused_messages']:,} messages were refused"
         yield Finding("sessions", "warning", found, "something that is no tbxd of this version or user speaks to it")
-    if status["lost_bytes_at_crash"]:
+    if status.get("lost_bytes_at_crash"):
         found = f"{status['lost_bytes_at_crash']:,} bytes were not on disk when the machine went down"
         yield Finding("sessions", "warning", found, "nothing can be done; what was on disk is written")
 
@@ -478,6 +501,16 @@ def _space(what: str, folder: Path, least: int, why: str, variable: str = "") ->
         yield Finding(what, "ok", found)
 
 
+def _for_other_hosts(settings: Settings) -> Iterator[Finding]:
+    """Journals of scripts that are gone, for daemons on other hosts: nobody sends them but a script or `tbxd drain`."""
+    with contextlib.suppress(OSError):
+        for folder in sorted((settings.spool / REMOTE).iterdir()):
+            left = [path for path in journals(folder) if not is_locked(path / CONTROL_NAME)]
+            if left:
+                found = f"{len(left):,} whose scripts are gone wait for tcp://{folder.name}"
+                yield Finding("journals", "warning", found, f"{ADDRESS_VARIABLE}=tcp://{folder.name} tbxd drain")
+
+
 def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
     size = orphans = orphaned = total = 0
     unreadable: list[Path] = []
@@ -502,6 +535,7 @@ def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
     for path in unreadable:
         advice = "it may be of a newer tbxd; the daemon's log has more"
         yield Finding("journals", "trouble", f"{path} cannot be read", advice)
+    yield from _for_other_hosts(settings)
     quarantine = settings.spool / QUARANTINE
     with contextlib.suppress(OSError):
         put_aside = sum(1 for _ in quarantine.iterdir())

@@ -106,6 +106,7 @@ class Hub:
         self._wake = wake
         self._send = send
         self._roots = roots or Roots("")
+        self._runs_of: dict[str, set[str]] = {}  # of sessions that are over, by the names of their keys
         self._pool = Pool(settings.threads)
         self._credit = Credit()
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
@@ -476,6 +477,9 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        if client.key:
+            folders = {run.directory for run in client.session.runs if run is not None}
+            self._runs_of.setdefault(client.key, set()).update(folders)
         self.complete(client)
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
@@ -549,14 +553,9 @@ class Hub:
         }
 
     def runs_of(self, key: str) -> set[str]:
-        """The folders of the runs that a client on another host logs into."""
-        return {
-            run.directory
-            for client in self.clients.values()
-            if client.key == key
-            for run in client.session.runs
-            if run is not None
-        }
+        """The folders of the runs that a client on another host logs into, or has."""
+        runs = (client.session.runs for client in self.clients.values() if client.key == key)
+        return self._runs_of.get(key, set()) | {run.directory for some in runs for run in some if run is not None}
 
     def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
         """For each folder of a session: records accepted, as its trainer says, and records received."""

@@ -69,15 +69,16 @@ def status(answer: dict[str, Any]) -> None:
             f"[red]{escape(run['error'])}[/red]" if run["error"] else "ok",
         )
     for other in answer.get("listen", []):
-        denied = f", {other['denied']:,} connections with other keys were refused" if other["denied"] else ""
+        denied = f", refused with other keys: {other['denied']:,}" if other["denied"] else ""
         console.print(
-            f"for other hosts: {escape(other['address'])}, {other['clients']:,} keys are let in{denied}", soft_wrap=True
+            f"for other hosts: {escape(other['address'])}, keys let in: {other['clients']:,}{denied}", soft_wrap=True
         )
     console.print(table if answer["runs"] else "nothing has been logged yet")
     for directory, run in sorted(answer["runs"].items()):
         if run.get("ranks"):
             console.print(f"{escape(_folder(directory))}: {_ranks(run['ranks'])}", soft_wrap=True)
-    console.print(f"system metrics: {escape(_system(answer['system']))}", soft_wrap=True)
+    if "system" in answer:
+        console.print(f"system metrics: {escape(_system(answer['system']))}", soft_wrap=True)
     for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for session in sessions:

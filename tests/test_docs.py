@@ -16,7 +16,7 @@ from tbxd.run import FILE_LOST
 from tbxd.summaries import errors
 from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
-from tbxd_client.paths import base_dir
+from tbxd_client.paths import KEY_VARIABLE, base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
 from tbxd_client.shares import SHARES_VARIABLE
 
@@ -116,7 +116,11 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
     choices = {choice.variable: choice.default for choice in client_settings.CHOICES}
-    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {SHARES_VARIABLE, policy.REDUCE_VARIABLE}
+    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {
+        SHARES_VARIABLE,
+        policy.REDUCE_VARIABLE,
+        KEY_VARIABLE,
+    }
     for variable, default in {**client, **choices, **daemon}.items():
         if isinstance(default, str) and variable in choices:
             assert table[variable] == default

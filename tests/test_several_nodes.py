@@ -91,7 +91,7 @@ def test_with_a_key_it_is_as_on_one_host_and_local_trainers_log_beside(two: Host
     assert not two.left() and place.drained()
     status = two.status()
     assert status["listen"] == [{"address": two.address, "clients": 1, "denied": 0}]
-    assert "keys are let in" in place.tbxd("status").stdout
+    assert "keys let in: 1" in place.tbxd("status").stdout
 
 
 LOCAL = """
@@ -268,10 +268,16 @@ def test_who_has_a_key_may_see_how_his_own_runs_are_and_stop_nobody(two: Hosts) 
     own = json.loads(two.tbxd(key, "status", "--json").stdout)
     assert list(own["runs"]) == [str(place.logdir / "far")] and [s["key"] for s in own["sessions"]] == ["a"]
     assert str(place.logdir) not in two.tbxd(other, "status", "--json").stdout
-    assert "far" in two.tbxd(key, "status").stdout
+    shown = two.tbxd(key, "status")
+    assert shown.returncode == 0 and "far" in shown.stdout and two.address in shown.stdout, shown.stderr
+    examined = two.tbxd(key, "doctor")
+    assert "Traceback" not in examined.stderr and "the key 'a'" in examined.stdout, examined
+    forgotten = two.tbxd(two.far / "none", "doctor")
+    assert forgotten.returncode == 1 and "tbxd keys new NAME" in forgotten.stdout
     refused = two.tbxd(key, "stop")
     assert refused.returncode == 3 and "on its own host" in refused.stderr
-    assert go_on(trainer)["written"] == 10
+    assert go_on(trainer)["written"] == 10 and trainer.wait(60) == 0
+    assert "far" in two.tbxd(key, "status").stdout, "also when it is over"
     assert place.tbxd("stop").returncode == 0, "its owner may"
 
 
