@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import zmq
 
-from .keys import BadKey, client_key_path, read_client_key
 from .paths import check_address, is_remote
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
@@ -53,7 +53,11 @@ class Link:
     def __init__(self, address: str, aloud: bool = True) -> None:
         self.address = check_address(address)
         self.remote = is_remote(address)  # it takes a key
-        self._key_path = client_key_path() if self.remote else None  # now: the script may change its folder
+        self._key_path: Path | None = None
+        if self.remote:
+            from .keys import client_key_path  # only here and below: importing it takes a millisecond
+
+            self._key_path = client_key_path()  # now: the script may change its folder
         self._aloud = aloud
         self.trouble = ""  # why there is no connection, where the key is the reason
         # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
@@ -108,6 +112,8 @@ class Link:
     def _open(self, now: float) -> None:
         key = None
         if self.remote:
+            from .keys import BadKey, read_client_key
+
             try:
                 key = read_client_key(self._key_path)
             except BadKey as error:
