@@ -14,6 +14,8 @@ from typing import Any
 
 import zmq
 
+# Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
+from .keys import BadKey, client_key_path, read_client_key
 from .paths import check_address, is_remote
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
@@ -55,8 +57,6 @@ class Link:
         self.remote = is_remote(address)  # it takes a key
         self._key_path: Path | None = None
         if self.remote:
-            from .keys import client_key_path  # only here and below: importing it takes a millisecond
-
             self._key_path = client_key_path()  # now: the script may change its folder
         self._aloud = aloud
         self.trouble = ""  # why there is no connection, where the key is the reason
@@ -112,8 +112,6 @@ class Link:
     def _open(self, now: float) -> None:
         key = None
         if self.remote:
-            from .keys import BadKey, read_client_key
-
             try:
                 key = read_client_key(self._key_path)
             except BadKey as error:
