@@ -249,7 +249,7 @@ def test_values_are_those_of_the_kernel() -> None:
     idle = after[0].idle + after[0].iowait - before[0].idle - before[0].iowait
     busy = 100 * (1 - idle / (total(after[0]) - total(before[0])))
     assert abs(values["cpu_percent"] - busy) < 10
-    assert values["cpu_percent"] <= values["cpu_busiest_percent"] <= 100
+    assert values["cpu_percent"] - 5 <= values["cpu_busiest_percent"] <= 100  # ticks are 10 ms
     memory = psutil.virtual_memory()
     assert abs(values["memory_gib"] - (memory.total - memory.available) / GIB) < 0.5
     assert abs(values["memory_percent"] - memory.percent) < 5
