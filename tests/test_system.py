@@ -249,7 +249,7 @@ def test_values_are_those_of_the_kernel() -> None:
     idle = after[0].idle + after[0].iowait - before[0].idle - before[0].iowait
     busy = 100 * (1 - idle / (total(after[0]) - total(before[0])))
     assert abs(values["cpu_percent"] - busy) < 10
-    assert values["cpu_percent"] <= values["cpu_busiest_percent"] <= 100
+    assert values["cpu_percent"] - 5 <= values["cpu_busiest_percent"] <= 100  # ticks are 10 ms
     memory = psutil.virtual_memory()
     assert abs(values["memory_gib"] - (memory.total - memory.available) / GIB) < 0.5
     assert abs(values["memory_percent"] - memory.percent) < 5
@@ -562,3 +562,22 @@ def test_a_sample_takes_little_of_a_processor() -> None:
         took.append(time.thread_time() - began)
     assert min(took) < 0.01, "five times what docs/SYSTEM.md says, for machines with many processors"
     assert NO_LIBRARY
+
+
+@pytest.mark.parametrize("policy", ["reduce", "all"])
+def test_a_node_is_sampled_once_for_all_ranks_of_a_job(tmp_path: Path, policy: str) -> None:
+    with world(tmp_path, TBXD_SYSTEM_SECONDS="1", TBXD_RANKS=policy) as place:
+        place.serve()
+        for rank in range(3):
+            run = train(place, "exp", environ={"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "3"})
+        wait_for(lambda: len(place.status()["sessions"]) == 3 and samples(run) >= 3, "samples with all ranks")
+        assert {path.parent.parent for path in place.logdir.rglob(NODE)} == {run}
+        sample = place.status()["system"]
+        assert sample["runs"] == [str(run)] and not sample["errors"]
+        pids = [session["pid"] for session in place.status()["sessions"]]
+        memory = sum(psutil.Process(pid).memory_info().rss for pid in pids) / GIB
+
+        def last() -> float:
+            return curves_of(run)["system/trainers_memory_gib"][-1][1]
+
+        wait_for(lambda: abs(last() - memory) < 0.2 * memory, "their memory")

@@ -73,6 +73,7 @@ class GlobalSummaryWriter:
             **arguments,
         )
         self._counted = _Numbered(self.smw._run.directory, write_to_disk=write_to_disk, **arguments)
+        self._counted._run.described = self.smw._run.described
         self._counted.purge_step = purge_step  # for the runs below; this one has been told
 
     def _writer(self, global_step: Any) -> SummaryWriter:

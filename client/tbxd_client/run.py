@@ -339,7 +339,7 @@ class Run:
 
     def below(self, directory: str) -> Run:
         """A further run of the same writer, in a folder of its own."""
-        described = {**self.described, "above": self.directory}
+        described = {"above": self.directory, **self.described}
         return Run(directory, self._member, numbered=self._numbered, described=described)
 
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:

@@ -93,13 +93,15 @@ class SummaryWriter(MediaMethods, PluginMethods):
         **kwargs: Any,
     ) -> None:
         place = member(ranks, reduce)
-        chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment, place.who)
+        job = chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment, place.who)
         if not self._beside:
-            chosen = place.folder(chosen)
+            chosen = place.folder(job)
         self.logdir = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk) and place.writes
-        described = {} if system is None else {"system": _system_seconds(system)}
+        described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
+        if chosen != job:  # a rank's part of it
+            described["above"] = os.path.realpath(job)
         self._run = run_of(chosen, place, filename_suffix, self._numbered, self._write, described)
         self._subruns: dict[str, Run] = {}
         self._charts = {}
