@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ranks_world import Daemon, Rank
 from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
-from tbxd.ranks import reduction
+from tbxd.ranks import reduction, tags
 from tbxd.session import Session
 from tbxd.summaries.histogram import histogram_of
 from tbxd_client.event_names import event_files
@@ -22,7 +22,7 @@ from tbxd_client.event_names import event_files
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tags are decided at once, so that nothing has to wait for a clock."""
-    monkeypatch.setattr(reduction, "JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(tags, "JOIN_SECONDS", 0.0)
 
 
 def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -110,7 +110,7 @@ def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
         "world": 3,
         "joined": 3,
         "alive": 2,
-        "behind": [2],
+        "behind": [],
         "missing": 2,
         "late": 0,
         "waiting": 0,
@@ -334,7 +334,7 @@ def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
 ) -> None:
     """Also where every rank has an order of its own: then only time tells that a tag is one rank's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reduction.Reduction, "_pass_by", lambda self, member: None)
+        patch.setattr(tags.Tags, "_pass_by", lambda self, member: None)
         run_program(tmp_path_factory.mktemp("run"), program, seed)
 
 

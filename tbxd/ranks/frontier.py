@@ -28,7 +28,8 @@ class Frontier:
     """The tags of a run by number, and the ranks 0 to ``world`` - 1.
 
     ``seen``: which ranks have ever logged a tag; ``expected``: those of them that are waited for; ``latest``: the last
-    step of each; ``emitted``: the last step of a tag that has gone out. All but the last are (tags, world).
+    step of each, (tags, world) all three. ``emitted``: the last step of a tag that has gone out; ``ranks``: how many
+    have ever logged it, (tags,) both. Arrays may be longer than there are tags.
     """
 
     def __init__(self, world: int) -> None:
@@ -38,9 +39,9 @@ class Frontier:
         self.expected = np.zeros((0, world), np.bool_)
         self.latest = np.zeros((0, world), np.int64)
         self.emitted = np.zeros(0, np.int64)
+        self.ranks = np.zeros(0, np.int64)
         self.left = np.zeros(world, np.bool_)  # ranks of which nothing more comes
         self._gone = 0  # how many these are
-        self._ranks: list[int] = []  # how many have logged each tag
 
     def add(self) -> int:
         """The number of a new tag.
@@ -55,22 +56,22 @@ class Frontier:
             self.seen, self.expected = _grown(self.seen, size, False), _grown(self.expected, size, False)
             self.latest = _grown(self.latest, size, STEP_MIN)
             self.emitted = _grown(self.emitted, size, STEP_MIN)
+            self.ranks = _grown(self.ranks, size, 0)
         self.count += 1
-        self._ranks.append(0)
         return self.count - 1
 
     def join(self, tag: int, rank: int) -> int:
         """A rank logs a tag; returns how many do."""
         if not self.seen[tag, rank]:
             self.seen[tag, rank] = True
-            self._ranks[tag] += 1
-        return self._ranks[tag]
+            self.ranks[tag] += 1
+        return int(self.ranks[tag])
 
     def is_whole(self, tag: int) -> bool:
         """Whether every rank has logged a tag or never will."""
-        if self._ranks[tag] == self.world:
+        if self.ranks[tag] == self.world:
             return True
-        return self._ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
+        return self.ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
 
     def note(self, tags: Integers, rank: int, steps: Integers) -> None:
         """A rank has logged some tags at some steps, in time: it is waited for from now on."""

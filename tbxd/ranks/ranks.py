@@ -197,7 +197,7 @@ class Ranks:
         if self._reduction is not None:
             yield from self._reduction.done(lambda session: self._writer.entry(session).end)
             if self._ending:
-                self._reduction.close()
+                self._reduction.sides.close()
                 self._reduction = None
                 self._ending = False
 
@@ -206,7 +206,7 @@ class Ranks:
         held = [*self._superseded]
         if self._reduction is not None:
             held += self._reduction.held()
-            self._reduction.close()
+            self._reduction.sides.close()
         held += [batch for batch, _ in self._next]
         self._reduction = None
         self._superseded.clear()
@@ -224,7 +224,7 @@ class Ranks:
             FileLost, OSError: it cannot be; the next call goes on.
         """
         if self._reduction is not None:
-            self._reduction.write_sides()
+            self._reduction.sides.write()
 
     def sync(self) -> None:
         """Bring it onto the disk.
@@ -233,17 +233,17 @@ class Ranks:
             OSError: it cannot be.
         """
         if self._reduction is not None:
-            self._reduction.sync()
+            self._reduction.sides.sync()
 
     def park(self) -> None:
         """Give back descriptors."""
         if self._reduction is not None:
-            self._reduction.park()
+            self._reduction.sides.park()
 
     def close(self) -> None:
         """For the end of the daemon."""
         if self._reduction is not None:
-            self._reduction.close()
+            self._reduction.sides.close()
 
 
 def _histogram(parts: list[tuple[Batch, Single]]) -> Any:

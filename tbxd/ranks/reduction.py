@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,70 +41,22 @@ from ..events.rows import Piece
 from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
 from ..summaries import Refused, text
-from ..summaries.errors import LATE_RANK, TOO_MANY_TAGS
-from .encoder import Curves, PointEncoder
-from .frontier import Frontier, TooManyTags
+from ..summaries.errors import TOO_MANY_TAGS
+from .encoder import PointEncoder
+from .frontier import TooManyTags
 from .history import Curve, generation_of, read_history
-from .points import MEAN, WORDS, Floats, Groups, Integers, Points, grouped, joined
-from .side import Side
+from .parts import Alone, Member, Passed, Shared, settle
+from .points import MEAN, Floats, Groups, Integers, Points, grouped, joined
+from .sides import Sides, curves_of
+from .tags import ALL, SHARED, UNDECIDED, Tags
 
-JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
 LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
 PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
-ALL = "all"  # word for a tag: each rank's is shown by itself
 SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 
-UNDECIDED, SOLO, SHARED = 0, 1, 2
-
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
 MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
-
-
-@dataclass(slots=True)
-class Shared:
-    """Records of a session that are parts of points. ``late`` says which of them no point holds; of a row all tags have
-    one end, and it is one record. ``reason`` is why its point could not be made."""
-
-    tags: Integers
-    steps: Integers
-    ends: Integers
-    late: npt.NDArray[np.bool_] | None = None
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Alone:
-    """A record, or scalars, of which it is not decided whether other ranks log them too, or which none does. ``one``:
-    several ranks log it, and one's is shown."""
-
-    batch: Batch
-    item: Scalars | Single
-    tags: Integers
-    decided: bool = False
-    one: bool = False
-
-
-@dataclass(slots=True)
-class Passed:
-    """A record that is settled without being written: what it says, another rank's says."""
-
-    end: int
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Member:
-    """A session of a rank."""
-
-    session: bytes
-    rank: int
-    parts: deque[Shared | Alone | Passed] = field(default_factory=deque)
-    batches: deque[tuple[int, Batch]] = field(default_factory=deque)  # that are not settled, by their ends
-    numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(64, -1, np.int64))  # of scalars' tags, ours
-    others: dict[tuple[int, int], int] = field(default_factory=dict)  # the same of other kinds of record
-    tags: list[TagDefinition | None] = field(default_factory=list)  # as they are written
-    unmarked: bool = False  # settled further than the run's ledger says
 
 
 class Reduction:
@@ -140,19 +91,12 @@ class Reduction:
         self.created = run.created
         self.missing = 0  # values that points went out without
         self.late = 0
-        self._seconds, self._join_seconds = seconds, min(JOIN_SECONDS, seconds)
+        self._seconds = seconds
         self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
-        self._began: float | None = None
-        self._frontier = Frontier(run.world)
-        self._names: list[str] = []
-        self._known: dict[tuple[int, str], int] = {}
-        self._words: list[str] = []
-        self._decided = np.zeros(0, np.int8)
-        self._first_seen = np.zeros(0)
-        self._last_joined = np.zeros(0)
-        self._gathered = np.zeros(0, np.bool_)  # tags of which it is known which ranks log them
+        self._tags = Tags(run.world, seconds)
+        self._frontier = self._tags.frontier
         # The last step of each tag that the run held at the beginning, and the sides.
         self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -166,16 +110,12 @@ class Reduction:
         self._encoder = PointEncoder()
         self._announced: Marker | None = None  # of the file that names the generation
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
-        self._shown = (0, 0)
         self._last_step = 0
-        origin = (run.host, run.pid)
-        sides = {"min": directory / "ranks" / "min", "max": directory / "ranks" / "max", "": directory / "ranks"}
-        self._sides = {name: Side(path, self.generation, *origin) for name, path in sides.items()}
+        self.sides = Sides(directory, self.generation, run)
         self._history = read_history(directory, folder, self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
         self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
         self._restarted = False
-        self._regroup_due = False  # a tag has turned out to be logged by several
 
     def leave(self, session: bytes, rank: int) -> None:
         """Nothing more comes of a session than what has come or is on the way here."""
@@ -183,20 +123,18 @@ class Reduction:
         sessions = self._alive.setdefault(rank, set())
         sessions.discard(session)
         if not sessions:
-            self._frontier.leave(rank)
-            for number in range(self._frontier.count):
-                self._gathered[number] |= self._frontier.is_whole(number)
+            self._tags.leave(rank)
 
     def status(self) -> dict[str, Any]:
         """For `tbxd status`."""
         frontier = self._frontier
-        behind = frontier.seen[: frontier.count] & ~frontier.expected[: frontier.count]
-        lagging = np.flatnonzero(behind.any(axis=0)).tolist() if frontier.count else []
+        known = slice(0, frontier.count)
+        behind = (frontier.seen[known] & ~frontier.expected[known]).any(axis=0) & ~frontier.left
         return {
             "world": frontier.world,
             "joined": len(self._alive),
             "alive": sum(bool(sessions) for sessions in self._alive.values()),
-            "behind": lagging[:SHOWN_MAX],
+            "behind": np.flatnonzero(behind)[:SHOWN_MAX].tolist(),
             "missing": self.missing,
             "late": self.late,
             "waiting": sum(len(points) for points in self._pending) + len(self._histograms),
@@ -213,8 +151,7 @@ class Reduction:
             if batch.session not in self._gone:
                 sessions.add(batch.session)
                 self._frontier.come_back(member.rank)
-            if self._began is None:
-                self._began = now
+            self._tags.begin(now)
         last = batch.items[-1]
         member.batches.append((int(last.ends[-1]) if isinstance(last, Scalars) else last.end, batch))
         settled = self._entry(batch.session).end
@@ -236,7 +173,7 @@ class Reduction:
             if not len(values):
                 return
         tags = self._numbered(member, batch, values["tag"].astype(np.int64), now)
-        alone = self._decided[tags] != SHARED
+        alone = self._tags.decided[tags] != SHARED
         if not alone.any():
             self._share(member, tags, values, ends, now)
             return
@@ -266,7 +203,7 @@ class Reduction:
                 number = self._number(member, record.kind, batch.tag(record.tag), record.tag, now)
                 member.others[record.kind, record.tag] = number
             tags = np.array([number], np.int64)
-        if len(tags) and (self._decided[tags] == SHARED).any():
+        if len(tags) and (self._tags.decided[tags] == SHARED).any():
             self._share_single(member, batch, item, tags, now)
         else:
             member.parts.append(Alone(batch, item, tags))
@@ -300,35 +237,22 @@ class Reduction:
                 tag.numbered,
                 tag.reduce,
             )
-        number = self._known.get((kind, tag.tag))
+        number = self._tags.find(kind, tag.tag)
         if number is None:
-            number = self._known[kind, tag.tag] = self._frontier.add()
-            shown = tag.tag + SUFFIXES.get(kind, "")
-            self._add_tag(number, member.session, (shown, kind == HISTOGRAM), tag.reduce, now)
+            curve = (tag.tag + SUFFIXES.get(kind, ""), kind == HISTOGRAM)
+            number = self._tags.add(kind, tag, curve[0], now)
+            self._recall(number, member.session, curve, tag.reduce)
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
-        ranks = self._frontier.join(number, rank)
-        self._last_joined[number] = now
-        if tag.reduce != ALL and ranks > 1:
-            self._regroup_due |= self._decided[number] != SHARED
-            self._decided[number] = SHARED
-            self._gathered[number] |= self._frontier.is_whole(number)
+        self._tags.join(number, rank, now)
         return number
 
-    def _add_tag(self, number: int, session: bytes, curve: Curve, word: str, now: float) -> None:
-        self._names.append(curve[0])
-        self._words.append(word if word in WORDS else MEAN)
-        if number >= len(self._decided):
-            more = max(16, number)
-            self._decided = np.concatenate([self._decided, np.zeros(more, np.int8)])
-            self._first_seen = np.concatenate([self._first_seen, np.zeros(more)])
-            self._last_joined = np.concatenate([self._last_joined, np.zeros(more)])
-            self._gathered = np.concatenate([self._gathered, np.zeros(more, np.bool_)])
-            self._held = np.concatenate([self._held, np.full(more, STEP_MIN, np.int64)])
-            self._held_beside = np.concatenate([self._held_beside, np.full(more, STEP_MIN, np.int64)])
-        self._first_seen[number] = now
-        if word == ALL:
-            self._decided[number] = SOLO
+    def _recall(self, number: int, session: bytes, curve: Curve, word: str) -> None:
+        """What the files hold of a tag already, from before the daemon began."""
+        if number >= len(self._held):
+            more = np.full(max(16, number), STEP_MIN, np.int64)
+            self._held = np.concatenate([self._held, more])
+            self._held_beside = np.concatenate([self._held_beside, more])
         last = self._history.last.get(curve)
         owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
         self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
@@ -336,10 +260,10 @@ class Reduction:
             self._authors[number] = owner
         if last is not None:
             self._held[number] = last
-        beside = max(self._sides[name].history.last.get(curve, STEP_MIN) for name in ("min", "max"))
+        beside = self.sides.last(curve)
         self._held_beside[number] = beside
         if last is not None or beside > STEP_MIN or (owner != session and word != ALL):
-            self._decided[number] = SHARED
+            self._tags.decided[number] = SHARED
 
     # --- what several ranks log ------------------------------------------------------------------------------
 
@@ -371,9 +295,9 @@ class Reduction:
         late = np.zeros(len(fresh), np.bool_)
         for index in np.flatnonzero(~fresh | again).tolist():
             tag, step = int(part.tags[index]), int(part.steps[index])
-            curve = (self._names[tag], False)
+            curve = (self._tags.names[tag], False)
             if again[index]:  # in the sides, but not in the run: with the same ranks here as there
-                late[index] = self._sides["min"].history.excludes(curve, step, member.rank)
+                late[index] = self.sides.excludes(curve, step, member.rank)
             else:
                 late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
         # A rank that has come so far is expected to go on, also when it was late but would have been in time had
@@ -418,7 +342,7 @@ class Reduction:
             member.parts.append(part)
             step, last = record.step, int(self._frontier.emitted[tags[0]])
             if step <= last:
-                curve = (self._names[int(tags[0])], True)
+                curve = (self._tags.names[int(tags[0])], True)
                 late = step > self._held[tags[0]] or not self._history.holds(curve, step, member.rank)
                 part.late = np.array([late])
                 self.late += late
@@ -437,7 +361,7 @@ class Reduction:
     def emit(self, now: float, pieces: list[Piece], everything: bool = False) -> None:
         """Append what is whole, or has waited long enough, and how far that settles the sessions.
 
-        What belongs to the sides is kept for `write_sides`, which comes before ``pieces`` are written.
+        What belongs to the sides is kept for `sides.write`, which comes before ``pieces`` are written.
 
         Args:
             now: seconds, by a clock that does not jump.
@@ -449,20 +373,19 @@ class Reduction:
         """
         self._look(now)
         self._announce(pieces)
-        if self._regroup_due:
-            self._regroup_due = False
+        if self._tags.newly_shared:
+            self._tags.newly_shared = False
             for member in self._members.values():
                 self._regroup(member, now)
-        self._decide(now, everything)
+        self._tags.decide(now, everything, len(self._alive), self._members.values())
         self._listen()
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
         self._give_up_waiting(now, everything)
-        floors = self._frontier.floors()
-        floors[~self._gathered[: len(floors)]] = STEP_MIN
+        floors = self._tags.floors()
         self._emit_points(floors, pieces)
         self._emit_histograms(floors, pieces)
-        self._show_counts()
+        self.sides.show(self.missing, self.late, self._last_step)
         for member in self._members.values():
             self._advance(member, pieces)
 
@@ -497,54 +420,14 @@ class Reduction:
         """When something has waited long enough; 0 when nothing waits."""
         times = [float(points.arrivals.min()) + self._seconds for points in self._pending if len(points)]
         times += [arrival + self._seconds for arrival in self._histogram_arrivals.values()]
-        young = np.flatnonzero(~self._gathered[: self._frontier.count])
-        if len(young):
-            times.append(float(self._last_joined[young].min()) + self._join_seconds)
+        if self._tags.due():
+            times.append(self._tags.due())
         return min(times, default=0.0)
 
     @property
     def over(self) -> bool:
         """Whether nothing more comes, as far as is known."""
         return not any(self._alive.values())
-
-    def _decide(self, now: float, everything: bool) -> None:
-        """Which ranks log a tag is known when it has been waited for all of them, or long enough."""
-        known = slice(0, self._frontier.count)
-        gathered = self._gathered[known]
-        begun = self._began is not None and now - self._began >= self._join_seconds
-        if everything or (begun and len(self._alive) < 2):
-            gathered[:] = True
-        elif not gathered.all():
-            gathered |= now - self._last_joined[known] >= self._join_seconds
-            gathered |= now - self._first_seen[known] >= self._seconds
-        if not gathered.all():
-            for member in self._members.values():
-                self._pass_by(member)
-        self._decided[known][gathered & (self._decided[known] == UNDECIDED)] = SOLO
-
-    def _pass_by(self, member: Member) -> None:
-        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it.
-
-        The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
-        """
-        others = self._frontier.left.copy()
-        others[member.rank] = True
-        passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
-        for part in member.parts:
-            if isinstance(part, Alone):
-                for tag in np.unique(part.tags).tolist() if part.one or not part.decided else ():
-                    if not self._gathered[tag] and tag not in passed:
-                        passed[tag] = (_first_step(part.item), others.copy())
-            elif isinstance(part, Shared) and passed and len(part.tags):
-                last = int(part.steps.max())
-                place = int(part.steps.argmax())
-                come = self._frontier.latest[part.tags[place]] >= last
-                for tag, (step, ranks) in list(passed.items()):
-                    if last > step:
-                        np.logical_or(ranks, come, out=ranks)
-                        if ranks.all():
-                            self._gathered[tag] = True
-                            del passed[tag]
 
     def _give_up_waiting(self, now: float, everything: bool) -> None:
         if everything:
@@ -590,23 +473,18 @@ class Reduction:
         groups = grouped(points.where(whole))
         np.maximum.at(self._frontier.emitted, groups.tags, groups.steps)
         self._last_step = max(self._last_step, int(groups.steps.max()))
-        expected = self._frontier.seen[groups.tags].sum(axis=1)
-        self.missing += int(np.maximum(expected - groups.counts, 0).sum())
+        self.missing += int(np.maximum(self._frontier.ranks[groups.tags] - groups.counts, 0).sum())
         marks = self._marks(groups)
         order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
         self._marker().interrupt()
         numbers = groups.mean.copy()
-        words = [self._words[tag] for tag in groups.tags.tolist()]
+        words = [self._tags.words[tag] for tag in groups.tags.tolist()]
         for place, word in enumerate(words):
             if word != MEAN:
                 numbers[place] = groups.reduced(place, word)
-        names = [self._names[tag] for tag in groups.tags.tolist()]
-        pieces += self._encoder.events(_curves(order, names, groups, numbers, marks))
-        several = order[groups.counts[order] > 1]
-        if len(several):
-            self._sides["min"].add(_curves(several, names, groups, groups.min, marks))
-            self._sides["max"].add(_curves(several, names, groups, groups.max, marks))
-            self._sides[""].add(_spread(several, names, groups, marks))
+        names = [self._tags.names[tag] for tag in groups.tags.tolist()]
+        pieces += self._encoder.events(curves_of(order, names, groups, numbers, marks))
+        self.sides.add(order[groups.counts[order] > 1], names, groups, marks)
 
     def _marks(self, groups: Groups) -> list[str]:
         """Which ranks each group is of."""
@@ -631,7 +509,7 @@ class Reduction:
             del self._histogram_arrivals[tag, step]
             ranks = sorted(parts)
             self._frontier.emitted[tag] = max(int(self._frontier.emitted[tag]), step)
-            self.missing += max(0, int(self._frontier.seen[tag].sum()) - len(ranks))
+            self.missing += max(0, int(self._frontier.ranks[tag]) - len(ranks))
             self._marker().interrupt()
             try:
                 summary = self._histogram([parts[rank][:2] for rank in ranks])
@@ -647,23 +525,6 @@ class Reduction:
             mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
             pieces.append(_event(step, wall_time, mark, summary=summary))
 
-    def _show_counts(self) -> None:
-        """Points that went out without a rank, and records that came too late, as curves of the side."""
-        counts = (self.missing, self.late)
-        if counts == self._shown:
-            return
-        side = self._sides[""]
-        names = ["tbxd/ranks/missing", "tbxd/ranks/late"]
-        before = [side.history.numbers.get(name, 0.0) for name in names]
-        step = max(self._last_step, *(side.history.last.get((name, False), STEP_MIN) + 1 for name in names))
-        for index, name in enumerate(names):
-            if counts[index] != self._shown[index]:
-                number = np.array([before[index] + counts[index] - self._shown[index]])
-                side.add(Curves([name], np.array([step]), np.array([time.time()]), number, [encode_ranks(None)]))
-                side.history.numbers[name] = float(number[0])
-                side.history.last[name, False] = step
-        self._shown = counts
-
     # --- settling --------------------------------------------------------------------------------------------
 
     def _advance(self, member: Member, pieces: list[Piece]) -> None:
@@ -672,48 +533,27 @@ class Reduction:
         while member.parts:
             part = member.parts[0]
             if isinstance(part, Shared):
-                if not self._settle_shared(member, part, entry):
+                member.unmarked |= part.settle(entry, self._frontier.emitted)
+                if len(part.tags):
                     return
             elif isinstance(part, Passed):
-                _settle(entry, part.end, 1, part.reason)
+                settle(entry, part.end, 1, part.reason)
                 member.unmarked = True
             elif not self._write_alone(member, part, pieces):
                 return
             member.parts.popleft()
 
-    def _settle_shared(self, member: Member, part: Shared, entry: Entry) -> bool:
-        """Settle records that are in points as far as these are out. True when that is all of them."""
-        out = part.steps <= self._frontier.emitted[part.tags]
-        count = len(out) if out.all() else int(np.argmin(out))
-        if count < len(out):  # a row is settled with its last tag
-            while count and part.ends[count] == part.ends[count - 1]:
-                count -= 1
-        if count:
-            ends = part.ends[:count]
-            records = 1 + int((ends[1:] != ends[:-1]).sum())
-            refused = 0
-            if part.late is not None:
-                late = part.late[:count]
-                refused = len(np.unique(ends)) - len(np.unique(ends[~late]))
-                part.late = part.late[count:]
-            _settle(entry, int(ends[-1]), records - refused, part.reason)
-            if refused:
-                _settle(entry, int(ends[-1]), refused, LATE_RANK)
-            part.tags, part.steps, part.ends = part.tags[count:], part.steps[count:], part.ends[count:]
-            member.unmarked = True
-        return not len(part.tags)
-
     def _write_alone(self, member: Member, part: Alone, pieces: list[Piece]) -> bool:
         """Write what is a rank's own. False while it is not known whether it is."""
-        if not part.decided and (self._decided[part.tags] == UNDECIDED).any():
+        if not part.decided and (self._tags.decided[part.tags] == UNDECIDED).any():
             return False
         item = part.item
         if part.one:
             assert isinstance(item, Single)
-            if not self._gathered[part.tags[0]]:
+            if not self._tags.gathered[part.tags[0]]:
                 return False
             if not self._speaks(member, int(part.tags[0]), item):
-                _settle(self._entry(member.session), item.end, 1, "")
+                settle(self._entry(member.session), item.end, 1, "")
                 member.unmarked = True
                 return True
         self._as_is(self._renamed(member, part.batch), item, pieces)
@@ -751,7 +591,7 @@ class Reduction:
         """Put what was thought to be a rank's own to what the others log."""
         parts, member.parts = member.parts, deque()
         for part in parts:
-            if not isinstance(part, Alone) or part.decided or not (self._decided[part.tags] == SHARED).any():
+            if not isinstance(part, Alone) or part.decided or not (self._tags.decided[part.tags] == SHARED).any():
                 member.parts.append(part)
             elif isinstance(part.item, Scalars):
                 self._scalars(member, part.batch, part.item, -1, now)
@@ -763,96 +603,6 @@ class Reduction:
         if all(tag is None or tag.reduce != ALL for tag in member.tags):
             return batch
         return Batch(batch.session, batch.run, member.tags, batch.rows, batch.token, numbered=batch.numbered)
-
-    # --- the sides -------------------------------------------------------------------------------------------
-
-    def write_sides(self) -> None:
-        """Write what belongs beside the run.
-
-        Raises:
-            FileLost, OSError: it cannot be; the next call goes on.
-        """
-        for side in self._sides.values():
-            side.write()
-
-    def sync(self) -> None:
-        """Bring the sides onto the disk.
-
-        Raises:
-            OSError: they cannot be.
-        """
-        for side in self._sides.values():
-            side.sync()
-
-    @property
-    def dirty(self) -> bool:
-        """Whether a side was written since it was synced."""
-        return any(side.dirty for side in self._sides.values())
-
-    def park(self) -> None:
-        """Give back descriptors."""
-        for side in self._sides.values():
-            side.park()
-
-    def close(self) -> None:
-        """Close the sides."""
-        for side in self._sides.values():
-            side.close()
-
-
-def _first_step(item: Scalars | Single) -> int:
-    if isinstance(item, Scalars):
-        return int(item.values["step"][0])
-    return item.record.step if item.record is not None else STEP_MIN
-
-
-def _curves(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
-    places = order.tolist()
-    return Curves(
-        [names[place] for place in places],
-        groups.steps[order],
-        groups.wall_times[order],
-        numbers[order],
-        [marks[place] for place in places],
-    )
-
-
-def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str]) -> Curves:
-    """Beside the extremes: three curves for each tag, those of a step together."""
-    parts = [
-        _curves(order, [f"tbxd/ranks/{word}/{name}" for name in names], groups, numbers, marks)
-        for word, numbers in (
-            ("std", groups.std),
-            ("lowest", groups.lowest.astype(np.float64)),
-            ("highest", groups.highest.astype(np.float64)),
-        )
-    ]
-    places = np.argsort(np.tile(np.cumsum(_breaks(parts[0])), 3), kind="stable")
-    tags, marks = [tag for part in parts for tag in part.tags], [mark for part in parts for mark in part.marks]
-    return Curves(
-        [tags[place] for place in places.tolist()],
-        np.concatenate([part.steps for part in parts])[places],
-        np.concatenate([part.wall_times for part in parts])[places],
-        np.concatenate([part.numbers for part in parts])[places],
-        [marks[place] for place in places.tolist()],
-    )
-
-
-def _breaks(curves: Curves) -> npt.NDArray[np.bool_]:
-    """Where another step or other ranks begin."""
-    result = np.zeros(len(curves.tags), np.bool_)
-    result[1:] = curves.steps[1:] != curves.steps[:-1]
-    for index in range(1, len(curves.marks)):
-        if curves.marks[index] != curves.marks[index - 1]:
-            result[index] = True
-    return result
-
-
-def _settle(entry: Entry, end: int, records: int, reason: str) -> None:
-    entry.end = max(entry.end, end)
-    entry.count += records
-    if reason and records:
-        entry.refused = {**entry.refused, reason: entry.refused.get(reason, 0) + records}
 
 
 def note(text: str) -> bytes:

@@ -125,11 +125,6 @@ class Side:
         if self._file is not None:
             self._file.sync()
 
-    @property
-    def dirty(self) -> bool:
-        """Whether something was written since the last sync."""
-        return self._file is not None and self._file.dirty
-
     def park(self) -> None:
         """Give back the descriptors until there is something to write."""
         if self._file is not None and not self._file.pending and not self._pieces:

@@ -1,0 +1,156 @@
+"""The runs beside a run that several ranks log into: the least, the greatest, and what else is known of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.records import STEP_MIN, RunDefinition
+
+from ..events.ledger import encode_ranks
+from .encoder import Curves
+from .history import Curve
+from .points import Floats, Groups, Integers
+from .side import Side
+
+COUNTS = ("tbxd/ranks/missing", "tbxd/ranks/late")
+
+
+class Sides:
+    """``ranks/min``, ``ranks/max`` and ``ranks`` in the folder of a run.
+
+    Args:
+        directory: of the run.
+        generation: whose points are written.
+        run: as its first rank defines it.
+    """
+
+    def __init__(self, directory: Path, generation: str, run: RunDefinition) -> None:
+        folder = directory / "ranks"
+        self._min, self._max, self._about = (
+            Side(path, generation, run.host, run.pid) for path in (folder / "min", folder / "max", folder)
+        )
+        self._all = (self._min, self._max, self._about)
+        self._shown = (0, 0)
+
+    def last(self, curve: Curve) -> int:
+        """The last step of a curve that is here; `STEP_MIN` where there is none."""
+        return max(side.history.last.get(curve, STEP_MIN) for side in (self._min, self._max))
+
+    def excludes(self, curve: Curve, step: int, rank: int) -> bool:
+        """Whether there is a point here that a rank is not in."""
+        return self._min.history.excludes(curve, step, rank)
+
+    def add(self, order: Integers, names: list[str], groups: Groups, marks: list[str]) -> None:
+        """Take groups to write.
+
+        Args:
+            order: which of them, in the order of their steps.
+            names: the tag of each.
+            marks: which ranks each is of.
+
+        Raises:
+            OSError: what is here cannot be read at this moment.
+        """
+        if not len(order):
+            return
+        self._min.add(curves_of(order, names, groups, groups.min, marks))
+        self._max.add(curves_of(order, names, groups, groups.max, marks))
+        self._about.add(_spread(order, names, groups, marks))
+
+    def show(self, missing: int, late: int, step: int) -> None:
+        """Show how many values points went out without, and how many came too late, where that is news.
+
+        Args:
+            step: the last of the run.
+
+        Raises:
+            OSError: what is here cannot be read at this moment.
+        """
+        counts = (missing, late)
+        if counts == self._shown:
+            return
+        history = self._about.history
+        step = max(step, *(history.last.get((name, False), STEP_MIN) + 1 for name in COUNTS))
+        for name, count, shown in zip(COUNTS, counts, self._shown, strict=True):
+            if count != shown:
+                number = history.numbers.get(name, 0.0) + count - shown  # goes on where an earlier daemon's ended
+                wall_time = np.array([time.time()])
+                self._about.add(Curves([name], np.array([step]), wall_time, np.array([number]), [encode_ranks(None)]))
+                history.numbers[name] = number
+                history.last[name, False] = step
+        self._shown = counts
+
+    def write(self) -> None:
+        """Write what was taken; comes before the run itself is written.
+
+        Raises:
+            FileLost, OSError: it cannot be; the next call goes on.
+        """
+        for side in self._all:
+            side.write()
+
+    def sync(self) -> None:
+        """Bring it onto the disk.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        for side in self._all:
+            side.sync()
+
+    def park(self) -> None:
+        """Give back descriptors."""
+        for side in self._all:
+            side.park()
+
+    def close(self) -> None:
+        """Close the files."""
+        for side in self._all:
+            side.close()
+
+
+def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
+    """Some groups, in an order, with a name and a number for each."""
+    places = order.tolist()
+    return Curves(
+        [names[place] for place in places],
+        groups.steps[order],
+        groups.wall_times[order],
+        numbers[order],
+        [marks[place] for place in places],
+    )
+
+
+def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str]) -> Curves:
+    """Beside the extremes: three curves for each tag, those of a step together."""
+    parts = [
+        curves_of(order, [f"tbxd/ranks/{word}/{name}" for name in names], groups, numbers, marks)
+        for word, numbers in (
+            ("std", groups.std),
+            ("lowest", groups.lowest.astype(np.float64)),
+            ("highest", groups.highest.astype(np.float64)),
+        )
+    ]
+    places = np.argsort(np.tile(np.cumsum(_breaks(parts[0])), 3), kind="stable")
+    tags, marks = [tag for part in parts for tag in part.tags], [mark for part in parts for mark in part.marks]
+    return Curves(
+        [tags[place] for place in places.tolist()],
+        np.concatenate([part.steps for part in parts])[places],
+        np.concatenate([part.wall_times for part in parts])[places],
+        np.concatenate([part.numbers for part in parts])[places],
+        [marks[place] for place in places.tolist()],
+    )
+
+
+def _breaks(curves: Curves) -> npt.NDArray[np.bool_]:
+    """Where another step or other ranks begin."""
+    result = np.zeros(len(curves.tags), np.bool_)
+    result[1:] = curves.steps[1:] != curves.steps[:-1]
+    for index in range(1, len(curves.marks)):
+        if curves.marks[index] != curves.marks[index - 1]:
+            result[index] = True
+    return result

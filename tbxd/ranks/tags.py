@@ -1,0 +1,154 @@
+"""The tags of a run that several ranks log into: which ranks log a tag, and so whether it is one's own or shared.
+
+Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
+have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
+it goes out. No I/O or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.records import STEP_MIN, TagDefinition
+
+from .frontier import Frontier
+from .parts import Alone, Member, Shared
+from .points import MEAN, WORDS, Integers
+
+JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
+ALL = "all"  # word for a tag: each rank's is shown by itself
+
+UNDECIDED, SOLO, SHARED = 0, 1, 2
+
+
+class Tags:
+    """The tags by number. ``names``, ``words`` and ``definitions``: as they are in the event file, what becomes of
+    several ranks' values, and what its first rank says of it. ``decided`` and ``gathered``: (tags,) and more.
+
+    Args:
+        world: the number of ranks.
+        seconds: how long a rank is waited for at the most.
+    """
+
+    def __init__(self, world: int, seconds: float) -> None:
+        self.frontier = Frontier(world)
+        self.names: list[str] = []
+        self.words: list[str] = []
+        self.definitions: list[TagDefinition] = []
+        self.decided = np.zeros(0, np.int8)
+        self.gathered = np.zeros(0, np.bool_)
+        self.newly_shared = False  # one has turned out to be, and records of it wait
+        self._seconds, self._join_seconds = seconds, min(JOIN_SECONDS, seconds)
+        self._known: dict[tuple[int, str], int] = {}
+        self._first_seen = np.zeros(0)
+        self._last_joined = np.zeros(0)
+        self._began: float | None = None
+
+    def begin(self, now: float) -> None:
+        """A rank has come."""
+        if self._began is None:
+            self._began = now
+
+    def find(self, kind: int, name: str) -> int | None:
+        """The number of a tag of some kind of record."""
+        return self._known.get((kind, name))
+
+    def add(self, kind: int, tag: TagDefinition, shown: str, now: float) -> int:
+        """A number for a new tag, which is ``shown`` in the event file.
+
+        Raises:
+            TooManyTags: there are too many.
+        """
+        number = self._known[kind, tag.tag] = self.frontier.add()
+        self.names.append(shown)
+        self.words.append(tag.reduce if tag.reduce in WORDS else MEAN)
+        self.definitions.append(tag)
+        if number >= len(self.decided):
+            more = max(16, number)
+            self.decided = _longer(self.decided, more)
+            self.gathered = _longer(self.gathered, more)
+            self._first_seen, self._last_joined = _longer(self._first_seen, more), _longer(self._last_joined, more)
+        self._first_seen[number] = now
+        if tag.reduce == ALL:
+            self.decided[number] = SOLO
+        return number
+
+    def join(self, number: int, rank: int, now: float) -> None:
+        """A rank logs a tag."""
+        ranks = self.frontier.join(number, rank)
+        self._last_joined[number] = now
+        if self.definitions[number].reduce != ALL and ranks > 1:
+            self.newly_shared |= bool(self.decided[number] != SHARED)
+            self.decided[number] = SHARED
+            self.gathered[number] |= self.frontier.is_whole(number)
+
+    def leave(self, rank: int) -> None:
+        """Nothing more comes of a rank."""
+        self.frontier.leave(rank)
+        for number in range(self.frontier.count):
+            self.gathered[number] |= self.frontier.is_whole(number)
+
+    def floors(self) -> Integers:
+        """Up to which step what is known of each tag may go out, (tags,)."""
+        floors = self.frontier.floors()
+        floors[~self.gathered[: len(floors)]] = STEP_MIN
+        return floors
+
+    def due(self) -> float:
+        """When the next tag has waited long enough for ranks; 0 where none does."""
+        young = np.flatnonzero(~self.gathered[: self.frontier.count])
+        return float(self._last_joined[young].min()) + self._join_seconds if len(young) else 0.0
+
+    def decide(self, now: float, everything: bool, joined: int, members: Iterable[Member]) -> None:
+        """Look which tags are gathered.
+
+        Args:
+            now: seconds, by a clock that does not jump.
+            everything: all of them are.
+            joined: how many ranks have come at all.
+            members: the sessions, with what of them is not settled.
+        """
+        known = slice(0, self.frontier.count)
+        gathered = self.gathered[known]
+        begun = self._began is not None and now - self._began >= self._join_seconds
+        if everything or (begun and joined < 2):
+            gathered[:] = True
+        elif not gathered.all():
+            gathered |= now - self._last_joined[known] >= self._join_seconds
+            gathered |= now - self._first_seen[known] >= self._seconds
+        if not gathered.all():
+            for member in members:
+                self._pass_by(member)
+        self.decided[known][gathered & (self.decided[known] == UNDECIDED)] = SOLO
+
+    def _pass_by(self, member: Member) -> None:
+        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it.
+
+        The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
+        """
+        others = self.frontier.left.copy()
+        others[member.rank] = True
+        passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
+        for part in member.parts:
+            if isinstance(part, Alone):
+                for tag in np.unique(part.tags).tolist() if part.one or not part.decided else ():
+                    if not self.gathered[tag] and tag not in passed:
+                        passed[tag] = (part.first_step, others.copy())
+            elif isinstance(part, Shared) and passed and len(part.tags):
+                last = int(part.steps.max())
+                place = int(part.steps.argmax())
+                come = self.frontier.latest[part.tags[place]] >= last
+                for tag, (step, ranks) in list(passed.items()):
+                    if last > step:
+                        np.logical_or(ranks, come, out=ranks)
+                        if ranks.all():
+                            self.gathered[tag] = True
+                            del passed[tag]
+
+
+def _longer(array: npt.NDArray[Any], more: int) -> npt.NDArray[Any]:
+    return np.concatenate([array, np.zeros(more, array.dtype)])
