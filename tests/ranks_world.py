@@ -48,19 +48,19 @@ class Rank:
     def define(self, definition: Any) -> None:
         self.definitions += pack_definition(definition)
 
-    def tag(self, name: str, reduce: str = "") -> int:
+    def tag(self, name: str, reduce: str = "", color: str = "") -> int:
         number = self.tags.get((name, reduce))
         if number is None:
             number = self.tags[name, reduce] = len(self.tags)
-            self.define(TagDefinition(number, 0, name, reduce=reduce))
+            self.define(TagDefinition(number, 0, name, color, reduce=reduce))
         return number
 
     def add(self, record: bytes) -> None:
         self.records += record
         self.ends.append(len(self.records))
 
-    def scalar(self, tag: str, step: int, value: float, wall_time: float = 1.0, reduce: str = "") -> None:
-        self.add(pack_scalar(self.tag(tag, reduce), step, wall_time, value))
+    def scalar(self, tag: str, step: int, value: float, wall_time: float = 1.0, **how: str) -> None:
+        self.add(pack_scalar(self.tag(tag, **how), step, wall_time, value))
 
     def row(self, values: dict[str, float], step: int) -> None:
         names = tuple(values)

@@ -15,6 +15,7 @@ from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
 from tbxd.ranks import reduction, tags
 from tbxd.session import Session
+from tbxd.summaries import color_of
 from tbxd.summaries.histogram import histogram_of
 from tbxd_client.event_names import event_files
 
@@ -490,3 +491,20 @@ def test_a_tag_that_all_others_have_passed_by_is_a_ranks_own_without_waiting(tmp
     daemon.write(2)
     assert points(tmp_path) == {"lr": [(0, 0.5), (1, 0.5)], "loss": [(0, 1.0), (1, 1.0)]}
     assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_the_first_point_of_a_tag_in_each_file_has_its_colour_and_texts(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for life in range(2):
+        for rank in ranks:
+            for step in range(3 * life, 3 * life + 3):
+                rank.scalar("loss", step, 1.0, color="#ff0000")
+                rank.scalar("acc", step, 1.0)
+            daemon.feed(rank)
+        daemon.write()
+        daemon.kill()
+    for name in event_files(tmp_path):
+        values = [value for event in read_events(tmp_path / name) for value in event.summary.value]
+        colors = [color_of(value.metadata.plugin_data.content) for value in values if value.tag == "loss"]
+        assert colors == ["#ff0000", "", ""]
+    assert points(tmp_path) == {tag: [(step, 1.0) for step in range(6)] for tag in ("loss", "acc")}

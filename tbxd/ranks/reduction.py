@@ -38,9 +38,9 @@ from ..events import schema
 from ..events.ledger import Entry, Marker, encode_ranks
 from ..events.record import frame
 from ..events.rows import Piece
-from ..scalars import finite_times
+from ..scalars import finite_times, float32
 from ..session import Batch, Scalars, Single
-from ..summaries import Refused, text
+from ..summaries import Refused, metadata_for, text
 from ..summaries.errors import TOO_MANY_TAGS
 from .encoder import PointEncoder
 from .frontier import TooManyTags
@@ -109,6 +109,7 @@ class Reduction:
         self._silent = np.zeros(run.world, np.bool_)
         self._encoder = PointEncoder()
         self._announced: Marker | None = None  # of the file that names the generation
+        self._described: set[int] = set()  # tags whose metadata that file has, or that have none
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
         self._last_step = 0
         self.sides = Sides(directory, self.generation, run)
@@ -483,8 +484,25 @@ class Reduction:
             if word != MEAN:
                 numbers[place] = groups.reduced(place, word)
         names = [self._tags.names[tag] for tag in groups.tags.tolist()]
-        pieces += self._encoder.events(curves_of(order, names, groups, numbers, marks))
+        told = self._describe(groups, numbers, marks, pieces)
+        pieces += self._encoder.events(curves_of(order[~np.isin(order, told)], names, groups, numbers, marks))
         self.sides.add(order[groups.counts[order] > 1], names, groups, marks)
+
+    def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
+        """Append the first points of tags that have a colour, a name or a text, with these; returns which they are."""
+        told = []
+        for tag in set(groups.tags.tolist()) - self._described:
+            self._described.add(tag)
+            metadata = metadata_for(SCALAR, self._tags.definitions[tag])
+            if metadata is not None:
+                place = int(np.argmax(groups.tags == tag))  # of its least step
+                number = float(float32(numbers[place : place + 1])[0])
+                value = schema.Summary.Value(tag=self._tags.names[tag], simple_value=number, metadata=metadata)
+                what = schema.Summary(value=[value])
+                wall_time = float(finite_times(groups.wall_times[place : place + 1])[0])
+                pieces.append(_event(int(groups.steps[place]), wall_time, marks[place], summary=what))
+                told.append(place)
+        return told
 
     def _marks(self, groups: Groups) -> list[str]:
         """Which ranks each group is of."""
@@ -501,6 +519,7 @@ class Reduction:
             self._announced = marker
             marker.interrupt()
             pieces.append(note("G" + self.generation))
+            self._described.clear()
 
     def _emit_histograms(self, floors: Integers, pieces: list[Piece]) -> None:
         whole = sorted(key for key in self._histograms if key[1] <= floors[key[0]])
