@@ -51,6 +51,11 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
         marker.mark_values(session, Entry(308, 7, {"bad_record": 1}), 34, 3),
     ]
     assert example(EVENT_FILE, "mark").splitlines() == marks
+    other = bytes((4, *range(1, 12)))
+    ranks = Marker()
+    far = [(Entry(34 * n, n), Entry(34 * n, n, {"late_rank": 1} if n == 3 else {})) for n in (1, 2, 3)]
+    settled = [text for entries in far for text in ranks.settle(dict(zip((session, other), entries, strict=True)))]
+    assert example(EVENT_FILE, "ranks").splitlines() == settled
     assert example(EVENT_FILE, "note") == notes({session: {"journal_full": 31}})[0]
 
 

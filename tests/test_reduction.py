@@ -347,23 +347,32 @@ def test_so_it_is_where_all_ranks_run_one_program_without_waiting(
     run_program(tmp_path_factory.mktemp("run"), program, seed)
 
 
-def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> None:
-    world, calls = program
-    random = np.random.default_rng(seed)
-    ranks, daemon = job(run, world)
-    logged: dict[tuple[str, int], list[float]] = {}
+Logged = dict[tuple[str, int], dict[int, float]]  # by tag and step, and by rank
+
+
+def log_and_kill(ranks: list[Rank], daemon: Daemon, calls: list[Program], random: np.random.Generator) -> Logged:
+    """Log random numbers, and let the daemon have some of it, in any pieces, between kills at any moment."""
+    logged: Logged = {}
     for rank, own in zip(ranks, calls, strict=True):
         for tag, step in own:
             value = float(random.normal())
             rank.scalar(tag, step, value)
-            logged.setdefault((tag, step), []).append(value)
+            logged.setdefault((tag, step), {})[rank.rank] = value
     for _ in range(int(random.integers(1, 12))):
-        rank = ranks[int(random.integers(world))]
+        rank = ranks[int(random.integers(len(ranks)))]
         daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
         if random.random() < 0.5:
             daemon.write()
         if random.random() < 0.4:
             (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    return logged
+
+
+def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> None:
+    world, calls = program
+    random = np.random.default_rng(seed)
+    ranks, daemon = job(run, world)
+    logged = log_and_kill(ranks, daemon, calls, random)
     for rank in ranks:
         daemon.feed(rank)
         daemon.leave(rank)
@@ -372,13 +381,14 @@ def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> Non
     daemon.writer.close()
 
 
-def check(run: Path, logged: dict[tuple[str, int], list[float]], ranks: list[Rank], daemon: Daemon) -> None:
+def check(run: Path, logged: Logged, ranks: list[Rank], daemon: Daemon) -> None:
     found = points(run)
     assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
         tag: sorted(step for name, step in logged if name == tag) for tag in {name for name, _ in logged}
     }
     low, high = points(run / "ranks" / "min"), points(run / "ranks" / "max")
-    for (tag, step), values in logged.items():
+    for (tag, step), of_ranks in logged.items():
+        values = list(of_ranks.values())
         assert np.float32(dict(found[tag])[step]) == pytest.approx(np.mean(values), rel=1e-6, abs=1e-7)
         if len(values) > 1:
             assert dict(low[tag])[step] == np.float32(min(values))
@@ -401,19 +411,7 @@ def test_where_nobody_is_waited_for_each_point_says_of_which_ranks_it_is_and_the
     run = tmp_path_factory.mktemp("run")
     random = np.random.default_rng(seed)
     ranks, daemon = job(run, world, seconds=0.0)
-    logged: dict[tuple[str, int], dict[int, float]] = {}
-    for rank, own in zip(ranks, calls, strict=True):
-        for tag, step in own:
-            value = float(random.normal())
-            rank.scalar(tag, step, value)
-            logged.setdefault((tag, step), {})[rank.rank] = value
-    for _ in range(int(random.integers(1, 12))):
-        rank = ranks[int(random.integers(world))]
-        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
-        if random.random() < 0.5:
-            daemon.write()
-        if random.random() < 0.4:
-            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    logged = log_and_kill(ranks, daemon, calls, random)
     for rank in ranks:
         daemon.feed(rank)
     daemon.write(3)
