@@ -112,6 +112,7 @@ class RunWriter:
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
         self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
         self._noting = False  # a note is encoded, but the file may not hold all of it
+        self._finishing = False  # something is encoded, but the file may not hold all of it
         self._owed = b""  # encoded, and to be written when the sides are
         self._settling: set[bytes] = set()  # sessions of ranks that what is encoded takes further
         self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
@@ -166,7 +167,7 @@ class RunWriter:
     @property
     def waiting(self) -> bool:
         """Whether something is queued or only half written."""
-        return bool(self._queue or self._unwritten or self._teller or self._noting or self._owed)
+        return bool(self._queue or self._teller or self._finishing)
 
     @property
     def open(self) -> bool:
@@ -183,13 +184,13 @@ class RunWriter:
     def write(self) -> None:
         """Write what is queued."""
         try:
-            if self._unwritten or self._noting or self._owed:
+            if self._finishing:
                 self._finish()
             due = self.ranks.is_due(time.monotonic())
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
-                due = self.ranks.begins
+                due = self.ranks.over
             self.error = ""
         except FileLost as error:
             self._start_over(str(error))
@@ -202,12 +203,10 @@ class RunWriter:
     def _write_queued(self) -> None:
         pieces: list[Piece] = []
         size = 0
+        if self.ranks.over:
+            self._queue_again(self.ranks.waiting())
         while self._queue and size < WRITE_BYTES:
-            if self._queue[0].numbered and self._steps is None:
-                self._scalars.flush(pieces)
-                self._finish(b"".join(pieces))  # the file has to hold all that counts
-                pieces.clear()
-                self._steps = Steps(self.directory, self._folder)
+            self._prepare(self._queue[0], pieces)
             with self._lock:
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
@@ -221,8 +220,27 @@ class RunWriter:
         self._note_drops(pieces)
         self._finish(b"".join(pieces))
 
+    def _prepare(self, batch: Batch, pieces: list[Piece]) -> None:
+        """Read what the folder holds where a batch needs to know it; it is still queued, and nothing else is half done.
+
+        Raises:
+            OSError: it cannot be read at this moment.
+        """
+        numbered = batch.numbered and self._steps is None
+        ranks = self.ranks.begins_with(batch)
+        if not numbered and not ranks:
+            return
+        self._scalars.flush(pieces)
+        self._finish(b"".join(pieces))  # the file has to hold all that counts
+        pieces.clear()
+        if ranks:
+            self.ranks.begin(batch.run)
+        if numbered:
+            self._steps = Steps(self.directory, self._folder)
+
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
+        self._finishing = True
         self._owed += data
         self.ranks.write_sides()
         data, self._owed = self._owed, b""
@@ -242,6 +260,7 @@ class RunWriter:
             self._done(self._unwritten.popleft())
         for batch in self.ranks.done():
             self._done(batch)
+        self._finishing = False
 
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
@@ -330,16 +349,19 @@ class RunWriter:
             self.file.close()
         self.file = None
         self._steps = None
+        self._queue_again([*self.ranks.start_over(), *self._unwritten])
         with self._lock:
-            again = [*self.ranks.start_over(), *self._unwritten]
-            self._queue.extendleft(reversed(again))
-            self._queued_bytes += sum(batch.size for batch in again)
             self._teller = self._run if self._told else None  # a note may be lost with the file
         self._unwritten.clear()
         self._settling.clear()
         self._owed = b""
-        self._noting = False
+        self._noting = self._finishing = False
         self._unlock_folder()
+
+    def _queue_again(self, batches: list[Batch]) -> None:
+        with self._lock:
+            self._queue.extendleft(reversed(batches))
+            self._queued_bytes += sum(batch.size for batch in batches)
 
     def _unlock_folder(self) -> None:
         if self._folder >= 0:

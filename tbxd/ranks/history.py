@@ -17,6 +17,11 @@ POINTS_MAX = 100_000  # that are remembered with their ranks: only of the latest
 Curve = tuple[str, bool]
 
 
+def is_reduced(run: RunDefinition) -> bool:
+    """Whether what several ranks log into a run becomes one point."""
+    return run.reduce and run.world > 1
+
+
 def generation_of(run: RunDefinition) -> str:
     """The name of one start of a job."""
     digest = hashlib.sha256(run.job.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -20,7 +20,7 @@ from ..events.rows import Piece
 from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
-from .history import generation_of
+from .history import generation_of, is_reduced
 from .reduction import Reduction, note
 
 
@@ -63,10 +63,12 @@ class Ranks:
         self._seconds = seconds
         self._reduction: Reduction | None = None
         self._next: deque[tuple[Batch, float]] = deque()  # of a later start of the job, and when they came
+        self._past: set[str] = set()  # starts that were over before the daemon began
         self._superseded: list[Batch] = []  # of an earlier start: late
         self._refused = 0  # so many of these are so in what has been encoded
         self._ending = False  # all of the reduction is encoded
         self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
+        self._left: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # those that the reduction knows of
         self._news = False  # some of them have gone since the last look
 
     # --- from any thread -------------------------------------------------------------------------------------
@@ -95,42 +97,38 @@ class Ranks:
     # --- on the strand ---------------------------------------------------------------------------------------
 
     @property
-    def begins(self) -> bool:
-        """Whether a start of the job is over, and the next one has come."""
+    def over(self) -> bool:
+        """Whether a start of the job is over, and the next one has come: see `waiting`."""
         return self._reduction is None and bool(self._next)
+
+    def waiting(self) -> list[Batch]:
+        """Give back what has waited for a start of the job to be over, to be taken again."""
+        waiting = [batch for batch, _ in self._next]
+        self._next.clear()
+        return waiting
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
-        return self.begins or self._news or 0.0 < self.due <= now
+        return self.over or self._news or 0.0 < self.due <= now
 
-    def take(self, batch: Batch) -> bool:
-        """Take a batch that is a rank's. False when it is none.
+    def begins_with(self, batch: Batch) -> bool:
+        """Whether a batch is the first of a start of a job: `begin` has to be called before `take`."""
+        return self._reduction is None and is_reduced(batch.run) and generation_of(batch.run) not in self._past
+
+    def begin(self, run: RunDefinition) -> None:
+        """Begin to reduce one start of a job.
+
+        Args:
+            run: as its first rank defines it. All that was encoded before has to be in the event file.
 
         Raises:
             OSError: what the folder holds cannot be read at this moment.
         """
-        run = batch.run
-        if not run.reduce or run.world < 2:
-            return False
-        now = time.monotonic()
-        if self._reduction is None and not self._begin(batch):
-            self._superseded.append(batch)
-            return True
-        assert self._reduction is not None
-        if generation_of(run) == self._reduction.generation:
-            self._reduction.take(batch, now)
-        elif run.created > self._reduction.created:
-            self._next.append((batch, now))
-        else:
-            self._superseded.append(batch)
-        return True
-
-    def _begin(self, batch: Batch) -> bool:
         writer = self._writer
         reduction = Reduction(
             writer.directory,
             writer.folder,
-            batch.run,
+            run,
             self._seconds,
             lambda: writer.marker,
             writer.working,
@@ -138,20 +136,26 @@ class Ranks:
             _histogram,
         )
         if reduction.superseded:
+            self._past.add(reduction.generation)
+        else:
+            self._reduction = reduction
+
+    def take(self, batch: Batch) -> bool:
+        """Take a batch that is a rank's. False when it is none."""
+        run, reduction = batch.run, self._reduction
+        if not is_reduced(run):
             return False
-        self._reduction = reduction
+        now = time.monotonic()
+        if reduction is not None and generation_of(run) == reduction.generation:
+            reduction.take(batch, now)
+        elif reduction is not None and run.created > reduction.created:
+            self._next.append((batch, now))
+        else:
+            self._superseded.append(batch)
         return True
 
     def emit(self, pieces: list[Piece]) -> list[bytes]:
-        """Append what can go out; returns the sessions that it takes further in the ledger.
-
-        Raises:
-            OSError: what a folder holds cannot be read at this moment.
-        """
-        if self._reduction is None and self._next:
-            waiting, self._next = self._next, deque()
-            for batch, _ in waiting:
-                self.take(batch)
+        """Append what can go out; returns the sessions that it takes further in the ledger."""
         sessions = self._refuse(pieces)
         reduction = self._reduction
         if reduction is None:
@@ -164,6 +168,7 @@ class Ranks:
             session, run = self._gone.popleft()
             if generation_of(run) == reduction.generation:
                 reduction.leave(session, run.rank)
+                self._left.append((session, run))
             else:
                 early.append((session, run))
         self._gone += early
@@ -199,6 +204,7 @@ class Ranks:
             if self._ending:
                 self._reduction.sides.close()
                 self._reduction = None
+                self._left.clear()
                 self._ending = False
 
     def start_over(self) -> list[Batch]:
@@ -207,11 +213,13 @@ class Ranks:
         if self._reduction is not None:
             held += self._reduction.held()
             self._reduction.sides.close()
-        held += [batch for batch, _ in self._next]
+        held += self.waiting()
         self._reduction = None
+        self._past.clear()
         self._superseded.clear()
         self._refused = 0
-        self._next.clear()
+        self._gone.extend(self._left)  # who has left will be news to the next reduction
+        self._left.clear()
         self._ending = False
         return held
 

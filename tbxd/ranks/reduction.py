@@ -115,6 +115,8 @@ class Reduction:
         self.sides = Sides(directory, self.generation, run)
         self._history = read_history(directory, folder, self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
+        if not self.superseded:
+            self.sides.read()
         self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
         self._restarted = False
 
@@ -368,9 +370,6 @@ class Reduction:
             now: seconds, by a clock that does not jump.
             pieces: for the run's event file.
             everything: wait for nobody.
-
-        Raises:
-            OSError: a side cannot be read at this moment.
         """
         self._look(now)
         self._announce(pieces)

@@ -39,24 +39,20 @@ class Side:
         self._origin = (host, pid)
         self._file: EventFile | None = None
         self._folder = -1
-        self._history: History | None = None
+        self.history = History()  # what the folder holds, as it has been read
         self._encoder = PointEncoder()
         self._pieces: list[bytes | memoryview] = []
         self._begun = False  # the file says whose points it has
 
-    @property
-    def history(self) -> History:
-        """What the folder holds.
+    def read(self) -> None:
+        """See what the folder holds, and own it; before anything is added.
 
         Raises:
-            OSError: it cannot be read at this moment.
+            OSError: it cannot be read at this moment, or somebody else writes it.
         """
-        if self._history is None:
-            if not self.directory.is_dir():
-                return History()
+        if self.directory.is_dir():
             self._lock()
-            self._history = read_history(self.directory, self._folder, self._generation)
-        return self._history
+            self.history = read_history(self.directory, self._folder, self._generation)
 
     def add(self, curves: Curves) -> None:
         """Take points to write; those that the folder holds are passed over."""

@@ -36,6 +36,19 @@ class Sides:
         self._all = (self._min, self._max, self._about)
         self._shown = (0, 0)
 
+    def read(self) -> None:
+        """See what is here already.
+
+        Raises:
+            OSError: it cannot be read at this moment, or somebody else writes it. Nothing is held then.
+        """
+        try:
+            for side in self._all:
+                side.read()
+        except OSError:
+            self.close()
+            raise
+
     def last(self, curve: Curve) -> int:
         """The last step of a curve that is here; `STEP_MIN` where there is none."""
         return max(side.history.last.get(curve, STEP_MIN) for side in (self._min, self._max))
@@ -51,9 +64,6 @@ class Sides:
             order: which of them, in the order of their steps.
             names: the tag of each.
             marks: which ranks each is of.
-
-        Raises:
-            OSError: what is here cannot be read at this moment.
         """
         if not len(order):
             return
@@ -66,9 +76,6 @@ class Sides:
 
         Args:
             step: the last of the run.
-
-        Raises:
-            OSError: what is here cannot be read at this moment.
         """
         counts = (missing, late)
         if counts == self._shown:
