@@ -45,6 +45,7 @@ from tbxd_client.records import RANKS_MAX
 OPENING = "tbxd "
 CARRY_END = "L."
 DELTA_MAX = 0xFFFFFFFF  # bytes from record to record, as a mark may say
+NOTE = "N"  # of an event of the daemon's own, which is no record
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
 _MARK = re.compile(
@@ -126,7 +127,7 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
 
 def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
     """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
-    return _texts("N", [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or ["N"]
+    return _texts(NOTE, [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or [NOTE]
 
 
 def ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -281,7 +282,7 @@ class LedgerReader:
             for session, end, count, refused, dropped in _CARRY.findall(writer):
                 entry = Entry(int(end, 16), int(count, 16), _parse_counts(refused), _parse_counts(dropped))
                 self.ledger[decode_session(session)] = entry
-        elif writer.startswith("N"):
+        elif writer.startswith(NOTE):
             for session, dropped in _NOTE.findall(writer):
                 self.ledger.setdefault(decode_session(session), Entry()).dropped = _parse_counts(dropped)
         else:
