@@ -48,7 +48,9 @@ class Lives:
         self._resume = Resume(directory)
         self._lives: dict[Key, Life] = {}
         self._attempts: dict[str, int] = {}  # of each job, the highest
-        self._restarted: dict[Key, int] = {}  # the step from which a life goes on by its own word
+        self._restarted: dict[
+            Key, tuple[int, bytes]
+        ] = {}  # from which step a life goes on by its own word, and who said it
         self._sessions: dict[bytes, Key] = {}
         self._seen: dict[bytes, npt.NDArray[np.bool_]] = {}  # tags, by number, that a session has logged
 
@@ -128,7 +130,8 @@ class Lives:
             pending: the records that the newest file does not have yet.
         """
         key = self._sessions[session]
-        if isinstance(key, tuple) and self._restarted.get(key) == step:
+        said, who = self._restarted.get(key, (None, session))
+        if said == step and who != session:
             return Restart((), b"", all=False)  # another rank of the same attempt has said so
         try:
             self._resume.folder = folder
@@ -137,7 +140,7 @@ class Lives:
             log.warning("%s: what it has behind step %d cannot be read: %s", self._directory, step, error)
         found = self._resume.beyond(step)
         tags = [tag for tag, logged in found.items() if logged <= asked and not tag.startswith(self._keep)]
-        self._restarted[key] = step
+        self._restarted[key] = (step, session)
         for life in self._lives.values():
             life.restart(step)
         return Restart(tags, self._resume.end(dict.fromkeys(tags, step)), all=len(tags) == len(found))

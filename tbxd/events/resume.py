@@ -1,12 +1,12 @@
 """A run that goes on from an earlier step: what has to be in the event file so that each step is shown once.
 
 TensorBoard's loaders forget by different rules (``docs/EVENT_FILE.md``, "Resume"). The fast one forgets a tag's points
-at or behind a step when something comes for that tag and step. The slow one, and `EventAccumulator`, keep them, unless a
-`SessionLog` START comes, which takes all tags and which the slow loader ignores the first time; or unless the file says
-for a moment that it is of ``brain.Event:1``: then a summary whose step is smaller than that of the summary before takes
-what its own tags have at or behind it. So what is written here is an *end* of tags: for a moment of ``brain.Event:1``,
-summaries with values of a kind that none of them takes for a point. Each loader forgets what these tags have from their
-step on, nothing of other tags, and shows nothing in its place.
+at or behind a step when something comes for that tag and step. The slow one, and `EventAccumulator`, keep them, unless
+a `SessionLog` START comes, which takes all tags and which the slow loader ignores the first time; or unless the file
+says for a moment that it is of ``brain.Event:1``: then a summary whose step is smaller than that of the summary before
+takes what its own tags have at or behind it. So what is written here is an *end* of tags: for a moment of
+``brain.Event:1``, summaries with values of a kind that none of them takes for a point. Each loader forgets what these
+tags have from their step on, nothing of other tags, and shows nothing in its place.
 
 Sources: ``tensorboard/backend/event_processing/plugin_event_accumulator.py`` and ``event_accumulator.py``
 (``_MaybePurgeOrphanedData``, ``_Purge``), ``tensorboard/data/server/`` ``run.rs`` (``read_event``), ``reservoir.rs``
