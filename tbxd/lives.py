@@ -1,7 +1,7 @@
 """The lives of a run: who goes on where an earlier process, or an earlier attempt of the same job, has ended.
 
-A life is a session, or all sessions of one attempt of a job. What it logs at a step that an earlier one has passed
-takes the place of what that has logged from there on, tag by tag: see `events.resume`.
+A life is a session, or all ranks of one start of a job that are reduced. What it logs at a step that an earlier one has
+passed takes the place of what that has logged from there on, tag by tag: see `events.resume`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .events.resume import Life, Resume
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, int] | bytes
+Key = tuple[str, int, int] | bytes
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Restart:
     tags: Sequence[str]
     events: bytes
     all: bool
+    heard: bool = True  # nobody of the same life has said so before
 
 
 class Lives:
@@ -54,25 +55,28 @@ class Lives:
         self._sessions: dict[bytes, Key] = {}
         self._seen: dict[bytes, npt.NDArray[np.bool_]] = {}  # tags, by number, that a session has logged
 
-    def knows(self, session: bytes) -> bool:
-        """Whether a session has been told of with `begin`."""
-        return session in self._sessions
+    def knows(self, session: bytes, run: RunDefinition) -> bool:
+        """Whether a session has been told of with `begin`; an empty one is all the ranks of a life."""
+        return session in self._sessions if session else _key(session, run) in self._lives
 
-    def begin(self, session: bytes, run: RunDefinition, folder: int, made: set[str]) -> None:
-        """A session logs here for the first time; everything that was encoded before is in the files.
+    def begin(
+        self, session: bytes, run: RunDefinition, folder: int, made: set[str], pending: Iterable[Any] = ()
+    ) -> None:
+        """A session logs here for the first time.
 
         Args:
             run: the folder as the session defines it.
             folder: a descriptor of it.
             made: the names of event files that were made for the sessions that are known.
+            pending: the records that the newest file does not have yet.
         """
-        key: Key = (run.job, run.attempt) if run.job else session
+        key = _key(session, run)
         if key not in self._lives:
             earlier: dict[str, int] = {}
             try:
                 if self._lives or not made.issuperset(event_files(folder)):
                     self._resume.folder = folder
-                    self._resume.read()
+                    self._resume.read(pending)
                     # An attempt of a job ends before the next one begins, whatever the clocks of their hosts say.
                     again = bool(run.job) and self._attempts.get(run.job, run.attempt) < run.attempt
                     earlier = self._resume.earlier(None if again else run.created)
@@ -81,7 +85,8 @@ class Lives:
             self._lives[key] = Life(earlier)
         if run.job:
             self._attempts[run.job] = max(run.attempt, self._attempts.get(run.job, run.attempt))
-        self._sessions[session] = key
+        if session:
+            self._sessions[session] = key
 
     def scalars(
         self, session: bytes, tags: list[TagDefinition | None], numbers: npt.NDArray[Any], steps: npt.NDArray[np.int64]
@@ -117,6 +122,11 @@ class Lives:
         life = self._lives.get(self._sessions[session])
         return self._resume.end(life.cuts((tag, step) for tag in tags)) if life else b""
 
+    def points(self, run: RunDefinition, firsts: dict[str, int]) -> bytes:
+        """The same of what several ranks have logged: tags to the first steps that are written of them."""
+        life = self._lives.get(_key(b"", run))
+        return self._resume.end(life.cuts(firsts.items())) if life else b""
+
     def restart(
         self, session: bytes, step: int, asked: float, folder: int, pending: Iterable[bytes | memoryview]
     ) -> Restart:
@@ -132,7 +142,7 @@ class Lives:
         key = self._sessions[session]
         said, who = self._restarted.get(key, (None, session))
         if said == step and who != session:
-            return Restart((), b"", all=False)  # another rank of the same attempt has said so
+            return Restart((), b"", all=False, heard=False)  # another rank of the same attempt has said so
         try:
             self._resume.folder = folder
             self._resume.read(pending)
@@ -144,3 +154,12 @@ class Lives:
         for life in self._lives.values():
             life.restart(step)
         return Restart(tags, self._resume.end(dict.fromkeys(tags, step)), all=len(tags) == len(found))
+
+
+def _key(session: bytes, run: RunDefinition) -> Key:
+    return (run.job, run.attempt, run.world) if is_reduced(run) else session
+
+
+def is_reduced(run: RunDefinition) -> bool:
+    """Whether what several ranks log becomes one point."""
+    return run.reduce and run.world > 1

@@ -45,7 +45,7 @@ from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
-from .lives import Lives
+from .lives import Lives, is_reduced
 from .ranks.ranks import Ranks
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
@@ -206,7 +206,10 @@ class RunWriter:
         size = 0
         while self._queue and size < WRITE_BYTES:
             numbered = self._queue[0].numbered and self._steps is None
-            new = not self._lives.knows(self._queue[0].session)
+            # The lives of ranks begin with what goes out of them: the one before may have something to write still.
+            new = not self._lives.knows(self._queue[0].session, self._queue[0].run) and not is_reduced(
+                self._queue[0].run
+            )
             if numbered or new:
                 self._scalars.flush(pieces)
                 self._finish(b"".join(pieces))  # the file has to hold all that counts
@@ -408,6 +411,7 @@ class RunWriter:
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
         entry = self.working(batch.session)
+        self._begin(batch.session, batch.run, pieces)
         if isinstance(item, Scalars):
             self._gather(batch, item, entry, pieces)
             if self._scalars.full:
@@ -416,6 +420,18 @@ class RunWriter:
             self._scalars.flush(pieces)
             self._encode_single(batch, item, entry, pieces)
         self._settling.add(batch.session)
+
+    def go_on(self, run: RunDefinition, firsts: dict[str, int], pieces: list[Piece]) -> None:
+        """Append what has to stand before points of several ranks: tags, and the first steps that come of them."""
+        self._begin(b"", run, pieces)
+        again = self._lives.points(run, firsts)
+        if again:
+            pieces.append(again)
+
+    def _begin(self, session: bytes, run: RunDefinition, pieces: list[Piece]) -> None:
+        if not self._lives.knows(session, run):
+            self._scalars.flush(pieces)
+            self._lives.begin(session, run, self._folder, self._names, pieces)
 
     def flush_scalars(self, pieces: list[Piece]) -> None:
         """Append the events of scalars that were gathered."""
@@ -494,6 +510,8 @@ class RunWriter:
             restart = self._lives.restart(batch.session, step, record.wall_time, self._folder, pieces)
             if self._steps is not None:
                 self._steps.restart(step, None if restart.all else restart.tags)
+            if restart.heard:
+                self.ranks.restart(step, record.wall_time)
             if not restart.all:
                 event.clear()  # START would take the others with it, so that the event is nothing but a record's
             return restart.events

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness import World, events, scalars, wait_for
+from ranks_world import Daemon, Rank
 from tb import LOADERS, board
 from tbxd.events import schema
 from tbxd.events.record import frame
 from tbxd.events.resume import Life, Resume
+from tbxd.ranks import reduction
 from tbxd.run import RunWriter
 from tbxd.session import Batch, Session
 from tbxd_client.event_names import event_files
@@ -355,13 +357,10 @@ def logged(begin: int, end: int, at: float, tag: str = "a") -> list[tuple[str, i
 
 
 def test_the_next_attempt_of_a_job_goes_on_whatever_the_clocks_say(tmp_path: Path) -> None:
-    first = batch(tmp_path, 1, logged(0, 20, 2000.0), job="job", attempt=0, world=2)
-    again = batch(tmp_path, 2, logged(10, 15, 1000.0), job="job", attempt=1, world=3)
-    other = batch(tmp_path, 3, logged(12, 13, 1000.0), job="job", attempt=1, rank=1, world=3)
-    write(tmp_path, first, again, other).close()
-    assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15) + of(3, 12, 13), (
-        "ranks of an attempt are one life"
-    )
+    first = batch(tmp_path, 1, logged(0, 20, 2000.0), job="job", attempt=0)
+    again = batch(tmp_path, 2, logged(10, 15, 1000.0), job="job", attempt=1)
+    write(tmp_path, first, again).close()
+    assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15)
 
 
 def test_two_sessions_that_log_at_one_time_are_left_as_they_are(tmp_path: Path) -> None:
@@ -370,14 +369,12 @@ def test_two_sessions_that_log_at_one_time_are_left_as_they_are(tmp_path: Path) 
     assert accumulated(tmp_path, "a") == of(1, 0, 20) + of(2, 0, 20)
 
 
-def test_each_rank_may_ask_for_the_same_purge_step(tmp_path: Path) -> None:
+def test_who_has_begun_already_is_not_ended_by_another_purge_step(tmp_path: Path) -> None:
     writer = write(tmp_path, batch(tmp_path, 1, logged(0, 20, 1000.0)))
-    for session, begin, end, job in ((2, 10, 15, "x"), (3, 15, 16, "x")):
-        write(tmp_path, batch(tmp_path, session, logged(begin, end, 2000.0 + session), 10, job=job), writer=writer)
-    assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15) + of(3, 15, 16)
-    # Without a job the time says it: what was logged after it was asked for is of somebody who has begun already.
-    write(tmp_path, batch(tmp_path, 4, logged(16, 18, 2001.0), 10), writer=writer).close()
-    assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15) + of(3, 15, 16) + of(4, 16, 18)
+    write(tmp_path, batch(tmp_path, 2, logged(10, 15, 2003.0), 10), writer=writer)
+    # Processes that know nothing of each other: what was logged after it was asked for is of somebody who has begun.
+    write(tmp_path, batch(tmp_path, 3, logged(15, 18, 2001.0), 10), writer=writer).close()
+    assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15) + of(3, 15, 18)
 
 
 def test_what_was_dropped_stays_in_the_run(tmp_path: Path) -> None:
@@ -405,6 +402,63 @@ def test_ten_thousand_tags_go_on_at_once(tmp_path: Path) -> None:
     write(tmp_path, batch(tmp_path, 1, points), batch(tmp_path, 2, again)).close()
     assert len([event for event in events(tmp_path) if event.file_version == "brain.Event:1"]) == 1
     assert accumulated(tmp_path, "tag/9999") == of(1, 0, 1) + of(2, 1, 3)
+
+
+# --- many ranks ---------------------------------------------------------------------------------------------------
+
+
+def start(
+    daemon: Daemon, directory: Path, world: int, begin: int, end: int, number: int, restart: bool = False
+) -> None:
+    """A start of the job that reduces three curves and has one of a single rank, up to the end of its ranks."""
+    ranks = [Rank(directory, rank, world, attempt=number - 1, created=100.0 * number) for rank in range(world)]
+    for rank in ranks:
+        daemon.ranks.append(rank)
+        daemon.sessions[rank.id] = Session(rank.id, 0)
+        if restart:
+            rank.add(pack_text_record(RESTART, 0, begin, 100.0 * number, {}, None))
+        for step in range(begin, end):
+            at = 100.0 * number + 1 + step / 1000
+            for tag in ("loss", "acc") if number < 3 else ("loss",):
+                rank.scalar(tag, step, 1000.0 * number + step + rank.rank - (world - 1) / 2, at)
+            if not rank.rank and number < 3:
+                rank.scalar("lr", step, 1000.0 * number + step, at)
+                rank.text("words", step, f"{number}/{step}")
+        daemon.feed(rank)
+    daemon.write(2)
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(2)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_ranks_that_are_reduced_go_on_with_another_world_size(
+    tmp_path: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduction, "JOIN_SECONDS", 0.0)
+    daemon = Daemon(tmp_path, [])
+    for number, world, begin, end in ((1, 2, 0, 20), (2, 3, 10, 15)):
+        start(daemon, tmp_path, world, begin, end, number)
+        if killed:
+            daemon.kill()
+            daemon.ranks.clear()
+    whole = of(1, 0, 10) + of(2, 10, 15)
+    for tag in ("loss", "acc", "lr"):
+        assert accumulated(tmp_path, tag) == whole, tag
+    for side, away in (("min", -1), ("max", 1)):
+        assert accumulated(tmp_path / "ranks" / side, "loss") == [
+            (step, value + away * (0.5 if value < 2000 else 1)) for step, value in whole
+        ]
+    assert [step for step, _ in accumulated(tmp_path / "ranks", "tbxd/ranks/std/loss")] == list(range(15))
+    start(daemon, tmp_path, 2, 5, 8, 3, restart=True)
+    expected = of(1, 0, 5) + of(3, 5, 8)
+    assert accumulated(tmp_path, "loss") == expected
+    assert [step for step, _ in accumulated(tmp_path / "ranks" / "min", "loss")] == [step for step, _ in expected]
+    for folder in (tmp_path, tmp_path / "ranks" / "max"):
+        assert [step for step, _ in accumulated(folder, "acc")] == list(range(5)), "also what is not logged again"
+    assert accumulated(tmp_path, "lr") == of(1, 0, 5)
+    daemon.writer.close()
 
 
 # --- against models of the loaders ----------------------------------------------------------------------------

@@ -250,6 +250,7 @@ class LedgerReader:
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
         self.session = b""  # whose record the last event is; empty where it is none
+        self._owner = b""  # of the current entry
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
         self._by_value = False
@@ -268,6 +269,7 @@ class LedgerReader:
             self.ours = writer.startswith(OPENING)
         elif not writer:
             if self._current is not None:
+                self.session = self._owner
                 records = values if self._by_value else 1
                 self._current.end += records * self._delta
                 self._current.count += records
@@ -315,7 +317,7 @@ class LedgerReader:
         self._current.refused = _parse_counts(refused)
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
-        self.session = named
+        self.session = self._owner = named
 
 
 def merge(into: Ledger, other: Ledger) -> None:

@@ -59,6 +59,7 @@ SHOWN_MAX = 16  # ranks that `tbxd status` names
 UNDECIDED, SOLO, SHARED = 0, 1, 2
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
+GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
 MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
 
 
@@ -119,6 +120,7 @@ class Reduction:
         marker: gives the marker of the file that is being written.
         entry: gives the working ledger of a session.
         as_is: writes a record or scalars of one session.
+        go_on: writes what has to stand before points of tags that earlier starts have logged.
         histogram: makes a summary's values of the histograms of several ranks.
 
     Raises:
@@ -134,6 +136,7 @@ class Reduction:
         marker: Callable[[], Marker],
         entry: Callable[[bytes], Entry],
         as_is: AsIs,
+        go_on: GoOn,
         histogram: MakeHistogram,
     ) -> None:
         self.generation = generation_of(run)
@@ -142,6 +145,7 @@ class Reduction:
         self.late = 0
         self._seconds, self._join_seconds = seconds, min(JOIN_SECONDS, seconds)
         self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
+        self._run, self._go_on = run, go_on
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._began: float | None = None
@@ -152,6 +156,7 @@ class Reduction:
         self._decided = np.zeros(0, np.int8)
         self._first_seen = np.zeros(0)
         self._last_joined = np.zeros(0)
+        self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
         self._gathered = np.zeros(0, np.bool_)  # tags of which it is known which ranks log them
         # The last step of each tag that the run held at the beginning, and the sides.
         self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -324,6 +329,7 @@ class Reduction:
             self._first_seen = np.concatenate([self._first_seen, np.zeros(more)])
             self._last_joined = np.concatenate([self._last_joined, np.zeros(more)])
             self._gathered = np.concatenate([self._gathered, np.zeros(more, np.bool_)])
+            self._begun = np.concatenate([self._begun, np.zeros(more, np.bool_)])
             self._held = np.concatenate([self._held, np.full(more, STEP_MIN, np.int64)])
             self._held_beside = np.concatenate([self._held_beside, np.full(more, STEP_MIN, np.int64)])
         self._first_seen[number] = now
@@ -334,6 +340,7 @@ class Reduction:
         self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
         if owner != session or alone > STEP_MIN:
             self._authors[number] = owner
+        self._begun[number] = last is not None or alone > STEP_MIN
         if last is not None:
             self._held[number] = last
         beside = max(self._sides[name].history.last.get(curve, STEP_MIN) for name in ("min", "max"))
@@ -601,12 +608,33 @@ class Reduction:
             if word != MEAN:
                 numbers[place] = groups.reduced(place, word)
         names = [self._names[tag] for tag in groups.tags.tolist()]
+        self._begin_tags(groups.tags, groups.steps, pieces)
         pieces += self._encoder.events(_curves(order, names, groups, numbers, marks))
         several = order[groups.counts[order] > 1]
         if len(several):
             self._sides["min"].add(_curves(several, names, groups, groups.min, marks))
             self._sides["max"].add(_curves(several, names, groups, groups.max, marks))
             self._sides[""].add(_spread(several, names, groups, marks))
+
+    def _begin_tags(self, tags: Integers, steps: Integers, pieces: list[Piece]) -> None:
+        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        fresh = ~self._begun[tags]
+        if not fresh.any():
+            return
+        firsts: dict[str, int] = {}
+        for tag, step in zip(tags[fresh].tolist(), steps[fresh].tolist(), strict=True):
+            firsts[self._names[tag]] = min(step, firsts.get(self._names[tag], step))
+        self._begun[tags] = True
+        self._go_on(self._run, firsts, pieces)
+
+    def restart(self, step: int, asked: float) -> None:
+        """All tags go on from a step, also beside the run.
+
+        Args:
+            asked: when that was said, in seconds since the epoch.
+        """
+        for side in self._sides.values():
+            side.restart(step, asked)
 
     def _marks(self, groups: Groups) -> list[str]:
         """Which ranks each group is of."""
@@ -644,6 +672,7 @@ class Reduction:
                 for _, item, _ in parts.values()
                 if item.record is not None
             )
+            self._begin_tags(np.array([tag]), np.array([step]), pieces)
             mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
             pieces.append(_event(step, wall_time, mark, summary=summary))
 
