@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ranks_world import Daemon, Rank
 from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
+from tbxd.events.schema import END_KIND
 from tbxd.ranks import reduction
 from tbxd.session import Session
 from tbxd.summaries.histogram import histogram_of
@@ -31,7 +32,8 @@ def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
     for name in event_files(directory) if directory.exists() else ():
         for event in read_events(directory / name):
             for value in event.summary.value:
-                result.setdefault(value.tag, []).append((event.step, value.simple_value))
+                if not value.HasField(END_KIND):
+                    result.setdefault(value.tag, []).append((event.step, value.simple_value))
     return result
 
 
