@@ -344,6 +344,12 @@ class _RunCheck:
             self.wrong[tag] = min(self.wrong[tag], kept.total - 1)
         self.found(kind, path, position, tag=tag, step=step, points=lost)
 
+    def end(self, path: Path, position: int, tag: str, step: int) -> None:
+        """A tag goes on from a step, as `events.resume` says it."""
+        lost = self.tags[tag].end(step) if tag in self.tags else 0
+        if lost:
+            self.found("restart", path, position, tag=tag, step=step, points=lost)
+
 
 class _FileCheck:
     """The check of one file."""
@@ -460,6 +466,9 @@ class _FileCheck:
         if kind is None:
             return
         run, tag = self.run, value.tag
+        if kind == schema.END_KIND:
+            run.end(self.path, start, tag, step)
+            return
         if tag not in run.tags:
             given = value.metadata.data_class
             plugin = value.metadata.plugin_data.plugin_name

@@ -45,6 +45,8 @@ from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
+from .lives import Lives
+from .ranks.history import is_reduced
 from .ranks.ranks import Ranks
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
@@ -107,6 +109,7 @@ class RunWriter:
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
+        self._lives = Lives(directory, (DROPPED_TAG,))
         self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
@@ -226,15 +229,19 @@ class RunWriter:
         Raises:
             OSError: it cannot be read at this moment.
         """
+        run = batch.run
         numbered = batch.numbered and self._steps is None
         ranks = self.ranks.begins_with(batch)
-        if not numbered and not ranks:
+        new = ranks or (not is_reduced(run) and not self._lives.knows(batch.session))
+        if not numbered and not new:
             return
         self._scalars.flush(pieces)
         self._finish(b"".join(pieces))  # the file has to hold all that counts
         pieces.clear()
+        if new:
+            self._lives.begin(batch.session, run, self._folder, self._names)
         if ranks:
-            self.ranks.begin(batch.run)
+            self.ranks.begin(run)
         if numbered:
             self._steps = Steps(self.directory, self._folder)
 
@@ -349,6 +356,7 @@ class RunWriter:
             self.file.close()
         self.file = None
         self._steps = None
+        self._lives = Lives(self.directory, (DROPPED_TAG,))  # all that it knows is in the files
         self._queue_again([*self.ranks.start_over(), *self._unwritten])
         with self._lock:
             self._teller = self._run if self._told else None  # a note may be lost with the file
@@ -422,14 +430,21 @@ class RunWriter:
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
         entry = self.working(batch.session)
+        self._lives.join(batch.session, batch.run)
         if isinstance(item, Scalars):
-            self._gather(batch, item, entry)
+            self._gather(batch, item, entry, pieces)
             if self._scalars.full:
                 self._scalars.flush(pieces)
         else:
             self._scalars.flush(pieces)
             self._encode_single(batch, item, entry, pieces)
         self._settling.add(batch.session)
+
+    def go_on(self, run: RunDefinition, firsts: dict[str, int], pieces: list[Piece]) -> None:
+        """Append what has to stand before points of several ranks: tags, and the first steps that come of them."""
+        again = self._lives.points(run, firsts)
+        if again:
+            pieces.append(again)
 
     def flush_scalars(self, pieces: list[Piece]) -> None:
         """Append the events of scalars that were gathered."""
@@ -443,7 +458,7 @@ class RunWriter:
         before, gathered = len(pieces), 0
         for item in batch.items:
             if isinstance(item, Scalars):
-                gathered += self._gather(batch, item, entry)
+                gathered += self._gather(batch, item, entry, pieces)
                 if self._scalars.full:
                     self._scalars.flush(pieces)
                     gathered = 0
@@ -453,7 +468,7 @@ class RunWriter:
                 self._encode_single(batch, item, entry, pieces)
         return sum(len(piece) for piece in pieces[before:]) + gathered
 
-    def _gather(self, batch: Batch, item: Scalars, entry: Entry) -> int:
+    def _gather(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[Piece]) -> int:
         """Take scalars; returns the bytes of their records."""
         values, ends = item.values, item.ends
         if int(ends[0]) <= entry.end:  # some of it is written already
@@ -467,6 +482,10 @@ class RunWriter:
             tags = [batch.tag(number) for number in values["tag"].tolist()]
             for index, (tag, step) in enumerate(zip(tags, steps.tolist(), strict=True)):
                 steps[index] = _step(self._steps, tag.numbered, [tag.tag], step)
+        again = self._lives.scalars(batch.session, batch.tags, values["tag"], steps)
+        if again:
+            self._scalars.flush(pieces)
+            pieces.append(again)
         self._scalars.add(batch, values, ends, steps, entry)
         return int(values.nbytes)
 
@@ -490,16 +509,33 @@ class RunWriter:
             pieces.append(_event(0, time.time(), mark))
             return
         self._last_step = max(self._last_step, record.step)
+        step = self._step(batch, record, event)
+        again = self._again(batch, record, step, event, pieces)
+        if again:
+            pieces.append(again)
         mark = self._marker.mark(batch.session, entry, item.size)
         wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
-        pieces.append(_event(self._step(batch, record, event), wall_time, mark, **event))
+        pieces.append(_event(step, wall_time, mark, **event))
+
+    def _again(self, batch: Batch, record: Record, step: int, event: dict[str, Any], pieces: list[Piece]) -> bytes:
+        """What has to stand before an event where the run goes on from an earlier step."""
+        if record.kind == RESTART:
+            restart = self._lives.restart(batch.session, step, record.wall_time, self._folder, pieces)
+            if self._steps is not None:
+                self._steps.restart(step, None if restart.all else restart.tags)
+            if restart.heard:
+                self.ranks.restart(step, record.wall_time)
+            if not restart.all:
+                event.clear()  # START would take the others with it, so that the event is nothing but a record's
+            return restart.events
+        if "summary" not in event:
+            return b""
+        return self._lives.others(batch.session, [value.tag for value in event["summary"].value], step)
 
     def _step(self, batch: Batch, record: Record, event: dict[str, Any]) -> int:
         """The step of an event: its record's, or the next one of its tags."""
         if self._steps is None:
             return record.step
-        if record.kind == RESTART:
-            self._steps.restart(record.step)
         tags = batch.row(record.tag).tags if record.kind == ROW else (record.tag,)
         if "summary" not in event or not tags:
             return record.step

@@ -106,7 +106,7 @@ def _of_value(value: Any) -> tuple[str, float | str]:
         histogram = value.histo
         return "histogram", f"{histogram.num:g} values, {histogram.min:.6g} to {histogram.max:.6g}"
     if kind != "tensor":
-        return kind or "", ""
+        return "" if kind in (None, schema.END_KIND) else kind, ""
     return _of_tensor(value.metadata.plugin_data.plugin_name, value.tensor)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from ranks_world import Daemon, Rank
 from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
+from tbxd.events.schema import END_KIND
 from tbxd.ranks import reduction, tags
 from tbxd.session import Session
 from tbxd.summaries import color_of
@@ -32,7 +36,8 @@ def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
     for name in event_files(directory) if directory.exists() else ():
         for event in read_events(directory / name):
             for value in event.summary.value:
-                result.setdefault(value.tag, []).append((event.step, value.simple_value))
+                if not value.HasField(END_KIND):
+                    result.setdefault(value.tag, []).append((event.step, value.simple_value))
     return result
 
 
@@ -506,3 +511,64 @@ def test_the_first_point_of_a_tag_in_each_file_has_its_colour_and_texts(tmp_path
         colors = [color_of(value.metadata.plugin_data.content) for value in values if value.tag == "loss"]
         assert colors == ["#ff0000", "", ""]
     assert points(tmp_path) == {tag: [(step, 1.0) for step in range(6)] for tag in ("loss", "acc")}
+
+
+# --- somebody else ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Somebody else writes this folder."""
+    folder.mkdir(parents=True)
+    fd = os.open(folder, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_a_side_that_somebody_else_holds_loses_nothing(tmp_path: Path) -> None:
+    ranks = [Rank(tmp_path, number, 2) for number in range(2)]
+    alone = Rank(tmp_path, 0, 1, job="another")
+    daemon = Daemon(tmp_path, [alone, *ranks])
+    for step in range(3):
+        alone.scalar("own", step, 7.0)
+        for rank in ranks:
+            rank.scalar("loss", step, float(rank.rank))
+    with held(tmp_path / "ranks" / "min"):
+        for rank in daemon.ranks:
+            daemon.feed(rank)
+        for _ in range(2):
+            daemon.writer.write()
+            assert "somebody else" in daemon.writer.error
+            assert daemon.writer.waiting
+    daemon.write(2)
+    assert points(tmp_path) == {"own": [(step, 7.0) for step in range(3)], "loss": [(step, 0.5) for step in range(3)]}
+    assert points(tmp_path / "ranks" / "min") == {"loss": [(step, 0.0) for step in range(3)]}
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+def test_the_next_start_of_a_job_waits_for_a_side_that_somebody_else_holds(tmp_path: Path, quick: None) -> None:
+    first, second = (
+        [Rank(tmp_path, number, 2, attempt=attempt, created=1.0 + attempt) for number in range(2)] for attempt in (0, 1)
+    )
+    daemon = Daemon(tmp_path, [*first, *second])
+    for rank in first:
+        rank.scalar(f"own/{rank.rank}", 0, 1.0)
+    for rank in second:
+        rank.scalar("loss", 1, float(rank.rank))
+    for rank in first:
+        daemon.feed(rank)
+    daemon.write()
+    with held(tmp_path / "ranks" / "max"):
+        for rank in second:
+            daemon.feed(rank)
+        for rank in first:
+            daemon.leave(rank)
+        for _ in range(2):
+            daemon.writer.write()
+            assert "somebody else" in daemon.writer.error
+    daemon.write(2)
+    assert points(tmp_path) == {"own/0": [(0, 1.0)], "own/1": [(0, 1.0)], "loss": [(1, 0.5)]}
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)

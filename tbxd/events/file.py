@@ -66,15 +66,10 @@ def read_events(path: Path, folder: int | None = None) -> Iterator[Any]:
     Raises:
         OSError: it cannot be read at this moment.
     """
-    try:
-        fd = _open(path, folder, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno not in NOT_OURS:
-            raise  # no descriptor left, say: what is in it would be written again
+    fd = open_to_read(path, folder)
+    if fd < 0:
         return
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return
         for _, data in read_records(lambda size: os.read(fd, size)):
             event = schema.Event()
             event.ParseFromString(data)
@@ -83,6 +78,28 @@ def read_events(path: Path, folder: int | None = None) -> Iterator[Any]:
         pass  # what stands before the damage stands
     finally:
         os.close(fd)
+
+
+def open_to_read(path: Path, folder: int | None = None) -> int:
+    """A descriptor of a file; -1 where it is no file or may not be read.
+
+    Args:
+        path: the file.
+        folder: a descriptor of the folder it is in.
+
+    Raises:
+        OSError: it cannot be opened at this moment.
+    """
+    try:
+        fd = _open(path, folder, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in NOT_OURS:
+            raise  # no descriptor left, say: what is in it would be written again
+        return -1
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return -1
+    return fd
 
 
 def _open(path: Path, folder: int | None, flags: int) -> int:

@@ -43,6 +43,12 @@ class Kept:
         self.last = step
         return lost
 
+    def end(self, step: int) -> int:
+        """The tag ends at this step, without a value; returns how many points that deletes."""
+        lost = self._cut(step) if step <= self.last else 0
+        self.total -= lost
+        return lost
+
     def _cut(self, step: int) -> int:
         lost = 0
         while True:

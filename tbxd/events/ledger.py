@@ -45,6 +45,7 @@ from tbxd_client.records import RANKS_MAX
 OPENING = "tbxd "
 CARRY_END = "L."
 DELTA_MAX = 0xFFFFFFFF  # bytes from record to record, as a mark may say
+NOTE = "N"  # of an event of the daemon's own, which is no record
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
 _MARK = re.compile(
@@ -126,7 +127,7 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
 
 def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
     """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
-    return _texts("N", [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or ["N"]
+    return _texts(NOTE, [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or [NOTE]
 
 
 def ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -249,6 +250,7 @@ class LedgerReader:
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
         self.session = b""  # whose record the last event is; empty where it is none
+        self._owner = b""  # of the current entry
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
         self._by_value = False
@@ -267,6 +269,7 @@ class LedgerReader:
             self.ours = writer.startswith(OPENING)
         elif not writer:
             if self._current is not None:
+                self.session = self._owner
                 records = values if self._by_value else 1
                 self._current.end += records * self._delta
                 self._current.count += records
@@ -281,7 +284,7 @@ class LedgerReader:
             for session, end, count, refused, dropped in _CARRY.findall(writer):
                 entry = Entry(int(end, 16), int(count, 16), _parse_counts(refused), _parse_counts(dropped))
                 self.ledger[decode_session(session)] = entry
-        elif writer.startswith("N"):
+        elif writer.startswith(NOTE):
             for session, dropped in _NOTE.findall(writer):
                 self.ledger.setdefault(decode_session(session), Entry()).dropped = _parse_counts(dropped)
         else:
@@ -314,7 +317,7 @@ class LedgerReader:
         self._current.refused = _parse_counts(refused)
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
-        self.session = named
+        self.session = self._owner = named
 
 
 def merge(into: Ledger, other: Ledger) -> None:

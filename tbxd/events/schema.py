@@ -23,6 +23,7 @@ __all__ = [
     "DT_DOUBLE",
     "DT_FLOAT",
     "DT_STRING",
+    "END_KIND",
     "SCALAR",
     "SESSION_START",
     "TENSOR",
@@ -65,6 +66,7 @@ __all__ = [
 SCALAR, TENSOR, BLOB_SEQUENCE = 1, 2, 3  # DataClass of summary.proto
 DT_FLOAT, DT_DOUBLE, DT_STRING = 1, 2, 7  # DataType of types.proto
 SESSION_START = 1  # SessionLog.SessionStatus of event.proto
+END_KIND = "obsolete_old_style_histogram"  # of a value that ends its tag at a step: no reader takes it for a point
 
 COLOR_FIELD = 1000  # ours; far from the numbers that TensorBoard's plugins use
 

@@ -31,7 +31,10 @@ class Steps:
                 if event.session_log.status == schema.SESSION_START:
                     self.restart(event.step)
                 for value in event.summary.value:
-                    self.note(value.tag, event.step)
+                    if value.HasField(schema.END_KIND):
+                        self.restart(event.step, (value.tag,))
+                    else:
+                        self.note(value.tag, event.step)
 
     def next(self, tags: Iterable[str]) -> int:
         """The step of an event with these tags: behind the last of each, from 0 on."""
@@ -46,7 +49,8 @@ class Steps:
         if step > self._last.get(tag, -1):
             self._last[tag] = step
 
-    def restart(self, step: int) -> None:
-        """The run goes on from ``step``: what stood at or behind it is forgotten."""
-        for tag, last in self._last.items():
-            self._last[tag] = min(last, step - 1)
+    def restart(self, step: int, tags: Iterable[str] | None = None) -> None:
+        """The run, or some of its tags, go on from ``step``: what stood at or behind it is forgotten."""
+        for tag in list(self._last) if tags is None else tags:
+            if tag in self._last:
+                self._last[tag] = min(self._last[tag], step - 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from tbxd_client.event_names import event_files
 from tbxd_client.records import RunDefinition
 
+from ..events import schema
 from ..events.file import read_events
 from ..events.ledger import LedgerReader, decode_ranks
 
@@ -88,6 +89,8 @@ def read_history(directory: Path, folder: int | None, generation: str) -> Histor
             if current != generation:
                 continue
             for value in event.summary.value:
+                if value.HasField(schema.END_KIND):
+                    continue
                 curve = (value.tag, value.HasField("histo"))
                 if not reducing:
                     _, last = history.alone.get(curve, (b"", event.step))

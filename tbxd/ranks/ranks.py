@@ -43,6 +43,9 @@ class Home(Protocol):
     def entry(self, session: bytes) -> Entry:
         """How far it is in the event file."""
 
+    def go_on(self, run: RunDefinition, firsts: dict[str, int], pieces: list[Piece]) -> None:
+        """Append what has to stand before points where the run goes on from an earlier step."""
+
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append what one rank has logged."""
 
@@ -133,6 +136,7 @@ class Ranks:
             lambda: writer.marker,
             writer.working,
             writer.encode_as_is,
+            writer.go_on,
             _histogram,
         )
         if reduction.superseded:
@@ -222,6 +226,11 @@ class Ranks:
         self._left.clear()
         self._ending = False
         return held
+
+    def restart(self, step: int, asked: float) -> None:
+        """All tags of the run go on from a step: those beside it, too."""
+        if self._reduction is not None:
+            self._reduction.restart(step, asked)
 
     # --- the sides -------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of ta
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
+GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
 MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
 
 
@@ -70,6 +71,7 @@ class Reduction:
         marker: gives the marker of the file that is being written.
         entry: gives the working ledger of a session.
         as_is: writes a record or scalars of one session.
+        go_on: writes what has to stand before points of tags that earlier starts have logged.
         histogram: makes a summary's values of the histograms of several ranks.
 
     Raises:
@@ -85,6 +87,7 @@ class Reduction:
         marker: Callable[[], Marker],
         entry: Callable[[bytes], Entry],
         as_is: AsIs,
+        go_on: GoOn,
         histogram: MakeHistogram,
     ) -> None:
         self.generation = generation_of(run)
@@ -93,6 +96,7 @@ class Reduction:
         self.late = 0
         self._seconds = seconds
         self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
+        self._run, self._go_on = run, go_on
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._tags = Tags(run.world, seconds)
@@ -100,6 +104,7 @@ class Reduction:
         # The last step of each tag that the run held at the beginning, and the sides.
         self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
         self._pending: list[Points] = []
         self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
         self._histogram_arrivals: dict[tuple[int, int], float] = {}
@@ -256,11 +261,13 @@ class Reduction:
             more = np.full(max(16, number), STEP_MIN, np.int64)
             self._held = np.concatenate([self._held, more])
             self._held_beside = np.concatenate([self._held_beside, more])
+            self._begun = np.concatenate([self._begun, np.zeros(len(more), np.bool_)])
         last = self._history.last.get(curve)
         owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
         self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
         if owner != session or alone > STEP_MIN:
             self._authors[number] = owner
+        self._begun[number] = last is not None or alone > STEP_MIN
         if last is not None:
             self._held[number] = last
         beside = self.sides.last(curve)
@@ -483,6 +490,7 @@ class Reduction:
             if word != MEAN:
                 numbers[place] = groups.reduced(place, word)
         names = [self._tags.names[tag] for tag in groups.tags.tolist()]
+        self._begin_tags(groups.tags, groups.steps, pieces)
         told = self._describe(groups, numbers, marks, pieces)
         pieces += self._encoder.events(curves_of(order[~np.isin(order, told)], names, groups, numbers, marks))
         self.sides.add(order[groups.counts[order] > 1], names, groups, marks)
@@ -502,6 +510,26 @@ class Reduction:
                 pieces.append(_event(int(groups.steps[place]), wall_time, marks[place], summary=what))
                 told.append(place)
         return told
+
+    def _begin_tags(self, tags: Integers, steps: Integers, pieces: list[Piece]) -> None:
+        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        fresh = ~self._begun[tags]
+        if not fresh.any():
+            return
+        firsts: dict[str, int] = {}
+        for tag, step in zip(tags[fresh].tolist(), steps[fresh].tolist(), strict=True):
+            name = self._tags.names[tag]
+            firsts[name] = min(step, firsts.get(name, step))
+        self._begun[tags] = True
+        self._go_on(self._run, firsts, pieces)
+
+    def restart(self, step: int, asked: float) -> None:
+        """All tags go on from a step, also beside the run.
+
+        Args:
+            asked: when that was said, in seconds since the epoch.
+        """
+        self.sides.restart(step, asked)
 
     def _marks(self, groups: Groups) -> list[str]:
         """Which ranks each group is of."""
@@ -540,6 +568,7 @@ class Reduction:
                 for _, item, _ in parts.values()
                 if item.record is not None
             )
+            self._begin_tags(np.array([tag]), np.array([step]), pieces)
             mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
             pieces.append(_event(step, wall_time, mark, summary=summary))
 

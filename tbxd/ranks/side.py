@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
 from pathlib import Path
@@ -20,8 +21,11 @@ from ..events.file import EventFile, FileLost
 from ..events.folder import open_folder
 from ..events.ledger import OPENING
 from ..events.record import frame
+from ..events.resume import Life, Resume
 from .encoder import Curves, PointEncoder
 from .history import History, read_history
+
+log = logging.getLogger(__name__)
 
 
 class Side:
@@ -42,6 +46,8 @@ class Side:
         self.history = History()  # what the folder holds, as it has been read
         self._encoder = PointEncoder()
         self._pieces: list[bytes | memoryview] = []
+        self._resume = Resume(directory)
+        self._life = Life({})  # what earlier starts of the job have here
         self._begun = False  # the file says whose points it has
 
     def read(self) -> None:
@@ -53,6 +59,10 @@ class Side:
         if self.directory.is_dir():
             self._lock()
             self.history = read_history(self.directory, self._folder, self._generation)
+            self._resume.folder = self._folder
+            self._resume.read()
+            ours = {tag for tag, _ in self.history.last}
+            self._life = Life({tag: last for tag, last in self._resume.earlier().items() if tag not in ours})
 
     def add(self, curves: Curves) -> None:
         """Take points to write; those that the folder holds are passed over."""
@@ -70,7 +80,40 @@ class Side:
                 curves.numbers[keep],
                 [curves.marks[index] for index in keep],
             )
+        self._begin_tags(curves)
         self._pieces += self._encoder.events(curves)
+
+    def _begin_tags(self, curves: Curves) -> None:
+        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        if not self._life:
+            return
+        firsts: dict[str, int] = {}
+        for tag, step in zip(curves.tags, curves.steps.tolist(), strict=True):
+            firsts[tag] = min(step, firsts.get(tag, step))
+        end = self._resume.end(self._life.cuts(firsts.items()))
+        if end:
+            self._pieces.append(end)
+
+    def restart(self, step: int, asked: float) -> None:
+        """All tags go on from a step; those that were logged after that was asked for stay.
+
+        Raises:
+            FileLost: the file is not there any more.
+        """
+        if not self.directory.is_dir():
+            return
+        try:
+            self._lock()
+            self._resume.folder = self._folder
+            self._resume.read(self._pieces)
+        except FileLost:
+            raise
+        except OSError as error:
+            log.warning("%s does not go on from step %d: %s", self.directory, step, error)
+            return
+        tags = [tag for tag, logged in self._resume.beyond(step).items() if logged <= asked]
+        self._pieces.append(self._resume.end(dict.fromkeys(tags, step)))
+        self._life.restart(step)
 
     def write(self) -> None:
         """Write what was taken.

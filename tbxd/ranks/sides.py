@@ -91,6 +91,18 @@ class Sides:
                 history.last[name, False] = step
         self._shown = counts
 
+    def restart(self, step: int, asked: float) -> None:
+        """All tags go on from a step.
+
+        Args:
+            asked: when that was said, in seconds since the epoch.
+
+        Raises:
+            FileLost: a file is not there any more.
+        """
+        for side in self._all:
+            side.restart(step, asked)
+
     def write(self) -> None:
         """Write what was taken; comes before the run itself is written.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from oracle import Verdict, judge, read_count
 from report import account
 
 from harness import World, scalars, wait_for
+from ranks_world import Daemon, Rank
 from tb import LOADERS, board
 
 
@@ -249,3 +252,33 @@ assert not file.dirty and path.read_bytes() == data * 5
     stored = [line for line in log.read_text().splitlines() if "pwrite64(" in line]
     assert sum(int(line.rsplit("= ", 1)[1]) for line in stored) == 3 << 20, "two that failed and one since, no others"
     account("disk_error", 1)
+
+
+def test_a_disk_that_is_full_at_any_page_of_what_ranks_write_is_gone_on_with(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, "256k"):
+        stopped = 0
+        for pages in range(40):
+            run = disk / str(pages)
+            ranks = [Rank(run, number, 2) for number in range(2)]
+            daemon = Daemon(run, ranks)
+            for rank in ranks:
+                for step in range(200):
+                    rank.scalar("loss", step, float(rank.rank))
+                daemon.feed(rank)
+            state = os.statvfs(disk)
+            rest = disk / "rest"
+            rest.write_bytes(bytes(max(0, state.f_bavail - pages) * state.f_frsize))
+            daemon.writer.write()
+            stopped += bool(daemon.writer.error)
+            assert daemon.writer.waiting == bool(daemon.writer.error)
+            rest.unlink()
+            daemon.write()
+            assert not daemon.writer.waiting
+            assert scalars(run) == {"loss": [(step, 0.5) for step in range(200)]}
+            for side, value in (("min", 0.0), ("max", 1.0)):
+                assert scalars(run / "ranks" / side) == {"loss": [(step, value) for step in range(200)]}
+            assert all(rank.acked == len(rank.records) for rank in ranks)
+            daemon.writer.close()
+            shutil.rmtree(run)
+        assert 5 < stopped < 40, "it was full in the middle of each of the four files"
