@@ -42,6 +42,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BLOCK_BYTES, KEPT_BYTES = 4 << 20, 8 << 20
 TAKE_OVER_SECONDS = 20.0  # for a daemon that a writer has started, to leave to a service
 TAKE_OVER_LOOK_SECONDS = 0.05
+# Who looks whether a daemon is there (a trainer, `tbxd status`) holds the lock for some microseconds himself.
+LOOKERS_SECONDS, LOOKERS_PAUSE_SECONDS = 0.5, 0.005
 MESSAGES_PER_TURN = 256  # taken from the socket before anything else is looked at
 
 
@@ -292,15 +294,21 @@ def _some(count: int, what: str) -> str:
 
 def _take_lock(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        os.close(fd)
-        raise AlreadyRunning(
-            f"a daemon is running already (pid {holder or 'unknown'}, {path}); "
-            "`tbxd status` shows it, `tbxd stop` ends it"
-        ) from None
+    deadline = time.monotonic() + LOOKERS_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(LOOKERS_PAUSE_SECONDS)
+                continue
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(
+                f"a daemon is running already (pid {holder or 'unknown'}, {path}); "
+                "`tbxd status` shows it, `tbxd stop` ends it"
+            ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

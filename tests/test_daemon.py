@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -165,6 +167,19 @@ def test_daemons_that_are_killed_before_they_have_answered_are_started_again_at_
     assert last.create_time() - gone > RETRY_SECONDS_MIN / 2, "after a pause"
     assert trainer.wait(60) == 0
     assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
+
+
+def test_who_looks_whether_a_daemon_is_there_keeps_none_from_coming(place: World) -> None:
+    path = place.runtime / "daemon.lock"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    looking = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    daemon = subprocess.Popen([sys.executable, "-m", "tbxd", "serve"], env=place.environ)
+    place.processes.append(daemon)
+    process = psutil.Process(daemon.pid)
+    wait_for(lambda: str(path) in {file.path for file in process.open_files()}, "it to try the lock")
+    os.close(looking)
+    wait_for(lambda: place.running() == daemon.pid, "the daemon")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "stop"])
