@@ -17,5 +17,6 @@ QUESTIONS = (
     "latency",
     "troubled",
     "daemon_scalars",
+    "ranks",
 )
 CURVES = ("growth_records", "growth_size", "growth_tags", "growth_runs", "growth_writers")  # these take longer

@@ -21,6 +21,7 @@ class Figure:
         signed: whether it may be below zero.
         curve: the title of the curve of which it is a point. A peer may give fewer points than others.
         x: where on it.
+        partial: whether some peers do not give it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Figure:
     signed: bool = False
     curve: str = ""
     x: float = 0
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Target:
         pause_over: the other figure of ``over``, after a pause.
         curve: ``worst`` for the greatest of all points of a curve, ``flat`` for the greatest by the least of them.
         beside: another figure of the same case, and what to say of it.
+        ratio: it is of how many times the figure is that of the first case, within a round.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Target:
     at_least: bool = False
     curve: str = ""
     beside: tuple[str, str] | None = None
+    ratio: bool = False
 
 
 class Line(NamedTuple):
@@ -139,6 +141,15 @@ TARGETS = (
         ),
     ),
     Target("readable in the file, the latest of all", "latency", "max_ms", 250),
+    Target(
+        "all ranks log, not rank 0 only: its call",
+        "ranks",
+        "caller_us",
+        1.1,
+        "reduce",
+        ratio=True,
+    ),
+    Target("… CPU of the trainer", "ranks", "trainer_cpu_us", 1.1, "reduce", ratio=True),
     *(
         Target(f"flat with {what}: {title}", question, figure, FLAT, curve="flat")
         for question, what in GROWTH.items()
@@ -203,6 +214,9 @@ def lines(documents: Mapping[str, Document]) -> Iterator[Line]:
 
 def _value(target: Target, document: Document) -> tuple[float, str, str] | None:
     """The figure of a target, its unit, and where on a curve it is."""
+    if target.ratio:
+        times = _ratio(document, target.figure, target.case)
+        return None if times is None else (times, TIMES, "")
     if not target.curve:
         value = _median(document, target.figure, target.case)
         return None if value is None else (value, _unit(document, target.figure), "")

@@ -20,7 +20,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from browser import Page, answer, chromium, missing, tensorboard
+from browser import HEIGHT, Page, answer, chromium, missing, tensorboard
 from harness import wait_for
 
 COLORS = 256  # of a saved picture
@@ -61,13 +61,24 @@ def take(page: Page, name: str) -> None:
     page.open(tab)
     page.shows(shown, name)
     page.run(first)
+    save(settled(page), f"demo-{name}.png")
+
+
+def settled(page: Page) -> bytes:
+    """The window, as PNG, once nothing in it changes any more."""
     before = b""
     while (now := page.png()) != before or page.run(SPINNERS):
         before = now
         time.sleep(1)  # charts are drawn with animations
-    path = Path(__file__).parent / f"demo-{name}.png"
-    with Image.open(io.BytesIO(now)) as picture:
-        picture.convert("RGB").quantize(COLORS).save(path, optimize=True)
+    return now
+
+
+def save(png: bytes, name: str, height: int = HEIGHT) -> None:
+    """Keep a picture in this folder, down to a height in pixels."""
+    path = Path(__file__).parent / name
+    with Image.open(io.BytesIO(png)) as picture:
+        shown = picture.convert("RGB").crop((0, 0, picture.width, min(height, picture.height)))
+        shown.quantize(COLORS).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -6,6 +6,8 @@ a link that can be cut.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 import shutil
@@ -64,6 +66,13 @@ class Hosts:
         place.logdir.mkdir()
         place.extra |= {"TBXD_KEYS": str(self.keys)}
         self.options: tuple[str, ...] = ("--listen", self.address, "--roots", str(place.logdir))
+
+    def another(self, name: str) -> Hosts:
+        """The same with one more host in the place of the other."""
+        result = copy.copy(self)
+        result.far = self.place.root / name
+        result.far.mkdir()
+        return result
 
     def key(self, name: str, file: str = "") -> Path:
         """Make a key; its file is on the other host then."""
@@ -174,14 +183,18 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=30)
 
 
+_numbers = itertools.count()  # of the networks of this process
+
+
 class Network:
     """A network namespace for the other host, and a link to it that can be cut."""
 
     def __init__(self, name: str) -> None:
         self.name = f"tbxd-{name}"
-        number = os.getpid() % 250 + 1
-        self.here, self.there = f"10.213.{number}.1", f"10.213.{number}.2"
-        self._link = f"tbx{os.getpid() % 10**7}"
+        nth = next(_numbers) % 40
+        subnet = f"10.{213 + nth}.{os.getpid() % 250 + 1}"
+        self.here, self.there = f"{subnet}.1", f"{subnet}.2"
+        self._link = f"tbx{os.getpid() % 10**7}x{nth}"
         _ip("netns", "add", self.name)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "host0", "netns", self.name)
         _ip("addr", "add", f"{self.here}/24", "dev", self._link)

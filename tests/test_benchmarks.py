@@ -218,6 +218,26 @@ def test_a_target_is_met_or_not() -> None:
     assert lines == [("0.5 µs", True), ("50" + targets.TIMES, False), ("100" + targets.TIMES, True)]
 
 
+def test_a_case_may_be_no_more_than_so_many_times_another() -> None:
+    summary = harness.summary({"zero": [0.5, 1.0, 2.0], "reduce": [0.5, 1.5, 2.1]}, True, "zero")
+    document = {"figures": [{"name": "caller_us", "unit": "µs"}], "summary": {"caller_us": summary}}
+    (line,) = targets.lines({"ranks": document})
+    assert (line.target, line.measured, line.met) == (f"at most 1.1{targets.TIMES}", f"1.05{targets.TIMES}", True)
+
+
+def test_ranks_are_measured_in_every_policy(tmp_path: Path) -> None:
+    document = asked(tmp_path, "--only", "ranks")["ranks"]
+    question = load("ranks")
+    (row,) = document["rounds"]
+    assert list(row) == ["zero", "one process", "reduce", "all"] == list(question.peers)
+    steps = 1 + (question.quick["blocks"] + 1) * question.quick["steps"]
+    assert [row[case]["records"] for case in row] == [20 * steps, 20 * steps, 20 * steps, 4 * 20 * steps]
+    for case, measured in row.items():
+        assert all(value > 0 for value in measured["figures"].values())
+        assert ("other_us" in measured["figures"]) == (case != "one process")
+    assert report.NONE in next(line for line in report.rows(document, " ") if line[0].startswith("another rank"))
+
+
 def test_a_target_that_is_missed_after_a_pause_says_so() -> None:
     values = {"loop_ms_1e6": 0.4, "loop_copy_ms_1e6": 0.25, "caller_ms_1e6": 0.9, "copy_ms_1e6": 0.3}
     document = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,6 +146,24 @@ def test_a_late_rank_is_counted_and_joins_again_when_it_has_caught_up(tmp_path: 
     assert (entry.count, entry.refused) == (3, {"late_rank": 1})
     assert points(tmp_path / "ranks")["tbxd/ranks/late"][-1][1] == 1.0
     assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_late_histogram_is_counted_and_status_can_be_sent(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+    for rank in ranks:
+        rank.histogram("w", 0, np.arange(3.0))
+        daemon.feed(rank)
+    daemon.write()
+    ranks[0].histogram("w", 1, np.arange(3.0))
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    ranks[1].histogram("w", 1, np.arange(3.0))
+    daemon.feed(ranks[1])
+    daemon.write(2)
+    assert daemon.writer.entry(ranks[1].id).refused == {"late_rank": 1}
+    status = daemon.writer.ranks.status()
+    assert status is not None and (status["missing"], status["late"]) == (1, 1)
+    assert json.loads(json.dumps(status)) == status
 
 
 def test_rows_are_reduced_by_their_tags(tmp_path: Path) -> None:

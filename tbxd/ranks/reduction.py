@@ -353,7 +353,7 @@ class Reduction:
             step, last = record.step, int(self._frontier.emitted[tags[0]])
             if step <= last:
                 curve = (self._tags.names[int(tags[0])], True)
-                late = step > self._held[tags[0]] or not self._history.holds(curve, step, member.rank)
+                late = step > int(self._held[tags[0]]) or not self._history.holds(curve, step, member.rank)
                 part.late = np.array([late])
                 self.late += late
                 if not late or step > int(self._old_emitted(tags)[0]):
