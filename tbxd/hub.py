@@ -112,10 +112,17 @@ class Hub:
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
         self._next_sync = 0.0
-        self._open_files = settings.open_files
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if most != resource.RLIM_INFINITY:
-            self._open_files = max(1, min(settings.open_files, (most - RESERVED_DESCRIPTORS) // DESCRIPTORS_SHARE))
+        self._open_files = _open_files(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over what is changed in the settings while it runs."""
+        self._settings = settings
+        self._open_files = _open_files(settings)
+        self._next_sync = 0.0
+        soon = time.monotonic() + settings.batch_ms / 1000
+        for state in self.runs.values():
+            if state.due > soon and not state.writer.error:
+                state.due = soon
 
     # --- messages --------------------------------------------------------------------------------------------
 
@@ -585,6 +592,14 @@ class Hub:
             "reads_journal": client.readable is not None,
             "unreadable": client.unreadable,
         }
+
+
+def _open_files(settings: Settings) -> int:
+    """As many runs as are wanted, and as there are descriptors for."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return settings.open_files
+    return max(1, min(settings.open_files, (most - RESERVED_DESCRIPTORS) // DESCRIPTORS_SHARE))
 
 
 def _exists(path: Path) -> bool:
