@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import getpass
 import json
 import os
 import shlex
@@ -299,6 +298,8 @@ def service_install(
     Exit code 1 where a file was changed by hand: nothing is written then. A daemon that a writer has started makes
     way when the service starts; no record is lost.
     """
+    import getpass  # here, because a daemon that starts imports this module
+
     from . import service as module
 
     try:

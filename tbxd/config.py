@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tbxd_client.paths import config_dir
@@ -41,8 +42,7 @@ class Given(NamedTuple):
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Settings, and where each is from.
 
     Args:
@@ -56,12 +56,11 @@ class Config:
     settings: Settings
     origins: dict[str, Origin]
     file: Path | None = None
-    hidden: dict[str, Origin] = field(default_factory=dict)
+    hidden: Mapping[str, Origin] = MappingProxyType({})
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What a command was given; the rest is looked for with each `load`.
 
     Args:
@@ -70,7 +69,7 @@ class Source:
         embedded: for a daemon that a writer has started. It is where that writer looks for it, whatever a file says.
     """
 
-    given: dict[str, Given] = field(default_factory=dict)
+    given: Mapping[str, Given] = MappingProxyType({})
     path: str = ""
     embedded: bool = False
 

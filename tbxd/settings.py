@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
@@ -40,8 +40,7 @@ class BadSetting(ValueError):
     """A value that is not possible; the message says where it is from, and which are possible."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting.
 
     Args:

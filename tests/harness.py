@@ -157,6 +157,17 @@ class World:
             **kwargs,
         )
 
+    def shell(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of bash to its end."""
+        return subprocess.run(
+            ["bash", "-c", textwrap.dedent(script), "bash", *arguments],
+            env=self.environ,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+
     def end(self) -> None:
         """Kill whatever is left."""
         for process in self.processes:

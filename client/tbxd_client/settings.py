@@ -83,13 +83,16 @@ RANKS = Choice(
 CHOICES = (SYNC, RANKS)
 
 
-class Text(NamedTuple):
+class Text:
     """What a user may set in words of its own form; ``otherwise`` says what holds without it."""
 
-    variable: str
-    otherwise: str
-    form: str
-    help: str
+    __slots__ = ("form", "help", "otherwise", "variable")  # no NamedTuple: making one takes an eighth of a millisecond
+
+    def __init__(self, variable: str, otherwise: str, form: str, help: str) -> None:
+        self.variable = variable
+        self.otherwise = otherwise
+        self.form = form
+        self.help = help
 
 
 JOURNAL_SHARES = Text(
