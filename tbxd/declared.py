@@ -113,13 +113,19 @@ def lines(config: Config, daemon: Mapping[str, Any] | None, scripts: list[dict[s
     if daemon is not None:
         if daemon["config"] != str(config.file or ""):
             said.append(f"the daemon that runs (pid {daemon['pid']}) reads {daemon['config'] or 'no file'}")
+        runs = f"the daemon that runs (pid {daemon['pid']})"
         said += [
-            f"the daemon that runs (pid {daemon['pid']}) has {row['name']} {shown(row['running'], row['name'])}; "
-            + ("`tbxd reload` has it read the file again" if row["live"] else "the other holds after a restart")
+            f"{runs} has {row['name']} {shown(row['running'], row['name'])}; {_advice(row)}"
             for row in rows
             if row["differs"]
         ]
     return told + (["", *said] if said else [])
+
+
+def _advice(row: dict[str, Any]) -> str:
+    if row["from"] not in (DEFAULT, FILE):
+        return f"what {row['where']} says is for what is started here"
+    return "`tbxd reload` has it read the file again" if row["live"] else "a restart changes it"
 
 
 def shown(value: Any, name: str = "") -> str:

@@ -26,11 +26,12 @@ from tbxd_client.settings import ALWAYS, SYNC
 LEVELS = ("debug", "info", "warning", "error")
 # What a value may be.
 NUMBER, INTEGER, WORD, TEXT = "number", "whole number", "word", "text"
-ENDPOINT, FOLDER, FOLDERS = "endpoint", "folder", "folders"
+ENDPOINT, TCP, FOLDER, FOLDERS = "endpoint", "tcp endpoint", "folder", "folders"
 SHOWN_MAX = 60  # characters of a value that makes no sense
 _POSSIBLE = {
     TEXT: "texts",
     ENDPOINT: "ipc:///path/to/socket and tcp://HOST:PORT",
+    TCP: "tcp://INTERFACE:PORT",
     FOLDER: "folders (from / or ~ on)",
     FOLDERS: "folders (from / or ~ on) with ':' between them",
 }
@@ -103,11 +104,12 @@ class Setting(NamedTuple):
             return fits and (self.kind == NUMBER or value == int(value))
         if not isinstance(value, str) or "\0" in value:
             return False
-        if self.kind == ENDPOINT:
+        if self.kind in (ENDPOINT, TCP):
             try:
                 check_address(value)
             except ValueError:
                 return False
+            return self.kind == ENDPOINT or value.startswith("tcp://")
         return value in self.choices if self.choices else bool(value)
 
 
@@ -127,7 +129,7 @@ SETTINGS = (
         "TBXD_LISTEN",
         None,
         "Also let trainers on other hosts in, with keys: tcp://INTERFACE:PORT, tcp://0.0.0.0:7007 for all interfaces.",
-        form=ENDPOINT,
+        form=TCP,
         otherwise="nowhere",
         example="tcp://0.0.0.0:7007",
     ),
