@@ -15,6 +15,7 @@ import click
 
 from . import __version__, logs
 from .cli_config import completion, config, reload
+from .config import COMMAND_LINE, Given, Origin
 from .options import (
     EXIT_ALREADY_RUNNING,
     EXIT_CANNOT_READ,
@@ -55,7 +56,8 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
     their records wait in journals.
     """
-    load = source(values, embedded).load
+    flags = {"log_level": Given("info", Origin(COMMAND_LINE, "--verbose"))} if verbose else {}
+    load = source(values, embedded, flags).load
     try:
         config = load()
     except (BadSetting, OSError) as error:
@@ -64,7 +66,7 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
         _detach()  # the writer hears of what went wrong before this, and of nothing later
     with contextlib.suppress(RuntimeError, ValueError):  # stderr is closed
         faulthandler.enable()  # where every thread was, when a watchdog ends a daemon that hangs (SIGABRT)
-    level = "info" if verbose or embedded or service else "warning"
+    level = "info" if embedded or service else "warning"
     limiter = logs.begin(config.settings.log_level or level)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start one for each core, for nothing done here
     from .daemon import AlreadyRunning, Daemon

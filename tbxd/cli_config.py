@@ -15,13 +15,12 @@ from .options import (
     EXIT_ERROR,
     EXIT_NOT_RUNNING,
     EXIT_USAGE,
-    PLACES,
     configuration,
     fail,
     settings_options,
     source,
 )
-from .settings import SETTINGS, BadSetting
+from .settings import PLACES, SETTINGS, BadSetting
 
 SHELLS = ("bash", "zsh", "fish")
 LOOK_SECONDS = 1.0  # for the daemon whose settings are shown beside

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tbxd_client.paths import config_dir
 
-from .settings import CONFIG, SETTINGS, BadSetting, Settings
+from .settings import CONFIG, PLACES, SETTINGS, BadSetting, Settings
 
 if TYPE_CHECKING:
     from .config_file import File
@@ -98,7 +98,7 @@ class Source(NamedTuple):
         hidden = {}
         for setting in SETTINGS:
             name = setting.name
-            if file is not None and name in file.values and not (self.embedded and setting.scripts):
+            if file is not None and name in file.values and not (self.embedded and name in PLACES):
                 values[name], origins[name] = file.values[name], Origin(FILE, f"{file.path}:{file.lines.get(name, 1)}")
             given = self.given.get(name)
             if given is None:

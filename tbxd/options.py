@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +18,6 @@ EXIT_CANNOT_READ = EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
 EXIT_ALREADY_RUNNING = 4
 ALL = frozenset(setting.name for setting in SETTINGS)
-PLACES = frozenset(("address", "runtime_dir", "spool"))  # of commands that ask a daemon
 
 
 def _type_of(setting: Setting) -> Any:
@@ -47,8 +47,14 @@ def settings_options(names: Set[str]) -> Callable[[Any], Any]:
     return decorate
 
 
-def source(values: dict[str, Any], embedded: bool = False) -> Source:
-    """Where the settings of the command that runs come from, with the values of its `settings_options`."""
+def source(values: dict[str, Any], embedded: bool = False, flags: Mapping[str, Given] = MappingProxyType({})) -> Source:
+    """Where the settings of the command that runs come from.
+
+    Args:
+        values: of its `settings_options`.
+        embedded: it is a daemon that a writer has started.
+        flags: by the names of settings, what options of its own say of them, after those of the settings.
+    """
     context = click.get_current_context()
     given = {}
     for setting in SETTINGS:
@@ -57,6 +63,9 @@ def source(values: dict[str, Any], embedded: bool = False) -> Source:
             given[setting.name] = Given(values[setting.name], Origin(COMMAND_LINE, setting.option))
         elif how == click.core.ParameterSource.ENVIRONMENT:
             given[setting.name] = Given(values[setting.name], Origin(ENVIRONMENT, setting.variable))
+    given |= {
+        name: flag for name, flag in flags.items() if name not in given or given[name].origin.kind != COMMAND_LINE
+    }
     path = values[CONFIG.name] or ""
     if path and context.get_parameter_source(CONFIG.name) == click.core.ParameterSource.COMMANDLINE:
         dash, plain = ("-", path[1:]) if path.startswith("-") else ("", path)

@@ -56,7 +56,7 @@ class Setting(NamedTuple):
         otherwise: see ``default``.
         example: a value for who has not set it yet; without one the default.
         live: it can be changed while the daemon runs.
-        scripts: scripts that log have to know it, too, and they read no file.
+        scripts: scripts that log have to know it, too (where the daemon is, or their own part), and read no file.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Setting(NamedTuple):
         return value in self.choices if self.choices else bool(value)
 
 
+PLACES = frozenset(("address", "runtime_dir", "spool"))  # where scripts and daemon meet
 SETTINGS = (
     Setting(
         "address",
@@ -189,7 +190,7 @@ SETTINGS = (
         3600,
         live=True,
     ),
-    Setting("sync", SYNC.variable, SYNC.default, SYNC.help, choices=SYNC.choices),
+    Setting("sync", SYNC.variable, SYNC.default, SYNC.help, choices=SYNC.choices, scripts=True),
     Setting(
         "idle_seconds",
         "TBXD_IDLE_SECONDS",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness import World
 from tbxd import config, config_file, declared
@@ -72,6 +74,23 @@ def test_a_daemon_has_what_is_in_the_file(place: World) -> None:
     assert status["settings"].keys() == {setting.name for setting in SETTINGS}
 
 
+def test_verbose_is_an_option_and_so_comes_before_environment_and_file(place: World) -> None:
+    place.config.write_text('log_level = "error"\n')
+    place.extra["TBXD_LOG_LEVEL"] = "warning"
+    place.serve("--verbose")
+    assert settings_of(place)["log_level"] == "info"
+    assert place.tbxd("stop").returncode == 0
+    place.serve("--verbose", "--log-level", "debug")
+    assert settings_of(place)["log_level"] == "debug"
+
+
+def settings_of(place: World) -> dict[str, Any]:
+    status = place.status()
+    assert status is not None
+    found: dict[str, Any] = status["settings"]
+    return found
+
+
 def test_a_file_that_nobody_has_named_is_the_users_own_else_the_machines(place: World, tmp_path: Path) -> None:
     home = place.root / "home"
     place.extra.update(TBXD_CONFIG="", XDG_CONFIG_HOME="", HOME=str(home))
@@ -126,7 +145,7 @@ def test_a_daemon_that_a_writer_starts_reads_the_file_but_is_where_the_writer_lo
     place.config.write_text(
         f'address = "ipc://{place.root}/elsewhere.sock"\n'
         f'runtime_dir = "{place.root}/else"\nspool = "{place.root}/other"\n'
-        "batch_ms = 33\n"
+        'batch_ms = 33\nsync = "always"\n'
     )
     result = place.run(
         """
@@ -140,6 +159,7 @@ def test_a_daemon_that_a_writer_starts_reads_the_file_but_is_where_the_writer_lo
     place.config.unlink()
     status = place.status()
     assert status is not None and status["embedded"] and status["settings"]["batch_ms"] == 33
+    assert status["sync"] == "always"
     assert status["spool"] == str(place.spool) and status["address"] == f"ipc://{place.runtime}/daemon.sock"
 
 
@@ -364,6 +384,59 @@ def test_who_only_asks_is_told_of_a_bad_file_and_gets_an_answer(place: World) ->
     assert place.tbxd("drain").returncode == 2 and place.tbxd("keys", "list").returncode == 2, "these do something"
     stopped = place.tbxd("stop")
     assert stopped.returncode == 0 and daemon.wait(30) == 0
+
+
+# --- any text ------------------------------------------------------------------------------------------------
+
+KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
+SPELLED = KEYS.flatmap(
+    lambda key: st.sampled_from([key, f'"{key}"', f"'{key}'", f" {key}\t", f"{key}.inner", f'"{key}" . "a.b"'])
+)
+VALUES = st.sampled_from(
+    [
+        "1",
+        '"#"',
+        "'[x]'",
+        "[\n1, # ]\n2 ]",
+        '"""\nx = 1\n"""',
+        "'''\n[y]\n'''",
+        "{ z = 1 }",
+        "[[], [[\n]\n]]",
+        '"""]"""',
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "# c = 1\n", "\n\n"]), SPELLED, VALUES), max_size=8), st.booleans())
+def test_the_line_of_each_key_of_any_file_is_that_on_which_it_stands(
+    statements: list[tuple[str, str, str]], in_table: bool
+) -> None:
+    text, expected = "", {}
+    for before, spelled, value in statements:
+        text += before
+        key = spelled.strip().partition(".")[0].strip(" \"'")
+        if key in expected:
+            continue
+        expected[key] = text.count("\n") + 1
+        text += f"{spelled} = {value} # and a comment\n"
+    if in_table:
+        expected["of a table"] = text.count("\n") + 1
+        text += '["of a table".inner]\n' + text
+    assert config_file.lines_of(text) == expected
+
+
+@given(st.one_of(st.text(max_size=200), st.text("ab_=.[]{}\"'#\n\\ 1", max_size=60)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_settings_or_is_refused_with_a_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    try:
+        found = config_file.read(path)
+    except BadSetting as error:
+        assert re.match(rf"{path}:\d+: ", str(error))
+    else:
+        assert all(re.match(rf"{path}:\d+: ", problem) for problem in found.problems)
+        assert found.values.keys() <= {setting.name for setting in SETTINGS}
 
 
 # --- what is shown -------------------------------------------------------------------------------------------
