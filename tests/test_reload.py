@@ -111,6 +111,28 @@ def test_with_a_bad_file_everything_stays_one_line_is_logged_and_the_command_fai
     assert place.tbxd("reload").returncode == 0 and settings_of(place)["batch_ms"] == 20
 
 
+def test_more_and_less_is_logged_with_a_reload(place: World) -> None:
+    with open(place.root / "log", "wb") as log:
+        daemon = subprocess.Popen([sys.executable, "-m", "tbxd", "serve"], env=place.environ, stderr=log)
+    place.processes.append(daemon)
+    wait_for(place.running, "the daemon")
+    script = """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as writer:
+            writer.add_scalar("value", 1.0, 0)
+            assert writer.flush(30)
+    """
+    sessions = []
+    for text in ("", 'log_level = "info"', 'log_level = "error"'):
+        place.config.write_text(text)
+        reload(place)
+        before = (place.root / "log").stat().st_size
+        assert place.run(script).returncode == 0
+        wait_for(place.drained, "the journal to be released")
+        sessions.append("tbxd.hub: session" in (place.root / "log").read_text()[before:])
+    assert sessions == [False, True, False]
+
+
 def test_without_a_daemon_there_is_nothing_to_reload(place: World) -> None:
     assert place.tbxd("reload").returncode == 3
 
