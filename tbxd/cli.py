@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import getpass
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from . import __version__, logs
-from .settings import SETTINGS, Setting, Settings
-
-EXIT_ERROR = EXIT_FOUND = 1
-EXIT_CANNOT_READ = 2
-EXIT_NOT_RUNNING = 3
-EXIT_ALREADY_RUNNING = 4
+from .cli_config import completion, config, reload
+from .config import COMMAND_LINE, Given, Origin
+from .options import (
+    EXIT_ALREADY_RUNNING,
+    EXIT_CANNOT_READ,
+    EXIT_ERROR,
+    EXIT_FOUND,
+    EXIT_NOT_RUNNING,
+    EXIT_USAGE,
+    configuration,
+    source,
+)
+from .options import fail as _fail
+from .options import settings_options as _settings_options
+from .settings import SETTINGS, BadSetting, Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,31 +41,8 @@ def main() -> None:
     """
 
 
-def _type_of(setting: Setting) -> Any:
-    if setting.choices:
-        return click.Choice(setting.choices, case_sensitive=False)
-    return float if setting.most else str
-
-
-def _settings_options(names: set[str]) -> Callable[[Any], Any]:
-    """Options for some of the declared settings."""
-
-    def decorate(command: Any) -> Any:
-        for setting in reversed(SETTINGS):
-            if setting.name in names:
-                option = click.option(
-                    "--" + setting.name.replace("_", "-"),
-                    envvar=setting.variable,
-                    type=_type_of(setting),
-                    default=setting.default,
-                    show_default=setting.default is not None,
-                    show_envvar=True,
-                    help=setting.help,
-                )
-                command = option(command)
-        return command
-
-    return decorate
+for _command in (config, reload, completion):
+    main.add_command(_command)
 
 
 @main.command()
@@ -72,16 +56,23 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
     their records wait in journals.
     """
+    flags = {"log_level": Given("info", Origin(COMMAND_LINE, "--verbose"))} if verbose else {}
+    load = source(values, embedded, flags).load
+    try:
+        config = load()
+    except (BadSetting, OSError) as error:
+        _fail(str(error), EXIT_USAGE)
     if embedded:
-        _detach()
+        _detach()  # the writer hears of what went wrong before this, and of nothing later
     with contextlib.suppress(RuntimeError, ValueError):  # stderr is closed
         faulthandler.enable()  # where every thread was, when a watchdog ends a daemon that hangs (SIGABRT)
-    limiter = logs.begin(values["log_level"] or ("info" if verbose or embedded or service else "warning"))
+    level = "info" if embedded or service else "warning"
+    limiter = logs.begin(config.settings.log_level or level)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start one for each core, for nothing done here
     from .daemon import AlreadyRunning, Daemon
 
     try:
-        Daemon(Settings.of(values), limiter, embedded, service).run()
+        Daemon(config, load, limiter, level, embedded, service).run()
     except AlreadyRunning as error:
         if not embedded:
             _fail(str(error), EXIT_ALREADY_RUNNING)
@@ -105,7 +96,7 @@ def status(as_json: bool, **values: Any) -> None:
     """
     from . import ask, show
 
-    settings = _settings(values)
+    settings = _settings(values, leniently=True)
     try:
         answer = ask.ask(settings, "status")
     except ask.NotRunning as error:
@@ -132,7 +123,7 @@ def stop(**values: Any) -> None:
 
     from . import ask
 
-    settings = _settings(values)
+    settings = _settings(values, leniently=True)
     try:
         ask.stop(settings)
     except ask.NotRunning as error:
@@ -309,6 +300,8 @@ def service_install(
     Exit code 1 where a file was changed by hand: nothing is written then. A daemon that a writer has started makes
     way when the service starts; no record is lost.
     """
+    import getpass  # here, because a daemon that starts imports this module
+
     from . import service as module
 
     try:
@@ -456,7 +449,7 @@ def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     from . import doctor as module
     from . import report
 
-    findings = list(module.examine(_settings(values), list(folders), dict(os.environ)))
+    findings = list(module.examine(configuration(values, leniently=True), list(folders), dict(os.environ)))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -540,13 +533,5 @@ def demo(logdir: str, epochs: int, workers: int, open_: bool) -> None:
     sys.exit(module.run(Path(logdir), epochs, workers, open_))
 
 
-def _settings(values: dict[str, Any]) -> Settings:
-    try:
-        return Settings.of(values)
-    except ValueError as error:
-        _fail(str(error), EXIT_ERROR)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"tbxd: {message}", err=True)
-    sys.exit(code)
+def _settings(values: dict[str, Any], leniently: bool = False) -> Settings:
+    return configuration(values, leniently).settings

@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,16 +22,15 @@ from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
 from tbxd_client.paths import base_dir, lock_path, private_dir, service_path, token_path
 
-from . import __version__, ask
+from . import __version__, ask, logs, reload
 from .adopt import Adopter
+from .config import Config
 from .gate import Gate
 from .hub import Hub
 from .keys import KeyFolder
-from .logs import Limiter
 from .notify import Notifier
 from .receiver import Peer, Receiver
 from .roots import Roots
-from .settings import Settings
 from .system.watch import System
 
 log = logging.getLogger(__name__)
@@ -55,16 +55,29 @@ class Daemon:
     """One daemon.
 
     Args:
-        settings: complete and checked.
+        config: the settings, and the file that they are from.
+        load: reads them again, for `tbxd reload` and SIGHUP.
         limiter: of what is logged.
+        level: what is logged where no setting says it.
         embedded: leave when nobody has logged for ``idle_seconds``.
         service: the unit file of the service that this is. Writers then wait for it and start no other, and one that
             they have started already makes way.
     """
 
-    def __init__(self, settings: Settings, limiter: Limiter, embedded: bool = False, service: str = "") -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        limiter: logs.Limiter,
+        level: str = "warning",
+        embedded: bool = False,
+        service: str = "",
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._settings = config.settings
         self._limiter = limiter
+        self._level = level
         self._embedded = embedded
         self._service = service
         # What a writer starts has the variables of the writer's service, which is another one.
@@ -100,7 +113,8 @@ class Daemon:
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
+            self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
+            signal.signal(signal.SIGHUP, self._on_hangup)  # also of a terminal that closes: it goes on
             for receiver in self._receivers:
                 log.info("tbxd %s listens at %s", __version__, receiver.address)
             try:
@@ -164,6 +178,29 @@ class Daemon:
         self._stopping = True
         self._doorbell.ring()
 
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self._reloader.ask()
+        self._doorbell.ring()
+
+    def _reload(self, now: float) -> None:
+        """Take changed settings over, where that was asked for and they are read."""
+        done = self._reloader.step(self._settings)
+        if done is None:
+            return
+        self._settings, answer, askers = done
+        if answer["changed"]:
+            self._hub.configure(self._settings)
+            self._system.configure(self._settings, now)
+            logs.set_level(self._settings.log_level or self._level)
+        said = "; ".join(reload.lines(answer))
+        if answer["problem"]:
+            log.error("%s", said)
+        else:
+            level = logging.WARNING if answer["restart"] or answer["hidden"] else logging.INFO
+            log.log(level, "%s read again: %s", answer["file"] or "settings", said)
+        for peer in askers:
+            self._send(peer, wire.Answer({**self.status(), "reload": answer}))
+
     def _loop(self) -> None:
         poller = zmq.Poller()
         for receiver in self._receivers:
@@ -184,6 +221,7 @@ class Daemon:
                 self._receive(receiver)
             self._hub.collect()
             now = time.monotonic()
+            self._reload(now)
             due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
             due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
             self._limiter.tell(now)
@@ -215,6 +253,9 @@ class Daemon:
             else:
                 self._hub.refuse(peer, bytes(12), f"{what[:20]!r} is for who owns the daemon, on its own host")
             return
+        if what == "reload":
+            self._reloader.ask(peer)  # and answered when it is done
+            return
         if what == "stop":
             self._stopping = True
         self._send(peer, wire.Answer(self.status()))
@@ -242,6 +283,8 @@ class Daemon:
             "address": self._receiver.address,
             "spool": str(self._settings.spool),
             "embedded": self._embedded,
+            "config": str(self._reloader.file or ""),
+            "settings": self._settings.values(),
             "sync": self._settings.sync,
             "service": self._service,
             "started": self._started,

@@ -9,6 +9,14 @@ import resource
 # dead trainers leave more than runs, because nothing of them can be written, and none of them closed, without a run.
 LEFT_BY_ADOPTION = 3 / 16
 LEFT_BY_RUNS = 2 / 16
+RESERVED = 32  # of this process, for what is no run and no connection
+RUNS_SHARE = 6  # one run in so many descriptors is kept open: it takes two, and clients need theirs
+
+
+def runs_open(wanted: int) -> int:
+    """How many runs are kept open: as many as are wanted, and as there are descriptors for."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if most == resource.RLIM_INFINITY else max(1, min(wanted, (most - RESERVED) // RUNS_SHARE))
 
 
 def scarce(left: float) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import mmap
 import os
@@ -13,19 +12,17 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tbxd_client
-from tbxd_client import policy, ranks, records, shares, wire
 from tbxd_client import settings as client_settings
+from tbxd_client import wire
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
-    KEY_VARIABLE,
     REMOTE,
     RUNTIME_VARIABLE,
     SOCKET_PATH_BYTES_MAX,
@@ -39,8 +36,11 @@ from tbxd_client.paths import (
 
 from . import __version__, ask, versions
 from .adopt import QUARANTINE
+from .config import Config
+from .doctor_settings import environment, settings_file
 from .events.walk import event_folders
-from .settings import SETTINGS, Settings
+from .finding import Finding
+from .settings import Settings
 from .summaries.errors import HINTS
 
 ANSWER_SECONDS = 3.0
@@ -59,30 +59,22 @@ NETWORK = re.compile(
 _BAD_LINE = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback|^\w*(Error|Exception):")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was looked at, how it is ("ok", "warning", "trouble"), what was found, and what to do ("" for nothing)."""
-
-    what: str
-    level: str
-    found: str
-    advice: str = ""
-
-
-def examine(settings: Settings, folders: list[Path], environ: dict[str, str]) -> Iterator[Finding]:
+def examine(config: Config, folders: list[Path], environ: dict[str, str]) -> Iterator[Finding]:
     """Look at everything.
 
     Args:
-        settings: where daemon and spool are.
+        config: where daemon and spool are, and where that is from.
         folders: log folders to look at as well; without any, those of the daemon's runs.
         environ: the environment, for its ``TBXD_*``.
     """
+    settings = config.settings
     status = _status(settings)
     answer = status if isinstance(status, dict) else None
     runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
     known = sorted({*folders, *(run for run in runs if run.is_dir())})
     for what, findings in (
-        ("environment", _environment(environ)),
+        ("environment", environment(environ)),
+        ("settings file", settings_file(config)),
         ("versions", _versions()),
         ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
         ("socket", _socket(settings)),
@@ -106,78 +98,6 @@ def examine(settings: Settings, folders: list[Path], environ: dict[str, str]) ->
 
 
 # --- what this process has -------------------------------------------------------------------------------------------
-
-
-def _environment(environ: dict[str, str]) -> Iterator[Finding]:
-    numbers = {setting.variable: (setting.least, setting.most) for setting in client_settings.SETTINGS}
-    numbers |= {setting.variable: (setting.least, setting.most) for setting in SETTINGS if setting.most}
-    choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
-    choices |= {setting.variable: setting.choices for setting in SETTINGS if setting.choices}
-    texts = {setting.variable for setting in SETTINGS if not setting.most}
-    known = (
-        numbers.keys()
-        | choices.keys()
-        | texts
-        | {shares.SHARES_VARIABLE, policy.REDUCE_VARIABLE, KEY_VARIABLE, *ranks.VARIABLES}
-    )
-    given = {name: value for name, value in environ.items() if name.startswith("TBXD_")}
-    bad = False
-    for name, value in sorted(given.items()):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            advice = f"did you mean {near[0]}?" if near else f"unset it; there are {', '.join(sorted(known))}"
-            yield Finding("environment", "warning", f"{name} is no setting of tbxd", advice)
-        elif name in numbers and value:
-            least, most = numbers[name]
-            number = _number(value)
-            if number is None or not least <= number <= most:
-                ours = {setting.variable for setting in SETTINGS}
-                what = "no daemon starts with it" if name in ours else "the default is used"
-                found = f"{name}={value!r} makes no sense: {what}"
-                yield Finding("environment", "trouble", found, f"{least:g} to {most:g} are possible")
-            else:
-                continue
-        elif name in choices and value and value.lower() not in choices[name]:
-            found = f"{name}={value!r} makes no sense: it is not used, or no daemon starts with it"
-            yield Finding("environment", "trouble", found, f"{' and '.join(choices[name])} are possible")
-        elif name == shares.SHARES_VARIABLE:
-            problems = _bad_shares(value)
-            if not problems:
-                continue
-            yield Finding("environment", "warning", problems, "NAME=0 to 100, with commas between")
-        elif name == policy.REDUCE_VARIABLE:
-            unused = policy.split_words(value)[1]
-            if not unused:
-                continue
-            found, advice = (
-                f"{name}: {', '.join(unused)} is not used",
-                f"TAG={'|'.join(policy.WORDS)}, with commas between",
-            )
-            yield Finding("environment", "warning", found, advice)
-        else:
-            continue
-        bad = True
-    if not bad:
-        yield Finding(
-            "environment", "ok", ", ".join(f"{k}={v}" for k, v in sorted(given.items())) or "no TBXD_* is set"
-        )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(client_settings._WORDS.get(text.lower(), text))
-    except ValueError:
-        return None
-
-
-def _bad_shares(value: str) -> str:
-    kinds = {name for kind, name in records.KIND_NAMES.items() if shares.default_shares()[kind] < shares.SCALAR_SHARE}
-    bad = [
-        entry
-        for entry in value.replace(" ", "").split(",")
-        if entry and not (entry.partition("=")[0] in kinds and re.fullmatch(r"\d{1,2}|100", entry.partition("=")[2]))
-    ]
-    return f"{shares.SHARES_VARIABLE}: {', '.join(bad)} is not used" if bad else ""
 
 
 def _versions() -> Iterator[Finding]:
@@ -451,8 +371,9 @@ def _spool(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
             yield Finding("spool's disk", "trouble", f"{kind}: {problem}", f"set {SPOOL_VARIABLE} to a local disk")
         else:
             yield Finding("spool's disk", "ok", f"{kind}, with locks and maps")
-    most = _number(environ.get(client_settings.JOURNAL_BYTES.variable, "")) or client_settings.JOURNAL_BYTES.default
-    yield from _space("spool's space", spool, int(most), "a journal may take", SPOOL_VARIABLE)
+    most = client_settings.JOURNAL_BYTES
+    bytes_most = client_settings.parsed(most, environ.get(most.variable, "")) or most.default
+    yield from _space("spool's space", spool, int(bytes_most), "a journal may take", SPOOL_VARIABLE)
 
 
 def _try_journal(spool: Path) -> str:

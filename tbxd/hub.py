@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import queue
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from tbxd_client.journal_files import DROP_REASONS
 from tbxd_client.records import RemoteProtocolError
 
 from .credit import Credit
+from .descriptors import runs_open
 from .events.ledger import Entry
 from .pool import Pool
 from .receiver import Peer
@@ -41,8 +41,6 @@ RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
-RESERVED_DESCRIPTORS = 32  # of this process, for what is no run and no connection
-DESCRIPTORS_SHARE = 6  # one run in so many descriptors is kept open: it takes two, and clients need theirs
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
 CLIENT_REASONS = (*DROP_REASONS, "no_journal")
 
@@ -112,10 +110,17 @@ class Hub:
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
         self._next_sync = 0.0
-        self._open_files = settings.open_files
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if most != resource.RLIM_INFINITY:
-            self._open_files = max(1, min(settings.open_files, (most - RESERVED_DESCRIPTORS) // DESCRIPTORS_SHARE))
+        self._open_files = runs_open(settings.open_files)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over what is changed in the settings while it runs."""
+        self._settings = settings
+        self._open_files = runs_open(settings.open_files)
+        self._next_sync = 0.0
+        soon = time.monotonic() + settings.batch_ms / 1000
+        for state in self.runs.values():
+            if state.due > soon and not state.writer.error:
+                state.due = soon
 
     # --- messages --------------------------------------------------------------------------------------------
 

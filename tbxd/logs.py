@@ -144,5 +144,10 @@ def begin(level: str) -> Limiter:
     handler.addFilter(limiter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
     return limiter
+
+
+def set_level(level: str) -> None:
+    """Log this from now on; one of `settings.LEVELS`."""
+    logging.getLogger().setLevel(level.upper())

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, MutableMapping
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,17 @@ class Notifier:
             fed = gets_on and self._send(["WATCHDOG=1"])
             self._next_feed = now + (self._feed_seconds if fed else min(self._feed_seconds, HUNGRY_SECONDS))
         return min(self._next_status, self._next_feed or float("inf"))
+
+    def reloading(self) -> None:
+        """Settings are read again. The time is for managers of Type=notify-reload, sd_notify(3)."""
+        self._send(
+            ["RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"], SEND_SECONDS
+        )
+
+    def reloaded(self) -> None:
+        """That is over; the next turn of the loop says that it is ready again, and goes on until it is heard."""
+        self._ready = False
+        self._next_status = 0.0
 
     def stopping(self, status: str) -> None:
         """The daemon writes what is queued, and leaves."""

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from tbxd_client.readback import shortest
 
 from .check import KINDS, Problem, Total
-from .doctor import Finding
+from .finding import Finding
 from .tail import Value
 
 STYLES = {"trouble": "red", "warning": "yellow", "note": "dim", "ok": "green"}

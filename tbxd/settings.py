@@ -1,16 +1,20 @@
-"""The daemon's settings: one declaration each, from which the command line, the environment and its help follow."""
+"""The daemon's settings: one declaration each.
+
+The command line and its help, the environment, the file (`config`), ``tbxd config`` and docs/SETTINGS.md follow.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
     KEYS_VARIABLE,
     RUNTIME_VARIABLE,
     SPOOL_VARIABLE,
+    check_address,
     default_address,
     keys_dir,
     runtime_dir,
@@ -20,11 +24,40 @@ from tbxd_client.records import SYSTEM_SECONDS_MAX
 from tbxd_client.settings import ALWAYS, SYNC
 
 LEVELS = ("debug", "info", "warning", "error")
+# What a value may be.
+NUMBER, INTEGER, WORD, TEXT = "number", "whole number", "word", "text"
+ENDPOINT, TCP, FOLDER, FOLDERS = "endpoint", "tcp endpoint", "folder", "folders"
+SHOWN_MAX = 60  # characters of a value that makes no sense
+_POSSIBLE = {
+    TEXT: "texts",
+    ENDPOINT: "ipc:///path/to/socket and tcp://HOST:PORT",
+    TCP: "tcp://INTERFACE:PORT",
+    FOLDER: "folders (from / or ~ on)",
+    FOLDERS: "folders (from / or ~ on) with ':' between them",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting: its field in `Settings`, the variable, its bounds or its words, and what it does."""
+class BadSetting(ValueError):
+    """A value that is not possible; the message says where it is from, and which are possible."""
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    Args:
+        name: its field in `Settings`, and its key in the file.
+        variable: in the environment.
+        default: None where it follows from something else; then ``otherwise`` says what holds.
+        help: what it does.
+        least: of a number.
+        most: of a number; 0 for what is none.
+        choices: the words that are possible.
+        form: one of the words above, where that does not follow from the other arguments.
+        otherwise: see ``default``.
+        example: a value for who has not set it yet; without one the default.
+        live: it can be changed while the daemon runs.
+        scripts: scripts that log have to know it, too (where the daemon is, or their own part), and read no file.
+    """
 
     name: str
     variable: str
@@ -33,30 +66,112 @@ class Setting:
     least: float = 0
     most: float = 0
     choices: tuple[str, ...] = ()
+    form: str = ""
+    otherwise: str = ""
+    example: str = ""
+    live: bool = False
+    scripts: bool = False
+
+    @property
+    def option(self) -> str:
+        """On the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def kind(self) -> str:
+        """What a value is."""
+        return self.form or (WORD if self.choices else NUMBER if self.most else TEXT)
+
+    @property
+    def possible(self) -> str:
+        """Which values are."""
+        if self.kind in (NUMBER, INTEGER):
+            whole = "whole numbers from " if self.kind == INTEGER else ""
+            return f"{whole}{_plain(self.least)} to {_plain(self.most)}"
+        return ", ".join(self.choices) or _POSSIBLE[self.kind]
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value, as the end of a sentence that begins with its name; "" when nothing is."""
+        return "" if self._fits(value) else self.wrong(value)
+
+    def wrong(self, value: Any) -> str:
+        """The end of such a sentence, for a value that is not possible."""
+        return f"is {_said(value)}; {self.possible} are possible"
+
+    def _fits(self, value: Any) -> bool:
+        if self.kind in (NUMBER, INTEGER):
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.most
+            return fits and (self.kind == NUMBER or value == int(value))
+        if not isinstance(value, str) or "\0" in value:
+            return False
+        if self.kind in (ENDPOINT, TCP):
+            try:
+                check_address(value)
+            except ValueError:
+                return False
+            return self.kind == ENDPOINT or value.startswith("tcp://")
+        return value in self.choices if self.choices else bool(value)
 
 
+PLACES = frozenset(("address", "runtime_dir", "spool"))  # where scripts and daemon meet
 SETTINGS = (
     Setting(
         "address",
         ADDRESS_VARIABLE,
         None,
         "Where to listen: ipc:///path or tcp://127.0.0.1:PORT. Default: a socket in the runtime folder.",
+        form=ENDPOINT,
+        otherwise="a socket in the runtime folder",
+        example="tcp://127.0.0.1:7007",
+        scripts=True,
     ),
     Setting(
         "listen",
         "TBXD_LISTEN",
         None,
         "Also let trainers on other hosts in, with keys: tcp://INTERFACE:PORT, tcp://0.0.0.0:7007 for all interfaces.",
+        form=TCP,
+        otherwise="nowhere",
+        example="tcp://0.0.0.0:7007",
     ),
     Setting(
         "roots",
         "TBXD_ROOTS",
         None,
         "The folders, with ':' between them, below which trainers on other hosts may log; with --listen.",
+        form=FOLDERS,
+        otherwise="none",
+        example="/data/runs:/scratch/runs",
     ),
-    Setting("keys", KEYS_VARIABLE, None, "The folder of the keys. Default: tbxd/keys in your folder of settings."),
-    Setting("runtime_dir", RUNTIME_VARIABLE, None, "The folder of the socket, the lock and the log."),
-    Setting("spool", SPOOL_VARIABLE, None, "The folder of the journals; those of dead trainers are drained."),
+    Setting(
+        "keys",
+        KEYS_VARIABLE,
+        None,
+        "The folder of the keys. Default: tbxd/keys in your folder of settings.",
+        form=FOLDER,
+        otherwise="~/.config/tbxd/keys",
+        example="~/.config/tbxd/keys",
+    ),
+    Setting(
+        "runtime_dir",
+        RUNTIME_VARIABLE,
+        None,
+        "The folder of the socket, the lock and the log.",
+        form=FOLDER,
+        otherwise="/var/tmp/tbxd-<uid>/run",  # noqa: S108 - it is said, not used
+        example="/scratch/tbxd/run",
+        scripts=True,
+    ),
+    Setting(
+        "spool",
+        SPOOL_VARIABLE,
+        None,
+        "The folder of the journals; those of dead trainers are drained.",
+        form=FOLDER,
+        otherwise="/var/tmp/tbxd-<uid>/spool",  # noqa: S108 - it is said, not used
+        example="/scratch/tbxd/spool",
+        scripts=True,
+    ),
     Setting(
         "batch_ms",
         "TBXD_BATCH_MS",
@@ -64,6 +179,7 @@ SETTINGS = (
         "How long records of a run are gathered before they are written, in milliseconds.",
         0,
         60_000,
+        live=True,
     ),
     Setting(
         "sync_seconds",
@@ -72,8 +188,9 @@ SETTINGS = (
         "How often event files are brought onto the disk: at most so much is lost when the machine crashes.",
         0.01,
         3600,
+        live=True,
     ),
-    Setting("sync", SYNC.variable, SYNC.default, SYNC.help, choices=SYNC.choices),
+    Setting("sync", SYNC.variable, SYNC.default, SYNC.help, choices=SYNC.choices, scripts=True),
     Setting(
         "idle_seconds",
         "TBXD_IDLE_SECONDS",
@@ -81,9 +198,12 @@ SETTINGS = (
         "How long an embedded daemon stays when nobody logs.",
         0,
         1e9,
+        live=True,
     ),
-    Setting("open_files", "TBXD_OPEN_FILES", 256.0, "Event files kept open at a time.", 1, 1e6),
-    Setting("threads", "TBXD_THREADS", 8.0, "Threads that make summaries and write files.", 1, 256),
+    Setting(
+        "open_files", "TBXD_OPEN_FILES", 256.0, "Event files kept open at a time.", 1, 1e6, form=INTEGER, live=True
+    ),
+    Setting("threads", "TBXD_THREADS", 8.0, "Threads that make summaries and write files.", 1, 256, form=INTEGER),
     Setting(
         "ranks_seconds",
         "TBXD_RANKS_SECONDS",
@@ -99,6 +219,7 @@ SETTINGS = (
         "Seconds between samples of the node (processors, memory, disks, network, GPUs) for active runs; 0: none.",
         0,
         SYSTEM_SECONDS_MAX,
+        live=True,
     ),
     Setting(
         "log_level",
@@ -106,7 +227,18 @@ SETTINGS = (
         None,
         "What is logged. Default: info for a service and for what a writer has started, else warning.",
         choices=LEVELS,
+        otherwise="info or warning",
+        example="info",
+        live=True,
     ),
+)
+# Where the file is; not in it.
+CONFIG = Setting(
+    "config",
+    "TBXD_CONFIG",
+    None,
+    "The file of the settings; with '-' before its path it need not be there.",
+    otherwise="~/.config/tbxd/config.toml, else /etc/tbxd/config.toml",
 )
 
 
@@ -135,19 +267,13 @@ class Settings:
         """Settings from given values; what is missing or None has its default.
 
         Raises:
-            ValueError: a value is out of its bounds; the message names it.
+            BadSetting: a value is out of its bounds; the message names it.
         """
         given = {name: value for name, value in values.items() if value is not None}
         for setting in SETTINGS:
             value = given.setdefault(setting.name, setting.default)
-            if setting.choices and value is not None and value not in setting.choices:
-                raise ValueError(
-                    f"{setting.name.replace('_', '-')} is {value!r}; {', '.join(setting.choices)} are possible"
-                )
-            if setting.most and not setting.least <= value <= setting.most:
-                raise ValueError(
-                    f"{setting.name.replace('_', '-')} is {value:g}; {setting.least:g} to {setting.most:g} are possible"
-                )
+            if setting.kind in (NUMBER, INTEGER, WORD) and value is not None and (wrong := setting.problem(value)):
+                raise BadSetting(f"{setting.option[2:]} {wrong}")
         runtime = Path(given["runtime_dir"] or runtime_dir()).absolute()
         given["runtime_dir"] = runtime
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
@@ -156,7 +282,24 @@ class Settings:
         given["open_files"], given["threads"] = int(given["open_files"]), int(given["threads"])
         return cls(**{item.name: given[item.name] for item in fields(cls)})
 
+    def values(self) -> dict[str, Any]:
+        """Name to value, as JSON has it; the names are those of `SETTINGS`."""
+        found = {setting.name: getattr(self, setting.name) for setting in SETTINGS}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+
     @property
     def durable(self) -> bool:
         """Whether nothing is acknowledged that is not on the disk."""
         return self.sync == ALWAYS
+
+
+def _said(value: Any) -> str:
+    try:
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "too much"
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+
+
+def _plain(number: float) -> str:
+    return f"{number:.0f}" if number == int(number) else f"{number:g}"

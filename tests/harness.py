@@ -56,6 +56,7 @@ class World:
         self.runtime = self.root / "run"
         self.spool = self.root / "spool"
         self.logdir = self.root / "logs"
+        self.config = self.root / "config.toml"
         self.root.mkdir(exist_ok=True)
 
     @property
@@ -66,6 +67,7 @@ class World:
             **base,
             "TBXD_RUNTIME_DIR": str(self.runtime),
             "TBXD_SPOOL": str(self.spool),
+            "TBXD_CONFIG": f"-{self.config}",  # and not this user's own
             "TBXD_IDLE_SECONDS": "30",
             "OMP_NUM_THREADS": "1",
             **self.extra,
@@ -153,6 +155,17 @@ class World:
             text=True,
             timeout=kwargs.pop("timeout", DEADLINE),
             **kwargs,
+        )
+
+    def shell(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of bash to its end."""
+        return subprocess.run(
+            ["bash", "-c", textwrap.dedent(script), "bash", *arguments],
+            env=self.environ,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
         )
 
     def end(self) -> None:

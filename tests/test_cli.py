@@ -21,7 +21,10 @@ def test_help_names_every_setting_with_its_variable(place: World) -> None:
         assert setting.variable in text.replace("\n", "").replace(" ", "")
 
 
-@pytest.mark.parametrize("command", [*sorted(main.commands), "service install", "service remove"])
+@pytest.mark.parametrize(
+    "command",
+    [*sorted(main.commands), "service install", "service remove", "config show", "config check", "config path"],
+)
 def test_every_command_explains_itself(place: World, command: str) -> None:
     result = place.tbxd(*command.split(), "--help")
     assert result.returncode == 0 and len(result.stdout.splitlines()) > 6
@@ -34,7 +37,7 @@ def test_exit_codes(place: World) -> None:
     assert place.tbxd("stop").returncode == 3
     assert place.tbxd("no-such-command").returncode == 2
     refused = place.tbxd("serve", "--batch-ms", "-1")
-    assert refused.returncode == 1 and "batch-ms is -1; 0 to 60000 are possible" in refused.stderr
+    assert refused.returncode == 2 and "batch-ms is -1; 0 to 60000 are possible" in refused.stderr
     refused = place.tbxd("serve", "--address", "http://x")
     assert refused.returncode == 1 and "expected ipc:///path" in refused.stderr
 

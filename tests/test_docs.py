@@ -5,18 +5,20 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 from pathlib import Path
 
 from harness import World, scalars, wait_for
 from tbxd import check, cli, credit
 from tbxd import settings as daemon_settings
+from tbxd.config import MACHINE_FILE
 from tbxd.events.ledger import Entry, Marker, notes
 from tbxd.hub import CLIENT_REASONS
 from tbxd.run import FILE_LOST
 from tbxd.summaries import errors
 from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
-from tbxd_client.paths import KEY_VARIABLE, base_dir
+from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
 from tbxd_client.shares import SHARES_VARIABLE
 
@@ -121,17 +123,24 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     client = {setting.variable: f"{setting.default:.0f}" for setting in client_settings.SETTINGS}
     daemon = {setting.variable: setting.default for setting in daemon_settings.SETTINGS}
     choices = {choice.variable: choice.default for choice in client_settings.CHOICES}
-    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | {
-        SHARES_VARIABLE,
-        policy.REDUCE_VARIABLE,
-        KEY_VARIABLE,
-    }
+    texts = {text.variable for text in client_settings.TEXTS} - {*ranks.VARIABLES}
+    assert table.keys() == client.keys() | choices.keys() | daemon.keys() | texts | {daemon_settings.CONFIG.variable}
     for variable, default in {**client, **choices, **daemon}.items():
         if isinstance(default, str) and variable in choices:
             assert table[variable] == default
         elif default is not None:
             assert float(table[variable]) == float(default)
     assert str(base_dir()).replace(str(os.getuid()), "<uid>") in README
+
+
+def test_the_page_of_settings_is_what_follows_from_their_declarations() -> None:
+    text = (DOCS / "SETTINGS.md").read_text()
+    assert runpy.run_path(str(DOCS / "settings.py"))["page"](text) == text, "python docs/settings.py"
+    assert (
+        str(MACHINE_FILE) in text and daemon_settings.CONFIG.variable in text and daemon_settings.CONFIG.option in text
+    )
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    assert set(re.findall(r"^(\w+) = ", example, re.M)) <= {setting.name for setting in daemon_settings.SETTINGS}
 
 
 def reasons_of(path: Path) -> set[str]:
@@ -200,12 +209,14 @@ def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:
     head = CLI.split("\n## ")[0]
     for name, command in cli.main.commands.items():
         assert f"`tbxd {name}" in README, name
-        commands = [command, *getattr(command, "commands", {}).values()]
-        for option in [param for one in commands for param in one.params]:
+        inside = getattr(command, "commands", {})
+        assert all(f"`tbxd {name} {one}" in sections[name] for one in inside), name
+        told = sections[name] + head + (sections["serve"] if name == "config" else "")  # has the options of that
+        for option in [param for one in (command, *inside.values()) for param in one.params]:
             longest = max(option.opts, key=len)
             if longest.startswith("--") and not getattr(option, "hidden", False):
-                assert f"`{longest}" in sections[name] + head or f" {longest}" in sections[name], (name, longest)
-    assert "CLI.md)" in README and "_TBXD_COMPLETE=bash_source" in head
+                assert f"`{longest}" in told or f" {longest}" in sections[name], (name, longest)
+    assert "CLI.md)" in README and "](SETTINGS.md)" in head
 
 
 def test_every_kind_of_problem_and_exit_code_is_on_the_page_of_the_command_line() -> None:
@@ -217,7 +228,7 @@ def test_every_kind_of_problem_and_exit_code_is_on_the_page_of_the_command_line(
         assert any(kind.means in line and line.endswith(kind.advice) for kind in check.KINDS.values()), line
     codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
     assert {int(code) for code in re.findall(r"^\| (\d) \|", CLI, re.M)} == codes | {0}
-    for name in ("check", "doctor", "tail", "version"):
+    for name in ("check", "doctor", "tail", "version", "reload"):
         assert "Exit code" in (cli.main.commands[name].help or "")
 
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "settings", "turns", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
+    ("interpreters", "settings"),
+    ("turns", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
     ("link", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),
@@ -30,6 +31,9 @@ CLIENT = (
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
     ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service"),
+    ("config_file", "finding"),
+    ("config",),
+    ("options", "declared", "doctor_settings"),
     ("system.__init__", "system.proc", "system.gpus", "system.probe"),
     ("system.sampler",),
     ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored", "gate"),
@@ -53,7 +57,7 @@ DAEMON = (
     ("run", "tally"),
     ("hub",),
     ("adopt", "system.watch"),
-    ("ask",),
+    ("ask", "reload"),
     ("daemon", "demo_worker"),
     ("drain",),
     ("forward",),
@@ -61,6 +65,7 @@ DAEMON = (
     ("doctor",),
     ("show", "report"),
     ("demo",),
+    ("cli_config",),
     ("cli",),
     ("__main__",),
 )
@@ -71,7 +76,9 @@ ONLY = {
     "google": {"tbxd/events/schema.py", "tbxd/projector.py"},
     "crc32c": {"tbxd/events/crc.py", "tbxd/events/rows.py", "tbxd_client/record_writer.py"},
     "PIL": {f"tbxd/summaries/{name}.py" for name in ("image", "heatmap", "boxes", "video")},
-    "click": {"tbxd/cli.py"},
+    "click": {"tbxd/cli.py", "tbxd/cli_config.py", "tbxd/options.py"},
+    "tomllib": {"tbxd/config_file.py"},
+    "tomli": {"tbxd/config_file.py"},
     "pynvml": {"tbxd/system/gpus.py"},
     "psutil": set(),
     "onnx": {"tbxd/summaries/onnx_graph.py"},

@@ -130,6 +130,30 @@ def test_stopped_and_started_under_a_trainer_no_other_takes_its_place(service: M
     wait_for(lambda: service.show(UNIT, "ActiveState") == "active", "it to come back")
 
 
+def test_reload_takes_over_the_machines_file_and_fails_with_one_that_makes_no_sense(service: Machine) -> None:
+    def batch_ms() -> float:
+        return float(json.loads(service.tbxd("status", "--json", user=True).stdout)["settings"]["batch_ms"])
+
+    trainer = begin(service, "/tmp/runs/reload")
+    pid = service.show(UNIT, "MainPID")
+    service.run("sh", "-c", "echo 'batch_ms = 17' > /etc/tbxd/config.toml")
+    service.run("systemctl", "reload", UNIT)
+    assert batch_ms() == 17
+    service.run("sh", "-c", "echo 'batch = 18' > /etc/tbxd/config.toml")
+    assert service.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    assert "config.toml:1: batch is no setting; did you mean batch_ms?" in service.run("journalctl", "-u", UNIT).stdout
+    assert batch_ms() == 17 and service.show(UNIT, "ActiveState") == "active"
+    service.run("sh", "-c", "echo 'batch_ms = 19' > /etc/tbxd/config.toml")
+    service.run("systemctl", "kill", "--signal=SIGHUP", UNIT)
+    wait_for(lambda: batch_ms() == 19, "the new settings")
+    wait_for(lambda: service.show(UNIT, "ActiveState") == "active", "it to be ready again")
+    assert service.show(UNIT, "MainPID") == pid
+    service.run("rm", "/etc/tbxd/config.toml")
+    service.run("systemctl", "reload", UNIT)
+    assert batch_ms() == 100
+    settle(service, trainer, "/tmp/runs/reload")
+
+
 def test_a_log_folder_outside_waits_and_says_so_until_it_is_allowed(service: Machine) -> None:
     trainer = service.start(sys.executable, "-c", STEADY, "/srv/runs/a", user=True)
     wait_for(lambda: "Read-only file system" in service.tbxd("status", user=True).stdout, "the error in the status")

@@ -16,7 +16,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-RUN_ID = "TBXD_RUN_ID"
+from . import settings
+
+RUN_ID = settings.RUN_ID.variable
 MPI = frozenset(("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK"))
 NAMESPACES = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid")  # of one mpirun, on all of its hosts
 STEP_DIGITS_MAX = 9  # SLURM's own steps, the batch script and so on, have the numbers just below 2**32

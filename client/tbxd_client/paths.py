@@ -12,10 +12,12 @@ import stat
 import sys
 from pathlib import Path
 
+from . import settings
+
 ADDRESS_VARIABLE = "TBXD_ADDRESS"
 RUNTIME_VARIABLE = "TBXD_RUNTIME_DIR"
 SPOOL_VARIABLE = "TBXD_SPOOL"
-KEY_VARIABLE = "TBXD_KEY"
+KEY_VARIABLE = settings.KEY.variable
 KEYS_VARIABLE = "TBXD_KEYS"
 
 # sockaddr_un.sun_path has 108 bytes with the closing NUL (unix(7)); libzmq refuses more.

@@ -10,7 +10,7 @@ from . import settings
 from .ranks import Identity, identity
 from .settings import ALL, REDUCE, ZERO, warn
 
-REDUCE_VARIABLE = "TBXD_REDUCE"
+REDUCE_VARIABLE = settings.REDUCE_TAGS.variable
 WORDS = ("mean", "sum", "min", "max", "last", "p50", "p95", "p99", "all")  # what may become of a tag's values
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import settings
 from .names import short_text
 from .records import JOB_BYTES_MAX, RANKS_MAX
 from .settings import warn
@@ -21,7 +22,8 @@ from .settings import warn
 if TYPE_CHECKING:
     from . import jobs
 
-RANK, WORLD, RUN_ID, ATTEMPT = "TBXD_RANK", "TBXD_WORLD_SIZE", "TBXD_RUN_ID", "TBXD_ATTEMPT"
+RANK, WORLD = settings.RANK.variable, settings.WORLD_SIZE.variable
+RUN_ID, ATTEMPT = settings.RUN_ID.variable, settings.ATTEMPT.variable
 VARIABLES = (RANK, WORLD, RUN_ID, ATTEMPT)  # of our own
 _WORLDS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE")
 _STEP = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")

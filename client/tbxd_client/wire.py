@@ -125,7 +125,7 @@ class Refused(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A question of the command line: ``status`` or ``stop``."""
+    """A question of the command line: ``status``, ``stop`` or ``reload``."""
 
     what: str
     token: str

@@ -66,7 +66,7 @@ class System:
     """
 
     def __init__(self, settings: Settings, hub: Hub, wake: Callable[[], None]) -> None:
-        self._seconds = max(settings.system_seconds, SYSTEM_SECONDS_MIN) if settings.system_seconds else 0.0
+        self._seconds = _seconds(settings)
         self._hub = hub
         self._wake = wake
         self._node = os.uname().nodename
@@ -85,9 +85,14 @@ class System:
     def _wanted(self) -> bool:
         return bool(self._seconds) or self._hub.asks_system
 
+    def configure(self, settings: Settings, now: float) -> None:
+        """Take over what is changed in the settings while it runs."""
+        self._seconds = _seconds(settings)
+        self._due = min(self._due, now + FIRST_SECONDS)
+
     def step(self, now: float) -> float:
         """Take and write a sample when it is time; returns when to come again."""
-        if not self._wanted:
+        if not (self._wanted or self._interval or self._give_up):  # the last two: to be ended once it is not wanted
             return NEVER
         if self._give_up:
             assert self._sampler is not None
@@ -196,6 +201,10 @@ class System:
             "errors": {folder: one.error for folder, one in curves.items() if one.error},
             "left_out": sum(target.left_out + target.curves.left_out for target in self._targets.values()),
         }
+
+
+def _seconds(settings: Settings) -> float:
+    return max(settings.system_seconds, SYSTEM_SECONDS_MIN) if settings.system_seconds else 0.0
 
 
 def _store(target: Target, sample: Sample, pids: set[int]) -> None:
