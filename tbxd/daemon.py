@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -32,6 +32,11 @@ from .receiver import Peer, Receiver
 from .roots import Roots
 from .settings import Settings
 from .system.watch import System
+from .troubles import Troubles
+from .vitals import vitals
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint  # http.server is imported where metrics are on
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +101,8 @@ class Daemon:
             self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots)
             self._adopter = Adopter(self._hub, self._settings.spool)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
+            self._troubles = Troubles()
+            self._endpoint = self._metrics_endpoint()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
@@ -132,6 +139,30 @@ class Daemon:
         except (ValueError, OSError) as error:
             self._receiver.close()
             raise ValueError(f"cannot listen at {listen}: {error}") from error
+
+    def _metrics_endpoint(self) -> Endpoint | None:
+        """Where Prometheus scrapes, if that is wanted.
+
+        Raises:
+            ValueError, OSError: it cannot be there. A daemon that a writer has started goes on without it.
+        """
+        if not self._settings.metrics:
+            return None
+        from .endpoint import Endpoint
+
+        try:
+            endpoint = Endpoint(self._settings.metrics, self._doorbell.ring)
+        except (ValueError, OSError) as error:
+            if self._embedded:
+                log.warning("it goes on without metrics: %s", error)
+                return None
+            for receiver in self._receivers:
+                receiver.close()
+            if isinstance(error, OSError):
+                raise ValueError(f"metrics {self._settings.metrics!r}: {error.strerror or error}") from error
+            raise
+        log.info("metrics are at %s", endpoint.address)
+        return endpoint
 
     def _send(self, peer: Peer, message: wire.Message) -> None:
         self._receivers[peer.receiver].send(peer, message)
@@ -184,6 +215,9 @@ class Daemon:
             now = time.monotonic()
             due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
             due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
+            self._troubles.look(now, self._hub.gets_on, self._hub.looks())
+            if self._endpoint is not None:
+                self._endpoint.answer(self.status)
             self._limiter.tell(now)
             if self._embedded and self._is_idle(now):
                 log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
@@ -255,6 +289,12 @@ class Daemon:
             ],
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
+            "metrics": {
+                "endpoint": self._endpoint.address if self._endpoint is not None else "",
+                **self._hub.metrics(),
+                "journals_adopting": self._adopter.draining,
+                **vitals(),
+            },
         }
 
     def _status_for(self, key: str) -> dict[str, Any]:
@@ -272,6 +312,8 @@ class Daemon:
     def _stop(self) -> None:
         """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
         self._notifier.stopping("writing what is queued")
+        if self._endpoint is not None:
+            self._endpoint.close()
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
         if not self._hub.drain(deadline):
             log.warning("not everything could be written; it stays in the journals")

@@ -101,6 +101,12 @@ SETTINGS = (
         SYSTEM_SECONDS_MAX,
     ),
     Setting(
+        "metrics",
+        "TBXD_METRICS",
+        None,
+        "Where Prometheus may scrape: http://127.0.0.1:PORT or unix:/path/to/socket. Default: nowhere.",
+    ),
+    Setting(
         "log_level",
         "TBXD_LOG_LEVEL",
         None,
@@ -128,6 +134,7 @@ class Settings:
     threads: int
     ranks_seconds: float
     system_seconds: float
+    metrics: str | None
     log_level: str | None
 
     @classmethod
