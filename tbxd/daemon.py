@@ -94,6 +94,7 @@ class Daemon:
         swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, self._settings.spool)]
         try:
             self._doorbell = Doorbell()
+            self._endpoint = self._metrics_endpoint()  # before anybody can take the daemon for ready
             roots = Roots(self._settings.roots or "")
             self._receiver = Receiver(self._settings.address)
             self._receivers = [self._receiver, *self._remote_receivers(roots)]
@@ -102,7 +103,6 @@ class Daemon:
             self._adopter = Adopter(self._hub, self._settings.spool)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             self._troubles = Troubles()
-            self._endpoint = self._metrics_endpoint()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes; there is nothing to reload
@@ -156,8 +156,6 @@ class Daemon:
             if self._embedded:
                 log.warning("it goes on without metrics: %s", error)
                 return None
-            for receiver in self._receivers:
-                receiver.close()
             if isinstance(error, OSError):
                 raise ValueError(f"metrics {self._settings.metrics!r}: {error.strerror or error}") from error
             raise

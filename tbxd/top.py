@@ -127,7 +127,7 @@ class Top:
         metrics = status.get("metrics", {})
         frame = Frame(
             time.time(),
-            status["address"] if "address" in status else self._settings.address,
+            status.get("address", self._settings.address),
             version=status["version"],
             pid=status["pid"],
             kind="embedded daemon" if status["embedded"] else "service" if status["service"] else "daemon",
@@ -263,7 +263,7 @@ def _disks(spool: Path, runs: Iterable[str]) -> list[Disk]:
     found: dict[int, Disk] = {}
     for what, path in (("spool", str(spool)), *(("logs", run) for run in runs)):
         try:
-            device = os.stat(path).st_dev
+            device = Path(path).stat().st_dev
             state = os.statvfs(path)
         except OSError:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import time
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+
+from tbxd_client.readback import shortest
 
 from .keyboard import Keyboard
 from .report import plain, shown
@@ -216,7 +219,7 @@ def _json(frame: Frame, rows: list[Row]) -> str:
     made = asdict(frame)
     runs = [asdict(row) for row in rows]
     for run in runs:
-        run["values"] = {tag: {"step": step, "value": plain(value)} for tag, (step, value) in run["values"].items()}
+        run["values"] = {tag: {"step": step, "value": plain(shortest(struct.pack("<f", value)))} for tag, (step, value) in run["values"].items()}
     del made["rows"]
     return json.dumps({"running": not frame.trouble, **made, "runs": runs})
 
