@@ -115,7 +115,7 @@ def _head(frame: Frame) -> list[RenderableType]:
     title.append(f"  {shown(frame.address)}", style="dim")
     lines.append(title)
     if frame.trouble:
-        lines.append(Text(f"{frame.trouble}; waiting for one", style="bold red"))
+        lines.append(Text(f"it waits for a daemon: {frame.trouble}", "bold red", no_wrap=True, overflow="ellipsis"))
         if not frame.pid:
             return lines
     grid = Table.grid(padding=(0, 3))
@@ -219,7 +219,10 @@ def _json(frame: Frame, rows: list[Row]) -> str:
     made = asdict(frame)
     runs = [asdict(row) for row in rows]
     for run in runs:
-        run["values"] = {tag: {"step": step, "value": plain(shortest(struct.pack("<f", value)))} for tag, (step, value) in run["values"].items()}
+        run["values"] = {
+            tag: {"step": step, "value": plain(shortest(struct.pack("<f", value)))}
+            for tag, (step, value) in run["values"].items()
+        }
     del made["rows"]
     return json.dumps({"running": not frame.trouble, **made, "runs": runs})
 
