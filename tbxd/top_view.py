@@ -30,6 +30,7 @@ PLAIN_WIDTH = 160  # columns where stdout is no terminal
 PLAIN_ROWS = 1000  # runs that are shown there
 LEAST_ROWS = 3  # also on a small terminal
 HEAD_LINES = 8  # on the screen besides runs, notes and hints
+WRAP_SLACK = 12  # columns that a line which is wrapped may leave empty
 VALUES_SHOWN = 3  # tags of a run
 NOTES_SHOWN = 4
 DISK_LOW_SHARE, LAG_HIGH_SECONDS = 0.05, 5.0  # what is marked
@@ -98,7 +99,8 @@ def render(frame: Frame, rows: list[Row], order: str = RATE, paused: bool = Fals
             parts.append(Text(f"{hidden:,} more run{'' if hidden == 1 else 's'}", style="dim"))
     elif not frame.trouble:
         parts.append(Text("nothing has been logged yet", style="dim"))
-    parts += [Text(line, style=style) for line, style in _notes(frame)]
+    notes = _notes(frame)
+    parts += [Text("")] * bool(notes) + [Text(line, style=style) for line, style in notes]
     if keys:
         following = ORDERS[(ORDERS.index(order) + 1) % len(ORDERS)]
         line = HELP.format(order=following, pause="goes on" if paused else "pauses")
@@ -190,7 +192,9 @@ def _values(row: Row) -> Text:
     if row.error:
         return Text(shown(row.error), style="red")
     text = Text()
-    for tag, (step, value) in list(row.values.items())[:VALUES_SHOWN]:
+    # In an order that does not change from frame to frame, and what everybody looks for first.
+    tags = sorted(row.values, key=lambda tag: ("loss" not in tag.lower(), tag))
+    for tag, (step, value) in ((tag, row.values[tag]) for tag in tags[:VALUES_SHOWN]):
         if text:
             text.append("  ")
         text.append(f"{shown(tag)} ", style="cyan")
@@ -210,9 +214,10 @@ def _notes(frame: Frame) -> list[tuple[str, str]]:
     return lines
 
 
-def _fitting(frame: Frame, height: int) -> int:
+def _fitting(frame: Frame, width: int, height: int) -> int:
     """How many runs a screen has room for."""
-    return max(LEAST_ROWS, height - HEAD_LINES - len(_notes(frame)) - bool(frame.disks) - bool(frame.trouble) - 1)
+    notes = sum(-(-len(line) // max(1, width - WRAP_SLACK)) for line, _ in _notes(frame))
+    return max(LEAST_ROWS, height - HEAD_LINES - notes - bool(notes) - bool(frame.disks) - bool(frame.trouble))
 
 
 def _json(frame: Frame, rows: list[Row]) -> str:
@@ -246,8 +251,7 @@ def once(settings: Settings, as_json: bool) -> Frame:
         print(_json(frame, rows), flush=True)
     else:
         console = _console()
-        room = console.height if console.is_terminal else PLAIN_ROWS
-        console.print(render(frame, rows[: _fitting(frame, room) if room else None], keys=False))
+        console.print(render(frame, rows[:PLAIN_ROWS], keys=False))
     return frame
 
 
@@ -307,7 +311,7 @@ class _Screen:
                         self._frame = self._top.look()
 
     def _drawn(self) -> RenderableType:
-        rows = ordered(self._frame.rows, self._order)[: _fitting(self._frame, self._console.height)]
+        rows = ordered(self._frame.rows, self._order)[: _fitting(self._frame, *self._console.size)]
         if not self._paused:
             self._top.fill(self._frame, rows)
         return Padding(render(self._frame, rows, self._order, self._paused), (0, 1))

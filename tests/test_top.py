@@ -66,7 +66,7 @@ class Terminal:
             stdin=other,
             stdout=other,
             stderr=other,
-            preexec_fn=take_terminal,
+            preexec_fn=take_terminal,  # noqa: PLW1509 - no thread runs yet
             cwd=place.root,
         )
         place.processes.append(self.process)
