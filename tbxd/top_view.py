@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.rule import Rule
@@ -22,6 +22,7 @@ from tbxd_client.readback import shortest
 
 from .keyboard import Keyboard
 from .report import plain, shown
+from .run import DROPPED_TAG
 from .settings import Settings
 from .summaries.errors import HINTS
 from .top import ONCE_SECONDS, ORDERS, RATE, Frame, Row, Top, ordered
@@ -29,7 +30,8 @@ from .top import ONCE_SECONDS, ORDERS, RATE, Frame, Row, Top, ordered
 PLAIN_WIDTH = 160  # columns where stdout is no terminal
 PLAIN_ROWS = 1000  # runs that are shown there
 LEAST_ROWS = 3  # also on a small terminal
-HEAD_LINES = 8  # on the screen besides runs, notes and hints
+HEAD_LINES = 7  # on the screen besides runs, notes, hints and the numbers at the top
+PAIRS, PAIRS_A_LINE, PAIR_COLUMNS = 10, 5, 20  # of these numbers
 WRAP_SLACK = 12  # columns that a line which is wrapped may leave empty
 VALUES_SHOWN = 3  # tags of a run
 NOTES_SHOWN = 4
@@ -120,25 +122,22 @@ def _head(frame: Frame) -> list[RenderableType]:
         lines.append(Text(f"it waits for a daemon: {frame.trouble}", "bold red", no_wrap=True, overflow="ellipsis"))
         if not frame.pid:
             return lines
-    grid = Table.grid(padding=(0, 3))
     lag = "bold red" if frame.lag_seconds > LAG_HIGH_SECONDS else "bold"
     dropped = sum(frame.totals.get("dropped", {}).values())
     pending = frame.totals.get("pending", 0)
-    grid.add_row(
+    pairs = [
         _pair("records/s", rate_of(frame.records_per_second)),
         _pair("written/s", bytes_of(frame.bytes_per_second)),
         _pair("lag", lag_of(frame.lag_seconds), lag),
         _pair("sessions", f"{frame.sessions:,}"),
         _pair("runs", f"{len(frame.rows):,}"),
-    )
-    grid.add_row(
         _pair("cpu", f"{frame.cpu_percent:.0f} %"),
         _pair("memory", bytes_of(frame.memory_bytes)),
         _pair("pending", f"{pending:,}"),
         _pair("dropped", f"{dropped:,}", "bold red" if dropped else "bold"),
         _pair("written", f"{frame.totals.get('written', 0):,}"),
-    )
-    lines.append(grid)
+    ]
+    lines.append(_Pairs(pairs))
     if frame.disks:
         text = Text("disk  ", style="dim", no_wrap=True, overflow="ellipsis")
         for disk in frame.disks:
@@ -147,6 +146,25 @@ def _head(frame: Frame) -> list[RenderableType]:
             text.append(f" free of {bytes_of(disk.total_bytes)} ({disk.what}, {shown(disk.path)})   ")
         lines.append(text)
     return lines
+
+
+class _Pairs:
+    """Pairs in as many columns as there is room for, so that none is cut on a narrow terminal."""
+
+    def __init__(self, pairs: list[Text]) -> None:
+        self._pairs = pairs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = pairs_a_line(options.max_width)
+        grid = Table.grid(padding=(0, 3))
+        for first in range(0, len(self._pairs), columns):
+            grid.add_row(*self._pairs[first : first + columns])
+        yield grid
+
+
+def pairs_a_line(width: int) -> int:
+    """How many of the numbers at the top stand in a line."""
+    return max(1, min(PAIRS_A_LINE, width // PAIR_COLUMNS))
 
 
 def _pair(name: str, value: str, style: str = "bold") -> Text:
@@ -193,7 +211,9 @@ def _values(row: Row) -> Text:
         return Text(shown(row.error), style="red")
     text = Text()
     # In an order that does not change from frame to frame, and what everybody looks for first.
-    tags = sorted(row.values, key=lambda tag: ("loss" not in tag.lower(), tag))
+    tags = sorted(
+        (tag for tag in row.values if not tag.startswith(DROPPED_TAG)), key=lambda tag: ("loss" not in tag.lower(), tag)
+    )
     for tag, (step, value) in ((tag, row.values[tag]) for tag in tags[:VALUES_SHOWN]):
         if text:
             text.append("  ")
@@ -217,7 +237,8 @@ def _notes(frame: Frame) -> list[tuple[str, str]]:
 def _fitting(frame: Frame, width: int, height: int) -> int:
     """How many runs a screen has room for."""
     notes = sum(-(-len(line) // max(1, width - WRAP_SLACK)) for line, _ in _notes(frame))
-    return max(LEAST_ROWS, height - HEAD_LINES - notes - bool(notes) - bool(frame.disks) - bool(frame.trouble))
+    numbers = -(-PAIRS // pairs_a_line(width - 2))
+    return max(LEAST_ROWS, height - HEAD_LINES - numbers - notes - bool(notes) - bool(frame.trouble))
 
 
 def _json(frame: Frame, rows: list[Row]) -> str:
