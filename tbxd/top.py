@@ -17,6 +17,7 @@ from .events import schema
 from .events.peek import Peek, value_of
 from .events.scan import WHOLE, scan
 from .settings import Settings
+from .tally import Tally
 
 ANSWER_SECONDS = 2.0  # for the daemon, before it counts as gone
 LOOK_SECONDS = 0.5  # between looks at event files and disks
@@ -162,6 +163,9 @@ class Top:
                     run["file"],
                 )
             )
+        if not metrics:  # what a daemon on another host tells the owner of a key: his own runs alone
+            frame.records_per_second = sum(row.rate for row in frame.rows)
+            frame.totals = _totals(frame.rows)
         return frame
 
     def _before(self, status: dict[str, Any], now: float) -> tuple[float, dict[str, Any]] | None:
@@ -174,6 +178,13 @@ class Top:
             return last
         self._rates.clear()
         return None
+
+
+def _totals(rows: list[Row]) -> dict[str, Any]:
+    tally = Tally()
+    for row in rows:
+        tally.merge(Tally(row.accepted, row.written, row.dropped))
+    return tally.counts()
 
 
 def _notes(status: dict[str, Any]) -> list[str]:
