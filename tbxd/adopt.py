@@ -56,6 +56,11 @@ class Adopter:
         """Whether a journal is being drained."""
         return bool(self._drains)
 
+    @property
+    def draining(self) -> int:
+        """How many journals are being drained."""
+        return len(self._drains)
+
     def step(self, now: float) -> float:
         """Look for journals when it is time, and read on in those that are open; returns when to come again."""
         if now >= self._next_scan:

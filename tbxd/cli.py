@@ -114,6 +114,37 @@ def status(as_json: bool, **values: Any) -> None:
 
 @main.command()
 @_settings_options({"address", "runtime_dir", "spool"})
+@click.option("--once", is_flag=True, help="Print one frame, after the second that rates need.")
+@click.option(
+    "--interval", default=1.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between two looks."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+def top(once: bool, interval: float, as_json: bool, **values: Any) -> None:
+    """Watch the daemon: sessions, runs, rates, lag, drops, disks, ranks, and the last values of each run.
+
+    Keys: q quits, s sorts by another column, p pauses. Where stdout is no terminal, frame follows frame. When the
+    daemon goes away, that is shown, and it goes on when there is one again. Values are read from the event files.
+
+    Exit codes: 0 (also after q and Ctrl-C), 3 no daemon is running at the beginning.
+    """
+    from . import top_view
+
+    settings = _settings(values, leniently=True)
+    try:
+        frame = top_view.once(settings, as_json) if once else top_view.follow(settings, interval, as_json)
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:  # whoever read it has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if frame is not None and frame.trouble:
+        if as_json:
+            click.echo(json.dumps({"running": False, "trouble": frame.trouble}))
+        _fail(frame.trouble, EXIT_NOT_RUNNING)
+
+
+@main.command()
+@_settings_options({"address", "runtime_dir", "spool"})
 def stop(**values: Any) -> None:
     """Let the daemon write what is queued, and leave. Exit code 3 when none is running.
 

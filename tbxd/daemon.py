@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -32,6 +32,11 @@ from .notify import Notifier
 from .receiver import Peer, Receiver
 from .roots import Roots
 from .system.watch import System
+from .troubles import Troubles
+from .vitals import vitals
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint  # http.server is imported where metrics are on
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +109,7 @@ class Daemon:
         swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, self._settings.spool)]
         try:
             self._doorbell = Doorbell()
+            self._endpoint = self._metrics_endpoint()  # before anybody can take the daemon for ready
             roots = Roots(self._settings.roots or "")
             self._receiver = Receiver(self._settings.address)
             self._receivers = [self._receiver, *self._remote_receivers(roots)]
@@ -111,6 +117,7 @@ class Daemon:
             self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots)
             self._adopter = Adopter(self._hub, self._settings.spool)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
+            self._troubles = Troubles()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
             self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
@@ -148,6 +155,28 @@ class Daemon:
         except (ValueError, OSError) as error:
             self._receiver.close()
             raise ValueError(f"cannot listen at {listen}: {error}") from error
+
+    def _metrics_endpoint(self) -> Endpoint | None:
+        """Where Prometheus scrapes, if that is wanted.
+
+        Raises:
+            ValueError, OSError: it cannot be there. A daemon that a writer has started goes on without it.
+        """
+        if not self._settings.metrics:
+            return None
+        from .endpoint import Endpoint
+
+        try:
+            endpoint = Endpoint(self._settings.metrics, self._doorbell.ring)
+        except (ValueError, OSError) as error:
+            if self._embedded:
+                log.warning("it goes on without metrics: %s", error)
+                return None
+            if isinstance(error, OSError):
+                raise ValueError(f"metrics {self._settings.metrics!r}: {error.strerror or error}") from error
+            raise
+        log.info("metrics are at %s", endpoint.address)
+        return endpoint
 
     def _send(self, peer: Peer, message: wire.Message) -> None:
         self._receivers[peer.receiver].send(peer, message)
@@ -224,6 +253,9 @@ class Daemon:
             self._reload(now)
             due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
             due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
+            self._troubles.look(now, self._hub.gets_on, self._hub.looks())
+            if self._endpoint is not None:
+                self._endpoint.answer(self.status)
             self._limiter.tell(now)
             if self._embedded and self._is_idle(now):
                 log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
@@ -300,6 +332,12 @@ class Daemon:
             ],
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
+            "metrics": {
+                "endpoint": self._endpoint.address if self._endpoint is not None else "",
+                **self._hub.metrics(),
+                "journals_adopting": self._adopter.draining,
+                **vitals(),
+            },
         }
 
     def _status_for(self, key: str) -> dict[str, Any]:
@@ -317,6 +355,8 @@ class Daemon:
     def _stop(self) -> None:
         """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
         self._notifier.stopping("writing what is queued")
+        if self._endpoint is not None:
+            self._endpoint.close()
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
         if not self._hub.drain(deadline):
             log.warning("not everything could be written; it stays in the journals")

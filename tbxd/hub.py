@@ -11,7 +11,7 @@ import logging
 import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tbxd_client import wire
 from tbxd_client.journal_files import DROP_REASONS
 from tbxd_client.records import RemoteProtocolError
 
+from .buckets import Meters
 from .credit import Credit
 from .descriptors import runs_open
 from .events.ledger import Entry
@@ -80,6 +81,7 @@ class RunState:
     due: float = 0.0  # 0: nothing to write
     submitted: bool = False
     used: float = 0.0
+    since: float = 0.0  # it is submitted
 
 
 class Hub:
@@ -98,6 +100,8 @@ class Hub:
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
+        self.received_records = self.received_bytes = 0  # since the start
+        self.meters = Meters()
         self.asks_system = False  # a run wants the node to be sampled
         self.gets_on = True  # False while no thread of the pool does, though there is something to write
         self._settings = settings
@@ -307,8 +311,10 @@ class Hub:
         now = time.monotonic()
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
+            self.received_records += batch.records
+            self.received_bytes += batch.size
             state = self._run(batch.run.directory)
-            state.used = now
+            state.used = batch.arrived = now
             queued = state.writer.offer(batch)
             if queued >= BATCH_BYTES:
                 self._submit(state)
@@ -322,7 +328,7 @@ class Hub:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
             settings = self._settings
-            writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds)
+            writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds, self.meters)
             state = self.runs[directory] = RunState(writer, self.strand())
         return state
 
@@ -333,6 +339,7 @@ class Hub:
     # --- writing ---------------------------------------------------------------------------------------------
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
+        self.meters.lag.observe(time.monotonic() - batch.arrived)
         self._written.put(batch)
 
     def _soon(self, state: RunState) -> None:
@@ -346,6 +353,7 @@ class Hub:
         if state.submitted:
             return
         state.submitted = True
+        state.since = time.monotonic()
 
         def job() -> None:
             state.writer.write()
@@ -365,7 +373,7 @@ class Hub:
             except queue.Empty:
                 break
             if isinstance(item, RunState):
-                item.submitted = False
+                item.submitted, item.since = False, 0.0
                 if item.writer.waiting and not item.due:
                     delay = RETRY_SECONDS if item.writer.error else 0.0
                     item.due = time.monotonic() + delay
@@ -556,6 +564,34 @@ class Hub:
             "refused_messages": self.refused,
             "homeless_drops": self.homeless_drops,
         }
+
+    def metrics(self) -> dict[str, Any]:
+        """What else is to be known of how it is: the part of the status for which metrics are there."""
+        now = time.monotonic()
+        states = list(self.runs.values())
+        queued = [state.writer.queued() for state in states]
+        oldest = min((arrived for _, _, arrived in queued if arrived), default=now)
+        return {
+            "received_records": self.received_records,
+            "received_bytes": self.received_bytes,
+            "settled_records": self.written_records,
+            "written_bytes": int(self.meters.batch_bytes.sum),
+            "lag_seconds": now - oldest,
+            "sessions": len(self.clients),
+            "sessions_broken": sum(bool(client.broken) for client in self.clients.values()),
+            "runs": len(states),
+            "runs_held_up": sum(bool(state.writer.error) for state in states),
+            "event_files_open": sum(state.writer.open for state in states),
+            "queued_batches": sum(batches for batches, _, _ in queued),
+            "queued_bytes": sum(size for _, size, _ in queued),
+            **self._pool.status(),
+            "histograms": self.meters.status(),
+        }
+
+    def looks(self) -> Iterator[tuple[str, str, float]]:
+        """Of each run its folder, what keeps it from being written, and since when it is being written."""
+        for directory, state in self.runs.items():
+            yield directory, state.writer.error, state.since
 
     def runs_of(self, key: str) -> set[str]:
         """The folders of the runs that a client on another host logs into, or has."""

@@ -56,6 +56,15 @@ class Pool:
                 return self._active() > 0
             return True
 
+    def status(self) -> dict[str, int]:
+        """Jobs that wait, threads, and how many of these hang."""
+        with self._changed:
+            return {
+                "queued_jobs": len(self._jobs),
+                "threads": len(self._started),
+                "threads_hanging": len(self._started) - self._active(),
+            }
+
     def _grow(self) -> None:
         if self._active() < self._size and len(self._started) < THREADS_MAX:
             thread = threading.Thread(target=self._work, name="tbxd-run", daemon=True)

@@ -36,7 +36,8 @@ from tbxd_client.records import (
     RunDefinition,
 )
 
-from . import __version__, projector
+from . import __version__, projector, troubles
+from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema
 from .events.file import EventFile, FileLost, read_ledger
@@ -88,12 +89,19 @@ class RunWriter:
         done: called on the strand's thread with each batch that is in the event file.
         durable: and on the disk.
         ranks_seconds: how long what several ranks log waits for one of them.
+        meters: where it is counted how long writes take; those of the daemon.
     """
 
     def __init__(
-        self, directory: Path, done: Callable[[Batch], None], durable: bool = False, ranks_seconds: float = 30.0
+        self,
+        directory: Path,
+        done: Callable[[Batch], None],
+        durable: bool = False,
+        ranks_seconds: float = 30.0,
+        meters: Meters | None = None,
     ) -> None:
         self.directory = directory
+        self._meters = meters or Meters()
         self.ranks = Ranks(self, ranks_seconds)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
@@ -167,6 +175,17 @@ class RunWriter:
         with self._lock:
             return self.ledger.get(session) or Entry()
 
+    def queued(self) -> tuple[int, int, float]:
+        """Batches and bytes that are queued or only half written, and when the oldest came, 0 where there is none."""
+        with self._lock:
+            unwritten = list(self._unwritten)
+            first = unwritten[0] if unwritten else self._queue[0] if self._queue else None
+            return (
+                len(unwritten) + len(self._queue),
+                self._queued_bytes + sum(batch.size for batch in unwritten),
+                first.arrived if first is not None else 0.0,
+            )
+
     @property
     def waiting(self) -> bool:
         """Whether something is queued or only half written."""
@@ -208,6 +227,7 @@ class RunWriter:
         size = 0
         if self.ranks.over:
             self._queue_again(self.ranks.waiting())
+        begun = time.perf_counter()
         while self._queue and size < WRITE_BYTES:
             self._prepare(self._queue[0], pieces)
             with self._lock:
@@ -221,7 +241,9 @@ class RunWriter:
         self._scalars.flush(pieces)
         self._settling.update(self.ranks.emit(pieces))
         self._note_drops(pieces)
-        self._finish(b"".join(pieces))
+        data = b"".join(pieces)
+        self._meters.encode.observe(time.perf_counter() - begun)
+        self._finish(data)
 
     def _prepare(self, batch: Batch, pieces: list[Piece]) -> None:
         """Read what the folder holds where a batch needs to know it; it is still queued, and nothing else is half done.
@@ -249,9 +271,13 @@ class RunWriter:
         assert self.file is not None
         self._finishing = True
         self._owed += data
+        begun = time.perf_counter()
         self.ranks.write_sides()
         data, self._owed = self._owed, b""
         self.file.write(data)
+        meters = self._meters
+        meters.write.observe(time.perf_counter() - begun)
+        meters.batch_bytes.observe(len(data))
         if self._durable:
             self._sync_file()
         with self._lock:
@@ -263,11 +289,16 @@ class RunWriter:
                 self._noting = False
             for batch in self._unwritten:
                 self.ledger[batch.session] = self._working[batch.session].copy()
+        records = 0
         while self._unwritten:
+            records += self._unwritten[0].records
             self._done(self._unwritten.popleft())
         for batch in self.ranks.done():
+            records += batch.records
             self._done(batch)
         self._finishing = False
+        if records:
+            meters.batch_records.observe(records)
 
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
@@ -389,7 +420,10 @@ class RunWriter:
         try:
             if self.file is not None:
                 self.ranks.sync()
+                begun, dirty = time.perf_counter(), self.file.dirty
                 self.file.sync()
+                if dirty:
+                    self._meters.fsync.observe(time.perf_counter() - begun)
         except FileLost:
             raise
         except OSError as error:
@@ -556,6 +590,7 @@ class RunWriter:
         drops = _drops(self._working)
         if not news and drops == self._shown:
             return
+        troubles.dropped(self.directory, drops, self._shown)
         # A step of its own for each: TensorBoard's fast loader keeps one point for a step.
         self._note_step = min(max(self._last_step, self._note_step + 1), STEP_MAX)
         values = [

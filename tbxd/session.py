@@ -110,6 +110,7 @@ class Batch:
     size: int = 0  # bytes of the records
     records: int = 0
     numbered: bool = False  # some of its tags may leave their steps to the run
+    arrived: float = 0.0  # by the monotonic clock
 
     def tag(self, number: int) -> TagDefinition:
         """A tag that a record of this batch names; that it is defined has been seen to."""

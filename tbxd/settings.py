@@ -222,6 +222,14 @@ SETTINGS = (
         live=True,
     ),
     Setting(
+        "metrics",
+        "TBXD_METRICS",
+        None,
+        "Where Prometheus may scrape: http://127.0.0.1:PORT or unix:/path/to/socket. Default: nowhere.",
+        otherwise="nowhere",
+        example="http://127.0.0.1:9469",
+    ),
+    Setting(
         "log_level",
         "TBXD_LOG_LEVEL",
         None,
@@ -260,6 +268,7 @@ class Settings:
     threads: int
     ranks_seconds: float
     system_seconds: float
+    metrics: str | None
     log_level: str | None
 
     @classmethod

@@ -136,6 +136,32 @@ def finish(place: World, row: str, times: int, *trainers: Any) -> None:
     account(row, times, judge(folders, {number: read_count(place, number) for number in range(len(trainers))}))
 
 
+def test_a_full_disk_is_told_in_the_log_once_and_once_when_it_goes_on(place: World) -> None:
+    full, log = place.logdir / "full", place.root / "log"
+    with small_disk(full, "256k"), log.open("wb") as stderr:
+        daemon = subprocess.Popen([sys.executable, "-m", "tbxd", "serve"], env=place.environ, stderr=stderr)
+        place.processes.append(daemon)
+        wait_for(lambda: place.running() == daemon.pid, "the daemon")
+        result = place.run(
+            """
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/full")
+            for step in range(20_000):
+                writer.add_scalar("value", step % 100, step)
+            writer.flush(1)
+            """
+        )
+        assert result.returncode == 0, result.stderr
+        wait_for(lambda: "cannot be written" in log.read_text(), "it to be told")
+        wait_for(lambda: (place.status() or {})["metrics"]["lag_seconds"] > 3, "more attempts")
+        remount(full, "size=16m")
+        wait_for(place.drained, "the journal to be drained")
+        wait_for(lambda: "it is written again" in log.read_text(), "it to be told again")
+        assert scalars(full) == expected(20_000)
+        wrong, again = [line for line in log.read_text().splitlines() if "WARNING" in line]
+        assert "No space left on device" in wrong and "make room on that disk" in wrong and "written again" in again
+
+
 @pytest.mark.matrix
 def test_a_read_only_disk_holds_up_its_own_run_only(place: World) -> None:
     sick = place.logdir / "sick"
