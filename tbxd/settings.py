@@ -227,7 +227,7 @@ SETTINGS = (
         None,
         "Where Prometheus may scrape: http://127.0.0.1:PORT or unix:/path/to/socket. Default: nowhere.",
         otherwise="nowhere",
-        example="http://127.0.0.1:9469",
+        example="http://127.0.0.1:9464",
     ),
     Setting(
         "log_level",
