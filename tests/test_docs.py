@@ -28,6 +28,7 @@ PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
 RANKS = (DOCS / "RANKS.md").read_text()
 GUARANTEES = (DOCS / "GUARANTEES.md").read_text()
+SECURITY = (DOCS / "SECURITY.md").read_text()
 CLI = (DOCS / "CLI.md").read_text()
 TESTS = Path(__file__).parent
 
@@ -180,8 +181,11 @@ def test_what_the_guarantees_name_is_there() -> None:
     tests = {
         name for path in TESTS.rglob("test_*.py") for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)
     }
-    named = set(re.findall(r"`(test_\w+)`", GUARANTEES))
-    assert len(named) > 30 and named <= tests, named - tests
+    for page, least in ((GUARANTEES, 30), (SECURITY, 20)):
+        named = set(re.findall(r"`(test_\w+)`", page))
+        assert len(named) > least and named <= tests, named - tests
+    rows = [line for line in SECURITY.splitlines() if line.startswith("| ")][1:]
+    assert all("`test_" in row for row in rows), "each of them has a test"
     declared = (*client_settings.SETTINGS, *client_settings.CHOICES, *daemon_settings.SETTINGS)
     variables = {setting.variable for setting in declared}
     assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}

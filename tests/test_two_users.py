@@ -1,0 +1,266 @@
+"""Two users of one machine, at the places that each has by default: neither reaches, reads or deceives the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tbxd
+from harness import scalars, wait_for
+
+FIRST, SECOND = 61_001, 61_002  # uids that nobody has
+SECONDS = 60
+
+
+@dataclass
+class User:
+    """Somebody with a home, and the place that tbxd takes for him by default."""
+
+    uid: int
+    home: Path
+    python: dict[str, str]  # the environment in which Python finds everything, where everybody may read
+
+    @property
+    def base(self) -> Path:
+        return Path(f"/var/tmp/tbxd-{self.uid}")
+
+    @property
+    def address(self) -> str:
+        return f"ipc://{self.base}/run/daemon.sock"
+
+    def environ(self, **more: str) -> dict[str, str]:
+        mine = {"HOME": str(self.home), "TBXD_IDLE_SECONDS": "30", "OMP_NUM_THREADS": "1"}
+        return {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **self.python, **mine, **more}
+
+    def run(self, *command: Any, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user."""
+        return subprocess.run(
+            [f"{self.python['PYTHONHOME']}/bin/python{sys.version_info[0]}.{sys.version_info[1]}", *map(str, command)],
+            user=self.uid,
+            group=self.uid,
+            extra_groups=[],
+            cwd=self.home,
+            env=self.environ(**environ),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+
+    def script(self, text: str, *arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a script as this user."""
+        return self.run("-c", textwrap.dedent(text), *arguments, **environ)
+
+    def tbxd(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line as this user."""
+        return self.run("-m", "tbxd", *arguments, **environ)
+
+    def status(self) -> dict[str, Any]:
+        """What this user's own daemon says."""
+        return dict(json.loads(self.tbxd("status", "--json").stdout))
+
+
+@pytest.fixture
+def users() -> Iterator[tuple[User, User]]:
+    if os.getuid():
+        pytest.skip("only root can be two users")
+    root = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="two-users-"))
+    root.chmod(0o755)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root)
+        # Whoever runs the tests may keep Python and this checkout to himself: others see both at another place.
+        python, packages, code = (
+            stack.enter_context(_seen_at(root / name, path))
+            for name, path in (
+                ("python", Path(sys.base_prefix)),
+                ("packages", Path(sysconfig.get_path("purelib"))),
+                ("code", Path(tbxd.__file__).parent.parent),
+            )
+        )
+        found = {"PYTHONHOME": str(python), "PYTHONPATH": f"{code}:{code / 'client'}:{packages}"}
+        both = User(FIRST, root / "first", found), User(SECOND, root / "second", found)
+        for user in both:
+            user.home.mkdir(mode=0o755)
+            os.chown(user.home, user.uid, user.uid)
+            _remove(user.base)
+            stack.callback(_remove, user.base)
+            stack.callback(user.tbxd, "stop")
+        tried = both[0].script("import tbxd, tbxd_client, numpy, zmq")
+        if tried.returncode:
+            pytest.skip(f"Python does not work for another user here: {tried.stderr[-200:]}")
+        yield both
+
+
+@contextmanager
+def _seen_at(place: Path, path: Path) -> Iterator[Path]:
+    """Let a folder be seen at another place, too."""
+    place.mkdir()
+    if subprocess.run(["mount", "--bind", str(path), str(place)], capture_output=True).returncode:
+        pytest.skip("no permission to mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+LOG = """
+    import sys
+    from tbxd_client import SummaryWriter
+    writer = SummaryWriter(sys.argv[1])
+    for step in range(int(sys.argv[2])):
+        writer.add_scalar("value", step % 100, step)
+    print(writer.flush(float(sys.argv[3])))
+    writer.close()
+"""
+
+
+def points(count: int) -> dict[str, list[tuple[int, float]]]:
+    return {"value": [(step, float(step % 100)) for step in range(count)]}
+
+
+def test_two_users_log_at_one_time_and_each_has_a_daemon_and_files_of_his_own(users: tuple[User, User]) -> None:
+    for user, count in zip(users, (500, 50_000), strict=True):
+        result = user.script(LOG, "runs/a", count, 50)
+        assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+    pids = set()
+    for user, count in zip(users, (500, 50_000), strict=True):
+        folder = user.home / "runs" / "a"
+        assert scalars(folder) == points(count)
+        assert {path.stat().st_uid for path in folder.iterdir()} == {user.uid}
+        status = user.status()
+        assert list(status["runs"]) == [str(folder)]
+        pids.add(status["pid"])
+    assert len(pids) == 2
+
+
+TRY = """
+    import os, sys
+    base, pid = sys.argv[1], int(sys.argv[2])
+    tries = {
+        "list": lambda: os.listdir(base),
+        "list the spool": lambda: os.listdir(base + "/spool"),
+        "read the lock": lambda: open(base + "/run/daemon.lock").read(),
+        "reach the socket": lambda: os.stat(base + "/run/daemon.sock"),
+        "plant a journal": lambda: os.mkdir(base + "/spool/planted"),
+        "open it to all": lambda: os.chmod(base, 0o777),
+        "put it away": lambda: os.rename(base, base + "-away"),
+        "end the daemon": lambda: os.kill(pid, 9),
+        "stop the daemon": lambda: os.kill(pid, 19),
+        "read its memory": lambda: open(f"/proc/{pid}/mem", "rb"),
+        "read its environment": lambda: open(f"/proc/{pid}/environ", "rb").read(),
+    }
+    for name, attempt in tries.items():
+        try:
+            attempt()
+        except PermissionError:
+            continue
+        print(name)
+"""
+
+
+def test_another_user_reaches_neither_the_daemon_nor_its_journals(users: tuple[User, User]) -> None:
+    first, second = users
+    assert first.script(LOG, "runs/a", 10, 50).stdout == "True\n"
+    status = first.status()
+    assert second.script(TRY, first.base, status["pid"]).stdout == "", "what another user could do"
+    for command in ("status", "stop", "reload"):
+        assert second.tbxd(command, TBXD_ADDRESS=first.address).returncode != 0, command
+    # A script that is told to log there goes on; its records wait in its own journal, and come with its own daemon.
+    result = second.script(LOG, "runs/b", 10, 0.5, TBXD_ADDRESS=first.address, TBXD_FLUSH_SECONDS="0.5")
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert not scalars(second.home / "runs" / "b")
+    assert second.tbxd("drain").returncode == 0
+    assert scalars(second.home / "runs" / "b") == points(10)
+    again = first.status()
+    assert again["pid"] == status["pid"] and again["runs"] == status["runs"]
+    assert again["refused_messages"] == 0
+
+
+@pytest.mark.parametrize("how", ["a folder", "a link"])
+def test_a_place_that_another_user_has_made_before_is_not_used(users: tuple[User, User], how: str) -> None:
+    first, second = users
+    result = second.script(
+        """
+        import os, sys
+        base, how = sys.argv[1:]
+        trap = base if how == "a folder" else os.path.expanduser("~/trap")
+        for name in ("", "/run", "/spool"):
+            os.mkdir(trap + name)
+            os.chmod(trap + name, 0o777)
+        if how == "a link":
+            os.symlink(trap, base)
+        """,
+        first.base,
+        how,
+    )
+    assert result.returncode == 0, result.stderr
+    trap = first.base if how == "a folder" else second.home / "trap"
+    result = first.script(LOG.replace("writer.close()", "print(writer.stats()['dropped'])"), "runs/a", 10, 0.5)
+    assert result.returncode == 0, "training goes on"
+    assert result.stdout.splitlines()[-1] == "{'no_journal': 10}", "what is not kept is counted"
+    assert str(first.base) in result.stderr and "TBXD_RUNTIME_DIR" in result.stderr, result.stderr
+    assert not [path for path in trap.rglob("*") if path.name not in ("run", "spool")], "nothing of it gets there"
+    assert first.tbxd("serve").returncode == 1
+    # With a place of his own it works.
+    own = {"TBXD_RUNTIME_DIR": str(first.home / "run"), "TBXD_SPOOL": str(first.home / "spool")}
+    assert first.script(LOG, "runs/a", 10, 50, **own).stdout == "True\n"
+    assert scalars(first.home / "runs" / "a") == points(10)
+    assert first.tbxd("stop", **own).returncode == 0
+
+
+def test_a_link_that_another_user_plants_in_a_shared_log_folder_leads_nowhere(users: tuple[User, User]) -> None:
+    first, second = users
+    shared = first.home.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    goal = second.home / "goal"
+    result = second.script(
+        """
+        import os, sys
+        os.mkdir("goal"), os.chmod("goal", 0o777)
+        os.symlink(os.path.abspath("goal"), sys.argv[1])
+        """,
+        shared / "run",
+    )
+    assert result.returncode == 0, result.stderr
+    # The folder is resolved where the script makes its writer, and is then written under its own name.
+    result = first.script(
+        """
+        import os, sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter(sys.argv[1] + "/own")
+        os.rename(sys.argv[1] + "/own", sys.argv[1] + "/away")
+        os.symlink(sys.argv[2], sys.argv[1] + "/own")
+        writer.add_scalar("value", 1.0, 0)
+        print(writer.flush(2))
+        """,
+        shared,
+        goal,
+        TBXD_FLUSH_SECONDS="0.5",
+    )
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert not list(goal.iterdir())
+    assert first.status()["runs"][str(shared / "own")]["error"]
+    assert stat.S_ISLNK((shared / "run").lstat().st_mode)
+    (shared / "own").unlink()
+    wait_for(lambda: scalars(shared / "own") == {"value": [(0, 1.0)]}, "the record, once the link is gone")
