@@ -239,6 +239,7 @@ def _written(batches: list[Batch]) -> None:
             if batch.numbered and writer._steps is None:
                 writer._steps = Steps(writer.directory)
             pieces = events.setdefault(batch.run.directory, [])
+            writer._lives.join(batch.session, batch.run)
             writer._encode(batch, pieces)
             if len(pieces) % 2:  # also several batches at a time
                 writer._scalars.flush(pieces)
