@@ -12,17 +12,18 @@ import sysconfig
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import tbxd
 from harness import scalars, wait_for
 
-FIRST, SECOND = 61_001, 61_002  # uids that nobody has
+FIRST, SECOND = 61_731, 61_732  # uids that nobody has
 SECONDS = 60
 
 
@@ -95,9 +96,8 @@ def users() -> Iterator[tuple[User, User]]:
         for user in both:
             user.home.mkdir(mode=0o755)
             os.chown(user.home, user.uid, user.uid)
-            _remove(user.base)
-            stack.callback(_remove, user.base)
-            stack.callback(user.tbxd, "stop")
+            _clear(user)
+            stack.callback(_clear, user)
         tried = both[0].script("import tbxd, tbxd_client, numpy, zmq")
         if tried.returncode:
             pytest.skip(f"Python does not work for another user here: {tried.stderr[-200:]}")
@@ -116,11 +116,17 @@ def _seen_at(place: Path, path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def _remove(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+def _clear(user: User) -> None:
+    """End what runs as a user, and remove what he has at his default place."""
+    processes = [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real == user.uid]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, SECONDS)
+    if user.base.is_symlink():
+        user.base.unlink()
+    elif user.base.exists():
+        shutil.rmtree(user.base)
 
 
 LOG = """
