@@ -12,7 +12,15 @@ from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
 from tbxd_client.launch import is_locked
 from tbxd_client.link import Link
-from tbxd_client.paths import check_address, default_address, is_remote, lock_path, remote_spool, token_path
+from tbxd_client.paths import (
+    check_address,
+    default_address,
+    is_remote,
+    lock_path,
+    remote_spool,
+    socket_trouble,
+    token_path,
+)
 from tbxd_client.records import RemoteProtocolError
 
 from .settings import Settings
@@ -39,6 +47,8 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
     if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
         raise NotRunning(f"no daemon is running at {settings.address}")
     token = ""
+    if own and (trouble := socket_trouble(settings.address)):
+        raise NotRunning(f"no daemon of yours is at {settings.address}: {trouble}")
     if not own:
         with contextlib.suppress(OSError):
             token = token_path(settings.runtime_dir).read_text()

@@ -40,6 +40,10 @@ class User:
         return Path(f"/var/tmp/tbxd-{self.uid}")
 
     @property
+    def interpreter(self) -> str:
+        return f"{self.python['PYTHONHOME']}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+
+    @property
     def address(self) -> str:
         return f"ipc://{self.base}/run/daemon.sock"
 
@@ -50,7 +54,7 @@ class User:
     def run(self, *command: Any, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command as this user."""
         return subprocess.run(
-            [f"{self.python['PYTHONHOME']}/bin/python{sys.version_info[0]}.{sys.version_info[1]}", *map(str, command)],
+            [self.interpreter, *map(str, command)],
             user=self.uid,
             group=self.uid,
             extra_groups=[],
@@ -59,6 +63,19 @@ class User:
             capture_output=True,
             text=True,
             timeout=SECONDS,
+        )
+
+    def start(self, text: str, *arguments: Any) -> subprocess.Popen[str]:
+        """Start a script as this user."""
+        return subprocess.Popen(
+            [self.interpreter, "-c", textwrap.dedent(text), *map(str, arguments)],
+            user=self.uid,
+            group=self.uid,
+            extra_groups=[],
+            cwd=self.home,
+            env=self.environ(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def script(self, text: str, *arguments: Any, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -232,6 +249,59 @@ def test_a_place_that_another_user_has_made_before_is_not_used(users: tuple[User
     assert first.script(LOG, "runs/a", 10, 50, **own).stdout == "True\n"
     assert scalars(first.home / "runs" / "a") == points(10)
     assert first.tbxd("stop", **own).returncode == 0
+
+
+IMPOSTOR = """
+    import os, sys
+    import zmq
+    from tbxd_client import wire
+    folder, address, mode, lock = sys.argv[1], sys.argv[2], int(sys.argv[3], 8), sys.argv[4]
+    if not os.path.exists(folder):
+        os.mkdir(folder)
+        os.chmod(folder, mode)
+    if lock == "locked":
+        import fcntl
+        held = open(folder + "/daemon.lock", "w")
+        os.chmod(held.name, 0o644)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    socket = zmq.Context().socket(zmq.ROUTER)
+    os.umask(0)
+    socket.bind(address)
+    print("listens", flush=True)
+    while True:
+        route, *frames = socket.recv_multipart()
+        message = wire.unpack(frames)
+        print(type(message).__name__, flush=True)
+        if isinstance(message, wire.Hello):
+            socket.send_multipart([route, *wire.pack(wire.Welcome(message.session, 0, 0, 8 << 20, 0))])
+"""
+
+
+@pytest.mark.parametrize("how", ["the runtime folder", "a socket in his folder", "a socket in a shared folder"])
+def test_a_socket_that_another_user_listens_at_hears_nothing(users: tuple[User, User], how: str) -> None:
+    first, second = users
+    shared = first.home.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    folder = shared if "shared" in how else shared / "run"
+    address = f"ipc://{folder}/daemon.sock"
+    own = {"TBXD_RUNTIME_DIR": str(folder)} if "runtime" in how else {"TBXD_ADDRESS": address}
+    lock = "locked" if "runtime" in how else ""
+    impostor = second.start(IMPOSTOR, folder, address, "777", lock)
+    try:
+        assert impostor.stdout is not None and impostor.stdout.readline() == "listens\n"
+        result = first.script(LOG, "runs/a", 10, 2, TBXD_FLUSH_SECONDS="0.5", **own)
+        assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+        assert f"belongs to uid {second.uid}, not to you" in result.stderr, result.stderr
+        for command in ("status", "stop"):
+            refused = first.tbxd(command, **own)
+            assert refused.returncode != 0 and f"belongs to uid {second.uid}" in refused.stdout + refused.stderr
+    finally:
+        impostor.kill()
+        heard, _ = impostor.communicate()
+    assert heard == "", "not even that somebody is there"
+    assert first.tbxd("drain").returncode == 0, "the records are in the journal of who logged them"
+    assert scalars(first.home / "runs" / "a") == points(10)
 
 
 def test_a_link_that_another_user_plants_in_a_shared_log_folder_leads_nowhere(users: tuple[User, User]) -> None:

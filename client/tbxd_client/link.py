@@ -16,7 +16,7 @@ import zmq
 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
-from .paths import check_address, is_remote
+from .paths import check_address, is_remote, socket_trouble
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
 
@@ -26,6 +26,7 @@ HEARTBEAT_MS = 5_000
 SILENCE_MS = 15_000  # without an answer before a connection is given up
 CONNECT_MS = 5_000  # for one attempt to connect; the system's own would take minutes
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before a key that was not taken is tried again
+LOOK_SECONDS = 0.05  # between looks whether the folder of a socket is there
 VANISHED_MAX = 3  # handshakes in a row that end without a word: so does a daemon that has another key
 _EVENTS = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -59,7 +60,7 @@ class Link:
         if self.remote:
             self._key_path = client_key_path()  # now: the script may change its folder
         self._aloud = aloud
-        self.trouble = ""  # why there is no connection, where the key is the reason
+        self.trouble = ""  # why there is no connection, where the key or the owner of the socket is the reason
         # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
@@ -101,7 +102,7 @@ class Link:
                 )
 
     def _fail(self, why: str, now: float) -> None:
-        """Say what is wrong with the key, once, and try again later: it may be another by then."""
+        """Say what is wrong, once, and try again later: the key, or the socket, may be another by then."""
         self.trouble = why
         if self._aloud:
             warn(f"{why}. Records wait in the journal", once=f"key: {why}")
@@ -118,6 +119,15 @@ class Link:
                 self._fail(f"no connection to {self.address}: {error}", now)
                 return
             self._key = f"{key.name!r} ({key.public[:8]}…)"
+        elif self.address.startswith("ipc://"):
+            trouble = socket_trouble(self.address)
+            if trouble is None:
+                self._due = now + LOOK_SECONDS
+                return
+            if trouble:
+                self._fail(f"no connection to {self.address}: {trouble}", now)
+                return
+            self.trouble = ""
         self._vanished = 0
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket = socket

@@ -127,6 +127,33 @@ def check_address(address: str) -> str:
     return address
 
 
+def socket_trouble(address: str) -> str | None:
+    """Why an ipc endpoint is not to be connected to; "" when it may be, None when it may be later.
+
+    Whoever may put a socket in its place would get this user's records, and could acknowledge them. So its folder has
+    to be this user's or root's, and closed to others; in one that all share (sticky, as ``/tmp``) the socket has to be
+    there and theirs. Root connects where he is told to.
+    """
+    path = Path(address.removeprefix("ipc://"))
+    trusted = (os.getuid(), 0)
+    if os.getuid() == 0:
+        return ""
+    try:
+        folder = path.parent.stat()
+        if folder.st_uid not in trusted:
+            return f"{path.parent} belongs to uid {folder.st_uid}, not to you ({os.getuid()})"
+        shared = stat.S_IMODE(folder.st_mode) & (stat.S_IWOTH | stat.S_ISVTX)
+        if shared == stat.S_IWOTH:
+            return f"everybody may write to {path.parent}, and put another socket there: chmod 700 {path.parent}"
+        if shared & stat.S_IWOTH and (owner := path.lstat().st_uid) not in trusted:
+            return f"{path} belongs to uid {owner}, not to you ({os.getuid()})"
+        return ""
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
 def private_dir(path: Path) -> Path:
     """Make ``path`` (and its parents) if need be, and return it once it is certain to be this user's alone.
 
