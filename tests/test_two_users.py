@@ -291,15 +291,15 @@ def test_a_socket_that_another_user_listens_at_hears_nothing(users: tuple[User, 
     try:
         assert impostor.stdout is not None and impostor.stdout.readline() == "listens\n"
         result = first.script(LOG, "runs/a", 10, 2, TBXD_FLUSH_SECONDS="0.5", **own)
-        assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
-        assert f"belongs to uid {second.uid}, not to you" in result.stderr, result.stderr
-        for command in ("status", "stop"):
-            refused = first.tbxd(command, **own)
-            assert refused.returncode != 0 and f"belongs to uid {second.uid}" in refused.stdout + refused.stderr
+        asked = [first.tbxd(command, **own) for command in ("status", "stop")]
     finally:
         impostor.kill()
         heard, _ = impostor.communicate()
     assert heard == "", "not even that somebody is there"
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert f"belongs to uid {second.uid}, not to you" in result.stderr, result.stderr
+    for one in asked:
+        assert one.returncode != 0 and f"belongs to uid {second.uid}" in one.stdout + one.stderr
     assert first.tbxd("drain").returncode == 0, "the records are in the journal of who logged them"
     assert scalars(first.home / "runs" / "a") == points(10)
 

@@ -135,23 +135,22 @@ def socket_trouble(address: str) -> str | None:
     there and theirs. Root connects where he is told to.
     """
     path = Path(address.removeprefix("ipc://"))
-    trusted = (os.getuid(), 0)
-    if os.getuid() == 0:
-        return ""
+    me = os.getuid()
     try:
         folder = path.parent.stat()
-        if folder.st_uid not in trusted:
-            return f"{path.parent} belongs to uid {folder.st_uid}, not to you ({os.getuid()})"
+        if me == 0:
+            return ""
+        if folder.st_uid not in (me, 0):
+            return f"{path.parent} belongs to uid {folder.st_uid}, not to you ({me})"
         shared = stat.S_IMODE(folder.st_mode) & (stat.S_IWOTH | stat.S_ISVTX)
         if shared == stat.S_IWOTH:
             return f"everybody may write to {path.parent}, and put another socket there: chmod 700 {path.parent}"
-        if shared & stat.S_IWOTH and (owner := path.lstat().st_uid) not in trusted:
-            return f"{path} belongs to uid {owner}, not to you ({os.getuid()})"
-        return ""
+        owner = path.lstat().st_uid if shared & stat.S_IWOTH else me
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         return str(error)
+    return "" if owner in (me, 0) else f"{path} belongs to uid {owner}, not to you ({me})"
 
 
 def private_dir(path: Path) -> Path:
