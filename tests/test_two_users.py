@@ -23,7 +23,8 @@ import pytest
 import tbxd
 from harness import scalars, wait_for
 
-FIRST, SECOND = 61_731, 61_732  # uids that nobody has
+FIRST = 1_000_000_000 + 2 * os.getpid()  # uids that nobody has, nor another run of these tests
+SECOND = FIRST + 1
 SECONDS = 60
 
 
