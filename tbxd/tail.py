@@ -80,12 +80,9 @@ class _File:
             if wanted(tag):
                 yield Value(self.run, tag, step, wall_time, "scalar", value_of(data, end))
             return
-        event = schema.Event()
-        try:
-            event.ParseFromString(data)
-        except schema.DecodeError:
+        event = self._peek.event(data)
+        if event is None:
             return
-        self._peek.learn(event)
         for value in event.summary.value:
             if wanted(value.tag):
                 kind, shown = _of_value(value)

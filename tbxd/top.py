@@ -13,7 +13,6 @@ from typing import Any
 from tbxd_client.paths import is_remote
 
 from . import ask
-from .events import schema
 from .events.peek import Peek, value_of
 from .events.scan import WHOLE, scan
 from .settings import Settings
@@ -319,12 +318,9 @@ class _End:
             tag, step, _, end = peeked
             self._set(tag, step, value_of(data, end))
             return
-        event = schema.Event()
-        try:
-            event.ParseFromString(data)
-        except schema.DecodeError:
+        event = self._peek.event(data)
+        if event is None:
             return
-        self._peek.learn(event)
         for value in event.summary.value:
             if value.WhichOneof("value") == "simple_value":
                 self._set(value.tag, event.step, value.simple_value)

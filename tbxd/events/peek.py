@@ -11,6 +11,8 @@ from typing import Any
 
 from tbxd_client.protowire import field
 
+from . import schema
+
 TAGS_MAX = 100_000  # remembered; events of others are parsed
 _TIME = struct.Struct("<d").unpack_from
 _FLOAT = struct.Struct("<f").unpack_from
@@ -53,6 +55,16 @@ class Peek:
             end = _end_before_mark(data, offset)
             tag = self._tags.get(data[offset : end - 4]) if end else None
         return None if tag is None else (tag, step, _TIME(data, 1)[0], end)
+
+    def event(self, data: bytes) -> Any:
+        """An event parsed by protobuf, from which `scalar` learns; None where it is none."""
+        event = schema.Event()
+        try:
+            event.ParseFromString(data)
+        except schema.DecodeError:
+            return None
+        self.learn(event)
+        return event
 
     def learn(self, event: Any) -> None:
         """Remember the tag of an event that protobuf has parsed, if it is one scalar."""

@@ -152,12 +152,9 @@ class Resume:
         if scalar is not None:
             self._point(scalar[0], scalar[1], scalar[2])
             return
-        event = schema.Event()
-        try:
-            event.ParseFromString(data)
-        except schema.DecodeError:
+        event = self._peek.event(data)
+        if event is None:
             return
-        self._peek.learn(event)
         step, wall_time = event.step, event.wall_time
         for value in event.summary.value:
             kind = value.WhichOneof("value")
