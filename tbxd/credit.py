@@ -1,8 +1,8 @@
 """How far each client may send ahead of what is written: the daemon's memory, shared out in bytes.
 
 All sessions together may have ``QUEUE_BYTES_MAX`` on the way; each has its part of that as a window. A record that is
-larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, and one
-at least, to whoever asks first. No sockets, threads or clocks.
+larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, to
+whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. No sockets, threads or clocks.
 """
 
 from __future__ import annotations
@@ -30,9 +30,18 @@ class Credit:
 
     def __init__(self) -> None:
         self.waiting: set[bytes] = set()  # those that need a grant and have none
-        self._grants: dict[bytes, tuple[int, int, float]] = {}  # bytes, the position they were given at, when
+        self._grants: dict[bytes, tuple[int, int, float, str]] = {}  # bytes, the position they were given at, when, to whom
 
-    def limit(self, session: bytes, written: int, expected: int, record_end: int, sessions: int, now: float) -> int:
+    def limit(
+        self,
+        session: bytes,
+        written: int,
+        expected: int,
+        record_end: int,
+        sessions: int,
+        now: float,
+        owner: str = "",
+    ) -> int:
         """The position up to which a client may send.
 
         Args:
@@ -42,6 +51,7 @@ class Credit:
             record_end: the end of the record that has begun to come.
             sessions: how many there are.
             now: seconds, by a clock that does not jump.
+            owner: whose it is: the name of a key, or nothing for this user.
         """
         limit = written + window(sessions)
         if record_end <= limit:
@@ -50,12 +60,13 @@ class Credit:
         needed = record_end - limit
         grant = self._grants.get(session)
         if grant is None:
-            held = [size for size, _, since in self._grants.values() if now - since < GRANT_SECONDS]
-            if held and sum(held) + needed > GRANTS_BYTES_MAX:
+            held = [(size, whose) for size, _, since, whose in self._grants.values() if now - since < GRANT_SECONDS]
+            has_one = any(whose == owner for _, whose in held)
+            if has_one and sum(size for size, _ in held) + needed > GRANTS_BYTES_MAX:
                 self.waiting.add(session)
                 return max(limit, expected)
         if grant is None or grant[1] != expected:
-            self._grants[session] = (needed, expected, now)
+            self._grants[session] = (needed, expected, now, owner)
         self.waiting.discard(session)
         return record_end
 

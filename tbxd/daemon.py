@@ -350,6 +350,7 @@ class Daemon:
             "key": key,
             "runs": {directory: counts for directory, counts in status["runs"].items() if directory in runs},
             "sessions": [session for session in status["sessions"] if session["key"] == key],
+            "keys": {name: share for name, share in status["keys"].items() if name == key},
         }
 
     def _stop(self) -> None:

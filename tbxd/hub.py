@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tbxd_client import wire
-from tbxd_client.journal_files import DROP_REASONS
+from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
 from tbxd_client.records import RemoteProtocolError
 
 from .buckets import Meters
@@ -25,6 +25,7 @@ from .credit import Credit
 from .descriptors import runs_open
 from .events.ledger import Entry
 from .pool import Pool
+from .quotas import Quotas
 from .receiver import Peer
 from .roots import Roots
 from .run import RunWriter
@@ -60,6 +61,7 @@ class Client:
     program: str
     heard: float
     key: str = ""  # the name of the client's key, where it is on another host
+    tags: int = 0  # that were counted for it
     journal_seen: bool = False
     announced: int = 0  # the limit that the client was told
     promised: int = 0  # the furthest that it ever was
@@ -108,7 +110,7 @@ class Hub:
         self._wake = wake
         self._send = send
         self._roots = roots or Roots("")
-        self._runs_of: dict[str, set[str]] = {}  # of sessions that are over, by the names of their keys
+        self._quotas = Quotas(settings)
         self._pool = Pool(settings.threads)
         self._credit = Credit()
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
@@ -119,6 +121,7 @@ class Hub:
     def configure(self, settings: Settings) -> None:
         """Take over what is changed in the settings while it runs."""
         self._settings = settings
+        self._quotas.configure(settings)
         self._open_files = runs_open(settings.open_files)
         self._next_sync = 0.0
         soon = time.monotonic() + settings.batch_ms / 1000
@@ -166,6 +169,12 @@ class Hub:
         if client is None:
             if len(self.clients) >= SESSIONS_MAX:
                 self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                return
+            try:
+                if peer.key:
+                    self._quotas.enter(peer.key, now)
+            except RemoteProtocolError as error:
+                self.refuse(peer, hello.session, str(error))
                 return
             session = Session(hello.session, hello.start, self._roots.place if peer.key else None)
             journal = "" if peer.key else hello.journal  # a path of another host says nothing here
@@ -245,9 +254,17 @@ class Hub:
     def _data(self, client: Client, data: wire.Data) -> None:
         session = client.session
         if data.stream == wire.DEFINITIONS:
+            known = len(session.runs)
             accepted = session.feed_definitions(data.position, data.payload)
             self.asks_system = self.asks_system or session.asks_system
+            if session.definitions_expected > DEFINITIONS_BYTES_MAX:
+                raise RemoteProtocolError(f"definitions of more than {DEFINITIONS_BYTES_MAX:,} bytes")
+            if client.key:
+                fresh, client.tags = session.places - client.tags, session.places
+                folders = (run.directory for run in session.runs[known:] if run is not None)
+                self._quotas.define(client.key, folders, fresh)
         else:
+            self._check_promise(client, data.position + len(data.payload))
             accepted = self.feed(client, data.position, data.payload)
         if not accepted:
             self._welcome(client)
@@ -258,8 +275,7 @@ class Hub:
         if client.readable is None or stored.position > session.expected:
             self._welcome(client)
             return
-        if end > client.promised:  # a message of 60 bytes must not make this process read a gigabyte
-            raise RemoteProtocolError(f"records up to position {end:,}; the limit was {client.promised:,}")
+        self._check_promise(client, end)  # a message of 60 bytes must not make this process read a gigabyte
         if end <= session.expected:
             return
         try:
@@ -272,6 +288,11 @@ class Hub:
             log.warning("session %s has to send its records: %s", session.id.hex(), error)
             client.readable, client.unreadable = None, str(error)
             self._welcome(client)
+
+    @staticmethod
+    def _check_promise(client: Client, end: int) -> None:
+        if end > client.promised:
+            raise RemoteProtocolError(f"records up to position {end:,}; the limit was {client.promised:,}")
 
     def _welcome(self, client: Client) -> None:
         """Tell a client where to go on."""
@@ -301,9 +322,12 @@ class Hub:
         Raises:
             RemoteProtocolError: it is broken.
         """
+        before = client.session.expected
         batches = client.session.feed_records(position, payload)
         if batches is None:
             return False
+        if client.key:
+            self._quotas.spend(client.key, client.session.expected - before)
         self._offer(client, batches)
         return True
 
@@ -413,9 +437,11 @@ class Hub:
 
     def limit(self, client: Client) -> int:
         """The position up to which a client may send."""
-        session = client.session
+        session, now = client.session, time.monotonic()
+        if client.key and self._quotas.holds(client.key, now):
+            return max(session.expected, client.announced)
         return self._credit.limit(
-            session.id, session.written, session.expected, session.record_end, len(self.clients), time.monotonic()
+            session.id, session.written, session.expected, session.record_end, len(self.clients), now, client.key
         )
 
     def flush(self, client: Client) -> None:
@@ -439,6 +465,11 @@ class Hub:
                     soonest = min(soonest, state.due)
         self.gets_on = self._pool.relieve()
         self._grant()
+        if freed := self._quotas.freed(now):
+            for client in list(self.clients.values()):
+                if client.key in freed:
+                    self._acknowledge(client)
+        soonest = min(soonest, self._quotas.due(now))
         if now >= self._next_sync:
             self._next_sync = now + self._settings.sync_seconds
             self._sync_and_park(now)
@@ -491,8 +522,7 @@ class Hub:
         """A session is over."""
         self.clients.pop(client.session.id, None)
         if client.key:
-            folders = {run.directory for run in client.session.runs if run is not None}
-            self._runs_of.setdefault(client.key, set()).update(folders)
+            self._quotas.leave(client.key, client.tags)
         self.complete(client)
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
@@ -561,6 +591,7 @@ class Hub:
             },
             "sessions": sessions,
             "totals": total.counts(),
+            "keys": self._quotas.status(time.monotonic()),
             "refused_messages": self.refused,
             "homeless_drops": self.homeless_drops,
         }
@@ -595,8 +626,7 @@ class Hub:
 
     def runs_of(self, key: str) -> set[str]:
         """The folders of the runs that a client on another host logs into, or has."""
-        runs = (client.session.runs for client in self.clients.values() if client.key == key)
-        return self._runs_of.get(key, set()) | {run.directory for some in runs for run in some if run is not None}
+        return self._quotas.folders(key)
 
     def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
         """For each folder of a session: records accepted, as its trainer says, and records received."""

@@ -152,6 +152,7 @@ class Session:
         self._numbered: set[int] = set()  # of these, the ones that have numbered tags
         self.asks_system = False  # one of the runs wants the node to be sampled
         self.homeless = 0  # records that name a tag which is not defined
+        self._row_places = 0
         self._room = _NOTHING  # for a record that is not whole yet,
         self._held = 0  # of which so many bytes have come
         self._tokens: deque[Token] = deque()
@@ -174,6 +175,11 @@ class Session:
         """The end of the record that has begun to come, as far as that is known."""
         length = record_length(self._room[: self._held])
         return self.expected - self._held + (length or 0)
+
+    @property
+    def places(self) -> int:
+        """How many tags it has, those that stand in its rows once more for each row."""
+        return len(self.tags) + self._row_places
 
     @property
     def outstanding(self) -> bool:
@@ -250,6 +256,7 @@ class Session:
                 if any(tag is None or tag.run != definition.run for tag in tags):
                     raise RemoteProtocolError("a row of tags that are not defined in its run")
                 self.rows[definition.id] = definition
+                self._row_places += len(tags)
 
     def feed_records(self, position: int, payload: bytes) -> list[Batch] | None:
         """Take a stretch of the records; what it completes, by run. None: there is a gap before it.

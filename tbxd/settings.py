@@ -222,6 +222,54 @@ SETTINGS = (
         live=True,
     ),
     Setting(
+        "key_bytes_second",
+        "TBXD_KEY_BYTES_SECOND",
+        0.0,
+        "Bytes of records that each key (another host) may send in a second; what is more waits there. 0: no limit.",
+        0,
+        1e12,
+        live=True,
+    ),
+    Setting(
+        "key_bytes_day",
+        "TBXD_KEY_BYTES_DAY",
+        0.0,
+        "Bytes of records that each key may send in a day; what is more waits there. 0: no limit.",
+        0,
+        1e15,
+        live=True,
+    ),
+    Setting(
+        "key_sessions",
+        "TBXD_KEY_SESSIONS",
+        20_000.0,
+        "Processes that may log with one key at a time.",
+        1,
+        1e5,
+        form=INTEGER,
+        live=True,
+    ),
+    Setting(
+        "key_runs",
+        "TBXD_KEY_RUNS",
+        20_000.0,
+        "Runs that one key may log into until the daemon is started again.",
+        1,
+        1e5,
+        form=INTEGER,
+        live=True,
+    ),
+    Setting(
+        "key_tags",
+        "TBXD_KEY_TAGS",
+        2_000_000.0,
+        "Tags that one key may have, all processes that log with it together.",
+        1,
+        1e9,
+        form=INTEGER,
+        live=True,
+    ),
+    Setting(
         "metrics",
         "TBXD_METRICS",
         None,
@@ -268,6 +316,11 @@ class Settings:
     threads: int
     ranks_seconds: float
     system_seconds: float
+    key_bytes_second: float
+    key_bytes_day: float
+    key_sessions: int
+    key_runs: int
+    key_tags: int
     metrics: str | None
     log_level: str | None
 
@@ -288,7 +341,9 @@ class Settings:
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
         given["keys"] = Path(given["keys"] or keys_dir()).absolute()
         given["address"] = given["address"] or default_address(runtime)
-        given["open_files"], given["threads"] = int(given["open_files"]), int(given["threads"])
+        for setting in SETTINGS:
+            if setting.kind == INTEGER:
+                given[setting.name] = int(given[setting.name])
         return cls(**{item.name: given[item.name] for item in fields(cls)})
 
     def values(self) -> dict[str, Any]:

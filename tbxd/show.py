@@ -84,6 +84,9 @@ def status(answer: dict[str, Any]) -> None:
     for session in sessions:
         if session["broken"]:
             console.print(f"[red]session of pid {session['pid']} is broken: {escape(session['broken'])}[/red]")
+    for name, share in sorted(answer.get("keys", {}).items()):
+        for text in _key(share):
+            console.print(f"[yellow]key {escape(name)}: {text}[/yellow]", soft_wrap=True)
     for key, text in (
         ("refused_messages", "messages refused"),
         ("quarantined_journals", "journals put aside"),
@@ -91,6 +94,14 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer.get(key):
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def _key(share: dict[str, Any]) -> list[str]:
+    """What has become too much for a key."""
+    refused = [f"{count:,} refused for {setting}" for setting, count in sorted(share["refused"].items())]
+    if share["waits_seconds"]:
+        refused.append(f"has sent as much as it may; it goes on in {share['waits_seconds']:,.1f} s, its records wait")
+    return refused
 
 
 def _system(system: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ CLIENT = (
 DAEMON = (
     ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
     ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service"),
-    ("buckets", "vitals", "troubles", "metrics"),
+    ("buckets", "vitals", "troubles", "metrics", "quotas"),
     ("endpoint", "config_file", "finding"),
     ("config",),
     ("options", "declared", "doctor_settings"),
