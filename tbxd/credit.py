@@ -2,7 +2,8 @@
 
 All sessions together may have ``QUEUE_BYTES_MAX`` on the way; each has its part of that as a window. A record that is
 larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, to
-whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. No sockets, threads or clocks.
+whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. No
+sockets, threads or clocks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Credit:
 
     def __init__(self) -> None:
         self.waiting: set[bytes] = set()  # those that need a grant and have none
-        self._grants: dict[bytes, tuple[int, int, float, str]] = {}  # bytes, the position they were given at, when, to whom
+        # Bytes, the position they were given at, when, to whom.
+        self._grants: dict[bytes, tuple[int, int, float, str]] = {}
 
     def limit(
         self,

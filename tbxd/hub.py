@@ -25,7 +25,7 @@ from .credit import Credit
 from .descriptors import runs_open
 from .events.ledger import Entry
 from .pool import Pool
-from .quotas import Quotas
+from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .receiver import Peer
 from .roots import Roots
 from .run import RunWriter
@@ -68,6 +68,7 @@ class Client:
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
+    over_quota: float = 0.0  # when it was broken off for what its key may have; 0: not for that
     complete: bool = False  # nothing more comes
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
@@ -146,6 +147,8 @@ class Hub:
             return
         client.heard = now
         if client.broken:
+            if self._forgiven(client, now):
+                self._send(peer, wire.Unknown(message.session))  # it begins anew
             return
         try:
             match message:
@@ -162,10 +165,20 @@ class Hub:
                 case wire.Goodbye():
                     self.forget(client)
         except RemoteProtocolError as error:
+            client.over_quota = now if isinstance(error, OverQuota) else 0.0
             self.break_off(client, str(error))
+
+    def _forgiven(self, client: Client, now: float) -> bool:
+        """Whether a session that was broken off for a quota is forgotten, so that it may try again."""
+        if not client.over_quota or now - client.over_quota < TRY_SECONDS or client.session.outstanding:
+            return False
+        self.forget(client)
+        return True
 
     def _hello(self, peer: Peer, hello: wire.Hello, now: float) -> None:
         client = self.clients.get(hello.session)
+        if client is not None and client.peer is not None and client.peer.owner == peer.owner:
+            client = None if self._forgiven(client, now) else client
         if client is None:
             if len(self.clients) >= SESSIONS_MAX:
                 self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
@@ -438,11 +451,13 @@ class Hub:
     def limit(self, client: Client) -> int:
         """The position up to which a client may send."""
         session, now = client.session, time.monotonic()
-        if client.key and self._quotas.holds(client.key, now):
+        room = self._quotas.room(client.key, now) if client.key else float("inf")
+        if not room:  # nor a grant, which others can use
             return max(session.expected, client.announced)
-        return self._credit.limit(
+        limit = self._credit.limit(
             session.id, session.written, session.expected, session.record_end, len(self.clients), now, client.key
         )
+        return limit if limit <= session.expected + room else max(client.announced, session.expected + int(room))
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""

@@ -21,6 +21,7 @@ from tbxd_client.records import RemoteProtocolError
 from .settings import Settings
 
 SECOND, DAY = 1.0, 86_400.0
+TRY_SECONDS = 10.0  # before a session that was refused may try again: its key may have more by then
 
 
 class OverQuota(RemoteProtocolError):
@@ -60,6 +61,10 @@ class Allowance:
         if not most or self._used < most:
             return 0.0
         return max(0.0, self._begun + self._used // most * self._seconds - now)
+
+    def room(self, most: float) -> float:
+        """How many bytes may still come in the stretch that `wait` was last asked about."""
+        return max(0.0, most - self._used) if most else float("inf")
 
 
 @dataclass(slots=True)
@@ -147,11 +152,13 @@ class Quotas:
             share.second.wait(self._settings.key_bytes_second, now), share.day.wait(self._settings.key_bytes_day, now)
         )
 
-    def holds(self, key: str, now: float) -> bool:
-        """Whether a key is to be given no further credit now. `freed` tells when it may go on."""
-        share = self._shares[key]
+    def room(self, key: str, now: float) -> float:
+        """The bytes for which a key may be given credit now; 0 where it is held, and `freed` tells when it may go on."""
+        share, settings = self._shares[key], self._settings
         share.held = share.held or self._wait(share, now) > 0
-        return share.held
+        if share.held:
+            return 0.0
+        return min(share.second.room(settings.key_bytes_second), share.day.room(settings.key_bytes_day))
 
     def freed(self, now: float) -> set[str]:
         """The keys that were held and may go on."""
@@ -162,7 +169,8 @@ class Quotas:
 
     def due(self, now: float) -> float:
         """When `freed` has something to tell; infinite where nobody is held."""
-        return min((now + self._wait(share, now) for share in self._shares.values() if share.held), default=float("inf"))
+        waits = (self._wait(share, now) for share in self._shares.values() if share.held)
+        return now + min(waits, default=float("inf"))
 
     def folders(self, key: str) -> set[str]:
         """The folders of the runs that a key has had."""

@@ -84,9 +84,8 @@ def status(answer: dict[str, Any]) -> None:
     for session in sessions:
         if session["broken"]:
             console.print(f"[red]session of pid {session['pid']} is broken: {escape(session['broken'])}[/red]")
-    for name, share in sorted(answer.get("keys", {}).items()):
-        for text in _key(share):
-            console.print(f"[yellow]key {escape(name)}: {text}[/yellow]", soft_wrap=True)
+    for line in _keys(answer):
+        console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for key, text in (
         ("refused_messages", "messages refused"),
         ("quarantined_journals", "journals put aside"),
@@ -96,12 +95,16 @@ def status(answer: dict[str, Any]) -> None:
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
 
 
-def _key(share: dict[str, Any]) -> list[str]:
-    """What has become too much for a key."""
-    refused = [f"{count:,} refused for {setting}" for setting, count in sorted(share["refused"].items())]
-    if share["waits_seconds"]:
-        refused.append(f"has sent as much as it may; it goes on in {share['waits_seconds']:,.1f} s, its records wait")
-    return refused
+def _keys(answer: dict[str, Any]) -> list[str]:
+    """For which keys something has become too much."""
+    lines = []
+    for name, share in sorted(answer.get("keys", {}).items()):
+        refused = ", ".join(f"{count:,} for {setting}" for setting, count in sorted(share["refused"].items()))
+        if refused:
+            lines.append(f"key {name}: sessions refused: {refused}; their records wait where they were logged")
+        if share["waits_seconds"]:
+            lines.append(f"key {name}: has sent what it may, goes on in {share['waits_seconds']:,.1f} s")
+    return lines
 
 
 def _system(system: dict[str, Any]) -> str:

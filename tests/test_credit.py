@@ -33,6 +33,16 @@ def test_a_client_that_makes_nothing_of_its_grant_keeps_nobody_waiting() -> None
     assert credit.limit(b"b", 0, 10, large, 1, 2.0 + GRANT_SECONDS) == large and not credit.waiting
 
 
+def test_a_key_that_holds_all_grants_keeps_nobody_else_waiting() -> None:
+    credit = Credit()
+    large = WINDOW_BYTES_MAX + GRANTS_BYTES_MAX
+    assert credit.limit(b"a", 0, 10, large, 1, 0.0, "one") == large
+    assert credit.limit(b"b", 0, 10, large, 1, 0.0, "one") == WINDOW_BYTES_MAX, "its own second record waits"
+    for name, owner in ((b"c", "other"), (b"d", "")):
+        assert credit.limit(name, 0, 10, large, 1, 0.0, owner) == large, "one for each owner"
+    assert credit.waiting == {b"b"}
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 300 << 20), min_size=1, max_size=12), st.integers(2 << 20, 8 << 20))
 def test_every_record_gets_through_and_few_are_on_their_way_together(sizes: list[int], stretch: int) -> None:
