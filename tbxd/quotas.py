@@ -153,7 +153,7 @@ class Quotas:
         )
 
     def room(self, key: str, now: float) -> float:
-        """The bytes for which a key may be given credit now; 0 where it is held, and `freed` tells when it may go on."""
+        """The bytes for which a key may be given credit now; 0 where it is held until `freed` names it."""
         share, settings = self._shares[key], self._settings
         share.held = share.held or self._wait(share, now) > 0
         if share.held:
