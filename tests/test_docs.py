@@ -184,8 +184,11 @@ def test_what_the_guarantees_name_is_there() -> None:
     for page, least in ((GUARANTEES, 30), (SECURITY, 20)):
         named = set(re.findall(r"`(test_\w+)`", page))
         assert len(named) > least and named <= tests, named - tests
-    rows = [line for line in SECURITY.splitlines() if line.startswith("| ")][1:]
-    assert all("`test_" in row for row in rows), "each of them has a test"
+    rows = [line for line in SECURITY.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 15 and all("`test_" in row for row in rows), "each of them has a test"
+    quotas = dict(re.findall(r"^\| `(key_\w+)` \| ([^|]+) \|", SECURITY, re.M))
+    limits = {one.name: one.default for one in daemon_settings.SETTINGS if one.name.startswith("key_")}
+    assert quotas == {name: f"{most:,.0f}" if most else "no limit" for name, most in limits.items()}
     declared = (*client_settings.SETTINGS, *client_settings.CHOICES, *daemon_settings.SETTINGS)
     variables = {setting.variable for setting in declared}
     assert set(re.findall(r"TBXD_[A-Z_]+", GUARANTEES)) <= variables | {SHARES_VARIABLE}
