@@ -125,6 +125,19 @@ def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     assert points(tmp_path / "ranks")["tbxd/ranks/missing"] == [(3, 2.0)]
 
 
+def test_a_rank_with_a_tag_of_its_own_is_not_behind(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in range(4):
+        for rank in ranks:
+            rank.scalar("loss", step, 1.0)
+        ranks[0].scalar("lr", step, 0.1)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["lr"][0] == (0, pytest.approx(0.1))
+    assert daemon.writer.ranks.status()["behind"] == []
+
+
 def test_a_late_rank_is_counted_and_joins_again_when_it_has_caught_up(tmp_path: Path, quick: None) -> None:
     ranks, daemon = job(tmp_path, 2, seconds=0.0)
     for rank in ranks:

@@ -137,7 +137,8 @@ class Reduction:
         """For `tbxd status`."""
         frontier = self._frontier
         known = slice(0, frontier.count)
-        behind = (frontier.seen[known] & ~frontier.expected[known]).any(axis=0) & ~frontier.left
+        shared = frontier.ranks[known, None] > 1  # nobody waits for a tag of one rank alone
+        behind = (shared & frontier.seen[known] & ~frontier.expected[known]).any(axis=0) & ~frontier.left
         return {
             "world": frontier.world,
             "joined": len(self._alive),
