@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.service import Service
 from urllib3.exceptions import ReadTimeoutError
 
@@ -90,17 +91,18 @@ class Page:
         self._address = address
         self._failures = failures
 
-    def open(self, tab: str, query: str = "", **state: str) -> None:
+    def open(self, tab: str, query: str = "", dark: bool = False, **state: str) -> None:
         """Load TensorBoard anew, with a tab of it.
 
         Args:
             tab: its name in the address.
             query: settings before the '#', where the newer tabs keep theirs.
+            dark: in dark mode.
             state: settings behind it, where the older ones do.
         """
         self._ask(self._driver.get, "about:blank")  # a change behind the '#' alone would load nothing
         settings = "".join(f"&{key}={urllib.parse.quote(value, safe='')}" for key, value in state.items())
-        self._ask(self._driver.get, f"{self._address}?darkMode=false{query}#{tab}{settings}")
+        self._ask(self._driver.get, f"{self._address}?darkMode={str(dark).lower()}{query}#{tab}{settings}")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What JavaScript returns; it has the functions of `SEARCH` and the ``arguments``."""
@@ -149,6 +151,18 @@ class Page:
         """Type into what has the focus, in whatever frame it is."""
         self._driver.execute_cdp_cmd("Input.insertText", {"text": text})
 
+    def click(self, script: str) -> None:
+        """Click in the middle of an element that JavaScript returns."""
+        place = self.run(f"return box((() => {{ {script} }})())")
+        across, down = (round((place[one] + place[other]) / 2) for one, other in (("left", "right"), ("top", "bottom")))
+        pointer = ActionChains(self._driver)
+        pointer.w3c_actions.pointer_action.move_to_location(across, down).click()
+        pointer.perform()
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, wherever the focus is; names as in selenium's ``Keys``."""
+        ActionChains(self._driver).send_keys(*(getattr(Keys, key, key) for key in keys)).perform()
+
     def errors(self) -> list[str]:
         """What the browser has complained about since it was asked last; warnings are left out."""
         return [entry["message"] for entry in self._driver.get_log("browser") if entry["level"] == "SEVERE"]
@@ -166,11 +180,11 @@ def from_data_url(url: str) -> Any:
 
 
 @contextmanager
-def tensorboard(logdir: Path, log: Path) -> Iterator[str]:
+def tensorboard(logdir: Path, log: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[str]:
     """TensorBoard on a log folder as anybody starts it, on a free port of this machine only; its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen([*command, *options], stdout=output, stderr=output, env=env)
 
     def address() -> str | None:
         assert process.poll() is None, f"TensorBoard has left: {log.read_text()}"

@@ -29,7 +29,15 @@ CLIENT = (
     ("__init__",),
 )
 DAEMON = (
-    ("__init__", "events.__init__", "events.crc", "events.schema", "events.folder", "summaries.errors"),
+    (
+        "__init__",
+        "board.__init__",
+        "events.__init__",
+        "events.crc",
+        "events.schema",
+        "events.folder",
+        "summaries.errors",
+    ),
     ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service"),
     ("buckets", "vitals", "troubles", "metrics", "quotas"),
     ("endpoint", "config_file", "finding"),
@@ -63,7 +71,8 @@ DAEMON = (
     ("drain",),
     ("forward",),
     ("check", "tail", "versions", "top", "keyboard"),
-    ("doctor",),
+    ("doctor", "board.curves", "board.live"),
+    ("board.plugin",),
     ("show", "report"),
     ("demo", "top_view"),
     ("cli_config",),
@@ -90,7 +99,8 @@ ONLY = {
     "sklearn": {"tbxd/demo_worker.py"},
     "tensorboardX": {"tbxd/demo_worker.py"},
     "pickle": set(),
-    "tensorboard": set(),
+    "tensorboard": {"tbxd/board/plugin.py"},
+    "werkzeug": {"tbxd/board/plugin.py"},
 }
 
 
