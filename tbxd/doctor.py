@@ -40,6 +40,7 @@ from .config import Config
 from .doctor_settings import environment, settings_file
 from .events.walk import event_folders
 from .finding import Finding
+from .service import user_unit
 from .settings import Settings
 from .summaries.errors import HINTS
 
@@ -79,6 +80,7 @@ def examine(config: Config, folders: list[Path], environ: dict[str, str]) -> Ite
         ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
         ("socket", _socket(settings)),
         ("daemon", _daemon(settings, status)),
+        ("service", _service(answer)),
         ("locks", _launch_lock(settings)),
         ("spool", _private("spool", settings.spool, SPOOL_VARIABLE)),
         ("spool's disk", _spool(settings, environ)),
@@ -268,6 +270,21 @@ def _daemon(settings: Settings, status: dict[str, Any] | str) -> Iterator[Findin
             "daemon", "warning", found, f"let daemon and scripts have the same {SPOOL_VARIABLE}, then tbxd stop"
         )
     yield from _health(status)
+
+
+def _service(status: dict[str, Any] | None) -> Iterator[Finding]:
+    """Of a user's service that is installed: whether it is what runs. `tbxd service install` starts nothing."""
+    unit = user_unit()
+    if not unit.is_file():
+        return
+    start = f"systemctl --user enable --now {unit.name}"
+    if status is None:
+        yield Finding("service", "warning", f"{unit} is installed and no daemon runs", start)
+    elif status.get("service"):
+        yield Finding("service", "ok", f"{unit} is installed, and a service runs")
+    else:
+        found = f"{unit} is installed, but the daemon that runs (pid {status['pid']}) is none of a service"
+        yield Finding("service", "warning", found, f"{start}; that daemon makes way, and nothing is lost")
 
 
 def _silent_daemon(settings: Settings, lock: Path, why: str) -> Iterator[Finding]:

@@ -86,14 +86,22 @@ class Service:
         return ["systemctl", *([] if self.system else ["--user"]), *arguments]
 
 
+def _config() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+
+
+def user_unit() -> Path:
+    """Where the unit of the user who asks belongs."""
+    return _config() / "systemd" / "user" / "tbxd.service"
+
+
 def for_user(python: str = sys.executable) -> Service:
     """The service of the user who asks, below ``$XDG_CONFIG_HOME``.
 
     Raises:
         ServiceError: the interpreter's path does not fit into a unit file.
     """
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    unit = config / "systemd" / "user" / "tbxd.service"
+    config, unit = _config(), user_unit()
     filled = _fill("tbxd.service", PYTHON=_word(python), UNIT=_word(str(unit)))
     env = Installed(config / "tbxd" / "tbxd.env", _signed(_read("tbxd.env")), yours=True)
     return Service(False, (Installed(unit, _signed(filled)), env), "tbxd.service")

@@ -193,5 +193,5 @@ def not_running(why: str, journals: list[dict[str, Any]]) -> None:
         total = sum(journal["waiting_bytes"] for journal in waiting)
         console.print(
             f"{total:,} bytes of records wait in {len(waiting)} journal{'' if len(waiting) == 1 else 's'}; "
-            "the next daemon writes them (it starts with the next writer, or with `tbxd serve`)"
+            "the next daemon writes them (a script that logs starts it, or `tbxd serve`)"
         )

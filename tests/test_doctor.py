@@ -272,3 +272,17 @@ def test_a_low_limit_of_descriptors_and_warnings_in_the_log_are_said(place: Worl
 def test_shared_memory_as_a_spool_is_warned_of(place: World) -> None:
     found = bad(doctor(place, TBXD_SPOOL=f"/dev/shm/tbxd-doctor-{os.getpid()}"))
     assert [item[:2] for item in found] == [("shared memory", "warning")]
+
+
+def test_a_service_that_was_installed_and_not_started_is_told(place: World) -> None:
+    environ = {"XDG_CONFIG_HOME": str(place.root / "config")}
+    place.extra.update(environ)
+    assert place.tbxd("service", "install", "--user").returncode == 0
+    level, found, advice = one(doctor(place), "service")
+    assert level == "warning" and "no daemon runs" in found
+    place.ensure()
+    level, found, advice = one(doctor(place), "service")
+    assert level == "warning" and f"pid {place.running()}" in found
+    assert advice.startswith("systemctl --user enable --now tbxd.service")
+    assert place.tbxd("service", "remove", "--user").returncode == 0
+    assert not bad(doctor(place))
