@@ -202,6 +202,48 @@ TRY = """
 """
 
 
+FLOOD = """
+    import pathlib, sys
+    from tbxd_client import SummaryWriter
+    writers = [SummaryWriter(f"logs/{number}") for number in range(4)]
+    print("begun", flush=True)
+    step = 0
+    while not pathlib.Path("enough").exists():
+        for writer in writers * 500:
+            writer.add_scalar("loss", step, step)
+            step += 1
+    for writer in writers:
+        writer.close()
+"""
+QUIET = """
+    from tbxd_client import SummaryWriter
+    with SummaryWriter("logs") as writer:
+        for step in range(5_000):
+            writer.add_scalar("loss", step, step)
+"""
+
+
+def test_a_user_who_logs_all_he_can_starves_no_other(users: tuple[User, User]) -> None:
+    loud, quiet = users
+    flood = loud.start(FLOOD)
+    assert flood.stdout is not None and flood.stdout.readline() == "begun\n"
+    done = quiet.script(QUIET)
+    assert done.returncode == 0, done.stderr
+    expected = [(step, float(step)) for step in range(5_000)]
+    wait_for(lambda: scalars(quiet.home / "logs").get("loss") == expected, "all that the quiet user logged")
+    assert quiet.status()["totals"]["dropped"] == {}
+    assert flood.poll() is None, "the other went on all the time"
+    (loud.home / "enough").touch()
+    assert flood.wait(SECONDS) == 0
+
+    def settled() -> Any:
+        totals = loud.status()["totals"]
+        return totals if not totals["pending"] else None
+
+    totals = wait_for(settled, "what the loud user logged")
+    assert totals["accepted"] > 5_000 and totals["accepted"] == totals["written"] + sum(totals["dropped"].values())
+
+
 def test_another_user_reaches_neither_the_daemon_nor_its_journals(users: tuple[User, User]) -> None:
     first, second = users
     assert first.script(LOG, "runs/a", 10, 50).stdout == "True\n"
