@@ -72,7 +72,8 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             tag, runs = _wanted(request)
         except ValueError as error:
             return http_util.Respond(request, {"error": str(error)}, "application/json", code=400)
-        return _json(request, points(self._provider, *_who(request), tag, runs))
+        curves = points(self._provider, *_who(request), tag, runs)  # which have neither NaN nor infinities
+        return http_util.Respond(request, curves, "application/json")
 
 
 def _who(request: Any) -> tuple[Any, str]:

@@ -4,6 +4,7 @@
 import {draw, since, smoothed, text} from "./chart.js";
 
 const LIVE_MS = 1500, POINTS_MS = 2000, TAGS_MS = 5000; // between two looks
+const REST = 4; // times as long as a look took, between two of them at the least
 const CARDS_STEP = 48; // cards that are made at a time
 const RUNS_SHOWN = 300; // in the list at the left
 const OWN = /^tbxd\//; // tags that tbxd logs of itself
@@ -267,13 +268,14 @@ const redraw = () => cards.forEach(paint);
 const refresh = () => { layout(); cards.forEach(card => card.near && load(card)); };
 const said = message => { $("said").textContent = message; };
 
-// One look after the other, and none while nobody sees the page.
+// One look after the other, and none while nobody sees the page. Where TensorBoard has much to tell it is asked less often.
 const repeat = (task, pause) => {
   const turn = async () => {
+    const begin = performance.now();
     if (!look.paused && !document.hidden) {
       try { await task(); said(""); } catch (error) { said(`${error.message}: is TensorBoard still running?`); }
     }
-    setTimeout(turn, pause);
+    setTimeout(turn, Math.max(pause, REST * (performance.now() - begin)));
   };
   return turn();
 };
