@@ -175,7 +175,8 @@ def near(pixels: Any, color: tuple[int, ...], distance: int = 24) -> Any:
 def test_tensorboard_offers_every_tab(page: Page) -> None:
     page.open("scalars")
     tabs = page.shows("return found('.mat-mdc-tab').filter(visible).map(tab => tab.innerText)", "the tabs")
-    assert tabs == [name.upper() for name in TABS.values()]
+    assert [tab for tab in tabs if tab != "TBXD"] == [name.upper() for name in TABS.values()]
+    assert "TBXD" in tabs, "tbxd's own, which test_board.py looks at"
 
 
 def test_time_series_draws_the_curve_the_picture_and_the_histograms(page: Page) -> None:
