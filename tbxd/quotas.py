@@ -123,15 +123,17 @@ class Quotas:
         """Count what a session has defined: runs, by their folders, and tags.
 
         Raises:
-            OverQuota: that is too much. It is counted all the same: what has come is there.
+            OverQuota: that is too much. Its tags are counted all the same, until the session is over; its runs are not:
+                nothing of them is made, and those that the key has go on.
         """
         share, settings = self._shares[key], self._settings
-        share.folders.update(folders)
         share.tags += tags
-        if len(share.folders) > settings.key_runs:
+        fresh = set(folders) - share.folders
+        if fresh and len(share.folders) + len(fresh) > settings.key_runs:
             raise self._over(key, share, "key_runs", f"{settings.key_runs:,} runs until this daemon is started again")
         if share.tags > settings.key_tags:
             raise self._over(key, share, "key_tags", f"{settings.key_tags:,} tags in all of its sessions together")
+        share.folders |= fresh
 
     @staticmethod
     def _over(key: str, share: Share, setting: str, what: str) -> OverQuota:

@@ -152,7 +152,9 @@ def test_one_run_too_many_is_refused_with_the_reason_and_comes_when_the_key_may_
         assert two.log(key, place.logdir / name, 0, 10).returncode == 0
     trainer = two.start(key, place.logdir / "three", 0, 10, TBXD_FLUSH_SECONDS="1")
     wait_for(lambda: two.status()["keys"]["a"]["refused"].get("key_runs"), "the refusal")
-    assert two.log(key, place.logdir / "two", 10, 10).returncode == 0, "runs that it has go on"
+    assert two.log(key, place.logdir / "two", 10, 10).returncode == 0
+    wait_for(lambda: scalars(place.logdir / "two") == {"value": expected(20)}, "runs that it has to go on")
+    assert two.status()["keys"]["a"]["runs"] == 2, "what was refused takes no room"
     assert two.log(other, place.logdir / "of b", 0, 10).returncode == 0, "and so do others"
     assert not list((place.logdir).glob("three/*")), "nothing of it was made"
     shown = place.tbxd("status").stdout
