@@ -148,11 +148,11 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     ("arguments", "error", "said"),
     [
         ((np.zeros(3), None, None, None), ValueError, "mat of shape"),
-        ((np.zeros((0, 3)), None, None, None), ValueError, "mat of shape"),
+        ((np.zeros((2, 0)), None, None, None), ValueError, "mat of shape"),
         ((np.zeros((2, 3)), ["a"], None, None), ValueError, "1 labels for 2 points"),
         ((np.zeros((2, 3)), "ab", None, None), TypeError, "a list is expected"),
         ((np.zeros((2, 3)), [["a"], ["b"]], None, ["x", "y"]), ValueError, "2 names"),
-        ((np.zeros((2, 3)), None, np.zeros((2, 3, 4, 5)), None), ValueError, "not square"),
+        ((np.zeros((2, 3)), None, np.zeros((2, 3, 4, 0)), None), ValueError, "height, width"),
         ((np.zeros((2, 3)), None, np.zeros((3, 3, 4, 4)), None), ValueError, "for 2 points"),
         ((np.zeros((4, 1)), None, np.zeros((4, 1, 5000, 5000), "u1"), None), ValueError, "8,192"),
         ((np.zeros((2, 3), complex), None, None, None), TypeError, "complex"),

@@ -20,7 +20,7 @@ CLIENT = (
     ("link", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),
     ("session",),
-    ("run", "plots", "hparams", "embedding", "utils", "graph"),
+    ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),
     ("lenient",),
     ("writer_base", "file_writer"),
     ("writer_media", "writer_plugins"),

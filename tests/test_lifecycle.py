@@ -145,9 +145,10 @@ def test_closing_is_flushing_and_may_be_left_out_or_done_again(place: World) -> 
                 writer.close()
             with writer as again:
                 assert again is writer
-            writer.file_writer.close()
-            writer.file_writer.reopen()
-            writer.file_writer.event_writer.close()
+            below = writer.file_writer if kind is GlobalSummaryWriter else writer._get_file_writer()
+            below.close()
+            below.reopen()
+            below.event_writer.close()
             writer.add_text("last", "after every close", 3)
             del writer
         SummaryWriter("logs/a").add_scalar("nobody closes this", 1.0, 1)

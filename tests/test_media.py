@@ -238,7 +238,6 @@ def test_tensorboard_reads_a_tensor_as_it_was(dtype: str, shape: tuple[int, ...]
         (lambda: raw_histogram([1, 2], [1], min=0, max=1, num=1, sum=1, sum_squares=1), ValueError, "as many of both"),
         (lambda: raw_histogram([1], [1], min="a", max=1, num=1, sum=1, sum_squares=1), TypeError, "min"),
         (lambda: plots.curve([1, 0], [0.5], 127, None), ValueError, "1 predictions for 2 labels"),
-        (lambda: plots.curve([], [], 127, None), ValueError, "no labels"),
         (lambda: plots.curve([1], [0.5], 0, None), ValueError, "num_thresholds"),
         (lambda: plots.curve([1], [0.5], 3, [1, 2]), ValueError, "2 weights for 1 labels"),
         (lambda: plots.curve([1j], [0.5], 3, None), TypeError, "complex"),

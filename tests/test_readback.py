@@ -104,7 +104,7 @@ def test_without_a_daemon_it_exports_what_there_is_and_says_so(place: World) -> 
             writer.add_scalars("chart", {"one": 1.0}, 0)
             writer.export_scalars_to_json("empty.json")
         with SummaryWriter("logs/off", write_to_disk=False) as off:
-            off.add_scalars("chart", {"one": 1.0}, 0)
+            off.add_scalars("chart", {"one": 1.0}, 0, walltime=5.0)
             off.export_scalars_to_json("off.json")
             assert off.scalar_dict == {}
         try:
@@ -119,7 +119,7 @@ def test_without_a_daemon_it_exports_what_there_is_and_says_so(place: World) -> 
     assert result.returncode == 0, result.stderr
     assert "not all scalars are in the event files yet" in result.stderr
     assert json.loads((place.root / "empty.json").read_text()) == {}
-    assert json.loads((place.root / "off.json").read_text()) == {}
+    assert json.loads((place.root / "off.json").read_text()) == {"logs/off/chart/one": [[5.0, 0, 1.0]]}
     place.serve()
     wait_for(place.drained, "the journal to be drained")
 

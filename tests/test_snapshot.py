@@ -253,13 +253,13 @@ def test_a_step_is_any_whole_number(value: Any, expected: int) -> None:
     assert type(to_step(value)) is int
 
 
-@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), STEP_MAX + 1, STEP_MIN - 1, 1e19, np.zeros(2)])
-def test_a_step_that_is_not_whole_or_too_large_raises_value_error(value: Any) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), STEP_MAX + 1, STEP_MIN - 1, 1e19, np.zeros(2)])
+def test_a_step_that_is_not_finite_or_too_large_raises_value_error(value: Any) -> None:
     with pytest.raises(ValueError, match="global_step"):
         to_step(value)
 
 
-@pytest.mark.parametrize("value", ["1", object(), 1j])
+@pytest.mark.parametrize("value", ["one", object(), 1j])
 def test_a_step_that_is_no_number_raises_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match="global_step"):
         to_step(value)

@@ -18,7 +18,8 @@ def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str,
     Args:
         mat: shape (points, dimensions).
         metadata: None, a label for each point, or with a header a list of as many labels for each.
-        label_img: None, or a square picture for each point, shape (points, channels, side, side).
+        label_img: None, or a picture for each point, shape (points, channels, height, width). The daemon puts a black
+            border around what is not square: TensorBoard would squeeze it.
         header: None, or the names of the columns of ``metadata``.
 
     Raises:
@@ -28,7 +29,7 @@ def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str,
     arrays = {"mat": snapshot(mat, "mat")}
     check_real(arrays["mat"], "mat")
     shape = arrays["mat"].shape
-    if len(shape) != 2 or not 0 < shape[0] <= POINTS_MAX or not 0 < shape[0] * shape[1] <= NUMBERS_MAX:
+    if len(shape) != 2 or shape[0] > POINTS_MAX or shape[0] * shape[1] > NUMBERS_MAX or (shape[0] and not shape[1]):
         raise ValueError(
             f"mat of shape {shape}; (points, dimensions) with at most {POINTS_MAX:,} points and {NUMBERS_MAX:,} "
             "numbers is expected"
@@ -40,16 +41,15 @@ def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str,
         pictures = arrays["images"] = snapshot(label_img, "label_img")
         check_real(pictures, "label_img")
         sizes = pictures.shape
-        if len(sizes) != 4 or sizes[0] != shape[0] or sizes[1] not in (1, 3, 4) or sizes[2] != sizes[3]:
+        if len(sizes) != 4 or sizes[0] != shape[0] or sizes[1] not in (1, 3, 4) or 0 in sizes[1:]:
             raise ValueError(
-                f"label_img of shape {sizes} for {shape[0]} points; (points, 1, 3 or 4, side, side) is expected: "
-                "TensorBoard squeezes pictures that are not square"
+                f"label_img of shape {sizes} for {shape[0]} points; (points, 1, 3 or 4, height, width) is expected"
             )
-        columns = columns_of(sizes[0])
-        if not 0 < columns * sizes[3] <= SPRITE_SIDE_MAX:
+        side = columns_of(sizes[0]) * max(sizes[2:])
+        if side > SPRITE_SIDE_MAX:
             raise ValueError(
-                f"label_img of shape {sizes} makes a picture of {columns * sizes[3]:,} pixels a side; at most "
-                f"{SPRITE_SIDE_MAX:,} are possible"
+                f"label_img of shape {sizes} makes a picture of {side:,} pixels a side; at most {SPRITE_SIDE_MAX:,} "
+                "are possible"
             )
     return arrays
 
@@ -69,6 +69,10 @@ def _table(metadata: Any, header: Any, points: int) -> str:
     if labels != points:
         raise ValueError(f"{labels:,} labels for {points:,} points; as many are expected")
     rows = list(metadata)
+    if columns == 1:
+        # TensorBoard takes the first line of a table of one column for a label and not for its header
+        # (projector_plugin.py looks for a tab in it): a header would shift all labels by one.
+        return "".join(f"{_cell(row[0] if _length(row) == 1 else row)}\n" for row in rows)
     if not columns:
         return "".join(f"{_cell(row)}\n" for row in rows)
     if any(_length(row) != columns for row in rows):

@@ -74,6 +74,7 @@ class GlobalSummaryWriter:
         )
         self._counted = _Numbered(self.smw._run.directory, write_to_disk=write_to_disk, **arguments)
         self._counted._run.described = self.smw._run.described
+        self._counted._run.named_as(self.smw._run)
         self._counted.purge_step = purge_step  # for the runs below; this one has been told
 
     def _writer(self, global_step: Any) -> SummaryWriter:
@@ -365,7 +366,7 @@ class GlobalSummaryWriter:
     @property
     def file_writer(self) -> FileWriter:
         """For protocol buffers of the caller's own; what it logs is not counted."""
-        return self.smw.file_writer
+        return self.smw._get_file_writer()
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""

@@ -14,12 +14,15 @@ from typing import Any
 
 from .names import text_of
 from .settings import warn
-from .snapshot import Array, check_real, snapshot, to_float, widened
+from .snapshot import Array, TooLarge, check_real, snapshot, to_float, widened
 
 COLORMAPS = ("viridis", "magma", "gray", "coolwarm")
 BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
 BINS_MAX = 65_536  # bins of one histogram: 1 MiB in the event file
 CHANNELS_MAX = 4
+PICTURES_LOOKED_AT_MAX = 16  # in one process, for the note about their range; a look takes 10 µs
+PIXELS_LOOKED_AT = 4096
+FLOAT_PICTURE_SUSPECT = 1.5  # slightly more than 1 is common, after an interpolation say
 BOXES_MAX = 10_000  # on one picture
 RESCALE_MAX = 16
 SAMPLE_RATE_MAX = 1_000_000
@@ -61,7 +64,29 @@ def image_attrs(array: Array, dataformats: str, batched: bool) -> dict[str, Any]
             f"shape {array.shape} as {layout} has {channels} channels; 1 to {CHANNELS_MAX} are allowed, "
             f"so another order of dataformats may be meant"
         )
+    if array.dtype[1:2] == "f":
+        _note_range(array)
     return {"dataformats": layout}
+
+
+_looked_at = 0  # pictures whose range has been looked at
+
+
+def _note_range(array: Array) -> None:
+    """Say once that a floating-point picture looks as if it had values up to 255: all above 1 is white, as in torch."""
+    global _looked_at
+    if _looked_at >= PICTURES_LOOKED_AT_MAX or isinstance(array.data, TooLarge):
+        return
+    _looked_at += 1
+    numbers = widened(array).reshape(-1)
+    some = numbers[:: max(1, len(numbers) // PIXELS_LOOKED_AT)]
+    if (some > FLOAT_PICTURE_SUSPECT).any():  # false for NaN
+        _looked_at = PICTURES_LOOKED_AT_MAX
+        warn(
+            f"a floating-point picture has values up to {float(some.max()):g} and more; 0 to 1 is expected, what is "
+            "above is white. Pass uint8 for 0 to 255, or divide by 255",
+            once="picture range",
+        )
 
 
 def _layout(dataformats: Any) -> str:

@@ -26,7 +26,7 @@ def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> t
 
     Raises:
         TypeError: something is no number.
-        ValueError: not as many of each, none at all, or a number of thresholds that is not positive.
+        ValueError: not as many of each, or a number of thresholds that is not positive.
     """
     arrays = {"labels": snapshot(labels, "labels"), "predictions": snapshot(predictions, "predictions")}
     if weights is not None:
@@ -37,8 +37,6 @@ def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> t
         size = math.prod(array.shape)
         if size != count and not (name == "weights" and size == 1):
             raise ValueError(f"{size:,} {name} for {count:,} labels; as many are expected")
-    if not count:
-        raise ValueError("a curve of no labels")
     return arrays, {"num_thresholds": thresholds(num_thresholds)}
 
 

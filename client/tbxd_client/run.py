@@ -5,8 +5,12 @@ Nothing here raises because logging is in trouble: what cannot be kept is counte
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
 import struct
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +20,7 @@ from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
 from .paths import configured_address, is_remote
 from .policy import Member
+from .protowire import FIXED64, encoded, field
 from .records import (
     BIN32,
     FLOAT64,
@@ -39,8 +44,12 @@ from .session import Counts, Session
 from .settings import ALL, warn
 from .snapshot import Array
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of an address, such as s3://; one letter may be a drive's
 SUFFIX_BYTES_MAX = 100  # of the event file's name
+FILE_VERSION = b"brain.Event:2"  # of an event file; TensorFlow, tsl/lib/io or core/util/events_writer.h
+NAME_CHARS_MAX = 60  # of a job's name in that of a folder
 _PLAIN: Mapping[str, Any] = {}
+_named_here = itertools.count()
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
 # A record, and what puts its second piece in a better place (`Journal.append`).
 _Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
@@ -120,6 +129,7 @@ class Run:
     __slots__ = (
         "_file",
         "_member",
+        "_named",
         "_number",
         "_numbered",
         "_rows",
@@ -151,6 +161,7 @@ class Run:
         self.counts = Counts()
         self._session: Session | None = None
         self._number = 0
+        self._named = 0  # names that `new_name` has given to a job's ranks
         self.journal: Journal | NoJournal = NoJournal()
         self.scalars: dict[str, int] = {}
         self._tags: dict[tuple[str, str, str, str], int] = {}
@@ -228,6 +239,53 @@ class Run:
         "" where it is left to the daemon.
         """
         return self.choose_file() if self._file is None else self._file
+
+    def new_name(self, wanted: str) -> str:
+        """A name for a folder below this one that no other process and no earlier call has; the folder is made.
+
+        The ranks of a job whose runs are reduced have one name for the call that each makes.
+
+        Args:
+            wanted: the name, where it is not taken.
+        """
+        who = self._member.who
+        if self._member.reduces and who.job:
+            self._named += 1
+            return f"{who.job.replace('/', '_')[:NAME_CHARS_MAX]}.{self._named}"
+        for number in itertools.count():
+            name = f"{wanted}_{number}" if number else wanted
+            try:
+                os.mkdir(os.path.join(self.directory, name))  # noqa: PTH102, PTH118 - as the folder of the run
+            except FileExistsError:
+                continue
+            except OSError:  # the folder is on another host, or its disk is full: nobody can be asked
+                return f"{wanted}_{os.uname().nodename}_{os.getpid()}_{next(_named_here)}"
+            return name
+        raise AssertionError
+
+    def named_as(self, other: Run) -> None:
+        """Ask for the event file that another run of the same folder has asked for."""
+        self._file = other._file
+
+    def leave_file(self) -> None:
+        """Make the event file that both originals leave of a writer that has logged nothing, where there is none.
+
+        It says its version and nothing else. Where it cannot be made, nobody misses a record.
+        """
+        session = session_module.active()
+        if self.counts.accepted or self._session is not None or (session and session.file_of(self.directory)):
+            return
+        if is_remote(configured_address() or ""):
+            return
+        from .record_writer import RecordWriter
+
+        with contextlib.suppress(OSError):
+            if event_names.event_files(self.directory) or event_names.is_held(self.directory):
+                return
+            name = self.file or self.choose_file()
+            with open(os.path.join(self.directory, name), "xb") as file:  # noqa: PTH118
+                version = field(3, FILE_VERSION)  # Event.file_version; 1 is Event.wall_time
+                RecordWriter(file).write(encoded(1, FIXED64, struct.pack("<d", time.time())) + version)
 
     def choose_file(self) -> str:
         """Choose the event file's name, as `file` has it from then on; looks into the folder."""
@@ -407,7 +465,20 @@ def run_of(
         raise TypeError(f"filename_suffix is {type(suffix).__name__}; a text is expected")
     if "\0" in logdir:
         raise ValueError(f"the log folder {logdir[:80]!r} has a NUL in its name")
+    scheme = _SCHEME.match(logdir)
+    if scheme is not None:
+        raise ValueError(
+            f"the log folder {logdir[:80]!r} is an address ({scheme[0]}), and tbxd writes to folders of a file system: "
+            "give a folder, or the path below which that storage is mounted (s3fs, gcsfuse, NFS); `aws s3 sync`, "
+            "`gsutil rsync` and their like copy a folder there"
+        )
     directory = os.path.realpath(logdir)
+    long = next((part for part in directory.split("/") if len(os.fsencode(part)) > event_names.NAME_BYTES_MAX), None)
+    if long is not None:
+        raise ValueError(
+            f"the log folder has a part of {len(os.fsencode(long))} bytes, {long[:40]!r}…; file systems take "
+            f"{event_names.NAME_BYTES_MAX}"
+        )
     if len(os.fsencode(directory)) > PATH_BYTES_MAX or text_of(directory) != directory:
         raise ValueError(f"the log folder {logdir[:80]!r}: at most {PATH_BYTES_MAX} bytes of UTF-8 are possible")
     if os.sep in suffix or "\0" in suffix or text_of(suffix) != suffix or len(suffix.encode()) > SUFFIX_BYTES_MAX:

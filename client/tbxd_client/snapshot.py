@@ -15,6 +15,7 @@ from struct import calcsize
 from typing import Any
 
 from .records import DIMENSIONS_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from .settings import warn
 
 BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
 _DTYPES = frozenset(  # that the daemon reads, by numpy's names
@@ -362,12 +363,32 @@ def to_float(value: Any, what: str) -> float:
         raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected: {error}") from error
 
 
+def to_number(value: Any, what: str) -> float:
+    """One number as a float, as `to_float`; also the text of a number, which both originals hand to ``float()``.
+
+    Args:
+        value: as for `to_float`, or a text such as ``"0.5"``.
+        what: names the value in errors.
+
+    Raises:
+        TypeError, ValueError: as `to_float`; a text that is no number is a TypeError.
+    """
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass  # said better below
+    return to_float(value, what)
+
+
 def to_step(value: Any) -> int:
     """A step as an integer; None is 0.
 
+    A number that is not whole is cut to its integer part, as ``int()`` does in both originals. The user is told once.
+
     Raises:
         TypeError: it is no number.
-        ValueError: it is not whole, does not fit 64 bits, or holds another number of elements than one.
+        ValueError: it is NaN or infinite, does not fit 64 bits, or holds another number of elements than one.
     """
     if value is None:
         return 0
@@ -376,10 +397,12 @@ def to_step(value: Any) -> int:
         try:
             value = operator.index(item)
         except Exception:  # mostly TypeError, but it is another's code
-            number = to_float(item, "global_step")
-            if not number.is_integer():  # NaN and infinity neither
-                raise ValueError(f"global_step {number!r} is no whole number") from None
+            number = to_number(item, "global_step")
+            if not math.isfinite(number):
+                raise ValueError(f"global_step is {number}; an integer is expected") from None
             value = int(number)
+            if value != number:
+                warn(f"global_step {number!r} is not whole; {value} is logged, the integer part", once="step")
     if not STEP_MIN <= value <= STEP_MAX:
         shown = str(value) if value.bit_length() < 256 else f"of {value.bit_length():,} bits"
         raise ValueError(f"global_step {shown} does not fit 64 bits")

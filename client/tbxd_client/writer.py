@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from . import media, readback, records
+from . import log_values, media, readback, records
 from .file_writer import FileWriter
 from .journal_files import WORD_COMMIT
 from .lenient import soften
+from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
 from .policy import member
 from .ranks import Identity, default_folder
@@ -27,7 +28,7 @@ from .records import DESCRIPTION_BYTES_MAX, FLOAT64, SCALAR_BYTES, SCALAR_HEAD_S
 from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
-from .snapshot import snapshot, to_float, to_step
+from .snapshot import snapshot, to_float, to_number, to_step
 from .writer_base import FixedTime
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
@@ -37,6 +38,7 @@ _NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the sam
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
+KEPT_POINTS_MAX = 1_000_000  # of `add_scalars` in a writer that writes nothing: 100 MB
 SYSTEM_SECONDS = 10.0  # between samples of the node that are asked for without a number
 
 
@@ -110,8 +112,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self.file_writer = FileWriter.of(self._run if self._write else None, chosen)
         self._now = time.time
         self._default_step = None
+        self._next_step = 0 if purge_step is None else to_step(purge_step)  # of `log`, where it is given none
+        self._unwritten: dict[str, list[list[float]]] | None = None if write_to_disk else {}
+        self._unwritten_points = 0
         self._layout = {}
-        self._has_hparams = False
         self._opened_in = os.getpid()
         if self._write and purge_step is not None:
             self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
@@ -135,8 +139,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
         Args:
             tag: name of the curve.
-            scalar_value: a number, or an array or tensor with one element.
-            global_step: integer step; None is 0.
+            scalar_value: a number, the text of one, or an array or tensor with one element.
+            global_step: integer step; None is 0. Of a number that is not whole the integer part is logged, which is
+                said once.
             walltime: seconds since the epoch; None is now.
             display_name, summary_description: shown by TensorBoard instead of and beside the tag. Bools are torch's
                 ``new_style`` and ``double_precision``.
@@ -147,7 +152,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             TypeError, ValueError: the value or the step is no single number, or the colour or tag is none.
         """
         if type(scalar_value) is not float:
-            scalar_value = to_float(scalar_value, tag)
+            scalar_value = to_number(scalar_value, tag)
         if type(global_step) is not int:
             global_step = self._step(global_step)
         now = self._now  # two statements: as one it is looked up as a method, which takes longer
@@ -224,7 +229,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             global_step, walltime: as in `add_scalar`.
             color: curve name to colour.
         """
-        if not self._write:
+        if not self._write and self._unwritten is None:
             return
         tag, step, walltime = clean_tag(main_tag), self._step(global_step), self._time(walltime)
         color = {} if color is None else color
@@ -233,6 +238,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
         numbers = {text_of(key): to_float(value, tag) for key, value in tag_scalar_dict.items()}
+        if self._unwritten is not None:
+            self._keep({f"{tag}/{clean_tag(key)}": [walltime, step, value] for key, value in numbers.items()})
+            return
         runs = {key: self._subrun(f"{tag}/{clean_tag(key)}") for key in numbers}  # all of them before any is used
         for key, value in numbers.items():
             self._charts[f"{tag}/{clean_tag(key)}"] = tag
@@ -251,6 +259,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             found, ends = self._read_back()
             json.dump(found, file)
         self._exported.update(ends)
+        if self._unwritten is not None:
+            self._unwritten, self._unwritten_points = {}, 0
 
     @property
     def scalar_dict(self) -> dict[str, list[list[float]]]:
@@ -264,7 +274,20 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         return self._read_back()[0]
 
+    def _keep(self, points: dict[str, list[float]]) -> None:
+        """Keep what `add_scalars` has logged where nothing is written, for `scalar_dict`."""
+        assert self._unwritten is not None
+        if sum(map(len, self._unwritten.values())) + len(points) > KEPT_POINTS_MAX:
+            warn(
+                f"scalar_dict holds {KEPT_POINTS_MAX:,} points, and takes no more until they are exported", once="kept"
+            )
+            return
+        for name, point in points.items():
+            self._unwritten.setdefault(os.path.join(self.logdir, name), []).append(point)  # noqa: PTH118
+
     def _read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
+        if self._unwritten is not None:
+            return {name: list(points) for name, points in self._unwritten.items()}, {}
         if self._charts and not self.flush():
             warn(f"{self.logdir}: not all scalars are in the event files yet; those that are not are left out")
         found: dict[str, list[list[float]]] = {}
@@ -280,14 +303,19 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return found, ends
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
-        """Log many numbers of one step in one call.
+        """Log many values of one step in one call.
 
         Args:
-            values: tag to number; each as in `add_scalar`. The same keys every step are cheapest.
-            step, walltime: as in `add_scalar`.
+            values: tag to value. A number is a scalar, as in `add_scalar`. A dictionary is a group: ``{"train":
+                {"loss": 1}}`` is the tag ``train/loss``. A text, an image of Pillow, a figure of matplotlib, a uint8
+                array of a picture's shape, and any other array are logged as what they are; see
+                `log_values.told_apart`. The same keys and plain numbers every step are cheapest.
+            step: integer step. None is one more than that of the last call of `log`, beginning with ``purge_step`` or
+                0; within `use_metadata` it is the step given there.
+            walltime: as in `add_scalar`.
 
         Raises:
-            TypeError, ValueError: a value or the step is no single number; nothing of the call is logged then.
+            TypeError, ValueError: a value, a tag or the step makes no sense; nothing of the call is logged then.
         """
         if not self._write:
             return
@@ -296,7 +324,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if not values:
             return
         if type(step) is not int:
-            step = self._step(step)
+            step = self._next_step if step is None and self._default_step is None else self._step(step)
         walltime = self._time(walltime)
         tags = tuple(values)
         numbers = list(values.values())
@@ -304,15 +332,30 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if row is not None and _PLAIN_NUMBERS.issuperset(map(type, numbers)):
             try:
                 if self._run.packed(row.record(step, walltime, numbers)):
+                    self._next_step = step + 1
                     return
             except (struct.error, TypeError, ValueError):
                 pass  # said better below
         step = to_step(step)
-        numbers = [to_float(value, tag) for tag, value in values.items()]
-        clean = tuple(clean_tag(tag) for tag in tags)
+        told = told_apart(values)
+        scalars = [one for one in told if one.kind == log_values.SCALAR]
+        clean, numbers = tuple(one.tag for one in scalars), [one.value for one in scalars]
         for first in range(0, len(clean), records.ROW_VALUES_MAX):
             last = first + records.ROW_VALUES_MAX
             self._run.values(clean[first:last], step, walltime, numbers[first:last])
+        self._log_others([one for one in told if one.kind != log_values.SCALAR], step, walltime)
+        self._next_step = step + 1
+
+    def _log_others(self, told: list[log_values.Told], step: int, walltime: float) -> None:
+        for one in told:
+            if one.kind == log_values.TEXT:
+                self._text(records.TEXT, one.tag, one.value, step, walltime)
+            elif one.kind == log_values.FIGURE:
+                self.add_figure(one.tag, one.value, step, False, walltime)
+            elif one.kind == log_values.PICTURE:
+                self._array(records.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
+            else:
+                self._array(records.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
 
     # --- arrays ----------------------------------------------------------------------------------------------
 
@@ -414,7 +457,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if walltime is not None:
             self._now = FixedTime(to_float(walltime, "walltime"))
         try:
-            with self.file_writer.use_metadata(global_step=global_step, walltime=walltime):
+            with self._get_file_writer().use_metadata(global_step=global_step, walltime=walltime):
                 yield self
         finally:
             self._default_step, self._now = before
@@ -435,8 +478,14 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return session is None or session.flush(timeout)
 
     def close(self) -> None:
-        """Flush. A writer can be closed twice, and logs again if it is used again."""
+        """Flush. A writer can be closed twice, and logs again if it is used again.
+
+        ``file_writer`` and ``all_writers`` are None afterwards, as in both originals, until the writer is used again.
+        """
         self.flush()
+        self.file_writer = None
+        if self._write and self._opened_in == os.getpid():
+            self._run.leave_file()
 
     def stats(self) -> dict[str, Any]:
         """What became of what this process has logged to this run and its sub-runs.
@@ -457,7 +506,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             os.path.join(self.logdir, name): FileWriter.of(self._subrun(name), name)  # noqa: PTH118
             for name in list(self._charts)
         }
-        return {self.logdir: self.file_writer, **below}
+        return {self.logdir: self._get_file_writer(), **below}
 
     @property
     def default_bins(self) -> list[float]:
@@ -468,6 +517,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return [-edge for edge in reversed(edges)] + [0] + edges
 
     def _get_file_writer(self) -> FileWriter:
+        """What writes protocol buffers of the caller's own to this run; made anew after `close`."""
+        if self.file_writer is None:
+            self.file_writer = FileWriter.of(self._run if self._write else None, self.logdir)
         return self.file_writer
 
     @property

@@ -19,9 +19,12 @@ LAYOUT_TAG = "custom_scalars__config__"  # where the tab looks for it
 class PluginMethods(WriterBase):
     """Part of `SummaryWriter`."""
 
-    file_writer: FileWriter
+    file_writer: FileWriter | None
+
+    def _get_file_writer(self) -> FileWriter:
+        raise NotImplementedError
+
     _layout: dict[str, dict[str, list[Any]]]
-    _has_hparams: bool  # of this run itself
 
     def add_pr_curve(
         self,
@@ -46,7 +49,8 @@ class PluginMethods(WriterBase):
             weights: None, one number, or as many as there are labels.
 
         Raises:
-            ValueError, TypeError: not as many of each, none at all, or no numbers.
+            ValueError, TypeError: not as many of each, or no numbers. A curve of none is counted as dropped,
+                ``no_values``.
         """
         if not self._write:
             return
@@ -186,8 +190,9 @@ class PluginMethods(WriterBase):
     ) -> None:
         """Log what a run was trained with and what it has reached, for the HPARAMS tab.
 
-        Without a name the first call writes to this run, so that its curves and its row in the table are one. A later
-        call, or one with a metric whose curve is in this run, writes to a run below it, named by the time.
+        Each call is a row of the table and a run of its own below this one, as with both originals, so that a row
+        touches no curve and no other row. Without a name it is named by the time, and a name that is taken is not used
+        again; the ranks of a job share one.
 
         Args:
             hparam_dict: name to bool, number or text; None is left out, lists and others become texts.
@@ -212,11 +217,7 @@ class PluginMethods(WriterBase):
         if not self._write:
             return
         now = self._now()
-        # A metric that is logged at an earlier step than its curve has reached would wipe the curve (fast loader).
-        if not wanted and (self._has_hparams or metrics.keys() & self._run.scalars.keys()):
-            wanted = str(now)
-        self._has_hparams = self._has_hparams or not wanted
-        run = self._subrun(wanted) if wanted else self._run
+        run = self._subrun(wanted or self._run.new_name(str(now)))
         run.text(records.HPARAMS, HPARAMS_TAG, 0, now, text)
         for metric, value in metrics.items():
             run.scalar(metric, step, now, value)
@@ -237,13 +238,15 @@ class PluginMethods(WriterBase):
         Args:
             mat: shape (points, dimensions).
             metadata: a label for each point, or with ``metadata_header`` a list of labels for each.
-            label_img: a square picture for each point, shape (points, 1, 3 or 4, side, side); values as in `add_image`.
+            label_img: a picture for each point, shape (points, 1, 3 or 4, height, width); values as in `add_image`.
+                What is not square gets a black border.
             global_step: as in `add_scalar`.
             tag: name of the embedding.
             metadata_header: names of the columns of ``metadata``.
 
         Raises:
-            ValueError, TypeError: shapes that do not fit each other, or something that is no number.
+            ValueError, TypeError: shapes that do not fit each other, or something that is no number. An embedding of
+                no points is counted as dropped, ``no_values``.
         """
         if not self._write:
             return
@@ -283,7 +286,7 @@ class PluginMethods(WriterBase):
         text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
         now = self._time(walltime)
         self._text(records.GRAPH, "", text, None, now)
-        self.file_writer.add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)
+        self._get_file_writer().add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)
 
     def add_onnx_graph(self, onnx_model_file: Any = None, *, prototxt: Any = None) -> None:
         """Log the graph of a model of ONNX, for the GRAPHS tab.

@@ -27,13 +27,15 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
     """One curve: arrays ``labels``, ``predictions`` and perhaps ``weights``; attribute ``num_thresholds``.
 
     Raises:
-        Refused: ``bad_record``.
+        Refused: ``bad_record``, ``no_values``.
     """
     arrays, count = arrays_of(record), record.attrs.get("num_thresholds")
     if not {"labels", "predictions"} <= arrays.keys() <= {"labels", "predictions", "weights"}:
         raise Refused("bad_record", f"a curve of {sorted(arrays)!r:.80}")
     if type(count) is not int or not 1 <= count <= THRESHOLDS_MAX:
         raise Refused("bad_record", f"a curve with num_thresholds {count!r:.40}")
+    if not arrays["labels"].size:
+        raise Refused("no_values", "a curve of no labels")
     return [_value(PR_CURVE, tag, curve_of(arrays["labels"], arrays["predictions"], count, arrays.get("weights")))]
 
 

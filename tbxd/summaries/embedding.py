@@ -45,8 +45,10 @@ def embedding_of(record: Record, tag: TagDefinition) -> Embedding:
         raise Refused("bad_record", f"an embedding of {sorted(arrays)!r:.80}")
     mat = arrays["mat"]
     check_real(mat)
-    if mat.ndim != 2 or not 0 < mat.size <= NUMBERS_MAX or len(mat) > POINTS_MAX:
+    if mat.ndim != 2 or mat.size > NUMBERS_MAX or len(mat) > POINTS_MAX:
         raise Refused("bad_record", f"an embedding of shape {mat.shape}")
+    if not mat.size:
+        raise Refused("no_values", "an embedding without points")
     step = f"{record.step:05d}"
     folder = f"{step}/{_folder_name(tag.tag)}"
     info = schema.EmbeddingInfo(tensor_name=f"{shown(tag.tag)}:{step}", tensor_path=f"{folder}/tensors.tsv")
@@ -57,7 +59,7 @@ def embedding_of(record: Record, tag: TagDefinition) -> Embedding:
         files["metadata.tsv"] = arrays["metadata"].tobytes()
         info.metadata_path = f"{folder}/metadata.tsv"
     if "images" in arrays:
-        images = arrays["images"]
+        images = squared(arrays["images"])
         files["sprite.png"] = png(sprite_of(images))
         info.sprite.image_path = f"{folder}/sprite.png"
         info.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
@@ -76,6 +78,15 @@ def _table(mat: AnyArray) -> bytes:
     if mat.dtype == np.float16:
         mat = mat.astype(np.float32)
     return "".join("\t".join(map(str, row)) + "\n" for row in mat.tolist()).encode()
+
+
+def squared(images: AnyArray) -> AnyArray:
+    """Pictures, shape (points, channels, height, width), in the middle of black squares: the tab stretches others."""
+    if images.ndim != 4 or images.shape[2] == images.shape[3]:
+        return images
+    side = max(images.shape[2:])
+    borders = [((side - size) // 2, side - size - (side - size) // 2) for size in images.shape[2:]]
+    return np.pad(images, [(0, 0), (0, 0), *borders])
 
 
 def sprite_of(images: AnyArray) -> Any:

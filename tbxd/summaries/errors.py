@@ -15,6 +15,7 @@ HINTS = {  # what can be done about a reason, for `tbxd status`
     "reentrant": "signal handlers log too often within one call that logs: log less in them",
     "bad_argument": "the first wrong call was told on the trainer's stderr: correct it",
     "no_finite_values": "histograms of which no number is finite: look at the model",
+    "no_values": "an embedding or a curve of no points: log it where there are some",
     "bad_bins": "choose other bins for the histogram",
     "unknown_kind": "the client is newer than the daemon: `tbxd stop`, and the new one starts",
     TOO_MANY_TAGS: "log fewer tags from ranks, or with TBXD_RANKS=all",
@@ -32,7 +33,8 @@ class Refused(Exception):
     ``reason`` is the name under which it is counted; the message says what was wrong with it.
 
     Reasons: ``bad_record`` (attributes or payload that the client would not have sent), ``no_finite_values``,
-    ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``, ``unknown_kind``,
+    ``no_values`` (there is nothing to show), ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``,
+    ``unknown_kind``,
     ``file_error`` (the disk did not take a file beside the event file), ``onnx_not_installed`` (see `HINTS`).
     """
 

@@ -179,7 +179,8 @@ def histogram_of(array: AnyArray | Sequence[AnyArray], bins: object = TENSORFLOW
     with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
         finite = (statistics.take(chunk, scratch) for one in arrays for chunk in _chunks(one))
         if wanted == TENSORFLOW:
-            counts, limits = _tensorflow_counts(finite, size, scratch), tensorflow_edges()
+            at_places, limits = _tensorflow_counts(finite, size, scratch), tensorflow_edges()
+            counts = at_places[1:-1]
         else:
             for _ in finite:  # numpy's bins need the range first
                 pass
@@ -187,6 +188,8 @@ def histogram_of(array: AnyArray | Sequence[AnyArray], bins: object = TENSORFLOW
             raise Refused("no_finite_values", f"none of {size:,} numbers is finite")
         if wanted != TENSORFLOW:
             counts, limits = _numpy_counts(arrays, wanted, statistics)
+        elif not counts.any():  # all beyond the outermost edges: shown in two bins of their own, not refused
+            counts, limits = _beyond(at_places, limits, statistics)
     if max_bins is not None and len(counts) > max_bins:
         counts, limits = _merged(counts, limits, max_bins)
     counts, limits = _trimmed(counts, limits)
@@ -299,7 +302,7 @@ def _cells(width: int) -> Cells:
 
 
 def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) -> Counts:
-    """How many numbers are in each bin of `tensorflow_edges`; the last bin holds its upper edge.
+    """How many numbers are below, in each bin of, and above `tensorflow_edges`; the last bin holds its upper edge.
 
     Args:
         chunks: the numbers.
@@ -321,7 +324,17 @@ def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) 
     np.add.at(at_places, known.places, np.add.reduceat(in_cells, known.firsts))
     np.subtract.at(at_places, known.lower, higher)
     np.add.at(at_places, known.lower + 1, higher)
-    return at_places[1:-1]
+    return at_places
+
+
+def _beyond(at_places: Counts, edges: Floats, statistics: Statistics) -> tuple[Counts, Floats]:
+    """Counts and edges of numbers that all lie below or above the bins, with a bin from there to the outermost."""
+    counts, limits = at_places[1:-1], edges
+    if at_places[0]:
+        counts, limits = np.append(at_places[0], counts), np.append(statistics.min, limits)
+    if at_places[-1]:
+        counts, limits = np.append(counts, at_places[-1]), np.append(limits, statistics.max)
+    return counts, limits
 
 
 # --- numpy's bins ----------------------------------------------------------------------------------------------

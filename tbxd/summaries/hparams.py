@@ -17,8 +17,11 @@ _SUCCESS = 1  # Status of the same
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """The experiment, the begin and the end of a session; the payload is JSON with ``hparams`` (name to bool, number
-    or text), ``metrics`` (names) and ``domains`` (name to a list of values).
+    """The begin and the end of a session, and where domains are given an experiment.
+
+    The payload is JSON with ``hparams`` (name to bool, number or text), ``metrics`` (names) and ``domains`` (name to a
+    list of values). TensorBoard takes the columns of its table from the first experiment that it finds, and leaves out
+    those of all other rows; without one it takes the columns of all rows (``backend_context.py``).
 
     Raises:
         Refused: ``bad_record``.
@@ -34,8 +37,9 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
         start = schema.SessionStartInfo(hparams=[entry(key=shown(name), value=values[name]) for name in values])
     except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         raise Refused("bad_record", f"hyper-parameters that make no sense: {error!r:.80}") from error
+    whole = [_tag(tag, "/experiment", experiment=experiment)] if given["domains"] else []
     return [
-        _tag(tag, "/experiment", experiment=experiment),
+        *whole,
         _tag(tag, "/session_start_info", session_start_info=start),
         _tag(tag, "/session_end_info", session_end_info=schema.SessionEndInfo(status=_SUCCESS)),
     ]

@@ -1,0 +1,282 @@
+"""What users reported of other writers, tried on this one: each call shows what was logged, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import World, events
+from tb import LOADERS, board
+from tbxd.summaries.embedding import squared
+from tbxd.summaries.histogram import histogram_of
+from tbxd_client import SummaryWriter
+from tbxd_client.embedding import arrays_of
+from tbxd_client.log_values import told_apart
+from tbxd_client.snapshot import to_number, to_step
+
+HEADER = "import sys, numpy as np\nfrom tbxd_client import SummaryWriter\n"
+
+
+# --- steps -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "logged"), [(1.75, 1), (-0.5, 0), ("3", 3), (np.float32(2.9), 2), (4.0, 4)])
+def test_a_step_is_cut_to_its_integer_part_as_both_originals_do(given: object, logged: int) -> None:
+    assert to_step(given) == logged
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), "three", object()])
+def test_a_step_that_is_no_number_is_refused(given: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        to_step(given)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_fractions_of_an_epoch_as_steps_train_to_the_end_and_are_said_once(place: World, loader: str) -> None:
+    result = place.run(
+        HEADER
+        + """
+with SummaryWriter("logs/r") as w:
+    for epoch in range(3):
+        for i in range(4):
+            w.add_scalar("loss", float(epoch), epoch + i / 4)
+            w.add_scalar("text", "0.5", epoch)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("not whole") == 1
+    with board(place.logdir, loader) as shown:
+        points = shown.until(lambda: shown.scalars("r", "loss"), "loss")
+        assert sorted(set(points)) == [(0, 0.0), (1, 1.0), (2, 2.0)]
+        assert {value for _, value in shown.scalars("r", "text")} == {0.5}
+
+
+# --- log -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_log_counts_steps_takes_groups_and_tells_values_apart(place: World, loader: str) -> None:
+    result = place.run(
+        HEADER
+        + """
+from PIL import Image
+import matplotlib.figure
+with SummaryWriter("logs/r") as w:
+    for i in range(3):
+        w.log({"loss": i / 2, "train": {"acc": i, "head": {"lr": 0.1}}})
+    w.log({"loss": 9.0}, 10)
+    w.log({"loss": 11.0})
+    with w.use_metadata(global_step=50):
+        w.log({"loss": 50.0})
+    figure = matplotlib.figure.Figure()
+    w.log(
+        {"picture": np.zeros((4, 5, 3), np.uint8), "grey": np.zeros((4, 5), np.uint8), "pil": Image.new("P", (3, 2)),
+         "figure": figure, "weights": np.arange(10.0), "listed": [1, 2, 3], "one": np.array([[7.0]]), "note": "hi"},
+        51,
+    )
+"""
+    )
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    with board(place.logdir, loader) as shown:
+        points = shown.until(lambda: len(shown.scalars("r", "loss")) == 6 and shown.scalars("r", "loss"), "loss")
+        assert points == [(0, 0.0), (1, 0.5), (2, 1.0), (10, 9.0), (11, 11.0), (50, 50.0)]
+        assert shown.scalars("r", "train/acc") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+        assert [step for step, _ in shown.scalars("r", "train/head/lr")] == [0, 1, 2]
+        assert shown.scalars("r", "one") == [(51, 7.0)]
+        assert shown.until(lambda: shown.tags("images").get("r"), "pictures") == {"picture", "grey", "pil", "figure"}
+        sizes = {tag: shown.blobs("r", tag)[0][1][:2] for tag in ("picture", "grey", "pil")}
+        assert sizes == {"picture": [b"5", b"4"], "grey": [b"5", b"4"], "pil": [b"3", b"2"]}
+        assert shown.tags("histograms")["r"] == {"weights", "listed"}
+        assert shown.tags("text")["r"] == {"note/text_summary"}
+
+
+def test_log_begins_with_purge_step(place: World) -> None:
+    result = place.run(
+        HEADER
+        + """
+with SummaryWriter("logs/r", purge_step=100) as w:
+    w.log({"loss": 1.0})
+    w.log({"loss": 2.0})
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    with board(place.logdir, "slow") as shown:
+        assert shown.until(lambda: shown.scalars("r", "loss"), "loss") == [(100, 1.0), (101, 2.0)]
+
+
+def test_what_log_is_given_wrong_is_refused_before_anything_is_logged() -> None:
+    loop: dict[str, object] = {}
+    loop["a"] = loop
+    for wrong in ({"a": object()}, {("a",): 1}, {"a": ["x"]}, loop):
+        with pytest.raises((TypeError, ValueError)):
+            told_apart(wrong)
+
+
+# --- folders ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://b/r", "hdfs://host:9000/r", "az://c/r", "file:///tmp/r"])
+def test_an_address_is_no_folder_and_the_constructor_says_what_to_do(folder: str) -> None:
+    with pytest.raises(ValueError, match=r"is an address .* give a folder"):
+        SummaryWriter(folder)
+
+
+def test_a_part_of_the_path_that_no_file_system_takes_is_refused_in_the_constructor(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a part of 256 bytes"):
+        SummaryWriter(tmp_path / ("x" * 256) / "run")
+    with pytest.raises(ValueError, match="a part of 300 bytes"):
+        SummaryWriter(tmp_path / ("\N{LATIN SMALL LETTER O WITH DIAERESIS}" * 150))
+
+
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+def test_the_text_of_a_number_is_a_number_and_another_text_is_refused() -> None:
+    assert to_number("0.5", "x") == 0.5 and to_number(" 1e3 ", "x") == 1000
+    with pytest.raises(TypeError, match="'abc'"):
+        to_number("abc", "x")
+
+
+@pytest.mark.parametrize("numbers", [[1e28, -1e28], [3e20], [-5e25, -6e25, -6e25]])
+def test_numbers_beyond_all_bins_are_shown_where_they_are(numbers: list[float]) -> None:
+    result = histogram_of(np.array(numbers))
+    assert result.counts.sum() == len(numbers)
+    assert min(numbers) >= min(result.limits[0], -1e20) and max(numbers) <= max(result.limits[-1], -1e20)
+    assert (np.diff(result.limits) >= 0).all()
+    within = [number for number in numbers if result.limits[0] <= number <= result.limits[-1]]
+    assert within == numbers
+
+
+def test_numbers_beyond_the_bins_beside_others_are_counted_as_tensorboardx_does() -> None:
+    result = histogram_of(np.array([1.0, 1e28]))
+    assert result.counts.sum() == 1 and result.statistics.num == 2 and result.statistics.max == 1e28
+
+
+def test_label_pictures_that_are_not_square_get_a_border() -> None:
+    pictures = np.random.default_rng(0).random((10, 3, 10, 32), np.float32)
+    assert arrays_of(np.ones((10, 5)), None, pictures, None)["images"].shape == (10, 3, 10, 32)
+    square = squared(pictures)
+    assert square.shape == (10, 3, 32, 32)
+    assert (square[:, :, 11:21] == pictures).all() and not square[:, :, :11].any() and not square[:, :, 21:].any()
+    assert squared(pictures.transpose(0, 1, 3, 2)).shape == (10, 3, 32, 32)
+
+
+def test_one_column_of_labels_with_a_header_is_one_line_for_each_point() -> None:
+    arrays = arrays_of(np.ones((3, 2)), [["a"], ["b"], ["c"]], None, ["name"])
+    assert bytes(arrays["metadata"].data) == b"a\nb\nc\n"  # TensorBoard takes no header without a tab
+    two = arrays_of(np.ones((2, 2)), [["a", 1], ["b", 2]], None, ["name", "size"])
+    assert bytes(two["metadata"].data) == b"name\tsize\na\t1\nb\t2\n"
+
+
+def test_embeddings_and_curves_of_no_points_are_counted_and_training_goes_on(place: World) -> None:
+    place.serve()
+    result = place.run(
+        HEADER
+        + """
+w = SummaryWriter("logs/r")
+w.add_embedding(np.zeros((0, 3)))
+w.add_pr_curve("pr", np.array([]), np.array([]), 1)
+w.add_scalar("loss", 1.0, 1)
+assert w.flush(20)
+print(w.stats()["dropped"])
+w.close()
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "{'no_values': 2}"
+
+
+def test_a_float_picture_with_values_up_to_255_is_said_once(place: World) -> None:
+    result = place.run(
+        HEADER
+        + """
+with SummaryWriter("logs/r") as w:
+    for step in range(5):
+        w.add_image("fine", np.random.rand(3, 8, 8).astype(np.float32), step)
+    for step in range(5):
+        w.add_image("bright", np.random.rand(3, 8, 8) * 255, step)
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("0 to 1 is expected") == 1
+
+
+# --- the writer ------------------------------------------------------------------------------------------------
+
+
+def test_file_writer_is_none_after_close_and_the_writer_goes_on_when_it_is_used(place: World) -> None:
+    result = place.run(
+        HEADER
+        + """
+with SummaryWriter("logs/r") as w:
+    w.add_scalar("loss", 1.0, 1)
+assert w.file_writer is None
+w.add_scalar("loss", 2.0, 2)
+assert w._get_file_writer() is w.file_writer
+w.close()
+"""
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_a_writer_that_writes_nothing_has_logged_is_exported(place: World) -> None:
+    result = place.run(
+        HEADER
+        + """
+w = SummaryWriter("logs/r", write_to_disk=False)
+w.add_scalars("chart", {"a": 1.5, "b": 2}, 3, walltime=7.0)
+w.add_scalars("chart", {"a": 2.5}, 4, walltime=8.0)
+w.export_scalars_to_json("out.json")
+assert w.scalar_dict == {}
+w.close()
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads((place.root / "out.json").read_text()) == {
+        "logs/r/chart/a": [[7.0, 3, 1.5], [8.0, 4, 2.5]],
+        "logs/r/chart/b": [[7.0, 3, 2.0]],
+    }
+    assert not (place.logdir / "r").exists()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_writer_that_has_logged_nothing_leaves_an_event_file_and_starts_no_daemon(place: World, loader: str) -> None:
+    result = place.run(
+        HEADER
+        + """
+import os
+for name in ("a", "b"):
+    with SummaryWriter("logs/" + name) as w:
+        file = w.file_writer.event_writer._file_name
+    assert os.path.exists(file), file
+assert len(os.listdir("logs/a")) == 1
+with SummaryWriter("logs/a"):
+    pass
+assert len(os.listdir("logs/a")) == 1
+"""
+    )
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert place.running() is None
+    (event,) = events(place.logdir / "a")
+    assert event.file_version == "brain.Event:2" and event.wall_time > 1.7e9
+    assert place.run(HEADER + 'with SummaryWriter("logs/a") as w: w.add_scalar("x", 1.0, 1)').returncode == 0
+    with board(place.logdir, loader) as shown:
+        assert shown.until(lambda: shown.scalars("a", "x"), "what was logged later") == [(1, 1.0)]
+
+
+def test_the_event_file_of_a_writer_that_counts_steps_has_the_name_that_was_told(place: World) -> None:
+    result = place.run(
+        """
+        import os
+        from tbxd_client import GlobalSummaryWriter
+        writer = GlobalSummaryWriter("logs/r")
+        name = writer.file_writer.event_writer._ev_writer._file_name
+        writer.add_scalar("x", 1.0)
+        assert writer.smw.flush(30)
+        assert os.listdir("logs/r") == [os.path.basename(name)], (os.listdir("logs/r"), name)
+        """
+    )
+    assert result.returncode == 0, result.stderr
