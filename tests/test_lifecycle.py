@@ -160,7 +160,7 @@ def test_closing_is_flushing_and_may_be_left_out_or_done_again(place: World) -> 
     assert found.pop("nobody closes this") == [(1, 1.0)]
     points = [(step, float(step)) for step in range(3)]
     assert found == {"SummaryWriter": points, "GlobalSummaryWriter": points}
-    assert not list((place.logdir / "never").iterdir())
+    assert len(list((place.logdir / "never").iterdir())) == 1  # with its version, as the originals leave
 
 
 def test_threads_open_close_and_fork_as_they_like(place: World) -> None:

@@ -280,3 +280,26 @@ def test_the_event_file_of_a_writer_that_counts_steps_has_the_name_that_was_told
         """
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_attributes_can_be_set_and_the_folder_is_what_was_passed(place: World) -> None:
+    result = place.run(
+        """
+        from pathlib import Path
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter(Path("logs/r"))
+        assert writer.log_dir == writer.logdir == Path("logs/r") and isinstance(writer.log_dir, Path)
+        assert writer.get_logdir() == "logs/r" and list(writer.all_writers) == ["logs/r"]
+        writer.close()
+        assert writer.all_writers is None
+        writer._get_file_writer()
+        assert list(writer.all_writers) == ["logs/r"]
+        for name in ("log_dir", "logdir", "all_writers", "default_bins", "scalar_dict", "kwargs"):
+            setattr(writer, name, name)
+            assert getattr(writer, name) == name
+        writer.add_scalar("x", 1.0, 1)
+        writer.add_scalars("chart", {"a": 1.0}, 1)
+        assert writer.flush(30)
+        """
+    )
+    assert result.returncode == 0, result.stderr

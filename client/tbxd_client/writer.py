@@ -29,7 +29,7 @@ from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
 from .snapshot import snapshot, to_float, to_number, to_step
-from .writer_base import FixedTime
+from .writer_base import Computed, FixedTime
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
 
@@ -95,10 +95,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         **kwargs: Any,
     ) -> None:
         place = member(ranks, reduce)
-        job = chosen = os.fsdecode(logdir or log_dir or "") or _default_logdir(comment, place.who)
+        given = logdir or log_dir or _default_logdir(comment, place.who)
+        job = chosen = os.fsdecode(given)
         if not self._beside:
             chosen = place.folder(job)
-        self.logdir = chosen
+        self.logdir = given if chosen == job and not isinstance(given, bytes) else chosen
+        self._folder = chosen
         self.purge_step = purge_step
         self._write = bool(write_to_disk) and place.writes
         described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
@@ -262,7 +264,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if self._unwritten is not None:
             self._unwritten, self._unwritten_points = {}, 0
 
-    @property
+    @Computed
     def scalar_dict(self) -> dict[str, list[list[float]]]:
         """What this process has logged with `add_scalars` since the last export.
 
@@ -283,7 +285,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             )
             return
         for name, point in points.items():
-            self._unwritten.setdefault(os.path.join(self.logdir, name), []).append(point)  # noqa: PTH118
+            self._unwritten.setdefault(os.path.join(self._folder, name), []).append(point)  # noqa: PTH118
 
     def _read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
         if self._unwritten is not None:
@@ -299,7 +301,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             points, end = readback.points(run.directory, tag, session, after if before == session else 0)
             ends[name] = session, end
             if points:
-                found[os.path.join(self.logdir, name)] = points  # noqa: PTH118 - named as tensorboardX does
+                found[os.path.join(self._folder, name)] = points  # noqa: PTH118 - named as tensorboardX does
         return found, ends
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
@@ -484,6 +486,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         self.flush()
         self.file_writer = None
+        self.all_writers = None  # type: ignore[assignment]  # until it is used again
         if self._write and self._opened_in == os.getpid():
             self._run.leave_file()
 
@@ -499,16 +502,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         return stats_of(self._runs)
 
-    @property
+    @Computed
     def all_writers(self) -> dict[str, FileWriter]:
         """The folder of this run and of each run that `add_scalars` has made below it, and what writes there."""
         below = {
-            os.path.join(self.logdir, name): FileWriter.of(self._subrun(name), name)  # noqa: PTH118
+            os.path.join(self._folder, name): FileWriter.of(self._subrun(name), name)  # noqa: PTH118
             for name in list(self._charts)
         }
-        return {self.logdir: self._get_file_writer(), **below}
+        return {self._folder: self._get_file_writer(), **below}
 
-    @property
+    @Computed
     def default_bins(self) -> list[float]:
         """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
         edges = [1e-12]
@@ -519,17 +522,18 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def _get_file_writer(self) -> FileWriter:
         """What writes protocol buffers of the caller's own to this run; made anew after `close`."""
         if self.file_writer is None:
-            self.file_writer = FileWriter.of(self._run if self._write else None, self.logdir)
+            self.__dict__.pop("all_writers", None)
+            self.file_writer = FileWriter.of(self._run if self._write else None, self._folder)
         return self.file_writer
 
-    @property
-    def log_dir(self) -> str:
+    @Computed
+    def log_dir(self) -> str | os.PathLike[str]:
         """The folder of the run, as it was given."""
         return self.logdir
 
     def get_logdir(self) -> str:
-        """The folder of the run, as it was given."""
-        return self.logdir
+        """The folder of the run, as it was given, as a text."""
+        return self._folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from . import records
 from .names import clean_tag, parse_color
@@ -23,6 +23,26 @@ class FixedTime:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+T = TypeVar("T")
+
+
+class Computed(Generic[T]):
+    """An attribute that is computed, until somebody sets it: the originals' are plain, and scripts assign them."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Computed[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Computed[T] | T:
+        return self if instance is None else self._compute(instance)  # what is set is found before this
 
 
 class WriterBase:
