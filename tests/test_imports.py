@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "settings"),
-    ("turns", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
+    ("interpreters", "settings", "native"),
+    ("turns", "headroom", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
     ("link", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),

@@ -20,10 +20,10 @@ import fcntl
 import mmap
 import os
 import struct
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .journal_files import (
     CONTROL_BYTES,
@@ -47,9 +47,13 @@ from .journal_files import (
     session_name,
     sync_folder,
 )
+from .native import RLock, allocate_lock, monotonic
 from .records import FILL_BYTES_MAX
 from .segment import Segment
 from .settings import warn
+
+if TYPE_CHECKING:
+    from _thread import LockType
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
@@ -93,7 +97,8 @@ class Journal:
 
     Args:
         spool: the folder that holds journals; it has to exist.
-        wake: called when the sender may be asleep and there is something to send. It must not block.
+        wake: called when the sender may be asleep and there is something to send. It must not block. True: it is to
+            be called with the next record, too.
         bytes_max: the most that may wait, in bytes of segment files.
         block_seconds: the longest that an `append` waits for room before it drops its record.
         durable: an `append` returns when its record is on the disk.
@@ -105,13 +110,13 @@ class Journal:
     def __init__(
         self,
         spool: Path,
-        wake: Callable[[], None],
+        wake: Callable[[], bool],
         bytes_max: int = JOURNAL_BYTES,
         block_seconds: float = BLOCK_SECONDS,
         durable: bool = False,
     ) -> None:
         # Re-entrant, because a signal handler may log while the thread it interrupted is logging.
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.position = 0  # the end of the last record that has its place
         self.limit = CLOSED  # how far the hot path may go without asking
         self.base = 0  # position of buffer[SEGMENT_HEAD_BYTES]
@@ -122,7 +127,7 @@ class Journal:
         self.block_seconds = block_seconds
         self.durable = durable
         self._wake = wake
-        self._room = threading.Condition(self.lock)
+        self._waiters: list[LockType] = []  # who waits for room, by a lock each that is let go when there is some
         self._closed = False
         self._refused: OSError | None = None  # what the disk said to the last new segment, and until when that stands
         self._refused_until = 0.0
@@ -135,7 +140,7 @@ class Journal:
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
         self._live: tuple[Segment, ...]
         self._numbers = self._named = 0  # files made here, and how many of them the disk knows by their names
-        self._syncing = threading.RLock()  # taken while `lock` is held or without it; `lock` is not waited for in it
+        self._syncing = RLock()  # taken while `lock` is held or without it; `lock` is not waited for in it
         self._synced = self._synced_definitions = 0  # what is before them is on the disk
         self._sync_failed = False
         self._sync_refused_until = 0.0
@@ -176,9 +181,14 @@ class Journal:
         self._segment_end = segment.base + segment.capacity
 
     @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return str(self.path)
+
+    @property
     def _open_limit(self) -> int:
         """The `limit` while nothing unusual is to be done."""
-        return CLOSED if self._closed or self.durable else self._segment_end
+        return CLOSED if self._closed or self.durable or self._armed else self._segment_end
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -249,8 +259,8 @@ class Journal:
                 self.limit = self._open_limit
             if not reason:
                 self.words[WORD_COMMIT] = self.position
-            self._append_deferred()
-            return reason and self.count_drop(reason)
+        self._append_deferred()  # without the lock, which a wait for room lets go of once
+        return reason and self.count_drop(reason)
 
     def _write(self, size: int, parts: tuple[bytes | memoryview, ...]) -> str:
         start = self.position
@@ -306,21 +316,20 @@ class Journal:
     def _make_room(self, size: int, share: float) -> str:
         """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none."""
         if self._armed:
-            self._armed = False
-            self._wake()
+            self._armed = self._wake()
         quota = int(self.bytes_max * share)
         if self._has_room(size, quota):
             return ""
         if size > quota:
             return "too_large"
-        deadline = time.monotonic() + self.block_seconds
+        deadline = monotonic() + self.block_seconds
         while True:
             try:
                 if self._has_room(size, quota) or self._next_segment(size, quota):
                     return ""
             except OSError:
                 return "journal_error"
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if self._stalled or remaining <= 0 or not self._wait(remaining):
                 self._stalled = True
                 return "journal_full"
@@ -342,16 +351,42 @@ class Journal:
         return live[0].capacity <= quota or end * self.bytes_max <= quota * live[0].capacity
 
     def _wait(self, seconds: float) -> bool:
-        """Wait until something is released. Others may append meanwhile; nothing of ours has its place yet."""
+        """Wait until something is released. Others may append meanwhile; nothing of ours has its place yet.
+
+        Not by a `threading.Condition`: what a signal handler raises in the middle of one leaves its lock not held.
+        """
         self._wake()
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
         self._writing = False
         try:
-            woken = self._room.wait(seconds)
+            self.lock.release()  # the first call in here: nothing can be raised before it
+            woken: bool = waiter.acquire(True, seconds)
         finally:
-            self._writing = True
+            self._take_back()
         if self._closed:
             raise JournalClosed
         return woken
+
+    def _take_back(self) -> None:
+        """Take the lock whatever a signal handler raises meanwhile, and raise that then."""
+        raised: BaseException | None = None
+        while True:
+            try:
+                if not self.lock._is_owned():
+                    self.lock.acquire()
+                break
+            except BaseException as error:
+                raised = error
+        self._writing, self.limit = True, CLOSED
+        if raised is not None:
+            raise raised
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.release()
 
     def _next_segment(self, size: int, quota: int) -> bool:
         current = self._live[-1]
@@ -396,13 +431,13 @@ class Journal:
         while self._free and used + capacity + sum(item.capacity for item in self._free) > self.bytes_max:
             self._delete(self._free.pop(0))
         # A full disk may cost a call milliseconds to find out, so not every call does.
-        if self._refused and time.monotonic() < self._refused_until:
+        if self._refused and monotonic() < self._refused_until:
             raise self._refused
         smallest = max(size, min(SEGMENT_BYTES_MIN, capacity))
         try:
             segment = self._make_segment(capacity, smallest)
         except OSError as error:
-            self._refused, self._refused_until = error, time.monotonic() + RETRY_SECONDS
+            self._refused, self._refused_until = error, monotonic() + RETRY_SECONDS
             raise
         self._refused = None
         return segment
@@ -482,7 +517,7 @@ class Journal:
             for segment in done:
                 self._retire(segment)
             self._stalled = False
-            self._room.notify_all()
+            self._tell_waiters()
             return True
         finally:
             self.lock.release()
@@ -545,7 +580,7 @@ class Journal:
         return result
 
     def _sync(self, unsynced: Unsynced) -> None:
-        if unsynced.committed <= self._synced or time.monotonic() < self._sync_refused_until:
+        if unsynced.committed <= self._synced or monotonic() < self._sync_refused_until:
             return
         try:
             if self._sync_failed:
@@ -562,7 +597,7 @@ class Journal:
                 os.pwrite(unsynced.control, struct.pack("=Q", end), 8 * WORD_SYNCED)
                 os.fdatasync(unsynced.control)
         except OSError:
-            self._sync_failed, self._sync_refused_until = True, time.monotonic() + RETRY_SECONDS
+            self._sync_failed, self._sync_refused_until = True, monotonic() + RETRY_SECONDS
             raise
         self._sync_failed = False
         self._synced = max(self._synced, end)
@@ -617,14 +652,15 @@ class Journal:
 
     def close(self) -> bool:
         """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""
+        if not self._closed:
+            self._append_deferred()
         with self.lock:
             if self._closed:
                 return False
-            self._append_deferred()
             finished = self.released >= self.commit()
             self._closed = True
             self.limit = CLOSED
-            self._room.notify_all()
+            self._tell_waiters()
             if finished:
                 remove_journal(self.path)
             for segment in (*self._live, *self._free):
@@ -639,9 +675,9 @@ class Journal:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without touching it."""
-        self.lock = threading.RLock()
-        self._room = threading.Condition(self.lock)
-        self._syncing = threading.RLock()
+        self.lock = RLock()
+        self._waiters = []
+        self._syncing = RLock()
         self._closed = True
         self.limit = CLOSED
         for segment in (*self._live, *self._free):

@@ -18,6 +18,7 @@ from . import event_names
 from . import session as session_module
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
+from .native import RLock
 from .paths import configured_address, is_remote
 from .policy import Member
 from .protowire import FIXED64, encoded, field
@@ -67,9 +68,7 @@ class NoJournal:
     __slots__ = ("base", "limit", "lock", "position")
 
     def __init__(self) -> None:
-        import threading
-
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.position = 0
         self.limit = CLOSED
         self.base = 0

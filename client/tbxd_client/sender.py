@@ -14,19 +14,23 @@ import contextlib
 import os
 import select
 import sys
-import threading
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import wire
+from . import headroom, wire
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
-from .link import Link
+from .names import text_of
+from .native import RLock, Thread, allocate_lock, monotonic, poller
 from .paths import check_address, token_path
 from .records import ProtocolError
 from .settings import warn
+
+if TYPE_CHECKING:
+    from _thread import LockType
+
+    from .link import Link
 
 TICK_SECONDS = 0.05  # between two looks at a journal that is being filled
 QUIET_SECONDS = 2.0  # without records before the sender sleeps until it is rung,
@@ -36,10 +40,33 @@ SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before
 REPORT_SECONDS = 1.0  # between reports of counts that have changed
 HEARTBEAT_SECONDS = 15.0  # between reports that have not
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
+WAIT_SECONDS = 0.2  # between looks whether a wait is still for something
 READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
 assert READ_BYTES <= wire.DATA_BYTES_MAX
-DESCRIPTORS = 24  # that a ZeroMQ context and its socket may need; libzmq ends the process when it gets none
-DESCRIPTORS_SECONDS = 1.0  # between two looks whether there are so many
+HEADROOM_SECONDS = 1.0  # between two looks whether there is what ZeroMQ takes
+RESTART_SECONDS = 1.0  # before the sender begins anew after something that nobody has thought of
+THREAD_SECONDS = 1.0  # between two attempts to have a thread
+SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
+
+loading = RLock()  # while it is held no thread forks; a signal handler may, in the midst of the import
+
+
+def load() -> type[Link]:
+    """Import pyzmq: 20 of the 45 ms that the import of this package took with it.
+
+    With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
+    locks of modules that are half imported would be held for ever by a thread that is not there.
+
+    Raises:
+        ImportError, OSError, MemoryError: it cannot be had now.
+    """
+    with loading:
+        from .link import Link  # every further time it is a look into a dictionary
+
+        return Link
+
+
+os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
 
 
 class Sender:
@@ -72,8 +99,11 @@ class Sender:
         self._reports = reports
         self._settled = settled
         self._forwarder = forwarder
-        self._thread: threading.Thread | None = None
-        self._changed = threading.Condition()
+        self._thread: Thread | None = None
+        self._next_thread = 0.0
+        # Who waits for an acknowledgement, by a lock each that is let go when one has come. No `threading.Condition`:
+        # a signal handler that raises in the middle of its methods leaves its lock held, or not held, for ever.
+        self._waiters: list[LockType] = []
         self._stopping = False
         self._link: Link | None = None
         self.refused = ""  # why the daemon takes nothing, once it has said so
@@ -102,16 +132,40 @@ class Sender:
     # --- called by the trainer's threads ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread. Where none can be had, the journal keeps everything for a daemon to find."""
-        self._thread = threading.Thread(target=self._run, name="tbxd-sender", daemon=True)
+        """Start the thread. Where none can be had the journal keeps everything, and it is tried again: see `wake`."""
+        if not self._have_thread():
+            self._journal.arm(self._journal.position)
+
+    def wake(self) -> bool:
+        """To be called when there is something to send: wake the thread, or have one. Does not block.
+
+        Returns:
+            True when it has to be called with the next record, too: there is no thread yet.
+        """
+        self._doorbell.ring()
+        return not self._have_thread()
+
+    def _have_thread(self) -> bool:
+        if self.alive or self._stopping:
+            return True
+        now = monotonic()
+        if now < self._next_thread:
+            return False
+        self._next_thread = now + THREAD_SECONDS
         try:
-            self._thread.start()
-        except RuntimeError as error:
-            self._thread = None
-            warn(f"no thread to send from ({error}); records stay in {self._journal.path}", once="thread")
+            self._thread = Thread(self._run)
+        except (RuntimeError, MemoryError) as error:
+            warn(
+                f"no thread to send from ({error}); records are kept in {self._journal.place}, and it is tried again",
+                once="thread",
+            )
+            return False
+        return True
 
     def flush(self, position: int, timeout: float, again: bool = True, last: bool = False) -> bool:
         """Wait until everything before ``position`` is in the event files; False when that takes too long.
+
+        On the sender's own thread, where a ``__del__`` may run that the garbage collector has found, it does not wait.
 
         Args:
             position: in the records.
@@ -119,22 +173,38 @@ class Sender:
             again: whether to wait at all when an earlier wait was in vain and nothing has moved since.
             last: whether no record follows.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            self._flush_to = max(self._flush_to, position)
-            self._ending = self._ending or last
-            self._doorbell.ring()
-            while self.acknowledged < position:
-                if self._thread is None or not self._thread.is_alive() or self.refused:
+        deadline = monotonic() + timeout
+        self._ending = self._ending or last
+        while True:
+            waiter = allocate_lock()
+            waiter.acquire()
+            self._waiters.append(waiter)  # before the look, so that no acknowledgement comes unseen between them
+            try:
+                self._flush_to = max(self._flush_to, position)
+                self._doorbell.ring()
+                if self.acknowledged >= position:
+                    return True
+                if not self._have_thread() or self.refused or self._is_sender:
                     return False
                 if not again and self.acknowledged == self._given_up_at:
                     return False
-                remaining = deadline - time.monotonic()
+                remaining = deadline - monotonic()
                 if remaining <= 0:
                     self._given_up_at = self.acknowledged
                     return False
-                self._changed.wait(min(remaining, 0.2))
-            return True
+                waiter.acquire(True, min(remaining, WAIT_SECONDS))
+            finally:
+                with contextlib.suppress(ValueError):  # it has been told
+                    self._waiters.remove(waiter)
+
+    def _tell_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.release()
+
+    @property
+    def _is_sender(self) -> bool:
+        return self._thread is not None and self._thread.is_this
 
     @property
     def connected(self) -> bool:
@@ -145,13 +215,13 @@ class Sender:
         """Say goodbye if all is acknowledged, close the socket and end the thread."""
         self._stopping = True
         self._doorbell.ring()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and not self._thread.is_this:
             self._thread.join(timeout)
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and self._thread.alive
 
     @property
     def greeted(self) -> bool:
@@ -166,54 +236,67 @@ class Sender:
     # --- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Send until told to stop. Whatever goes wrong, another try follows: a thread that ends sends nothing."""
         try:
-            check_address(self._address)
-            if not self._have_descriptors():
-                return
-            # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
-            self._link = Link(self._address)
-            try:
-                self._loop(self._link)
-            finally:
-                self._link.close()
-        except Exception as error:
-            warn(
-                f"sending stopped: {type(error).__name__}: {error}; records are kept in {self._journal.path}",
-                once="sender",
-            )
+            while True:
+                try:
+                    self._attempt()
+                except Exception as error:
+                    warn(
+                        f"sending is interrupted: {type(error).__name__}: {error}; records are kept in "
+                        f"{self._journal.place}, and it is tried again",
+                        once="sender",
+                    )
+                if self._stopping:
+                    return
+                self._welcomed = False
+                self._pause(RESTART_SECONDS)
         finally:
             if self._launcher is not None:
                 self._launcher.done()
-            with self._changed:
-                self._changed.notify_all()
+            self._tell_waiters()
 
-    def _have_descriptors(self) -> bool:
-        """Wait until this process may open what ZeroMQ needs. False when it ends before that.
+    def _attempt(self) -> None:
+        """Connect and send, until told to stop.
 
-        libzmq calls abort() where an eventfd or an epoll cannot be had while a context begins (src/epoll.cpp): training
-        would die of it.
+        Raises:
+            Exception: of any kind.
         """
-        while not _spare_descriptors(DESCRIPTORS):
-            warn(
-                f"this process has hardly any file descriptors left (ulimit -n); records wait in {self._journal.path}",
-                once="descriptors",
-            )
+        check_address(self._address)
+        if not self._have_headroom():
+            return
+        # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
+        self._link = load()(self._address)
+        try:
+            self._loop(self._link)
+        finally:
+            self._link.close()
+
+    def _have_headroom(self) -> bool:
+        """Wait until this process may have what ZeroMQ takes. False when it ends before that."""
+        while shortage := headroom.shortage():
+            warn(f"this process {shortage}; records are kept in {self._journal.place}", once="headroom")
             if self._stopping:
                 return False
-            self._wait_for_the_bell(DESCRIPTORS_SECONDS)
-        return True
+            self._pause(HEADROOM_SECONDS)
+        return not self._stopping
 
-    def _wait_for_the_bell(self, seconds: float) -> None:
-        poller = select.poll()
-        poller.register(self._doorbell.read_fd, select.POLLIN)
-        if poller.poll(seconds * 1000):
-            self._doorbell.clear()
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until told to stop."""
+        until = monotonic() + seconds
+        while not self._stopping and (remaining := until - monotonic()) > 0:
+            bell = poller()
+            bell.register(self._doorbell.read_fd, select.POLLIN)
+            if bell.poll(remaining * 1000):
+                self._doorbell.clear()
 
     def _loop(self, link: Link) -> None:
-        self._last_growth = time.monotonic()
+        self._last_growth = monotonic()
         while True:
-            now = time.monotonic()
+            now = monotonic()
             link.look(now)
+            if not headroom.memory(headroom.BYTES_SENDING):
+                raise MemoryError("hardly any memory is left (ulimit -v)")
             self._greet(link, now)
             moved = self._send(link) if self._welcomed else False
             if moved:
@@ -230,7 +313,7 @@ class Sender:
                 self._receive(link)
             if rung:
                 self._doorbell.clear()
-                self._has_grown(time.monotonic())
+                self._has_grown(monotonic())
             self._journal.release(self.acknowledged)
 
     def _has_grown(self, now: float) -> None:
@@ -269,7 +352,7 @@ class Sender:
             os.getpid(),
             os.uname().nodename,
             "" if link.remote else str(self._journal.path),
-            (sys.argv[0] if getattr(sys, "argv", None) else "")[:1000],
+            _script(),
             "" if link.remote else self._token(),
         )
         self._push(link, hello)
@@ -334,7 +417,7 @@ class Sender:
                 self._handle(message)
 
     def _handle(self, message: wire.Message) -> None:
-        self._heard = time.monotonic()
+        self._heard = monotonic()
         committed = self._journal.committed
         match message:
             case wire.Welcome():
@@ -356,9 +439,8 @@ class Sender:
                 self._limit = max(self._limit, message.limit)
                 self._settled(message.runs)
                 if self.acknowledged < message.written <= min(self._sent, committed):
-                    with self._changed:
-                        self.acknowledged = message.written
-                        self._changed.notify_all()
+                    self.acknowledged = message.written
+                    self._tell_waiters()
             case wire.Unknown():
                 self._welcomed = False
                 self._next_hello = 0.0
@@ -390,7 +472,7 @@ class Sender:
                     once="sync",
                 )
         self._sync_mark = self._journal.committed
-        self._next_sync = time.monotonic() + SYNC_SECONDS
+        self._next_sync = monotonic() + SYNC_SECONDS
 
     def _say_goodbye(self, link: Link) -> None:
         if self._welcomed:
@@ -399,14 +481,9 @@ class Sender:
                 self._push(link, wire.Goodbye(self._journal.session))
 
 
-def _spare_descriptors(count: int) -> bool:
-    """Whether this process could open ``count`` more files now."""
-    held: list[int] = []
+def _script() -> str:
+    """The name of the script, for people; a program may have put anything there."""
     try:
-        with contextlib.suppress(OSError):
-            while len(held) < count:
-                held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        return len(held) == count
-    finally:
-        for fd in held:
-            os.close(fd)
+        return text_of(os.fsdecode(sys.argv[0]))[:SCRIPT_LETTERS_MAX]
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from . import settings
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
+from .native import RLock, monotonic
 from .paths import configured_address, default_address, is_remote, private_dir, remote_spool, runtime_dir, spool_dir
 from .ranks import Identity
 from .records import (
@@ -25,6 +25,8 @@ from .records import (
     TagDefinition,
     pack_definition,
 )
+from .sender import Sender
+from .sender import load as load_link
 from .settings import warn
 from .shares import read_shares
 from .turns import Turns
@@ -117,7 +119,7 @@ class Session:
         self._doorbell = Doorbell()
         self.journal = Journal(
             spool,
-            self._doorbell.ring,
+            self._wake,
             int(settings.read(settings.JOURNAL_BYTES)),
             settings.read(settings.BLOCK_MS) / 1000,
             settings.read_choice(settings.SYNC) == settings.ALWAYS,
@@ -125,13 +127,11 @@ class Session:
         self.shares = read_shares()  # by kind of record: how much of the journal it may fill
         self.pid = os.getpid()
         self.ended = False
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
-        from .sender import Sender
-
         launcher = Launcher(runtime, spool) if address is None else None
         self.sender = Sender(
             self.journal,
@@ -143,6 +143,9 @@ class Session:
             self._forwarder,
         )
         self.sender.start()
+
+    def _wake(self) -> bool:
+        return self.sender.wake()
 
     def file_of(self, directory: str) -> str | None:
         """The name that has been asked for the event file of a folder; None where nobody has logged to it."""
@@ -246,10 +249,10 @@ class Session:
         if self.ended:
             return
         self.ended = True
-        started = time.monotonic()
+        started = monotonic()
         delivered = self.flush(last=True)
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
-        self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (time.monotonic() - started)))
+        self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started)))
         if not self.journal.close() and not delivered:
             if self._forwarder is not None:
                 self._forwarder.leave()
@@ -268,21 +271,16 @@ class Session:
         self._doorbell.close()
 
 
-_loading = threading.RLock()  # while it is held no thread forks; a signal handler may, in the midst of the import
-
-
 def load() -> None:
-    """Import what a session needs besides: pyzmq, 20 of the 45 ms that the import of this package took with it.
-
-    With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
-    locks of modules that are half imported would be held for ever by a thread that is not there.
-    """
-    with _loading:
-        from . import sender  # noqa: F401
+    """Import what a session needs besides, as long as no record is logged yet. The sender tries again."""
+    try:
+        load_link()
+    except (ImportError, OSError, MemoryError) as error:
+        warn(f"pyzmq cannot be loaded: {error}; records are kept, and it is tried again", once="pyzmq")
 
 
 _current: Session | None = None
-_lock = threading.RLock()
+_lock = RLock()
 _next_try = 0.0
 _registered = False
 
@@ -303,12 +301,12 @@ def current() -> Session | None:
         if not _registered:
             atexit.register(_at_exit)
             _registered = True
-        if time.monotonic() < _next_try:
+        if monotonic() < _next_try:
             return None
         try:
             _current = Session()
         except (OSError, ValueError) as error:
-            _next_try = time.monotonic() + RETRY_SECONDS
+            _next_try = monotonic() + RETRY_SECONDS
             warn(
                 f"no journal ({error}); records are dropped and counted until there is one. "
                 "TBXD_SPOOL names another folder for it",
@@ -341,7 +339,7 @@ _inherited: list[Session] = []  # keeps a parent's objects from being finalised 
 
 def _after_fork_in_child() -> None:
     global _current, _lock, _next_try, turns
-    _lock = threading.RLock()
+    _lock = RLock()
     turns = Turns()
     _dropped.clear()
     _next_try = 0.0
@@ -354,4 +352,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)

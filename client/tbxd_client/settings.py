@@ -165,5 +165,5 @@ def warn(message: str, once: str = "") -> None:
     key = once or message
     if key not in _said:
         _said.add(key)
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr closed or None: nobody listens
+        with contextlib.suppress(Exception):  # closed, None, or whatever a program has put there: nobody listens
             print(f"tbxd: {message}", file=sys.stderr, flush=True)

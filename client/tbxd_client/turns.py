@@ -6,8 +6,9 @@ while things are half done. Here it leaves its job, and the call it interrupted 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+
+from .native import RLock
 
 DEFERRED_MAX = 1024
 
@@ -16,7 +17,7 @@ class Turns:
     """Runs jobs one at a time, over all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._busy = False
         self._deferred: list[Callable[[], None]] = []
 

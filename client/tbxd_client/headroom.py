@@ -1,0 +1,100 @@
+"""Whether this process may have what ZeroMQ takes: libzmq calls ``abort()`` where it gets no descriptor, thread or
+memory, in the middle of training. What it needs is taken for a moment, and given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import resource
+
+from .native import Thread, allocate_lock, get_native_id, monotonic, sleep
+
+DESCRIPTORS = 24  # that a context and its socket may need (src/epoll.cpp, src/signaler.cpp)
+THREADS = 4  # it makes two, the reaper and the one for its sockets (src/thread.cpp); the others are a reserve
+STACK_BYTES = 8 << 20  # of a thread, where the limit does not say it
+BYTES = 64 << 20  # of address space, over the stacks: what buffers and heaps of two threads may grow to
+BYTES_SENDING = 16 << 20  # that have to be free for as long as it sends
+GONE_SECONDS = 1.0  # for threads that have ended, to be gone
+
+
+def shortage() -> str:
+    """What this process has too little of for ZeroMQ to begin; "" when there is enough of everything."""
+    if not _descriptors():
+        return "has hardly any file descriptors left (ulimit -n)"
+    return _threads_and_memory()
+
+
+def memory(size: int) -> bool:
+    """Whether so many bytes of address space are to be had."""
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    except (OSError, MemoryError, OverflowError):
+        return False
+    return True
+
+
+def _descriptors() -> bool:
+    try:
+        with contextlib.suppress(OSError):
+            while len(_held) < DESCRIPTORS:
+                _held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        return len(_held) == DESCRIPTORS
+    finally:
+        _give_back()
+
+
+def _give_back() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+_held: list[int] = []
+os.register_at_fork(after_in_child=_give_back)
+
+
+def _threads_and_memory() -> str:
+    """The threads are real ones, held until all are there, and gone when this returns."""
+    gate = allocate_lock()
+    gate.acquire()
+    there: list[int] = []
+
+    def wait() -> None:
+        there.append(get_native_id())
+        with gate:
+            pass
+
+    threads: list[Thread] = []
+    wanting = ""
+    try:
+        try:
+            while len(threads) < THREADS:
+                threads.append(Thread(wait))
+        except (RuntimeError, MemoryError):
+            wanting = "can have no further threads (ulimit -u, pids.max, ulimit -v)"
+        if not wanting and not memory(BYTES + _stacks()):
+            wanting = "has hardly any memory left (ulimit -v)"
+    finally:
+        gate.release()
+    deadline = monotonic() + GONE_SECONDS
+    for thread in threads:
+        thread.join(deadline - monotonic())
+    while any(map(_exists, there)) and monotonic() < deadline:
+        sleep(0.0002)
+    return wanting
+
+
+def _stacks() -> int:
+    """Bytes of the stacks of what libzmq makes; Python's own threads may have been given smaller ones."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return 2 * (STACK_BYTES if soft == resource.RLIM_INFINITY else soft)
+
+
+def _exists(thread: int) -> bool:
+    """Whether the kernel still has a thread, and so counts it."""
+    try:
+        os.sched_getscheduler(thread)
+    except OSError:  # ESRCH; ENOSYS where a sandbox has no such call
+        return False
+    return True
