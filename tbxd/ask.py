@@ -13,7 +13,9 @@ from tbxd_client.journal_files import JournalError, journals, read_state
 from tbxd_client.launch import is_locked
 from tbxd_client.link import Link
 from tbxd_client.paths import (
+    ADDRESS_VARIABLE,
     check_address,
+    daemon_addresses,
     default_address,
     is_remote,
     lock_path,
@@ -34,12 +36,27 @@ class NotRunning(Exception):
     """Nobody answers."""
 
 
+class Refuses(NotRunning):
+    """Somebody answers, and not with what was asked for: he refuses, or is no daemon of this version."""
+
+
 def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
     """Ask the daemon something.
 
     Raises:
         NotRunning: no daemon answers in time, or it refuses to.
     """
+    try:
+        return _ask(settings, what, timeout)
+    except NotRunning as error:
+        listens = elsewhere(settings)
+        if not listens or is_remote(settings.address):
+            raise
+        found = f"{error}; the daemon of {settings.runtime_dir} listens at {listens[0]} ({ADDRESS_VARIABLE})"
+        raise type(error)(found) from error
+
+
+def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
     if is_remote(settings.address):
         found = _value(settings.address, _ask_with_key(settings.address, wire.Ask(what, ""), timeout))
         return {**found, "address": settings.address}
@@ -63,14 +80,14 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
         except zmq.Again:
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
         except RemoteProtocolError as error:
-            raise NotRunning(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
+            raise Refuses(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
     return _value(settings.address, answer)
 
 
 def _value(address: str, answer: wire.Message) -> dict[str, Any]:
     if isinstance(answer, wire.Answer):
         return answer.value
-    raise NotRunning(f"the daemon at {address} refuses: {getattr(answer, 'reason', answer)}")
+    raise Refuses(f"the daemon at {address} refuses: {getattr(answer, 'reason', answer)}")
 
 
 def _ask_with_key(address: str, question: wire.Ask, timeout: float) -> wire.Message:
@@ -88,10 +105,18 @@ def _ask_with_key(address: str, question: wire.Ask, timeout: float) -> wire.Mess
             if (frames := link.receive()) is not None:
                 return wire.unpack(frames)
     except RemoteProtocolError as error:
-        raise NotRunning(f"what answers at {address} is no tbxd of this version: {error}") from error
+        raise Refuses(f"what answers at {address} is no tbxd of this version: {error}") from error
     finally:
         link.close()
     raise NotRunning(f"no daemon answers at {address} within {timeout:g} s")
+
+
+def elsewhere(settings: Settings) -> list[str]:
+    """Where the daemon of the runtime folder listens, if one runs there, and that is not at the address that is set."""
+    if not is_locked(lock_path(settings.runtime_dir)):
+        return []
+    listens = daemon_addresses(settings.runtime_dir) or [default_address(settings.runtime_dir)]
+    return [] if settings.address in listens else listens
 
 
 def stop(settings: Settings) -> None:

@@ -28,7 +28,7 @@ from .options import (
 )
 from .options import fail as _fail
 from .options import settings_options as _settings_options
-from .settings import SETTINGS, BadSetting, Settings
+from .settings import PLACES, SETTINGS, BadSetting, Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +87,7 @@ def _detach() -> None:
 
 
 @main.command()
-@_settings_options({"address", "runtime_dir", "spool"})
+@_settings_options(PLACES, asking=True)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def status(as_json: bool, **values: Any) -> None:
     """Show what was accepted, written, dropped and is pending, per run.
@@ -113,7 +113,7 @@ def status(as_json: bool, **values: Any) -> None:
 
 
 @main.command()
-@_settings_options({"address", "runtime_dir", "spool"})
+@_settings_options(PLACES, asking=True)
 @click.option("--once", is_flag=True, help="Print one frame, after the second that rates need.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between two looks."
@@ -144,7 +144,7 @@ def top(once: bool, interval: float, as_json: bool, **values: Any) -> None:
 
 
 @main.command()
-@_settings_options({"address", "runtime_dir", "spool"})
+@_settings_options(PLACES, asking=True)
 def stop(**values: Any) -> None:
     """Let the daemon write what is queued, and leave. Exit code 3 when none is running.
 
@@ -167,7 +167,7 @@ def stop(**values: Any) -> None:
 
 
 @main.command()
-@_settings_options({"address", "runtime_dir", "spool"})
+@_settings_options(PLACES, asking=True)
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended, as JSON.")
 @click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach.")
 def drain(as_json: bool, embedded: bool, **values: Any) -> None:
@@ -464,7 +464,7 @@ def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> N
 
 
 @main.command()
-@_settings_options({"address", "runtime_dir", "spool"})
+@_settings_options(PLACES, asking=True)
 @click.argument("folders", metavar="[LOGDIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, level, found, advice}.")
 def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
@@ -480,7 +480,8 @@ def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     from . import doctor as module
     from . import report
 
-    findings = list(module.examine(configuration(values, leniently=True), list(folders), dict(os.environ)))
+    found, problems = source(values).sorted_out()
+    findings = list(module.examine(found.load_leniently(), list(folders), dict(os.environ), problems))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -555,12 +556,12 @@ def version(as_json: bool) -> None:
 def demo(logdir: str, epochs: int, workers: int, open_: bool) -> None:
     """Train a small torch classifier in several processes, log everything, and say what it cost.
 
-    Needs `pip install "tbxd[demo]"`.
+    Needs torch, scikit-learn, matplotlib, tensorboard and tensorboardX (`pip install ".[demo]"` in the repository).
     """
     try:
         from . import demo as module
     except ImportError as error:
-        _fail(f"the demo needs more packages ({error}): pip install 'tbxd[demo]'", EXIT_ERROR)
+        _fail(f"the demo needs more packages ({error}): `pip install '.[demo]'` in the repository", EXIT_ERROR)
     sys.exit(module.run(Path(logdir), epochs, workers, open_))
 
 

@@ -113,7 +113,7 @@ def config_example() -> None:
 
 
 @click.command()
-@settings_options(PLACES)
+@settings_options(PLACES, asking=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what has changed and what has not, as JSON.")
 def reload(as_json: bool, **values: Any) -> None:
     """Have the daemon read its file of settings again; the same as SIGHUP, with an answer.
@@ -124,11 +124,9 @@ def reload(as_json: bool, **values: Any) -> None:
     from . import ask
     from . import reload as module
 
+    settings = configuration(values, leniently=True, quietly=True).settings  # the file's errors: the daemon says them
     try:
-        settings = source(values).load_leniently().settings  # what is wrong with the file is for the daemon to say
         answer = ask.ask(settings, "reload")
-    except (BadSetting, OSError) as error:
-        fail(str(error), EXIT_USAGE)
     except ask.NotRunning as error:
         fail(str(error), EXIT_NOT_RUNNING)
     done = answer.get("reload")

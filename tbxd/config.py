@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tbxd_client.paths import config_dir
 
-from .settings import CONFIG, PLACES, SETTINGS, BadSetting, Settings
+from .settings import CONFIG, ENDPOINT, PLACES, SETTINGS, TCP, BadSetting, Setting, Settings
 
 if TYPE_CHECKING:
     from .config_file import File
@@ -103,12 +103,37 @@ class Source(NamedTuple):
             given = self.given.get(name)
             if given is None:
                 continue
-            if setting.most and (wrong := setting.problem(given.value)):
-                raise BadSetting(f"{given.origin} {wrong}")
+            if wrong := _wrong(setting, given):
+                raise BadSetting(wrong)
             if name in values:
                 hidden[name] = given.origin
             values[name], origins[name] = given
         return Config(Settings.of(values), origins, path if file is not None else None, hidden, tuple(problems))
+
+    def sorted_out(self) -> tuple[Source, list[str]]:
+        """This without the values that make no sense, and what is wrong with each, for who looks for what is wrong."""
+        wrong = {
+            setting.name: _wrong(setting, self.given[setting.name])
+            for setting in SETTINGS
+            if setting.name in self.given
+        }
+        problems = [text for text in wrong.values() if text]
+        path = self.path
+        try:
+            find(path)
+        except (BadSetting, OSError) as error:
+            problems.append(str(error))
+            path = OPTIONAL + "/"  # none: also not the user's own, for another was named
+        kept = {name: given for name, given in self.given.items() if not wrong.get(name)}
+        return Source(kept, path, self.embedded), problems
+
+
+def _wrong(setting: Setting, given: Given) -> str:
+    """What is wrong with a value of the command line or the environment, and where it is from."""
+    if not (setting.most or setting.kind in (ENDPOINT, TCP)):
+        return ""
+    wrong = setting.problem(given.value)
+    return f"{given.origin} {wrong}" if wrong else ""
 
 
 def find(named: str = "") -> Path | None:

@@ -20,7 +20,7 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.paths import base_dir, lock_path, private_dir, service_path, token_path
+from tbxd_client.paths import addresses_path, base_dir, lock_path, private_dir, service_path, token_path
 
 from . import __version__, ask, logs, reload
 from .adopt import Adopter
@@ -122,6 +122,8 @@ class Daemon:
                 signal.signal(number, self._on_signal)
             self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
             signal.signal(signal.SIGHUP, self._on_hangup)  # also of a terminal that closes: it goes on
+            addresses = "".join(f"{receiver.address}\n" for receiver in self._receivers)
+            _write_private(addresses_path(self._settings.runtime_dir), addresses)  # for who looks for it elsewhere
             for receiver in self._receivers:
                 log.info("tbxd %s listens at %s", __version__, receiver.address)
             try:

@@ -87,7 +87,7 @@ def run(logdir: Path, epochs: int, workers: int, open_: bool) -> int:
 def _run(logdir: Path, epochs: int, workers: int, console: Console) -> Path:
     missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
-        raise DemoFailed(f"the demo needs {' and '.join(missing)}: pip install 'tbxd[demo]'")
+        raise DemoFailed(f"the demo needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     logdir = _fresh(logdir)
     console.print(
         f"{workers} process{'es' if workers > 1 else ''} training for {epochs} epoch{'s' if epochs > 1 else ''}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
 import mmap
 import os
@@ -11,7 +12,8 @@ import resource
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ from tbxd_client.keys import BadKey, client_key_path, read_client_key
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
+    KEY_VARIABLE,
     REMOTE,
     RUNTIME_VARIABLE,
     SOCKET_PATH_BYTES_MAX,
     SPOOL_VARIABLE,
     base_dir,
     check_address,
+    default_address,
     is_remote,
     lock_path,
     token_path,
@@ -36,7 +40,7 @@ from tbxd_client.paths import (
 
 from . import __version__, ask, versions
 from .adopt import QUARANTINE
-from .config import Config
+from .config import DEFAULT, Config
 from .doctor_settings import environment, settings_file
 from .events.walk import event_folders
 from .finding import Finding
@@ -52,6 +56,8 @@ FUTURE_SECONDS = 60.0  # clocks of one cluster differ by less
 CLOCK_LEAST = 1_704_067_200  # 2024: a clock before that has not been set
 LOG_BYTES = 256 << 10  # of the end of daemon.log that are looked at
 LOG_LINES = 5
+REINSTALL = "install tbxd anew (`pip install .` in the repository)"
+UNSET = "correct it, or leave it out: no daemon starts with it, and none is found (what follows is without it)"
 FILES_MAX = 100_000  # event files looked at in all log folders
 # File systems on another machine, whose locks and maps may not be what they are on a disk (statfs(2), mount(8)).
 NETWORK = re.compile(
@@ -60,17 +66,22 @@ NETWORK = re.compile(
 _BAD_LINE = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback|^\w*(Error|Exception):")
 
 
-def examine(config: Config, folders: list[Path], environ: dict[str, str]) -> Iterator[Finding]:
+def examine(
+    config: Config, folders: list[Path], environ: dict[str, str], problems: Sequence[str] = ()
+) -> Iterator[Finding]:
     """Look at everything.
 
     Args:
         config: where daemon and spool are, and where that is from.
         folders: log folders to look at as well; without any, those of the daemon's runs.
         environ: the environment, for its ``TBXD_*``.
+        problems: what makes no sense of what the command was given; the settings are without it.
     """
+    for problem in problems:
+        yield Finding("settings", "trouble", problem, UNSET)
     settings = config.settings
     status = _status(settings)
-    answer = status if isinstance(status, dict) else None
+    answer = status if isinstance(status, dict) else _elsewhere(settings)
     runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
     known = sorted({*folders, *(run for run in runs if run.is_dir())})
     for what, findings in (
@@ -79,7 +90,7 @@ def examine(config: Config, folders: list[Path], environ: dict[str, str]) -> Ite
         ("versions", _versions()),
         ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
         ("socket", _socket(settings)),
-        ("daemon", _daemon(settings, status)),
+        ("daemon", _daemon(config, status, answer)),
         ("service", _service(answer)),
         ("locks", _launch_lock(settings)),
         ("spool", _private("spool", settings.spool, SPOOL_VARIABLE)),
@@ -109,7 +120,12 @@ def _versions() -> Iterator[Finding]:
     if missing:
         yield Finding("versions", "trouble", text, f"pip install {' '.join(missing)}")
     elif tbxd_client.__version__ != __version__:
-        yield Finding("versions", "trouble", f"the client is {tbxd_client.__version__}; {text}", "pip install -U tbxd")
+        yield Finding(
+            "versions",
+            "trouble",
+            f"the client is {tbxd_client.__version__}; {text}",
+            "install tbxd anew (`pip install .` in the repository)",
+        )
     else:
         yield Finding("versions", "ok", text)
 
@@ -236,40 +252,81 @@ def _token(settings: Settings) -> Iterator[Finding]:
         yield Finding("socket", "ok", f"{settings.address}, with the token in {path}")
 
 
-def _status(settings: Settings) -> dict[str, Any] | str:
+def _status(settings: Settings) -> dict[str, Any] | Exception:
     """The daemon's status, or why there is none."""
     try:
         return ask.ask(settings, "status", ANSWER_SECONDS)
     except (ask.NotRunning, ValueError) as error:
-        return str(error)
+        return error
 
 
-def _daemon(settings: Settings, status: dict[str, Any] | str) -> Iterator[Finding]:
+def _elsewhere(settings: Settings) -> dict[str, Any] | None:
+    """The status of the daemon that holds the lock, where it answers at another address than the one that is set."""
+    for address in ask.elsewhere(settings):
+        with contextlib.suppress(ask.NotRunning, ValueError):
+            return {"address": address, **ask.ask(replace(settings, address=address), "status", ANSWER_SECONDS)}
+    return None
+
+
+def _daemon(config: Config, status: dict[str, Any] | Exception, answer: dict[str, Any] | None) -> Iterator[Finding]:
+    settings = config.settings
     lock = lock_path(settings.runtime_dir)
-    held = is_locked(lock)
-    if isinstance(status, str):
-        if held:
-            yield from _silent_daemon(settings, lock, status)
+    if isinstance(status, Exception):
+        why = str(status)
+        if answer is not None:
+            yield from _at_another_address(config, status, answer)
+        elif isinstance(status, ask.Refuses):
+            yield Finding("daemon", "trouble", why, _how_to_be_let_in(settings))
+        elif is_locked(lock) and not is_remote(settings.address):
+            yield from _silent_daemon(settings, lock, why)
         elif settings.address.startswith("tcp:"):
-            yield Finding(
-                "daemon", "trouble", status, "start it there: tbxd serve --listen … (on this host: --address …)"
-            )
+            yield Finding("daemon", "trouble", why, "start it there: tbxd serve --listen … (on this host: --address …)")
         else:
             yield Finding("daemon", "ok", "none is running; the next writer starts one")
+        if answer is not None:
+            yield from _health(answer)
         return
-    who = f"{status['version']}, pid {status['pid']}, {len(status['sessions'])} sessions, {len(status['runs'])} runs"
-    if status["version"] != __version__ or status["protocol"] != wire.VERSION:
-        found = f"{who}, protocol {status['protocol']}; here it is {__version__}, protocol {wire.VERSION}"
-        level = "warning" if status["protocol"] == wire.VERSION else "trouble"
+    assert answer is not None
+    who = f"{answer['version']}, pid {answer['pid']}, {len(answer['sessions'])} sessions, {len(answer['runs'])} runs"
+    if answer["version"] != __version__ or answer["protocol"] != wire.VERSION:
+        found = f"{who}, protocol {answer['protocol']}; here it is {__version__}, protocol {wire.VERSION}"
+        level = "warning" if answer["protocol"] == wire.VERSION else "trouble"
         yield Finding("daemon", level, found, "tbxd stop; the next writer starts one of this version, nothing is lost")
     else:
         yield Finding("daemon", "ok", who)
-    if "spool" in status and Path(status["spool"]) != settings.spool:
-        found = f"it drains {status['spool']}, not {settings.spool}"
+    if "spool" in answer and Path(answer["spool"]) != settings.spool:
+        found = f"it drains {answer['spool']}, not {settings.spool}"
         yield Finding(
             "daemon", "warning", found, f"let daemon and scripts have the same {SPOOL_VARIABLE}, then tbxd stop"
         )
-    yield from _health(status)
+    yield from _health(answer)
+
+
+def _at_another_address(config: Config, why: Exception, answer: dict[str, Any]) -> Iterator[Finding]:
+    """The daemon of the runtime folder is well, and not where scripts are told to look for it."""
+    settings, origin = config.settings, config.origins["address"]
+    reason = str(why).partition("; the daemon of ")[0]
+    right = answer["address"]
+    who = f"the daemon of {settings.runtime_dir} (pid {answer['pid']}, {answer['version']})"
+    if origin.kind == DEFAULT:
+        advice = f"export {ADDRESS_VARIABLE}={right}, for scripts and commands"
+    elif right == default_address(settings.runtime_dir):
+        advice = f"leave the address out ({origin}), or set it to {right}"
+    else:
+        advice = f"set the address ({origin}) to {right}"
+    if is_remote(settings.address):
+        advice += "; if the daemon of that host is meant, start it there: tbxd serve --listen …"
+    yield Finding("daemon", "trouble", f"{reason}; {who} is well, and listens at {right}", advice)
+
+
+def _how_to_be_let_in(settings: Settings) -> str:
+    if settings.address.startswith("ipc:"):
+        return "let script, command line and daemon be of one version and user"
+    token = token_path(settings.runtime_dir)
+    return (
+        f"on loopback the token in {token} is shown: use that daemon's {RUNTIME_VARIABLE}; or, for a daemon behind a "
+        f"tunnel or on another host, let {KEY_VARIABLE} name a key that it lets in (`tbxd keys new NAME` there)"
+    )
 
 
 def _service(status: dict[str, Any] | None) -> Iterator[Finding]:
@@ -503,11 +560,16 @@ def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
     what = "log folder"
     if not folder.exists():
         above = next((parent for parent in folder.absolute().parents if parent.exists()), Path("/"))
-        if os.access(above, os.W_OK | os.X_OK):
-            yield Finding(what, "ok", f"{folder} is not there yet; it can be made")
-        else:
-            found = f"{folder} is not there, and {above} may not be written"
+        missing = f"{folder} is a link to {folder.readlink()}, which" if folder.is_symlink() else f"{folder}"
+        if not os.access(above, os.W_OK | os.X_OK):
+            found = f"{missing} is not there, and {above} may not be written"
             yield Finding(what, "trouble", found, "log elsewhere, or make it and let this user write it")
+        elif given:
+            near = difflib.get_close_matches(folder.name, _names_beside(folder), 3)
+            advice = f"is {' or '.join(near)} meant?" if near else "is it spelled right, and this the right host?"
+            yield Finding(what, "trouble", f"{missing} is not there", f"{advice} What logs there first makes it")
+        else:
+            yield Finding(what, "ok", f"{missing} is not there yet; it can be made")
         return
     if not folder.is_dir():
         yield Finding(what, "trouble", f"{folder} is no folder", "log elsewhere")
@@ -523,6 +585,14 @@ def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
     yield from _space("its space", folder, FREE_BYTES_LEAST, "fewer than")
     if given:
         yield from _future(folder)
+
+
+def _names_beside(folder: Path) -> list[str]:
+    """What there is in the place of a folder that is not there."""
+    try:
+        return sorted(entry.name for entry in folder.absolute().parent.iterdir())
+    except OSError:
+        return []
 
 
 def _future(folder: Path) -> Iterator[Finding]:

@@ -141,7 +141,7 @@ class Endpoint:
         except ImportError as error:
             raise EndpointError(
                 f"metrics {where!r}: prometheus-client is needed beside the daemon ({error}): "
-                "pip install 'tbxd[metrics]'"
+                "pip install prometheus-client"
             ) from error
         self._numbers = Numbers(wake)
         self._path = place if isinstance(place, Path) else None

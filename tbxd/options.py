@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
+from tbxd_client.paths import check_address
+
 from .config import COMMAND_LINE, ENVIRONMENT, Config, Given, Origin, Source
 from .settings import CONFIG, SETTINGS, BadSetting, Setting
 
@@ -26,8 +28,13 @@ def _type_of(setting: Setting) -> Any:
     return float if setting.most else str
 
 
-def settings_options(names: Set[str]) -> Callable[[Any], Any]:
-    """Options for some of the declared settings, and for the file that has them; `source` reads them."""
+def settings_options(names: Set[str], asking: bool = False) -> Callable[[Any], Any]:
+    """Options for some of the declared settings, and for the file that has them; `source` reads them.
+
+    Args:
+        names: of the settings.
+        asking: the command asks a daemon, and is none.
+    """
 
     def decorate(command: Any) -> Any:
         for setting in (CONFIG, *reversed(SETTINGS)):
@@ -39,7 +46,7 @@ def settings_options(names: Set[str]) -> Callable[[Any], Any]:
                     default=setting.default,
                     show_default=setting.default is not None,
                     show_envvar=True,
-                    help=setting.help,
+                    help=setting.asking if asking and setting.asking else setting.help,
                 )
                 command = option(command)
         return command
@@ -73,19 +80,25 @@ def source(values: dict[str, Any], embedded: bool = False, flags: Mapping[str, G
     return Source(given, path, embedded)
 
 
-def configuration(values: dict[str, Any], leniently: bool = False) -> Config:
+def configuration(values: dict[str, Any], leniently: bool = False, quietly: bool = False) -> Config:
     """The settings of the command that runs; exits where they make no sense.
 
     Args:
         values: of its `settings_options`.
         leniently: what makes no sense in the file is said, and not used.
+        quietly: it is not said.
     """
     try:
         config = source(values).load_leniently() if leniently else source(values).load()
     except (BadSetting, OSError) as error:
         fail(str(error), EXIT_USAGE)
-    for problem in config.problems:
+    for problem in () if quietly else config.problems:
         click.echo(f"tbxd: {problem}", err=True)
+    if "address" in values:  # of those that ask; whoever listens may leave more open
+        try:
+            check_address(config.settings.address)
+        except ValueError as error:
+            fail(f"{config.origins['address']}: {error}", EXIT_USAGE)
     return config
 
 

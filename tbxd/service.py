@@ -125,7 +125,7 @@ def for_system(
     if python.startswith(tuple(home + "/" for home in HOMES)):
         raise ServiceError(
             f"{python} is in a home, which other users may not read; install tbxd where all may, for instance "
-            "`python3 -m venv /opt/tbxd && /opt/tbxd/bin/pip install tbxd`, and run /opt/tbxd/bin/tbxd"
+            "`python3 -m venv /opt/tbxd && /opt/tbxd/bin/pip install .` in the repository, and run /opt/tbxd/bin/tbxd"
         )
     etc = Path("/etc")
     unit = etc / "systemd/system/tbxd@.service"

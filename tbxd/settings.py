@@ -55,6 +55,7 @@ class Setting(NamedTuple):
         form: one of the words above, where that does not follow from the other arguments.
         otherwise: see ``default``.
         example: a value for who has not set it yet; without one the default.
+        asking: what it does for a command that asks a daemon, where that is something else.
         live: it can be changed while the daemon runs.
         scripts: scripts that log have to know it, too (where the daemon is, or their own part), and read no file.
     """
@@ -69,6 +70,7 @@ class Setting(NamedTuple):
     form: str = ""
     otherwise: str = ""
     example: str = ""
+    asking: str = ""
     live: bool = False
     scripts: bool = False
 
@@ -96,7 +98,8 @@ class Setting(NamedTuple):
 
     def wrong(self, value: Any) -> str:
         """The end of such a sentence, for a value that is not possible."""
-        return f"is {_said(value)}; {self.possible} are possible"
+        why = _why_no_address(value) if self.kind in (ENDPOINT, TCP) and isinstance(value, str) else ""
+        return f"is {_said(value)}; {why or f'{self.possible} are possible'}"
 
     def _fits(self, value: Any) -> bool:
         if self.kind in (NUMBER, INTEGER):
@@ -105,11 +108,7 @@ class Setting(NamedTuple):
         if not isinstance(value, str) or "\0" in value:
             return False
         if self.kind in (ENDPOINT, TCP):
-            try:
-                check_address(value)
-            except ValueError:
-                return False
-            return self.kind == ENDPOINT or value.startswith("tcp://")
+            return not _why_no_address(value) and (self.kind == ENDPOINT or value.startswith("tcp://"))
         return value in self.choices if self.choices else bool(value)
 
 
@@ -123,6 +122,7 @@ SETTINGS = (
         form=ENDPOINT,
         otherwise="a socket in the runtime folder",
         example="tcp://127.0.0.1:7007",
+        asking="Where the daemon is: ipc:///path or tcp://HOST:PORT. Default: the socket in the runtime folder.",
         scripts=True,
     ),
     Setting(
@@ -160,6 +160,7 @@ SETTINGS = (
         form=FOLDER,
         otherwise="/var/tmp/tbxd-<uid>/run",  # noqa: S108 - it is said, not used
         example="/scratch/tbxd/run",
+        asking="The folder of the daemon's socket, lock and log.",
         scripts=True,
     ),
     Setting(
@@ -170,6 +171,7 @@ SETTINGS = (
         form=FOLDER,
         otherwise="/var/tmp/tbxd-<uid>/spool",  # noqa: S108 - it is said, not used
         example="/scratch/tbxd/spool",
+        asking="The folder of the journals.",
         scripts=True,
     ),
     Setting(
@@ -363,6 +365,15 @@ def _said(value: Any) -> str:
     except ValueError:  # a whole number of thousands of digits
         return "too much"
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+
+
+def _why_no_address(value: str) -> str:
+    """What is wrong with an endpoint; "" when nothing is. Whoever connects asks for a port, too."""
+    try:
+        check_address(value, listening=True)
+    except ValueError as error:
+        return str(error).partition(f"address {value!r}: ")[2]
+    return ""
 
 
 def _plain(number: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +41,105 @@ def test_exit_codes(place: World) -> None:
     refused = place.tbxd("serve", "--batch-ms", "-1")
     assert refused.returncode == 2 and "batch-ms is -1; 0 to 60000 are possible" in refused.stderr
     refused = place.tbxd("serve", "--address", "http://x")
-    assert refused.returncode == 1 and "expected ipc:///path" in refused.stderr
+    assert refused.returncode == 2 and "expected ipc:///path" in refused.stderr
+
+
+ADDRESSES = {
+    "localhost:7999": "for a port: tcp://localhost:7999",
+    "/tmp/x.sock": "for a socket: ipc:///tmp/x.sock",
+    "http://x": "expected ipc:///path/to/socket or tcp://host:port",
+    "tcp://": "expected ipc:///path/to/socket or tcp://host:port",
+    "ipc://": "expected ipc:///path/to/socket or tcp://host:port",
+    "ipc:///tmp/": "this is that of a folder",
+    f"ipc:///{'x' * 120}": "at most 107 bytes, this one 121",
+    "tcp://local host:7007": "its host is 'local host'",
+    "tcp://host:70000": "its port is '70000'",
+    "tcp://host:http": "its port is 'http'",
+    "tcp://host:0": "its port is '0'; 1 to 65535",
+    "tcp://*:7007": "its host is '*'",
+    "tcp://host": "the port is missing: tcp://host:PORT",
+    "tcp://::1:7007": "stands in brackets",
+    "tcp://[::1:7007": "stands in brackets",
+    " tcp://host:7007": "there is a blank at its beginning or end",
+}
+ASKING = ("status", "stop", "drain", "reload", "top --once", "config show")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_that_can_be_none_is_said_in_a_line_with_where_it_is_from(place: World, address: str) -> None:
+    """All commands that ask have one way to read it, so each address goes through one of them."""
+    command = ASKING[list(ADDRESSES).index(address) % len(ASKING)].split()
+    place.extra["TBXD_ADDRESS"] = address
+    result = place.tbxd(*command)
+    assert result.returncode == 2 and not result.stdout, result
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("tbxd: TBXD_ADDRESS") and ADDRESSES[address] in line
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_each_command_that_asks_says_what_is_wrong_with_an_address(place: World, command: str) -> None:
+    result = place.tbxd(*command.split(), "--address", "localhost:7999")
+    assert result.returncode == 2 and not result.stdout, result
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("tbxd: --address is 'localhost:7999'; ") and "tcp://localhost:7999" in line
+
+
+def test_an_address_in_the_file_that_can_be_none_is_said_with_its_line(place: World) -> None:
+    place.config.write_text("\n# where\naddress = 'localhost:7999'\n")
+    for command, code in (("drain", 2), ("config show", 2), ("status", 3)):  # what only looks goes on without it
+        result = place.tbxd(*command.split())
+        assert result.returncode == code and f"tbxd: {place.config}:3: address is 'localhost:7999'; " in result.stderr
+
+
+@pytest.mark.parametrize("address", ["localhost:7999", "tcp://", f"tcp://{'h' * 300}:7", "ipc:///" + "x" * 120])
+def test_training_goes_on_with_an_address_that_can_be_none_and_its_records_are_kept(place: World, address: str) -> None:
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        for step in range(1000):
+            writer.add_scalar("value", step, step)
+        assert not writer.flush(0.1)
+        writer.close()
+        print(writer.stats()["dropped"])
+        """,
+        environ={"TBXD_ADDRESS": address, "TBXD_FLUSH_SECONDS": "0.2"},
+    )
+    assert result.returncode == 0 and result.stdout == "{}\n", result
+    assert result.stderr.count("tbxd: TBXD_ADDRESS: address ") == 1 and "Records are kept in" in result.stderr
+    assert place.tbxd("drain").returncode == 0
+    assert len(scalars(place.logdir / "a")["value"]) == 1000
+
+
+def test_a_daemon_that_listens_elsewhere_is_named(place: World) -> None:
+    daemon = place.serve()
+    right = f"ipc://{place.runtime}/daemon.sock"
+    for command in ("status", "stop", "reload", "top --once"):
+        result = place.tbxd(*command.split(), "--address", f"ipc://{place.root}/other.sock")
+        assert result.returncode == 3 and f"listens at {right}" in result.stderr + result.stdout, result
+    assert daemon.poll() is None
+
+
+@pytest.mark.parametrize("command", ["status", "top", "stop", "drain", "reload", "doctor"])
+def test_the_help_of_who_asks_says_where_the_daemon_is(place: World, command: str) -> None:
+    text = " ".join(place.tbxd(command, "--help").stdout.split())
+    assert "Where the daemon is:" in text and "Where to listen" not in text
+
+
+def test_nobody_is_told_to_install_a_package_that_there_is_not() -> None:
+    """tbxd is installed from its repository; on PyPI there is none."""
+    root = Path(__file__).parent.parent
+    texts = [
+        *root.glob("*.md"),
+        *(root / "docs").rglob("*"),
+        *(root / "tbxd").rglob("*.py"),
+        *root.glob("client/**/*.py"),
+    ]
+    told = re.compile(r"pip install [^\n`]*?(?<![\w./-])[\"']?tbxd(?:_client)?[\[\s\"'`;)]")
+    for path in texts:
+        if path.suffix in (".md", ".py", "", ".yaml", ".sh") and path.is_file():
+            found = told.search(path.read_text())
+            assert not found, (path, found)
 
 
 def test_versions_are_printed_for_people_and_for_programs(place: World) -> None:

@@ -58,7 +58,7 @@ LOG = """
 
 
 def test_all_is_well_before_the_first_run_while_a_daemon_runs_and_after_it(place: World) -> None:
-    before = doctor(place, place.logdir, code=0)
+    before = doctor(place, code=0)
     assert not bad(before), bad(before)
     daemon = place.serve()
     assert place.run(LOG).returncode == 0
@@ -97,6 +97,47 @@ def test_an_address_that_no_socket_can_have_is_said(place: World) -> None:
     assert level == "trouble" and "at most 107 bytes" in found
     long = place.root / ("r" * 120)
     assert not bad(doctor(place, TBXD_RUNTIME_DIR=str(long)))  # its socket is elsewhere then
+
+
+def test_a_daemon_that_listens_elsewhere_is_well_and_the_address_is_wrong(place: World) -> None:
+    """It was told to be killed."""
+    right = f"ipc://{place.runtime}/daemon.sock"
+    daemon = place.serve()
+    for wrong in (f"ipc://{place.root}/other.sock", "tcp://127.0.0.1:9", "tcp://nosuchhost.invalid:7007"):
+        found_all = bad(doctor(place, code=1, TBXD_ADDRESS=wrong))
+        assert not [advice for *_, advice in found_all if "kill" in advice], found_all
+        ((_, level, found, advice),) = [one for one in found_all if one[0] == "daemon"]
+        assert level == "trouble" and wrong in found and f"pid {daemon.pid}, " in found, found
+        assert found.endswith(f"is well, and listens at {right}") and "(TBXD_ADDRESS)" in advice and right in advice
+    assert place.tbxd("stop").returncode == 0
+    # And the other way round: the daemon has an address of its own, which nobody has been told.
+    other = f"ipc://{place.root}/own/daemon.sock"
+    (place.root / "own").mkdir(mode=0o700)
+    process = place.start(
+        "import sys; sys.argv[0] = 'tbxd'; from tbxd.cli import main; main()", "serve", "--address", other
+    )
+    wait_for(lambda: place.tbxd("status", "--address", other).returncode == 0, "the daemon")
+    level, found, advice = one(doctor(place, code=1), "daemon")
+    assert level == "trouble" and found.endswith(f"is well, and listens at {other}")
+    assert advice == f"export TBXD_ADDRESS={other}, for scripts and commands"
+    assert process.poll() is None and not bad(doctor(place, TBXD_ADDRESS=other))
+
+
+def test_what_can_be_no_address_is_said_and_the_rest_is_looked_at_all_the_same(place: World) -> None:
+    daemon = place.serve()
+    found = doctor(place, code=1, TBXD_ADDRESS="localhost:7999", TBXD_CONFIG="relative.toml")
+    troubles = [item for item in bad(found) if item[0] == "settings"]
+    assert "TBXD_ADDRESS is 'localhost:7999'" in troubles[0][2] and "TBXD_CONFIG='relative.toml'" in troubles[1][2]
+    assert f"pid {daemon.pid}" in next(item["found"] for item in found if item["what"] == "daemon")
+
+
+def test_a_log_folder_that_was_named_and_is_not_there_is_said(place: World) -> None:
+    (place.logdir / "runs").mkdir(parents=True)
+    level, found, advice = one(doctor(place, place.logdir / "rums", code=1), "log folder")
+    assert level == "trouble" and found == f"{place.logdir / 'rums'} is not there" and "is runs meant?" in advice
+    (place.logdir / "link").symlink_to("nowhere")
+    _, found, _ = one(doctor(place, place.logdir / "link", code=1), "log folder")
+    assert found.endswith("is a link to nowhere, which is not there")
 
 
 def test_folders_that_are_not_this_users_own_are_said(place: World) -> None:

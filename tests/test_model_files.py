@@ -192,7 +192,7 @@ def test_without_onnx_the_record_is_counted_under_a_reason_that_says_what_to_ins
     wait_for(place.drained, "the journal to be drained")
     shown = place.tbxd("status").stdout
     assert "1 onnx_not_installed" in shown and HINTS[ONNX_NOT_INSTALLED] in shown
-    assert "pip install 'tbxd[onnx]'" in HINTS[ONNX_NOT_INSTALLED]
+    assert "pip install onnx" in HINTS[ONNX_NOT_INSTALLED]
 
 
 def test_a_file_that_cannot_be_read_raises_in_the_call_as_in_tensorboardx(tmp_path: Path) -> None:

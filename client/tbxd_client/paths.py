@@ -8,6 +8,7 @@ and it has the size of a disk where ``/dev/shm`` has 64 MB in a container.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -22,7 +23,11 @@ KEYS_VARIABLE = "TBXD_KEYS"
 
 # sockaddr_un.sun_path has 108 bytes with the closing NUL (unix(7)); libzmq refuses more.
 SOCKET_PATH_BYTES_MAX = 107
-SERVICE_BYTES_MAX = 4096
+SERVICE_BYTES_MAX = ADDRESSES_BYTES_MAX = 4096
+PORT_MAX = 65_535
+HOST_BYTES_MAX = 253  # RFC 1035, 2.3.4, without the length of the root
+# A name or number of a host: letters of any alphabet, digits, ".", "-", "_", or what IPv6 has in brackets, with a zone.
+_HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 REMOTE = "remote"  # of the spool: journals for daemons on other hosts
 
@@ -109,22 +114,75 @@ def default_address(runtime: Path | None = None) -> str:
     return f"ipc://{path}"
 
 
-def check_address(address: str) -> str:
+def check_address(address: str, listening: bool = False) -> str:
     """``address`` when ZeroMQ can use it.
 
+    Args:
+        address: a ZeroMQ endpoint.
+        listening: whether somebody is to listen there: then every interface ("*") and any free port (0) will do, too.
+
     Raises:
-        ValueError: neither ipc nor tcp, or an ipc path that is too long; the message says what would do.
+        ValueError: neither ipc nor tcp, an ipc path that is too long, or no host or port; the message says what would
+            do.
     """
-    scheme, separator, rest = address.partition("://")
-    if not separator or scheme not in ("ipc", "tcp") or not rest:
-        raise ValueError(f"address {address!r}: expected ipc:///path/to/socket or tcp://host:port")
-    if scheme == "ipc" and len(os.fsencode(rest)) > SOCKET_PATH_BYTES_MAX:
-        raise ValueError(
-            f"address {address!r}: a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one "
-            f"{len(os.fsencode(rest))}; choose a shorter one, or set {RUNTIME_VARIABLE} and leave "
-            f"{ADDRESS_VARIABLE} unset"
-        )
+    if wrong := _wrong_address(address, listening):
+        raise ValueError(f"address {address!r}: {wrong}")
     return address
+
+
+def _wrong_address(address: str, listening: bool) -> str:
+    """What is wrong with an endpoint, and what would do; "" when nothing is."""
+    scheme, separator, rest = address.partition("://")
+    if address != address.strip() or "\0" in address:
+        return "there is a blank at its beginning or end, or a zero byte in it"
+    if not separator or scheme not in ("ipc", "tcp") or not rest:
+        return f"expected ipc:///path/to/socket or tcp://host:port{_meant(address)}"
+    return _wrong_socket(rest) if scheme == "ipc" else _wrong_port(rest, listening)
+
+
+def _wrong_socket(path: str) -> str:
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_BYTES_MAX:
+        return (
+            f"a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one {length}; choose a shorter one, or "
+            f"set {RUNTIME_VARIABLE} and leave {ADDRESS_VARIABLE} unset"
+        )
+    return "the path of a socket is expected, and this is that of a folder" if path.endswith("/") else ""
+
+
+def _wrong_port(rest: str, listening: bool) -> str:
+    host, colon, port = rest.rpartition(":")
+    bracketed = rest.startswith("[")
+    if (bracketed and "]" not in rest) or (not bracketed and ":" in host):
+        return "an IPv6 address stands in brackets: tcp://[::1]:PORT"
+    if not colon or (bracketed and not host.endswith("]")):
+        return f"the port is missing: tcp://{rest}:PORT"
+    anywhere = listening and host == "*"
+    if not anywhere and not (len(host) <= HOST_BYTES_MAX and _HOST.fullmatch(host)):
+        return f"its host is {host[:40]!r}; a name or the number of a host is expected: tcp://HOST:{port}"
+    least = 0 if listening else 1
+    if (listening and port == "*") or (port.isascii() and port.isdecimal() and least <= int(port[:6]) <= PORT_MAX):
+        return ""
+    return f"its port is {port[:20]!r}; {least} to {PORT_MAX} are possible"
+
+
+def _meant(address: str) -> str:
+    """What may have been meant by an endpoint without a scheme."""
+    if "://" in address:
+        return ""
+    if address.startswith("/"):
+        return f"; for a socket: ipc://{address}"
+    plain = address.removeprefix("tcp:").strip("/")
+    return f"; for a port: tcp://{plain}" if not _wrong_address(f"tcp://{plain}", False) else ""
+
+
+def address_in_environment() -> str:
+    """What is wrong with ``TBXD_ADDRESS``, as a sentence that names it; "" when nothing is, or it is not set."""
+    try:
+        check_address(configured_address() or default_address())
+    except ValueError as error:
+        return f"{ADDRESS_VARIABLE}: {error}"
+    return ""
 
 
 def socket_trouble(address: str) -> str | None:
@@ -183,6 +241,29 @@ def lock_path(runtime: Path | None = None) -> Path:
 def token_path(runtime: Path | None = None) -> Path:
     """The secret that a connection over tcp has to show; readable by this user only."""
     return (runtime or runtime_dir()) / "tcp.token"
+
+
+def addresses_path(runtime: Path | None = None) -> Path:
+    """The file in which the daemon of a runtime folder leaves where it listens, an endpoint a line, the own one first.
+
+    It counts while `lock_path` is locked.
+    """
+    return (runtime or runtime_dir()) / "addresses"
+
+
+def daemon_addresses(runtime: Path | None = None) -> list[str]:
+    """Where the daemon that holds the lock of a runtime folder listens, as far as it says; an older one does not."""
+    try:
+        fd = os.open(addresses_path(runtime), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        found = os.fsdecode(os.read(fd, ADDRESSES_BYTES_MAX)).splitlines()
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
+    return [address for address in found if not _wrong_address(address, listening=False)]
 
 
 def service_path(runtime: Path | None = None) -> Path:

@@ -23,7 +23,7 @@ from .journal import Journal
 from .launch import Forwarder, Launcher
 from .names import text_of
 from .native import RLock, Thread, allocate_lock, monotonic, poller
-from .paths import check_address, token_path
+from .paths import ADDRESS_VARIABLE, check_address, token_path
 from .records import ProtocolError
 from .settings import warn
 
@@ -238,6 +238,8 @@ class Sender:
     def _run(self) -> None:
         """Send until told to stop. Whatever goes wrong, another try follows: a thread that ends sends nothing."""
         try:
+            if not self._can_be(self._address):
+                return
             while True:
                 try:
                     self._attempt()
@@ -256,13 +258,25 @@ class Sender:
                 self._launcher.done()
             self._tell_waiters()
 
+    def _can_be(self, address: str) -> bool:
+        """Whether there can be such an address. Where not, the journal is only kept until this process ends."""
+        try:
+            check_address(address)
+        except ValueError as error:
+            self.refused = str(error)
+            warn(f"{ADDRESS_VARIABLE}: {error}. Records are kept in {self._journal.place}", once="address")
+            while not self._stopping:
+                self._sync(monotonic())
+                self._pause(SYNC_SECONDS)
+            return False
+        return True
+
     def _attempt(self) -> None:
         """Connect and send, until told to stop.
 
         Raises:
             Exception: of any kind.
         """
-        check_address(self._address)
         if not self._have_headroom():
             return
         # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.

@@ -16,7 +16,16 @@ from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
 from .native import RLock, monotonic
-from .paths import configured_address, default_address, is_remote, private_dir, remote_spool, runtime_dir, spool_dir
+from .paths import (
+    address_in_environment,
+    configured_address,
+    default_address,
+    is_remote,
+    private_dir,
+    remote_spool,
+    runtime_dir,
+    spool_dir,
+)
 from .ranks import Identity
 from .records import (
     Definition,
@@ -112,7 +121,8 @@ class Session:
         address = configured_address()
         runtime = runtime_dir()
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
-        if address and is_remote(address):
+        # One that can be none is told by the sender; what is logged then waits where a daemon of this host finds it.
+        if address and not address_in_environment() and is_remote(address):
             folder = private_dir(remote_spool(spool, address))
             self._forwarder = Forwarder(spool, folder, address)
             spool = folder

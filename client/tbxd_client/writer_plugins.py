@@ -292,7 +292,7 @@ class PluginMethods(WriterBase):
         """Log the graph of a model of ONNX, for the GRAPHS tab.
 
         The file is read here, without its weights; the daemon makes the graph, and needs ``onnx`` for it
-        (``pip install 'tbxd[onnx]'``). Without it the record is counted as dropped (``onnx_not_installed``).
+        (``pip install onnx``). Without it the record is counted as dropped (``onnx_not_installed``).
 
         Args:
             onnx_model_file: the path of the model, or an open file, in protobuf.

@@ -7,7 +7,7 @@ LATE_RANK = "late_rank"  # a rank's record that came when its point had gone out
 TOO_MANY_TAGS = "too_many_tags"  # so many tags of so many ranks cannot be followed
 
 HINTS = {  # what can be done about a reason, for `tbxd status`
-    ONNX_NOT_INSTALLED: "graphs of ONNX need onnx beside the daemon: pip install 'tbxd[onnx]', and log them again",
+    ONNX_NOT_INSTALLED: "graphs of ONNX need onnx beside the daemon: pip install onnx, and log them again",
     "journal_full": "more is logged than written: see what holds the daemon up, raise TBXD_JOURNAL_BYTES, log less",
     "too_large": "log something smaller, or raise TBXD_JOURNAL_BYTES",
     "journal_error": "free the disk of the spool, or let TBXD_SPOOL name a folder on another",

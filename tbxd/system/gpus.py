@@ -14,7 +14,7 @@ GIB = 1 << 30
 GPUS_MAX = 64  # looked at
 RETRY_SECONDS = 60.0  # after NVML could not be begun, or has failed altogether, before it is tried again
 DRIVER = Path("/proc/driver/nvidia/version")  # there while NVIDIA's driver is loaded
-NO_LIBRARY = "nvidia-ml-py is not installed: pip install 'tbxd[gpu]'"
+NO_LIBRARY = "nvidia-ml-py is not installed: pip install nvidia-ml-py"
 
 
 class Gpus:
