@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -30,6 +31,7 @@ from .settings import Settings
 ANSWER_SECONDS = 5.0
 STOP_SECONDS = 30.0
 LOOK_SECONDS = 0.05
+CONNECT_SECONDS = 2.5  # for a connection over tcp; whoever has one is waited for until the answer
 
 
 class NotRunning(Exception):
@@ -57,25 +59,24 @@ def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[
 
 
 def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
-    if is_remote(settings.address):
-        found = _value(settings.address, _ask_with_key(settings.address, wire.Ask(what, ""), timeout))
-        return {**found, "address": settings.address}
-    own = settings.address.startswith("ipc:")
+    if settings.address.startswith("tcp:"):
+        remote = is_remote(settings.address)
+        token = "" if remote else _token(settings)
+        found = _value(settings.address, _ask_over_tcp(settings.address, wire.Ask(what, token), timeout))
+        return {**found, "address": settings.address} if remote else found
     if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
         raise NotRunning(f"no daemon is running at {settings.address}")
-    token = ""
-    if own and (trouble := socket_trouble(settings.address)):
+    if trouble := socket_trouble(settings.address):
         raise NotRunning(f"no daemon of yours is at {settings.address}: {trouble}")
-    if not own:
-        with contextlib.suppress(OSError):
-            token = token_path(settings.runtime_dir).read_text()
+    if not Path(settings.address.removeprefix("ipc://")).exists():
+        raise NotRunning(f"no daemon is running at {settings.address}: there is no socket")
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         socket.immediate = 1
         socket.sndtimeo = socket.rcvtimeo = int(timeout * 1000)
         socket.connect(check_address(settings.address))
         try:
-            socket.send_multipart(wire.pack(wire.Ask(what, token)))
+            socket.send_multipart(wire.pack(wire.Ask(what, "")))
             answer = wire.unpack(socket.recv_multipart())
         except zmq.Again:
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
@@ -90,25 +91,36 @@ def _value(address: str, answer: wire.Message) -> dict[str, Any]:
     raise Refuses(f"the daemon at {address} refuses: {getattr(answer, 'reason', answer)}")
 
 
-def _ask_with_key(address: str, question: wire.Ask, timeout: float) -> wire.Message:
-    """Ask a daemon on another host; it tells the owner of a key about his own runs."""
+def _token(settings: Settings) -> str:
+    with contextlib.suppress(OSError):
+        return token_path(settings.runtime_dir).read_text()
+    return ""
+
+
+def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Message:
+    """Ask a daemon with the token, or with a key: then it tells the owner of the key about his own runs.
+
+    Whoever does not take the key, or a host that cannot be connected to, is not waited for to the end.
+    """
     link = Link(address, aloud=False)
     try:
-        deadline = time.monotonic() + timeout
+        begun = time.monotonic()
         asked = False
-        while (now := time.monotonic()) < deadline:
+        while (now := time.monotonic()) < begun + timeout:
             link.look(now)
             if link.trouble:
-                raise NotRunning(link.trouble)
+                raise Refuses(link.trouble)
+            if not asked and now - begun > CONNECT_SECONDS:
+                break
             asked = asked or link.send(wire.pack(question))
             link.poll(LOOK_SECONDS)
             if (frames := link.receive()) is not None:
                 return wire.unpack(frames)
+        raise NotRunning(f"no daemon answers at {address} within {now - begun:.1f} s: {link.how}")
     except RemoteProtocolError as error:
         raise Refuses(f"what answers at {address} is no tbxd of this version: {error}") from error
     finally:
         link.close()
-    raise NotRunning(f"no daemon answers at {address} within {timeout:g} s")
 
 
 def elsewhere(settings: Settings) -> list[str]:

@@ -49,6 +49,10 @@ TAKE_OVER_SECONDS = 20.0  # for a daemon that a writer has started, to leave to 
 TAKE_OVER_LOOK_SECONDS = 0.05
 # Who looks whether a daemon is there (a trainer, `tbxd status`) holds the lock for some microseconds himself.
 LOOKERS_SECONDS, LOOKERS_PAUSE_SECONDS = 0.5, 0.005
+NOT_SHOWN = (
+    "the token of this daemon is needed: it is tcp.token in its runtime folder (use the same TBXD_RUNTIME_DIR); with a "
+    "key (TBXD_KEY) a daemon that listens with keys is spoken to"
+)
 MESSAGES_PER_TURN = 256  # taken from the socket before anything else is looked at
 
 
@@ -273,7 +277,7 @@ class Daemon:
             if isinstance(message, wire.Hello | wire.Ask) and not (
                 peer.key or secrets.compare_digest(message.token.encode(), self._token.encode())
             ):
-                self._hub.refuse(peer, getattr(message, "session", bytes(12)), "the token of this daemon is needed")
+                self._hub.refuse(peer, getattr(message, "session", bytes(12)), NOT_SHOWN)
             elif isinstance(message, wire.Ask):
                 self._answer(peer, message.what)
             else:

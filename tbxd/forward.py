@@ -39,6 +39,7 @@ class Left:
     def __init__(self, reader: JournalReader) -> None:
         self._reader = reader
         self.path = reader.path
+        self.place = str(reader.path)
         self.session = reader.state.session
         self.committed = reader.state.readable_end
         self.released = reader.state.released
@@ -131,7 +132,7 @@ def _send(
 ) -> str:
     """Send one journal; returns why not all of it is written, "" when it is."""
     doorbell = Doorbell()
-    sender = Sender(left, doorbell, address, None, left.reports, lambda runs: None)  # type: ignore[arg-type]
+    sender = Sender(left, doorbell, address, None, left.reports, lambda runs: None, aloud=False)  # type: ignore[arg-type]
     before, begin = progress.written, left.released
     sender.acknowledged = last = begin
     moved = time.monotonic()

@@ -17,7 +17,7 @@ CLIENT = (
     ("interpreters", "settings", "native"),
     ("turns", "headroom", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
-    ("link", "media", "journal", "readback", "model_files", "ranks"),
+    ("link", "outage", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),
     ("session",),
     ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),

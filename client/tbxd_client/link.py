@@ -16,11 +16,19 @@ import zmq
 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
-from .paths import check_address, is_remote, socket_trouble
+from .paths import KEY_VARIABLE, check_address, is_loopback, is_remote, socket_trouble
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
 
 LINGER_MS = 200  # for the goodbye
+# What becomes of an attempt to connect, in words.
+NO_NAME = "its host is not known here (DNS, /etc/hosts)"
+NO_ROUTE = "its host cannot be reached (no route)"
+NO_LISTENER = "the connection is refused, nothing listens at this port"
+NO_ANSWER = "its host does not answer: it is down, or a firewall drops what is sent"
+NO_WORD = "there is a connection, and no daemon answers on it (one that is stopped, a tunnel, something else?)"
+NO_SOCKET = "there is no socket"
+DEAD_SOCKET = "there is a socket, and nobody answers: the daemon that has made it is gone or stopped"
 # Over tcp: a host that is gone, or a link that is cut, sends no word of it. Pings are answered by libzmq's own thread.
 HEARTBEAT_MS = 5_000
 SILENCE_MS = 15_000  # without an answer before a connection is given up
@@ -28,8 +36,13 @@ CONNECT_MS = 5_000  # for one attempt to connect; the system's own would take mi
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before a key that was not taken is tried again
 LOOK_SECONDS = 0.05  # between looks whether the folder of a socket is there
 VANISHED_MAX = 3  # handshakes in a row that end without a word: so does a daemon that has another key
+REFUSED_SECONDS = 1.0  # a connection that fails so soon was refused; one that fails later has had no answer
 _EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    zmq.EVENT_CONNECT_DELAYED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_CONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -70,6 +83,26 @@ class Link:
         self._due = 0.0
         self._delay = RETRY_SECONDS_MIN
         self._vanished = 0
+        # Of the attempt to connect that is under way: since when, or 0, and whether its socket was closed again.
+        self._trying = 0.0
+        self._closed = False
+        self._became = ""  # what has become of the last one
+
+    @property
+    def how(self) -> str:
+        """What was tried to reach a daemon, and what has become of it, in words."""
+        if self.trouble:
+            return self.trouble
+        if self.address.startswith("ipc://"):
+            there = Path(self.address.removeprefix("ipc://")).exists()
+            return DEAD_SOCKET if there else NO_SOCKET
+        shown = f"the key {self._key}" if self.remote else f"the token of this user ({KEY_VARIABLE} would name a key)"
+        return f"{self._became or NO_ANSWER}; tried with {shown}"
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether an attempt to connect has failed, and none has gone better since."""
+        return self._became not in ("", NO_WORD)
 
     def look(self, now: float) -> None:
         """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
@@ -82,9 +115,18 @@ class Link:
 
     def _heard(self, event: int, now: float) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self.trouble = ""
+            self.trouble = self._became = ""
             self._vanished = 0
             self._delay = RETRY_SECONDS_MIN
+        elif event == zmq.EVENT_CONNECT_DELAYED:
+            self._trying = now
+        elif event == zmq.EVENT_CLOSED:
+            self._closed = True
+        elif event == zmq.EVENT_CONNECTED:
+            self._became = NO_WORD
+        elif event == zmq.EVENT_CONNECT_RETRIED:
+            self._became = self._outcome(now)
+            self._trying, self._closed = 0.0, False
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._fail(
                 f"the daemon at {self.address} does not know the key {self._key}: it was revoked, or made for another "
@@ -94,12 +136,34 @@ class Link:
         else:
             self._vanished += 1
             if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._vanished >= VANISHED_MAX:
-                self._fail(
-                    f"what listens at {self.address} does not take the key {self._key}: it is no `tbxd serve "
-                    "--listen`, or it has another key than the daemon for which this one was made (`tbxd keys show` "
-                    "there)",
-                    now,
-                )
+                self._fail(self._no_handshake(), now)
+
+    def _outcome(self, now: float) -> str:
+        """What has become of an attempt that libzmq repeats: it tells the steps, and of an error not which."""
+        if not self._closed:  # there was no socket yet, because there is no number for the name
+            return NO_NAME
+        if not self._trying:
+            return NO_ROUTE
+        return NO_LISTENER if now - self._trying < REFUSED_SECONDS else NO_ANSWER
+
+    def _no_handshake(self) -> str:
+        if not self.remote:
+            return (
+                f"what listens at {self.address} does not take a connection without a key: it is a `tbxd serve "
+                "--listen`, perhaps of another host at the end of a tunnel, or no tbxd. On loopback the token of this "
+                f"user is shown, unless {KEY_VARIABLE} names a key: set {KEY_VARIABLE} to the file of one that this "
+                "daemon lets in (`tbxd keys new NAME` there)"
+            )
+        on_loopback = (
+            f"; a daemon of this host takes the token instead, for which {KEY_VARIABLE} is to be unset"
+            if is_loopback(self.address)
+            else ""
+        )
+        return (
+            f"what listens at {self.address} does not take the key {self._key}: it is no `tbxd serve "
+            "--listen`, or it has another key than the daemon for which this one was made (`tbxd keys show` "
+            f"there){on_loopback}"
+        )
 
     def _fail(self, why: str, now: float) -> None:
         """Say what is wrong, once, and try again later: the key, or the socket, may be another by then."""
@@ -145,6 +209,8 @@ class Link:
             socket.curve_serverkey = key.daemon.encode()
             socket.curve_publickey = key.public.encode()
             socket.curve_secretkey = key.secret.encode()
+        if self.address.startswith("tcp://"):
+            self._trying, self._closed, self._became = 0.0, False, ""
             self._monitor = socket.get_monitor_socket(_EVENTS)
             self._poller.register(self._monitor, zmq.POLLIN)
         self._poller.register(socket, zmq.POLLIN)

@@ -23,6 +23,7 @@ from .journal import Journal
 from .launch import Forwarder, Launcher
 from .names import text_of
 from .native import RLock, Thread, allocate_lock, monotonic, poller
+from .outage import Outage
 from .paths import ADDRESS_VARIABLE, check_address, token_path
 from .records import ProtocolError
 from .settings import warn
@@ -80,6 +81,7 @@ class Sender:
         reports: gives the counts of the runs, as in `wire.Report`.
         settled: takes the counts of the runs, as in `wire.Ack`.
         forwarder: sends what others have left for a daemon on another host; None where the daemon finds it by itself.
+        aloud: whether the user is told on stderr why nobody answers.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Sender:
         reports: Callable[[], dict[int, Any]],
         settled: Callable[[dict[int, Any]], None],
         forwarder: Forwarder | None = None,
+        aloud: bool = True,
     ) -> None:
         self._journal = journal
         self._doorbell = doorbell
@@ -106,6 +109,8 @@ class Sender:
         self._waiters: list[LockType] = []
         self._stopping = False
         self._link: Link | None = None
+        self._aloud = aloud
+        self._outage = Outage(address, launcher is not None, journal.place) if aloud else None
         self.refused = ""  # why the daemon takes nothing, once it has said so
         # What the daemon has and wants; positions in the two streams.
         self.acknowledged = 0
@@ -233,6 +238,11 @@ class Sender:
         """Why there is no connection, where a key is the reason."""
         return self._link.trouble if self._link is not None else ""
 
+    @property
+    def how(self) -> str:
+        """What was tried to reach the daemon, and what has become of it, in words."""
+        return self._link.how if self._link is not None else "it was not tried yet"
+
     # --- the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -280,7 +290,7 @@ class Sender:
         if not self._have_headroom():
             return
         # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
-        self._link = load()(self._address)
+        self._link = load()(self._address, self._aloud)
         try:
             self._loop(self._link)
         finally:
@@ -312,6 +322,9 @@ class Sender:
             if not headroom.memory(headroom.BYTES_SENDING):
                 raise MemoryError("hardly any memory is left (ulimit -v)")
             self._greet(link, now)
+            if self._outage is not None:
+                known = bool(self.refused or link.trouble)
+                self._outage.look(now, self._welcomed, known, lambda: link.how)
             moved = self._send(link) if self._welcomed else False
             if moved:
                 self._has_grown(now)

@@ -160,6 +160,11 @@ def read_choice(choice: Choice, environ: Callable[[str], str | None] = os.enviro
 _said: set[str] = set()
 
 
+def was_said(*keys: str) -> bool:
+    """Whether `warn` has said something under one of these keys."""
+    return not _said.isdisjoint(keys)
+
+
 def warn(message: str, once: str = "") -> None:
     """Say something to the user on stderr; under a key ``once`` only the first time in this process."""
     key = once or message
