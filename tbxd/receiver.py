@@ -69,7 +69,7 @@ class Receiver:
     """
 
     def __init__(self, address: str, gate: Gate | None = None, number: int = 0) -> None:
-        check_address(address)
+        check_address(address, listening=True)
         self.address = address
         self.gate = gate
         self._number = number
