@@ -29,6 +29,7 @@ from tbxd_client.wire import DATA_BYTES_MAX
 from .descriptors import LEFT_BY_ADOPTION, scarce
 from .hub import Client, Hub
 from .session import Session
+from .walls import text_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ SCAN_SECONDS = 2.0
 UNFINISHED_SECONDS = 5.0  # a journal is made or removed in milliseconds; one that is at it for so long was killed
 QUARANTINE = "quarantine"
 QUARANTINED_MAX = 1000
+TRIES_MAX = 3  # for a journal with which something went wrong here, before it is put aside
+TRY_SECONDS = 10.0  # between two of them
 
 
 class Adopter:
@@ -48,6 +51,8 @@ class Adopter:
         self._spool = spool
         self._drains: dict[Path, tuple[JournalReader, Client]] = {}
         self._bad: set[Path] = set()
+        self._later: dict[Path, tuple[int, float]] = {}  # those that broke: how often, and when they are tried again
+        self._unreleased: set[Path] = set()  # where it cannot be noted how much is written, which was told
         self._unfinished: dict[Path, float] = {}  # and when it was first seen
         self._next_scan = 0.0
 
@@ -65,41 +70,83 @@ class Adopter:
         """Look for journals when it is time, and read on in those that are open; returns when to come again."""
         if now >= self._next_scan:
             self._next_scan = now + SCAN_SECONDS
-            self._scan()
-            self._clean_up(now)
-            self._hub.reap(now)
+            walls = self._hub.walls
+            with walls.around("the look for journals"):
+                self._scan(now)
+            with walls.around("the look for unfinished journals"):
+                self._clean_up(now)
+            with walls.around("the look for sessions that are gone"):
+                self._hub.reap(now)
         for path, (reader, client) in list(self._drains.items()):
             try:
-                if self._pump(reader, client):
-                    self._finish(path, reader, client)
-            except (JournalError, RemoteProtocolError, OSError) as error:
-                self._put_aside(path, reader, client, str(error))
+                self._step(path, reader, client)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._hub.walls.broke("the adoption of a journal", error, str(path))
+                self._try_later(path, now, text_of(error))
         return self._next_scan
 
-    def _scan(self) -> None:
+    def _step(self, path: Path, reader: JournalReader, client: Client) -> None:
+        try:
+            if self._pump(path, reader, client):
+                self._finish(path, reader, client)
+        except (JournalError, RemoteProtocolError, OSError) as error:
+            self._put_aside(path, reader, client, str(error))
+
+    def _try_later(self, path: Path, now: float, why: str) -> None:
+        """Let go of a journal with which something went wrong here; it is adopted anew, or put aside at last."""
+        drain = self._drains.pop(path, None)
+        if drain is None:
+            return
+        reader, client = drain
+        tries, _ = self._later.get(path, (0, 0.0))
+        self._later[path] = (tries + 1, now + TRY_SECONDS)
+        if tries + 1 < TRIES_MAX:
+            client.broken, client.again = why, now  # forgotten when nothing of it is under way
+            with self._hub.walls.around("the end of an adoption", str(path)):
+                reader.close()
+        else:
+            with self._hub.walls.around("the end of an adoption", str(path)):
+                self._put_aside(path, reader, client, f"internal error: {why}")
+
+    def _scan(self, now: float) -> None:
         seen = {Path(client.journal) for client in self._hub.clients.values() if client.journal}
         for path in {*journals(self._spool), *(path for path in seen if _is_journal(path))}:
-            if path in self._drains or path in self._bad:
+            if path in self._drains or path in self._bad or self._later.get(path, (0, 0.0))[1] > now:
                 continue
             if scarce(LEFT_BY_ADOPTION):
                 break  # the others with a later scan
-            try:
-                reader = JournalReader(path)
-            except JournalBusy:
-                continue
-            except JournalError as error:
-                if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                    continue  # it is looked at again with the next scan
-                if path.exists():  # else its trainer has just finished with it
-                    log.warning("cannot adopt: %s", error)
-                    self._bad.add(path)
-                continue
-            if session_name(reader.state.session) != path.name:
-                log.warning("cannot adopt %s: it says that it is session %s", path, reader.state.session.hex())
+            with self._hub.walls.around("the adoption of a journal", str(path)):
+                self._take(path, now)
+
+    def _take(self, path: Path, now: float) -> None:
+        """Adopt a journal, if nobody has it."""
+        try:
+            reader = JournalReader(path)
+        except JournalBusy:
+            return
+        except JournalError as error:
+            if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                return  # it is looked at again with the next scan
+            if path.exists():  # else its trainer has just finished with it
+                log.warning("cannot adopt: %s", error)
                 self._bad.add(path)
-                reader.close()
-                continue
+            return
+        if session_name(reader.state.session) != path.name:
+            log.warning("cannot adopt %s: it says that it is session %s", path, reader.state.session.hex())
+            self._bad.add(path)
+            reader.close()
+            return
+        known = self._hub.clients.get(reader.state.session)
+        if known is not None and known.again and not self._hub.forgiven(known, now):
+            reader.close()  # its session broke here, and begins anew when nothing of it is under way
+            return
+        try:
             self._drains[path] = (reader, self._adopt(path, reader))
+        except BaseException:
+            reader.close()
+            raise
 
     def _clean_up(self, now: float) -> None:
         """Delete what a kill has left of a journal that was being made, and so held nothing yet, or being removed."""
@@ -125,14 +172,14 @@ class Adopter:
         log.info("adopting %s of pid %d: %d bytes", path, state.pid, state.readable_end - client.session.expected)
         return client
 
-    def _pump(self, reader: JournalReader, client: Client) -> bool:
+    def _pump(self, path: Path, reader: JournalReader, client: Client) -> bool:
         """Read on as far as the session's limit goes. True when all of it is written."""
         session = client.session
         if client.broken:
             raise RemoteProtocolError(client.broken)
         while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
             session.feed_definitions(session.definitions_expected, stretch)
-        reader.release(session.written)  # if this daemon is killed, the next one begins here
+        self._release(path, reader, session.written)  # if this daemon is killed, the next one begins here
         end = reader.state.readable_end
         while session.expected < min(end, self._hub.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
@@ -145,16 +192,31 @@ class Adopter:
 
     def _finish(self, path: Path, reader: JournalReader, client: Client) -> None:
         log.info("%s: all %d bytes are written", path, client.session.written)
-        reader.remove()
         del self._drains[path]
+        self._unreleased.discard(path)
+        self._later.pop(path, None)
         self._hub.forget(client)
+        reader.remove()
+        if path.exists():
+            log.warning("%s: all of it is written, and it cannot be deleted", path)
+            self._bad.add(path)
+
+    def _release(self, path: Path, reader: JournalReader, position: int) -> None:
+        """Note in a journal how much of it is written. Where its disk does not take that, the ledger knows it, too."""
+        try:
+            reader.release(position)
+        except OSError as error:
+            if path not in self._unreleased:
+                self._unreleased.add(path)
+                log.warning("%s: it cannot be noted how much of it is written: %s", path, error.strerror or error)
 
     def _put_aside(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
         log.warning("%s is put aside: %s", path, why)
-        reader.release(client.session.written)
-        reader.close()
-        del self._drains[path]
+        self._drains.pop(path, None)
+        self._later.pop(path, None)
         self._hub.forget(client)
+        self._release(path, reader, client.session.written)
+        reader.close()
         self.quarantined += 1
         self._bad.add(path)
         try:
@@ -167,9 +229,10 @@ class Adopter:
 
     def close(self) -> None:
         """Let go of what is not drained; the next daemon goes on."""
-        for reader, client in self._drains.values():
-            reader.release(client.session.written)
-            reader.close()
+        for path, (reader, client) in self._drains.items():
+            with self._hub.walls.around("the end of an adoption", str(path)):
+                self._release(path, reader, client.session.written)
+                reader.close()
         self._drains.clear()
 
 

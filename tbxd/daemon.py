@@ -34,6 +34,7 @@ from .roots import Roots
 from .system.watch import System
 from .troubles import Troubles
 from .vitals import vitals
+from .walls import PAUSE_SECONDS, Walls
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint  # http.server is imported where metrics are on
@@ -95,6 +96,7 @@ class Daemon:
         self._stopping = False
         self._forced = False
         self._idle_since = time.monotonic()
+        self._walls = Walls()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -118,7 +120,7 @@ class Daemon:
             self._receiver = Receiver(self._settings.address)
             self._receivers = [self._receiver, *self._remote_receivers(roots)]
             self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
-            self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots)
+            self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots, self._walls)
             self._adopter = Adopter(self._hub, self._settings.spool)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             self._troubles = Troubles()
@@ -249,23 +251,45 @@ class Daemon:
             for source, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):
                 if source == self._doorbell.read_fd:
                     self._doorbell.clear()
-            for receiver in self._receivers:
+            due = self._turn()
+            if self._embedded and self._is_idle(time.monotonic()):
+                log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
+                return
+
+    def _turn(self) -> float:
+        """Everything that there is to do now; returns when to come again. What breaks in a part stays there."""
+        broken = self._walls.count
+        for receiver in self._receivers:
+            with self._walls.around("connections", receiver.address):
                 receiver.watch()
                 if receiver.gate is not None:
                     receiver.gate.answer()
+            with self._walls.around("messages", receiver.address):
                 self._receive(receiver)
+        with self._walls.around("what was written"):
             self._hub.collect()
-            now = time.monotonic()
+        now = time.monotonic()
+        with self._walls.around("reload"):
             self._reload(now)
-            due = min(self._adopter.step(now), self._hub.tick(now), self._system.step(now))
-            due = min(due, self._notifier.turned(now, self._hub.gets_on, self._headline))
+        dues: list[float] = []
+        with self._walls.around("adoption"):
+            dues.append(self._adopter.step(now))
+        with self._walls.around("the look at runs"):
+            dues.append(self._hub.tick(now))
+        with self._walls.around("the metrics of the node"):
+            dues.append(self._system.step(now))
+        with self._walls.around("the service manager"):
+            dues.append(self._notifier.turned(now, self._hub.gets_on, self._headline))
+        with self._walls.around("the look for troubles"):
             self._troubles.look(now, self._hub.gets_on, self._hub.looks())
-            if self._endpoint is not None:
+        if self._endpoint is not None:
+            with self._walls.around("the metrics endpoint"):
                 self._endpoint.answer(self.status)
+        with self._walls.around("the log"):
             self._limiter.tell(now)
-            if self._embedded and self._is_idle(now):
-                log.info("nobody has logged for %g seconds", self._settings.idle_seconds)
-                return
+        if self._walls.count != broken:
+            dues.append(now + PAUSE_SECONDS)
+        return min(dues)
 
     def _receive(self, receiver: Receiver) -> None:
         for _ in range(MESSAGES_PER_TURN):
@@ -285,6 +309,15 @@ class Daemon:
         self._doorbell.ring()  # there may be more: the socket tells only once
 
     def _answer(self, peer: Peer, what: str) -> None:
+        """Answer a question, or say why it cannot be."""
+        try:
+            self._say(peer, what)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._hub.refuse(peer, bytes(12), self._walls.broke("a question", error, repr(what[:20])))
+
+    def _say(self, peer: Peer, what: str) -> None:
         if peer.key:
             if what == "status":
                 self._send(peer, wire.Answer(self._status_for(peer.key)))
@@ -361,20 +394,29 @@ class Daemon:
 
     def _stop(self) -> None:
         """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
-        self._notifier.stopping("writing what is queued")
+        around = self._walls.around
+        with around("the end"):
+            self._notifier.stopping("writing what is queued")
         if self._endpoint is not None:
-            self._endpoint.close()
+            with around("the end of the metrics endpoint"):
+                self._endpoint.close()
         deadline = time.monotonic() + (0 if self._forced else DRAIN_SECONDS)
-        if not self._hub.drain(deadline):
-            log.warning("not everything could be written; it stays in the journals")
-        self._system.close()
-        if not self._hub.close(max(CLOSE_SECONDS, deadline - time.monotonic())):
-            log.warning("a disk does not answer; its files are left as they are")
-        self._adopter.close()
+        with around("the last writes"):
+            if not self._hub.drain(deadline):
+                log.warning("not everything could be written; it stays in the journals")
+        with around("the end of the metrics of the node"):
+            self._system.close()
+        with around("the end of the runs"):
+            if not self._hub.close(max(CLOSE_SECONDS, deadline - time.monotonic())):
+                log.warning("a disk does not answer; its files are left as they are")
+        with around("the end of adoption"):
+            self._adopter.close()
         for receiver in self._receivers:
-            receiver.close()
+            with around("the end of connections", receiver.address):
+                receiver.close()
         self._doorbell.close()
-        self._limiter.tell()
+        with around("the log"):
+            self._limiter.tell()
         log.info("stopped")
 
 

@@ -381,6 +381,9 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
     if status.get("refused_messages"):
         found = f"{status['refused_messages']:,} messages were refused"
         yield Finding("sessions", "warning", found, "something that is no tbxd of this version or user speaks to it")
+    for where, broken in sorted(status.get("internal_errors", {}).items()):
+        found = f"{broken['count']:,} internal errors in {where}, the last of {broken['whose'] or 'nobody'}"
+        yield Finding("daemon", "warning", f"{found}: {broken['error']}", "please report it with the daemon's log")
     if status.get("lost_bytes_at_crash"):
         found = f"{status['lost_bytes_at_crash']:,} bytes were not on disk when the machine went down"
         yield Finding("sessions", "warning", found, "nothing can be done; what was on disk is written")

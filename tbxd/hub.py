@@ -13,12 +13,13 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tbxd_client import wire
 from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
-from tbxd_client.records import RemoteProtocolError
+from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 
 from .buckets import Meters
 from .credit import Credit
@@ -34,6 +35,7 @@ from .settings import Settings
 from .stored import StoredSegment, Unreadable, readable_journal
 from .strand import Strand
 from .tally import Tally, add_counts
+from .walls import PAUSE_SECONDS, Walls
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
 CLIENT_REASONS = (*DROP_REASONS, "no_journal")
+# Records that a client may say it has logged, over all its runs: a million a second for two years. Sums over all
+# sessions that there can be stay below what msgpack can hold.
+RECORDS_TOLD_MAX = 1 << 46
 
 Send = Callable[[Peer, wire.Message], None]
 
@@ -68,7 +73,8 @@ class Client:
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
-    over_quota: float = 0.0  # when it was broken off for what its key may have; 0: not for that
+    again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
+    under_way: int = 0  # batches of it that runs have, and have not given back
     complete: bool = False  # nothing more comes
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
@@ -95,9 +101,17 @@ class Hub:
         wake: wakes the main thread; called from the pool.
         send: sends a message to a peer.
         roots: where clients on other hosts may log.
+        walls: is told what breaks.
     """
 
-    def __init__(self, settings: Settings, wake: Callable[[], None], send: Send, roots: Roots | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wake: Callable[[], None],
+        send: Send,
+        roots: Roots | None = None,
+        walls: Walls | None = None,
+    ) -> None:
         self.clients: dict[bytes, Client] = {}
         self.runs: dict[str, RunState] = {}
         self.refused = 0  # messages and sessions that were turned away
@@ -107,12 +121,13 @@ class Hub:
         self.meters = Meters()
         self.asks_system = False  # a run wants the node to be sampled
         self.gets_on = True  # False while no thread of the pool does, though there is something to write
+        self.walls = walls or Walls()
         self._settings = settings
         self._wake = wake
         self._send = send
         self._roots = roots or Roots("")
         self._quotas = Quotas(settings)
-        self._pool = Pool(settings.threads)
+        self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
@@ -133,8 +148,21 @@ class Hub:
     # --- messages --------------------------------------------------------------------------------------------
 
     def handle(self, peer: Peer, message: wire.Message) -> None:
-        """Take a message of a client."""
-        now = time.monotonic()
+        """Take a message of a client. What is wrong with it, or goes wrong with it here, ends its session alone."""
+        try:
+            self._handle(peer, message, time.monotonic())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            session = getattr(message, "session", bytes(12))
+            why = self.walls.broke(f"message {type(message).__name__.lower()}", error, f"session {session.hex()}")
+            client = self.clients.get(session)
+            if client is not None and client.peer == peer:
+                self._break_for_now(client, why)
+            else:
+                self.refuse(peer, session, why)
+
+    def _handle(self, peer: Peer, message: wire.Message, now: float) -> None:
         if isinstance(message, wire.Hello):
             self._hello(peer, message, now)
             return
@@ -147,7 +175,7 @@ class Hub:
             return
         client.heard = now
         if client.broken:
-            if self._forgiven(client, now):
+            if self.forgiven(client, now):
                 self._send(peer, wire.Unknown(message.session))  # it begins anew
             return
         try:
@@ -165,12 +193,25 @@ class Hub:
                 case wire.Goodbye():
                     self.forget(client)
         except RemoteProtocolError as error:
-            client.over_quota = now if isinstance(error, OverQuota) else 0.0
             self.break_off(client, str(error))
+            client.again = now if isinstance(error, OverQuota) else 0.0
 
-    def _forgiven(self, client: Client, now: float) -> bool:
-        """Whether a session that was broken off for a quota is forgotten, so that it may try again."""
-        if not client.over_quota or now - client.over_quota < TRY_SECONDS or client.session.outstanding:
+    def _break_for_now(self, client: Client, why: str) -> None:
+        """Take nothing more of a session with which something has gone wrong here, until it may begin anew.
+
+        How far its streams have been taken is not certain any more. Its records are in its journal, and the ledger
+        knows which of them are written.
+        """
+        with self.walls.around("break off", f"session {client.session.id.hex()}"):
+            self.break_off(client, why)
+        client.again = time.monotonic()
+
+    def forgiven(self, client: Client, now: float) -> bool:
+        """Whether a session that was broken off for a quota or a fault of ours is forgotten, so that it may try again.
+
+        Nothing of it is under way then, so that what comes again is compared with all that is written.
+        """
+        if not client.again or now - client.again < TRY_SECONDS or client.under_way:
             return False
         self.forget(client)
         return True
@@ -178,10 +219,13 @@ class Hub:
     def _hello(self, peer: Peer, hello: wire.Hello, now: float) -> None:
         client = self.clients.get(hello.session)
         if client is not None and client.peer is not None and client.peer.owner == peer.owner:
-            client = None if self._forgiven(client, now) else client
+            client = None if self.forgiven(client, now) else client
         if client is None:
             if len(self.clients) >= SESSIONS_MAX:
                 self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                return
+            if hello.start > POSITION_MAX:
+                self.refuse(peer, hello.session, f"records from position {hello.start:,}; at most {POSITION_MAX:,}")
                 return
             try:
                 if peer.key:
@@ -259,6 +303,7 @@ class Hub:
     def break_off(self, client: Client, reason: str) -> None:
         """Take nothing more of a session whose streams make no sense."""
         client.broken = reason
+        client.again = 0.0
         self.refused += 1
         log.warning("session %s of pid %d is broken: %s", client.session.id.hex(), client.pid, reason)
         if client.peer is not None:
@@ -353,6 +398,7 @@ class Hub:
             state = self._run(batch.run.directory)
             state.used = batch.arrived = now
             queued = state.writer.offer(batch)
+            client.under_way += 1
             if queued >= BATCH_BYTES:
                 self._submit(state)
             else:
@@ -366,18 +412,18 @@ class Hub:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
             settings = self._settings
             writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds, self.meters)
-            state = self.runs[directory] = RunState(writer, self.strand())
+            state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
 
-    def strand(self) -> Strand:
-        """An order of jobs on the threads that write."""
-        return Strand(self._pool)
+    def strand(self, broke: Callable[[BaseException], object]) -> Strand:
+        """An order of jobs on the threads that write; ``broke`` is told, on these, what one of them has raised."""
+        return Strand(self._pool, broke)
 
     # --- writing ---------------------------------------------------------------------------------------------
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
+        self._written.put(batch)  # first, whatever comes of the rest: nobody else would say that it is written
         self.meters.lag.observe(time.monotonic() - batch.arrived)
-        self._written.put(batch)
 
     def _soon(self, state: RunState) -> None:
         """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
@@ -393,13 +439,25 @@ class Hub:
         state.since = time.monotonic()
 
         def job() -> None:
-            state.writer.write()
-            if len(self.runs) > self._open_most and self._open_runs() > self._open_most:
-                state.writer.park()
-            self._written.put(state)
-            self._wake()
+            try:
+                state.writer.write()
+                if len(self.runs) > self._open_most and self._open_runs() > self._open_most:
+                    state.writer.park()
+            except BaseException as error:  # here, so that the run is in order before anybody hears of it
+                self._run_broke(state.writer, error)
+            finally:
+                self._written.put(state)
+                self._wake()
 
         state.strand.submit(job)
+
+    def _run_broke(self, writer: RunWriter, error: BaseException) -> None:  # on a thread of the pool
+        """A job of a run has raised: the run waits a moment, and is written anew from what its files hold."""
+        why = self.walls.broke("a job of a run", error, str(writer.directory))
+        try:
+            writer.recover(why)
+        except BaseException as again:
+            self.walls.broke("a run that is begun anew", again, str(writer.directory))
 
     def collect(self) -> None:
         """Take note of what the pool has written, and acknowledge it."""
@@ -409,33 +467,45 @@ class Hub:
                 item = self._written.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(item, RunState):
-                item.submitted, item.since = False, 0.0
-                if item.writer.waiting and not item.due:
-                    delay = RETRY_SECONDS if item.writer.error else 0.0
-                    item.due = time.monotonic() + delay
-                elif item.writer.ranks.due and not item.due:
-                    item.due = max(item.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
-                continue
-            self.written_records += item.records
-            client = self.clients.get(item.session)
-            if client is not None:
-                client.news[item.run.id] = self._run(item.run.directory)
-                if client.session.done(item.token):
-                    moved[item.session] = client
+            with self.walls.around("what was written"):
+                if isinstance(item, RunState):
+                    self._come_back(item)
+                else:
+                    self._settle(item, moved)
         for client in moved.values():
-            self._acknowledge(client, moved=True)
+            with self.walls.around("acknowledgements", f"session {client.session.id.hex()}"):
+                self._acknowledge(client, moved=True)
         if moved:
             self._grant()
+
+    def _come_back(self, state: RunState) -> None:
+        """A run has been written, or tried to be."""
+        state.submitted, state.since = False, 0.0
+        if state.writer.waiting and not state.due:
+            delay = RETRY_SECONDS if state.writer.error else 0.0
+            state.due = time.monotonic() + delay
+        elif state.writer.ranks.due and not state.due:
+            state.due = max(state.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
+
+    def _settle(self, batch: Batch, moved: dict[bytes, Client]) -> None:
+        """A batch is in the event files."""
+        self.written_records += batch.records
+        client = self.clients.get(batch.session)
+        if client is not None:
+            client.under_way = max(0, client.under_way - 1)
+            client.news[batch.run.id] = self._run(batch.run.directory)
+            if client.session.done(batch.token):
+                moved[batch.session] = client
 
     def _grant(self) -> None:
         """Let those go on whose record is larger than their window, as far as there is room now."""
         for session in list(self._credit.waiting):
             client = self.clients.get(session)
-            if client is not None:
-                self._acknowledge(client)
-            else:
+            if client is None:
                 self._credit.forget(session)
+                continue
+            with self.walls.around("grants", f"session {session.hex()}"):
+                self._acknowledge(client)
 
     def _acknowledge(self, client: Client, moved: bool = False) -> None:
         limit = self.limit(client)
@@ -473,11 +543,14 @@ class Hub:
         for state in self.runs.values():
             if state.submitted:
                 soonest = min(soonest, now + TICK_SECONDS)
-            if state.due:
-                if state.due <= now:
+            if state.due > now:
+                soonest = min(soonest, state.due)
+            elif state.due:
+                try:
                     self._submit(state)
-                else:
-                    soonest = min(soonest, state.due)
+                except Exception as error:
+                    state.due, state.submitted = now + PAUSE_SECONDS, False
+                    self.walls.broke("the start of a write", error, str(state.writer.directory))
         self.gets_on = self._pool.relieve()
         self._grant()
         if freed := self._quotas.freed(now):
@@ -491,10 +564,12 @@ class Hub:
         return soonest
 
     def _sync_and_park(self, now: float) -> None:
+        for state in self.runs.values():
+            if state.writer.waiting and not state.due and not state.submitted:
+                state.due = now  # another job than a write has had to begin anew
         opened = [state for state in self.runs.values() if state.writer.file is not None]
         for state in opened:
-            file = state.writer.file
-            if file is not None and file.dirty and not state.submitted:
+            if state.writer.dirty and not state.submitted:
                 state.strand.submit(state.writer.sync)
         held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
         too_many = max(0, len(held) - self._open_files)
@@ -528,7 +603,8 @@ class Hub:
     def close(self, seconds: float) -> bool:
         """Sync and close all files. False when a disk took longer than ``seconds``."""
         for state in self.runs.values():
-            state.strand.submit(state.writer.close)
+            with self.walls.around("the end of a run", str(state.writer.directory)):
+                state.strand.submit(state.writer.close)
         return self._pool.close(seconds)
 
     # --- ends ------------------------------------------------------------------------------------------------
@@ -556,15 +632,19 @@ class Hub:
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
         for client in list(self.clients.values()):
-            if client.session.outstanding or client.peer is None:
-                continue
-            if client.host == self._host and client.journal:  # else it is on another host, or in another container
-                if _exists(Path(client.journal)):
-                    client.journal_seen = True
-                elif client.journal_seen:
-                    self.forget(client)
-            elif now - client.heard > REMOTE_SILENCE_SECONDS:
+            with self.walls.around("the look for sessions that are gone", f"session {client.session.id.hex()}"):
+                self._reap(client, now)
+
+    def _reap(self, client: Client, now: float) -> None:
+        if client.peer is None or client.under_way or (client.session.outstanding and not client.again):
+            return
+        if client.host == self._host and client.journal:  # else it is on another host, or in another container
+            if _exists(Path(client.journal)):
+                client.journal_seen = True
+            elif client.journal_seen:
                 self.forget(client)
+        elif now - client.heard > REMOTE_SILENCE_SECONDS:
+            self.forget(client)
 
     @property
     def busy(self) -> bool:
@@ -582,15 +662,16 @@ class Hub:
                 runs[directory].settle(entry)
         sessions = []
         for client in self.clients.values():
-            own = Tally()
-            for directory, (told, received) in self._expected(client).items():
-                entry = ledgers.get(directory, {}).get(client.session.id) or Entry()
-                own.settle(entry)
-                pending = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
-                own.accepted += pending
-                if directory in runs:
-                    runs[directory].accepted += pending
-            sessions.append(self._session_status(client) | own.counts())
+            with self.walls.around("the status of a session", f"session {client.session.id.hex()}"):
+                own = Tally()
+                for directory, (told, received) in self._expected(client).items():
+                    entry = ledgers.get(directory, {}).get(client.session.id) or Entry()
+                    own.settle(entry)
+                    pending = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
+                    own.accepted += pending
+                    if directory in runs:
+                        runs[directory].accepted += pending
+                sessions.append(self._session_status(client) | own.counts())
         total = Tally()
         for tally in runs.values():
             total.merge(tally)
@@ -609,6 +690,7 @@ class Hub:
             "keys": self._quotas.status(time.monotonic()),
             "refused_messages": self.refused,
             "homeless_drops": self.homeless_drops,
+            "internal_errors": self.walls.status(),
         }
 
     def metrics(self) -> dict[str, Any]:
@@ -631,6 +713,7 @@ class Hub:
             "queued_batches": sum(batches for batches, _, _ in queued),
             "queued_bytes": sum(size for _, size, _ in queued),
             **self._pool.status(),
+            "internal_errors": self.walls.counts(),
             "histograms": self.meters.status(),
         }
 
@@ -681,14 +764,27 @@ def _exists(path: Path) -> bool:
 
 
 def _checked_report(runs: dict[int, Any]) -> dict[int, tuple[int, dict[str, int]]]:
+    """What a client says of its runs.
+
+    Raises:
+        RemoteProtocolError: it is something else than numbers of runs and counts, or more than can be.
+    """
     result = {}
+    total = 0
     for number, counts in runs.items():
         if type(number) is not int or type(counts) is not list or len(counts) != 2:
             raise RemoteProtocolError("a report of something else than runs and counts")
         accepted, dropped = counts
-        if type(accepted) is not int or type(dropped) is not dict or len(dropped) > len(CLIENT_REASONS):
+        if not _is_count(accepted) or type(dropped) is not dict or len(dropped) > len(CLIENT_REASONS):
             raise RemoteProtocolError("a report of something else than counts")
-        if not all(key in CLIENT_REASONS and type(value) is int for key, value in dropped.items()):
-            raise RemoteProtocolError("a report with a reason that is not known")
+        if not all(key in CLIENT_REASONS and _is_count(value) for key, value in dropped.items()):
+            raise RemoteProtocolError("a report with a reason that is not known, or of something else than counts")
+        total += max(accepted, sum(dropped.values()))
+        if total > RECORDS_TOLD_MAX:
+            raise RemoteProtocolError(f"a report of more than {RECORDS_TOLD_MAX:,} records")
         result[number] = (accepted, dropped)
     return result
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= RECORDS_TOLD_MAX

@@ -74,6 +74,13 @@ METRICS = (
     Declared("tbxd_cpu_seconds_total", COUNTER, "metrics.cpu_seconds", "processor time of the daemon"),
     Declared("tbxd_messages_refused_total", COUNTER, "refused_messages", "messages and sessions turned away"),
     Declared("tbxd_connections_refused_total", COUNTER, "connections_turned_away", "for want of descriptors"),
+    Declared(
+        "tbxd_internal_errors_total",
+        COUNTER,
+        "metrics.internal_errors",
+        "faults of tbxd that ended one session or put off one run, by place",
+        "where",
+    ),
     Declared("tbxd_homeless_drops_total", COUNTER, "homeless_drops", "drops told by journals that name no run"),
     Declared("tbxd_journals_quarantined_total", COUNTER, "quarantined_journals", "journals that made no sense"),
     Declared("tbxd_crash_lost_bytes_total", COUNTER, "lost_bytes_at_crash", "lost when the machine went down"),

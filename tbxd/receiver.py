@@ -167,6 +167,10 @@ class Receiver:
             except RemoteProtocolError as error:
                 self.refused += 1
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
+            except Exception as error:  # a fault of ours, which the caller counts
+                self.refused += 1
+                self.send(peer, wire.Refused(NO_SESSION, f"internal error: {type(error).__name__}"))
+                raise
 
     def send(self, peer: Peer, message: wire.Message) -> None:
         """Send to a peer; one that is gone gets nothing."""

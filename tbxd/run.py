@@ -124,6 +124,7 @@ class RunWriter:
         self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
         self._noting = False  # a note is encoded, but the file may not hold all of it
         self._finishing = False  # something is encoded, but the file may not hold all of it
+        self._encoding = False  # something is being encoded, of which nothing is owed yet
         self._owed = b""  # encoded, and to be written when the sides are
         self._settling: set[bytes] = set()  # sessions of ranks that what is encoded takes further
         self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
@@ -199,7 +200,14 @@ class RunWriter:
     @property
     def name(self) -> str:
         """The event file's name, or ""."""
-        return self.file.path.name if self.file is not None else ""
+        file = self.file
+        return file.path.name if file is not None else ""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have."""
+        file = self.file
+        return (file is not None and file.dirty) or self.ranks.dirty
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
@@ -217,10 +225,23 @@ class RunWriter:
         except FileLost as error:
             self._start_over(str(error))
         except OSError as error:
+            if self._encoding:  # no disk was to be asked for anything there: what is encoded is lost
+                self._start_over(f"{error.strerror or error}")
             self.error = f"{error.strerror or error}"
         except Exception as error:  # a fault of ours must not take other runs with it, nor go unseen
             log.exception("%s", self.directory)
             self._start_over(f"internal error: {type(error).__name__}: {error}")
+        finally:
+            self.ranks.publish()
+
+    def recover(self, why: str) -> None:
+        """A job of this run has raised, at any place in it: go on from what the files hold.
+
+        Args:
+            why: what `error` says until it is written again.
+        """
+        self._start_over(why)
+        self.ranks.publish()
 
     def _write_queued(self) -> None:
         pieces: list[Piece] = []
@@ -230,15 +251,20 @@ class RunWriter:
         begun = time.perf_counter()
         while self._queue and size < WRITE_BYTES:
             self._prepare(self._queue[0], pieces)
-            with self._lock:
+            self._encoding = True
+            with self._lock:  # it is in one of both, whoever counts
                 batch = self._queue.popleft()
                 self._queued_bytes -= batch.size
-            if self.ranks.take(batch):
+                self._unwritten.append(batch)
+            if is_reduced(batch.run):
+                self.ranks.take(batch)
+                with self._lock:
+                    self._unwritten.pop()
                 size += batch.size // RANKS_SHARE
             else:
-                self._unwritten.append(batch)
                 size += self._encode(batch, pieces)
         self._scalars.flush(pieces)
+        self._encoding = True
         self._settling.update(self.ranks.emit(pieces))
         self._note_drops(pieces)
         data = b"".join(pieces)
@@ -271,6 +297,7 @@ class RunWriter:
         assert self.file is not None
         self._finishing = True
         self._owed += data
+        self._encoding = False
         begun = time.perf_counter()
         self.ranks.write_sides()
         data, self._owed = self._owed, b""
@@ -292,7 +319,9 @@ class RunWriter:
         records = 0
         while self._unwritten:
             records += self._unwritten[0].records
-            self._done(self._unwritten.popleft())
+            self._done(self._unwritten[0])
+            with self._lock:
+                self._unwritten.popleft()
         for batch in self.ranks.done():
             records += batch.records
             self._done(batch)
@@ -303,13 +332,7 @@ class RunWriter:
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
         self._run = run
-        if self._folder < 0:
-            self._lock_folder()
-            try:
-                self._look(run)
-            except OSError:  # what is in the folder is not known: the next attempt has to look again
-                self._unlock_folder()
-                raise
+        self._own(run)
         if self.file is None:
             assert run is not None
             names = event_files(self._folder)
@@ -323,6 +346,17 @@ class RunWriter:
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
 
+    def _own(self, run: RunDefinition | None) -> None:
+        """Lock the folder and see what is in it, if it is not held anyway."""
+        if self._folder >= 0:
+            return
+        self._lock_folder()
+        try:
+            self._look(run)
+        except BaseException:  # what is in the folder is not known: the next attempt has to look again
+            self._unlock_folder()
+            raise
+
     def _look(self, run: RunDefinition | None) -> None:
         """See what is in the folder, which has just been locked."""
         names = event_files(self._folder)
@@ -330,7 +364,8 @@ class RunWriter:
             self.file.folder = self._folder
             if names[-1:] != [self.file.path.name]:
                 raise FileLost(0, "another process has written here meanwhile")
-            if run is not None and self._accepts(run, names):  # it has seen that nobody writes here
+            # The trainer has seen that nobody writes here. A file that the disk has yet to take stays until it has.
+            if run is not None and not self.file.dirty and self._accepts(run, names):
                 self.file = None
             return
         ledger = read_ledger(self.directory, names, self._folder)
@@ -383,18 +418,22 @@ class RunWriter:
     def _start_over(self, why: str) -> None:
         """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
         self.error = why
-        if self.file is not None:
-            self.file.close()
-        self.file = None
+        file, self.file = self.file, None
+        if file is not None:
+            self._close(file)
         self._steps = None
         self._lives = Lives(self.directory, (DROPPED_TAG,))  # all that it knows is in the files
-        self._queue_again([*self.ranks.start_over(), *self._unwritten])
+        again = self.ranks.start_over()
         with self._lock:
+            known = {id(batch) for batch in again}  # one that was just being taken may be in both
+            again += [batch for batch in self._unwritten if id(batch) not in known]
+            self._unwritten.clear()
+            self._queue.extendleft(reversed(again))
+            self._queued_bytes += sum(batch.size for batch in again)
             self._teller = self._run if self._told else None  # a note may be lost with the file
-        self._unwritten.clear()
         self._settling.clear()
         self._owed = b""
-        self._noting = self._finishing = False
+        self._noting = self._finishing = self._encoding = False
         self._unlock_folder()
 
     def _queue_again(self, batches: list[Batch]) -> None:
@@ -403,18 +442,32 @@ class RunWriter:
             self._queued_bytes += sum(batch.size for batch in batches)
 
     def _unlock_folder(self) -> None:
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
+
+    def _close(self, file: EventFile) -> None:
+        """Close a file for good; a network disk may say only then that it has not taken everything."""
+        try:
+            file.close()
+        except OSError as error:
+            log.warning("%s: closed with an error: %s", file.path, error.strerror or error)
 
     def sync(self) -> None:
-        """Bring what is written onto the disk."""
+        """Bring what is written onto the disk, also where it is parked: what the disk has refused is still owed."""
+        if self.file is None:
+            return
+        parked = self._folder < 0
         try:
-            self._sync_file()
+            if self.dirty:
+                self._own(None)
+                self._sync_file()
             if self.error.startswith(SYNC_ERROR):
                 self.error = ""
         except OSError as error:
             self.error = f"{error.strerror or error}"
+        if parked:
+            self._park_files()
 
     def _sync_file(self) -> None:
         try:
@@ -433,16 +486,29 @@ class RunWriter:
         """Give back the descriptors and the folder's lock until there is something to write."""
         if self.file is not None and not self.waiting and not self.file.pending:
             self.sync()
+            self._park_files()
+
+    def _park_files(self) -> None:
+        if self.file is None or self.file.pending or self.waiting:
+            return
+        try:
             self.file.park()
             self.ranks.park()
-            self._unlock_folder()
+        except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
+            self.error = f"{SYNC_ERROR}{error.strerror or error}"
+        self._unlock_folder()
 
     def close(self) -> None:
         """Sync and close; for the end of the daemon."""
         self.sync()
-        self.ranks.close()
+        if self.error.startswith(SYNC_ERROR):
+            log.warning("%s: what was written last may not be on the disk: %s", self.directory, self.error)
+        try:
+            self.ranks.close()
+        except OSError as error:
+            log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
         if self.file is not None:
-            self.file.close()
+            self._close(self.file)
         self._unlock_folder()
 
     # --- for ranks, on the strand ----------------------------------------------------------------------------

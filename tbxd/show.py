@@ -81,9 +81,8 @@ def status(answer: dict[str, Any]) -> None:
         console.print(f"system metrics: {escape(_system(answer['system']))}", soft_wrap=True)
     for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
-    for session in sessions:
-        if session["broken"]:
-            console.print(f"[red]session of pid {session['pid']} is broken: {escape(session['broken'])}[/red]")
+    for line in _broken(answer):
+        console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
     for line in _keys(answer):
         console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for key, text in (
@@ -93,6 +92,23 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer.get(key):
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def _broken(answer: dict[str, Any]) -> list[str]:
+    """Which sessions make no sense, and what has broken in the daemon, by place."""
+    lines = [
+        f"session of pid {session['pid']} is broken: {session['broken']}"
+        for session in answer["sessions"]
+        if session["broken"]
+    ]
+    for where, broken in sorted(answer.get("internal_errors", {}).items()):
+        many = "" if broken["count"] == 1 else "s"
+        whose = f" of {broken['whose']}" if broken["whose"] else ""
+        lines.append(
+            f"{broken['count']:,} internal error{many} in {where}, the last{whose}: {broken['error']}; please report "
+            "it with the daemon's log"
+        )
+    return lines
 
 
 def _keys(answer: dict[str, Any]) -> list[str]:

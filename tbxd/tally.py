@@ -7,6 +7,9 @@ from typing import Any
 
 from .events.ledger import Entry
 
+# The largest count that is told: an answer can hold no more. Only ledgers that somebody has made up come to that.
+TOLD_MAX = (1 << 63) - 1
+
 
 @dataclass(slots=True)
 class Tally:
@@ -38,10 +41,10 @@ class Tally:
     def counts(self) -> dict[str, Any]:
         """As `tbxd status --json` shows it."""
         return {
-            "accepted": self.accepted,
-            "written": self.written,
-            "pending": self.pending,
-            "dropped": dict(self.dropped),
+            "accepted": min(self.accepted, TOLD_MAX),
+            "written": min(self.written, TOLD_MAX),
+            "pending": min(self.pending, TOLD_MAX),
+            "dropped": {reason: min(count, TOLD_MAX) for reason, count in self.dropped.items()},
         }
 
 

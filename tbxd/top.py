@@ -201,6 +201,8 @@ def _notes(status: dict[str, Any]) -> list[str]:
     ):
         if status.get(key):
             notes.append(f"{status[key]:,} {text}")
+    for where, broken in sorted(status.get("internal_errors", {}).items()):
+        notes.append(f"{broken['count']:,} internal errors in {where}: {broken['error']}")
     return notes
 
 

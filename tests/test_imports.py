@@ -38,7 +38,7 @@ DAEMON = (
         "events.folder",
         "summaries.errors",
     ),
-    ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service"),
+    ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service", "walls"),
     ("buckets", "vitals", "troubles", "metrics", "quotas"),
     ("endpoint", "config_file", "finding"),
     ("config",),

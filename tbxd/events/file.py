@@ -185,9 +185,11 @@ class EventFile:
         Raises:
             OSError: the disk cannot take it.
         """
-        if not self.dirty or self._fd < 0:
+        if not self.dirty:
             return
         try:
+            if self._fd < 0:  # parked before the disk had it
+                self._check()
             if self._sync_failed:
                 self._store_again()
             os.fdatasync(self._fd)
@@ -217,13 +219,27 @@ class EventFile:
             os.close(fd)
 
     def park(self) -> None:
-        """Give back the descriptor; the next write opens the file again."""
-        if self._fd >= 0 and not self._rest:
-            os.close(self._fd)
-            self._fd = -1
+        """Give back the descriptor; the next write or sync opens the file again.
+
+        Raises:
+            OSError: the disk says only now that it has not taken everything, as NFS does; the next sync stores it
+                again.
+        """
+        if not self._rest:
+            self.close()
 
     def close(self) -> None:
-        """Close for good."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close for good.
+
+        Raises:
+            OSError: as for `park`. It is closed all the same.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            os.close(fd)
+        except OSError:
+            # Of what was written since which sync it does not say.
+            self._sync_failed = self.dirty = True
+            raise

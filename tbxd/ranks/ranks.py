@@ -73,6 +73,9 @@ class Ranks:
         self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
         self._left: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # those that the reduction knows of
         self._news = False  # some of them have gone since the last look
+        # What other threads may see, replaced as a whole at the end of each write.
+        self._shown: tuple[Reduction, dict[str, Any]] | None = None
+        self._shown_due = 0.0
 
     # --- from any thread -------------------------------------------------------------------------------------
 
@@ -82,13 +85,30 @@ class Ranks:
         self._news = True
 
     def status(self) -> dict[str, Any] | None:
-        """For `tbxd status`; None for a run without ranks."""
-        reduction = self._reduction
-        return reduction.status() if reduction is not None else None
+        """For `tbxd status`, as the last write has left it; None for a run without ranks."""
+        shown = self._shown
+        return {**shown[1], "behind": shown[0].behind()} if shown is not None else None
 
     @property
     def due(self) -> float:
         """When the run has to be written although nothing comes, by the monotonic clock; 0 for never."""
+        return self._shown_due
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written beside the run that the disk may not have."""
+        reduction = self._reduction
+        return reduction is not None and reduction.sides.dirty
+
+    # --- on the strand ---------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Let other threads see how it is now. To be called when a write is over, whatever has become of it."""
+        reduction = self._reduction
+        self._shown = (reduction, reduction.status()) if reduction is not None else None
+        self._shown_due = self._due()
+
+    def _due(self) -> float:
         reduction = self._reduction
         if reduction is None:
             return 0.0
@@ -96,8 +116,6 @@ class Ranks:
         if self._next:
             times.append(self._next[0][1] + self._seconds)
         return min(times, default=0.0)
-
-    # --- on the strand ---------------------------------------------------------------------------------------
 
     @property
     def over(self) -> bool:
@@ -112,7 +130,7 @@ class Ranks:
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
-        return self.over or self._news or 0.0 < self.due <= now
+        return self.over or self._news or 0.0 < self._due() <= now
 
     def begins_with(self, batch: Batch) -> bool:
         """Whether a batch is the first of a start of a job: `begin` has to be called before `take`."""

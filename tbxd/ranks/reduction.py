@@ -134,20 +134,27 @@ class Reduction:
             self._tags.leave(rank)
 
     def status(self) -> dict[str, Any]:
-        """For `tbxd status`."""
-        frontier = self._frontier
-        known = slice(0, frontier.count)
-        shared = frontier.ranks[known, None] > 1  # nobody waits for a tag of one rank alone
-        behind = (shared & frontier.seen[known] & ~frontier.expected[known]).any(axis=0) & ~frontier.left
+        """For `tbxd status`: what is quickly told."""
         return {
-            "world": frontier.world,
+            "world": self._frontier.world,
             "joined": len(self._alive),
             "alive": sum(bool(sessions) for sessions in self._alive.values()),
-            "behind": np.flatnonzero(behind)[:SHOWN_MAX].tolist(),
             "missing": self.missing,
             "late": self.late,
             "waiting": sum(len(points) for points in self._pending) + len(self._histograms),
         }
+
+    def behind(self) -> list[int]:
+        """The ranks that are not waited for, as far as they are shown.
+
+        Any thread may ask, also while records come in: arrays are replaced by longer ones, and are never shorter than
+        the number of tags was before.
+        """
+        frontier = self._frontier
+        known = slice(0, frontier.count)
+        shared = frontier.ranks[known, None] > 1  # nobody waits for a tag of one rank alone
+        behind = (shared & frontier.seen[known] & ~frontier.expected[known]).any(axis=0) & ~frontier.left
+        return [int(rank) for rank in np.flatnonzero(behind)[:SHOWN_MAX]]
 
     # --- records come in -------------------------------------------------------------------------------------
 

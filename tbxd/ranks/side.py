@@ -159,28 +159,49 @@ class Side:
             if event_files(fd)[-1:] != [self._file.path.name]:
                 raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have."""
+        file = self._file
+        return file is not None and file.dirty
+
     def sync(self) -> None:
-        """Bring what is written onto the disk."""
-        if self._file is not None:
+        """Bring what is written onto the disk.
+
+        Raises:
+            FileLost: the file is not there any more.
+            OSError: the disk cannot take it.
+        """
+        if self._file is not None and self._file.dirty:
+            self._lock()
             self._file.sync()
 
     def park(self) -> None:
-        """Give back the descriptors until there is something to write."""
+        """Give back the descriptors until there is something to write.
+
+        Raises:
+            OSError: as for `EventFile.park`; they are given back all the same.
+        """
         if self._file is not None and not self._file.pending and not self._pieces:
-            self._file.park()
-            self._unlock()
+            try:
+                self._file.park()
+            finally:
+                self._unlock()
 
     def close(self) -> None:
-        """Close for good."""
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+        """Close for good; a disk that says only now what it has not taken is left to the log."""
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
         self._unlock()
 
     def _unlock(self) -> None:
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
 
 
 def _note(text: str) -> bytes:

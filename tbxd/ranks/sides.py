@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -121,10 +122,20 @@ class Sides:
         for side in self._all:
             side.sync()
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have."""
+        return any(side.dirty for side in self._all)
+
     def park(self) -> None:
-        """Give back descriptors."""
-        for side in self._all:
-            side.park()
+        """Give back descriptors.
+
+        Raises:
+            OSError: of one or more; they are given back all the same.
+        """
+        with contextlib.ExitStack() as stack:  # each of them, whatever another raises
+            for side in self._all:
+                stack.callback(side.park)
 
     def close(self) -> None:
         """Close the files."""

@@ -115,12 +115,15 @@ class Curves:
             pass
 
     def _let_go(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:  # as NFS does where it could not take everything
+                self.error = f"{error.strerror or error}"
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
 
     def close(self) -> None:
         """Bring what is written onto the disk and close, until the next sample."""

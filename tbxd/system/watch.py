@@ -6,7 +6,6 @@ nothing of the sampler is imported.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,8 +22,6 @@ from ..strand import Strand
 if TYPE_CHECKING:
     from .curves import Curves
     from .sampler import Sample, Sampler
-
-log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between looks for runs that are active
 FIRST_SECONDS = 1.0  # from the first reading, with which the next is compared, to the first sample
@@ -172,7 +169,8 @@ class System:
                 from .curves import Curves
 
                 curves = Curves(Path(folder), self._node)
-                target = self._targets[folder] = Target(curves, self._hub.strand())
+                told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
+                target = self._targets[folder] = Target(curves, self._hub.strand(told))
             if target.busy:  # its disk hangs
                 target.left_out += 1
             elif str(target.curves.directory) not in self._hub.runs:  # a writer may have chosen this very folder
@@ -210,6 +208,5 @@ def _seconds(settings: Settings) -> float:
 def _store(target: Target, sample: Sample, pids: set[int]) -> None:
     try:
         target.curves.write(sample.values(pids), sample.seconds)
-    except Exception:  # a fault of ours must not take the runs with it
-        log.exception("%s", target.curves.directory)
-    target.busy = False
+    finally:  # what it raises is told by the strand, and the next sample is tried again
+        target.busy = False
