@@ -713,7 +713,7 @@ class Hub:
             "queued_batches": sum(batches for batches, _, _ in queued),
             "queued_bytes": sum(size for _, size, _ in queued),
             **self._pool.status(),
-            "internal_errors": self.walls.counts(),
+            "internal_errors": self.walls.count,
             "histograms": self.meters.status(),
         }
 

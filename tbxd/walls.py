@@ -98,11 +98,6 @@ class Walls:
         with self._lock:
             return sum(place.count for place in self._places.values())
 
-    def counts(self) -> dict[str, int]:
-        """How often, by place."""
-        with self._lock:
-            return {where: place.count for where, place in self._places.items()}
-
     def status(self) -> dict[str, dict[str, Any]]:
         """As `tbxd status --json` shows it, by place."""
         with self._lock:
