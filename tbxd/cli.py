@@ -502,10 +502,12 @@ def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
 def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: bool) -> None:
     """Print the values of a run as they come, from its event files alone: no daemon is needed.
 
-    RUN is a run's folder, or one with runs below it, which are shown by name; it is waited for. TAG is a pattern as
-    for file names ('loss/*'); without any, all tags are shown. What is damaged is said on stderr and passed over.
+    RUN is a run's folder, or one with runs below it, which are shown by name. TAG is a pattern as for file names
+    ('loss/*'); without any, all tags are shown. What is damaged is said on stderr and passed over.
 
-    Exit codes: 0 (also after Ctrl-C), 2 there is no such folder and nothing is to be waited for.
+    A run that may come yet (the folder above it is there) and a tag that may come are waited for, and it is said on
+    stderr what there is instead. Exit codes: 0 (also after Ctrl-C), 1 without --follow where no tag fits, 2 there is no
+    such run and nothing to be waited for.
     """
     import time
 
@@ -515,13 +517,24 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
     def damaged(path: Path, position: int) -> None:
         click.echo(f"tbxd: {report.shown(str(path))} is damaged at byte {position:,}; `tbxd check` says more", err=True)
 
-    if not follow and not run.is_dir():
-        _fail(f"{run}: no such folder", EXIT_CANNOT_READ)
+    try:
+        why, may_come = module.why_nothing(run)
+    except OSError as error:
+        _fail(str(error), EXIT_CANNOT_READ)
+    if why and not (follow and may_come):
+        _fail(report.shown(why), EXIT_CANNOT_READ)
+    if why:
+        click.echo(f"tbxd: {report.shown(why)}. It is waited for (Ctrl-C ends)", err=True)
     printer = report.TailReport(as_json)
     values = module.Tail(run, tags, damaged)
     try:
         for value in values.last(last):
             printer.value(value)
+        missing = values.without_a_tag()
+        for line in missing:
+            click.echo(f"tbxd: {report.shown(line)}{'. It is waited for (Ctrl-C ends)' if follow else ''}", err=True)
+        if missing and not follow:
+            sys.exit(EXIT_FOUND)
         while follow:
             time.sleep(module.LOOK_SECONDS)
             for value in values.new():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +20,7 @@ from .events.walk import event_folders
 
 LOOK_SECONDS = 0.2  # between looks at the files
 SEARCH_SECONDS = 1.0  # between looks for files that are new
+NAMES_SHOWN = 8  # of what there is, where something else was asked for
 TEXT_CHARS = 200  # of a text that are shown
 PLUGIN_KINDS = {"text": "text", "pr_curves": "curve", "mesh": "mesh", "hparams": "hparams", "custom_scalars": "layout"}
 
@@ -33,6 +35,42 @@ class Value:
     wall_time: float
     kind: str
     value: float | str
+
+
+def why_nothing(root: Path) -> tuple[str, bool]:
+    """Why there is nothing to be shown of a run, with what there is instead, and whether it may come yet.
+
+    A folder may come where the one that holds it is there; ("", True) where there are event files.
+    """
+    if root.is_dir():
+        if any(names for _, names in event_folders(root)):
+            return "", True
+        return f"{root}: there are no event files in it or below", True
+    if root.exists():
+        return f"{root} is a file; name the folder of the run, {root.parent}", False
+    link = f" (a link to {root.readlink()})" if root.is_symlink() else ""
+    above = next(parent for parent in root.absolute().parents if parent.is_dir())
+    names = _folders_in(above)
+    if above == root.absolute().parent:
+        return f"{root}: no such folder{link}{_there_are(root.name, names, f'; in {root.parent} there')}", True
+    first = root.absolute().relative_to(above).parts[0]
+    return f"{root}: no such folder, for there is no {above / first}{_there_are(first, names, '; there')}", False
+
+
+def _folders_in(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _there_are(wanted: str, names: Iterable[str], begin: str) -> str:
+    """The end of a sentence that says which names there are, those that are like the one that is wanted first."""
+    known = sorted(names)
+    near = difflib.get_close_matches(wanted, known, NAMES_SHOWN)
+    shown = (near + [name for name in known if name not in near])[:NAMES_SHOWN]
+    more = f" and {len(known) - len(shown):,} more" if len(known) > len(shown) else ""
+    return f"{begin} {'are' if len(known) > 1 else 'is'} {', '.join(shown)}{more}" if known else ""
 
 
 class _File:
@@ -150,6 +188,14 @@ class Tail:
             self._search()
         for file in list(self._files.values()):
             yield from file.values(self._wanted, self._tell)
+
+    def without_a_tag(self) -> list[str]:
+        """Of each pattern that no tag fits which has come so far: so, and which tags there are."""
+        return [
+            f"no tag fits {pattern!r}{_there_are(pattern, self._known, '; there')}"
+            for pattern in self._patterns
+            if self._known and not any(fnmatchcase(tag, pattern) for tag in self._known)
+        ]
 
     def _search(self) -> None:
         found = [folder / name for folder, names in event_folders(self._root) for name in names]

@@ -8,7 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,53 @@ def test_a_reader_that_leaves_and_a_folder_that_is_not_there_end_it_quietly(plac
         timeout=60,
     )
     assert len(result.stdout.splitlines()) == 2 and not result.stderr, result.stderr
+
+
+def test_what_is_not_there_is_said_with_what_there_is_and_waited_for_where_it_may_come(place: World) -> None:
+    """It was waited for without a word, whatever it was."""
+    for run in ("exp1", "exp2"):
+        (place.logdir / run).mkdir(parents=True)
+        (place.logdir / run / name(1)).write_bytes(VERSION + event("train/loss", 1) + event("val/loss", 1))
+    wrong = place.root / "wrong" / "exp1"
+    exp1 = place.logdir / "exp1"
+    for arguments, code, said in (
+        ((place.logdir / "exp3", "--no-follow"), 2, f"no such folder; in {place.logdir} there are exp2, exp1"),
+        ((place.root / "lgos" / "exp1",), 2, f"no such folder, for there is no {place.root}/lgos; there is logs"),
+        ((wrong,), 2, f"there is no {place.root}/wrong"),
+        ((exp1 / name(1),), 2, f"is a file; name the folder of the run, {exp1}"),
+        ((place.root, "--no-follow"), 0, ""),
+        ((exp1, "train/los", "--no-follow"), 1, "no tag fits 'train/los'; there are train/loss, val/loss"),
+        ((exp1, "train/los", "val/*", "--no-follow"), 1, "no tag fits 'train/los'; there are train/loss"),
+    ):
+        result = place.tbxd("tail", *map(str, arguments))
+        assert result.returncode == code and said in result.stderr, (arguments, result)
+        assert bool(result.stderr) == bool(said) and bool(result.stdout) == (not code or "val/*" in arguments)
+
+    def said_while(arguments: tuple[object, ...], come: Callable[[], object]) -> str:
+        with tailing(place, *arguments) as (process, lines):
+            wait_for((place.root / "tail.stderr").read_text, "a word", 15)
+            assert process.poll() is None and not lines
+            come()
+            wait_for(lambda: lines, "a value")
+        return (place.root / "tail.stderr").read_text()
+
+    def comes() -> None:
+        (place.logdir / "exp3").mkdir()
+        (place.logdir / "exp3" / name(1)).write_bytes(VERSION + event("train/loss", 1))
+
+    text = said_while((place.logdir / "exp3",), comes)
+    assert text.startswith(f"tbxd: {place.logdir}/exp3: no such folder; in {place.logdir} there are exp2, exp1")
+    assert text.endswith("It is waited for (Ctrl-C ends)\n") and text.count("\n") == 1
+
+    def adds() -> None:
+        with (place.logdir / "exp3" / name(1)).open("ab") as file:
+            file.write(event("test/loss", 2))
+
+    text = said_while((place.logdir / "exp3", "test/loss"), adds)
+    assert text == "tbxd: no tag fits 'test/loss'; there is train/loss. It is waited for (Ctrl-C ends)\n"
+    (place.logdir / "empty").mkdir()
+    none = place.tbxd("tail", str(place.logdir / "empty"), "--no-follow")
+    assert none.returncode == 2 and "there are no event files" in none.stderr
 
 
 def test_a_folder_that_comes_later_is_waited_for(place: World) -> None:
