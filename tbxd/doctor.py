@@ -120,12 +120,7 @@ def _versions() -> Iterator[Finding]:
     if missing:
         yield Finding("versions", "trouble", text, f"pip install {' '.join(missing)}")
     elif tbxd_client.__version__ != __version__:
-        yield Finding(
-            "versions",
-            "trouble",
-            f"the client is {tbxd_client.__version__}; {text}",
-            "install tbxd anew (`pip install .` in the repository)",
-        )
+        yield Finding("versions", "trouble", f"the client is {tbxd_client.__version__}; {text}", REINSTALL)
     else:
         yield Finding("versions", "ok", text)
 
