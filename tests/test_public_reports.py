@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import World, events
+from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.summaries.embedding import squared
 from tbxd.summaries.histogram import histogram_of
@@ -303,3 +303,25 @@ def test_attributes_can_be_set_and_the_folder_is_what_was_passed(place: World) -
         """
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_jobs_that_begin_in_the_same_second_have_default_folders_of_their_own(place: World) -> None:
+    script = """
+        import os, sys, time
+        time.strftime = lambda form: "Nov30_12-00-00"  # all begin in this second
+        from tbxd_client import SummaryWriter
+        first, second = SummaryWriter(comment="-mine"), SummaryWriter(comment="-mine")
+        assert first.logdir == second.logdir  # as with both originals, in one process
+        assert SummaryWriter(comment="-off", write_to_disk=False).logdir.endswith("-off")
+        for step in range(5):
+            first.add_scalar("x", float(sys.argv[1]), step)
+        first.close()
+        """
+    for number in range(3):
+        result = place.run(script, number)
+        assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journals to be drained")
+    found = {path.name.partition("-mine")[2]: scalars(path) for path in (place.root / "runs").iterdir()}
+    assert found == {
+        end: {"x": [(step, float(number)) for step in range(5)]} for number, end in enumerate(("", "_1", "_2"))
+    }

@@ -7,6 +7,7 @@ trouble of the logging system never does.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -95,7 +96,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         **kwargs: Any,
     ) -> None:
         place = member(ranks, reduce)
-        given = logdir or log_dir or _default_logdir(comment, place.who)
+        given = logdir or log_dir or _default_logdir(comment, place.who, write_to_disk and place.writes)
         job = chosen = os.fsdecode(given)
         if not self._beside:
             chosen = place.folder(job)
@@ -577,6 +578,30 @@ def _system_seconds(system: Any) -> float:
     return seconds
 
 
-def _default_logdir(comment: str, who: Identity) -> str:
-    name = default_folder(who) or time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename
-    return os.path.join("runs", name + comment)  # noqa: PTH118 - shown to the user as it is
+_default_folders: set[str] = set()  # that this process has made
+
+
+def _default_logdir(comment: str, who: Identity, make: bool) -> str:
+    """The folder of a writer that is given none: that of its job, or one that no other process has.
+
+    Args:
+        comment: appended to its name.
+        who: which process of which job this is.
+        make: make it where it is not a job's, so that a process that begins in the same second takes another.
+    """
+    if name := default_folder(who):
+        return os.path.join("runs", name + comment)  # noqa: PTH118 - shown to the user as it is
+    name = time.strftime("%b%d_%H-%M-%S") + "_" + os.uname().nodename + comment
+    for number in itertools.count():
+        folder = os.path.join("runs", f"{name}_{number}" if number else name)  # noqa: PTH118
+        if not make or os.path.abspath(folder) in _default_folders:  # noqa: PTH100
+            return folder
+        try:
+            os.makedirs(folder)  # noqa: PTH103
+        except FileExistsError:
+            continue
+        except OSError:  # said by whoever makes the run
+            return folder
+        _default_folders.add(os.path.abspath(folder))  # noqa: PTH100
+        return folder
+    raise AssertionError
