@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check browser fault-tools faults soak fuzz bench bench-peers bench-all bench-page clean
+.PHONY: demo test check browser fault-tools programs frameworks faults soak fuzz bench bench-peers bench-all bench-page clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -40,6 +40,20 @@ fault-tools:                   ## strace and libfaketime for the fault tests, wh
 	    echo "strace and libfaketime could not be installed"; \
 	fi
 
+programs: .venv/installed frameworks ## the gallery: each program with its original writer, and with tbxd; ONLY=name for some
+	TBXD_PROGRAMS=$(ONLY) TBXD_PROGRAM_TABLE=1 $(BIN)/python -m pytest tests/test_programs.py -m matrix
+
+FRAMEWORKS := lightning accelerate transformers stable-baselines3 pytorch-ignite skorch
+.venv-frameworks/installed: .venv/installed
+	test -x .venv-frameworks/bin/python || $(PYTHON) -m venv .venv-frameworks
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$(.venv-frameworks/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	.venv-frameworks/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(FRAMEWORKS)
+	touch $@
+
+frameworks:                    ## those that programs of the gallery are written with, beside .venv; without them these are skipped
+	@$(MAKE) --no-print-directory .venv-frameworks/installed || echo "the frameworks could not be installed"
+
 faults: .venv/installed fault-tools ## every fault, and a table of what became of the records; TBXD_KILLS, TBXD_SEED
 	TBXD_FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m "matrix or not matrix"
 
@@ -70,4 +84,4 @@ bench-page: .venv/installed    ## docs/BENCHMARKS.md, its plots and the README's
 	$(BIN)/python -m benchmarks.page
 
 clean:
-	rm -rf .venv .venv-peers .fuzz build dist *.egg-info
+	rm -rf .venv .venv-peers .venv-frameworks .fuzz build dist *.egg-info

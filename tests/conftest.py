@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,13 @@ from harness import World, world
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    gallery = sys.modules.get("gallery")
+    if gallery is not None and os.environ.get("TBXD_PROGRAM_TABLE"):
+        terminalreporter.write_sep("-", "programs")
+        terminalreporter.write_line(gallery.table())
 
 
 @pytest.fixture

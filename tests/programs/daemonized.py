@@ -1,0 +1,30 @@
+"""Forks twice, leaves its session, and points its standard descriptors at a log: a daemon that trains."""
+# xfail: point 1: a fork while the daemon is being started
+
+import os
+import sys
+import time
+
+from tensorboardX import SummaryWriter
+
+
+def daemonize():
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    sys.stdout.flush()
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open("daemon.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+writer = SummaryWriter("runs/daemonized")
+daemonize()
+for step in range(100):
+    writer.add_scalar("loss", 1.0 / (step + 1), step)
+    time.sleep(0.005)
+writer.close()

@@ -1,0 +1,14 @@
+"""A jail without /proc."""
+# run: unshare --mount bash -c 'umount -l /proc && exec python $PROGRAM'
+# needs: root, unshare
+# xfail: point 13: without /proc the daemon exits in a loop
+
+import time
+
+from tensorboardX import SummaryWriter
+
+writer = SummaryWriter("runs/no_proc")
+for step in range(100):
+    writer.add_scalar("loss", 1.0 / (step + 1), step)
+    time.sleep(0.003)
+writer.close()
