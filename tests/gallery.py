@@ -53,7 +53,7 @@ FACTS = {
 }
 MEANT = {
     "mean": "ranks that log a tag at a step make one point, the mean; the original has one of each",
-    "hparams": "the first row of hparams is in the run's own folder; the original makes one that is named by the time",
+    "hparams": "no experiment stands beside a row of hparams, from which TensorBoard would take the columns of all",
     "noted": "the program's own notes are the measure",
 }
 MODES = ("original", "warm", "cold", "killed")
@@ -467,7 +467,7 @@ def _records_wrong(program: Program, outcome: Outcome, original: Records) -> lis
         original = _means(original)
         ours = {run: tags for run, tags in ours.items() if run in original}
     elif program.meant == "hparams":
-        original = _hparams_within(original)
+        original = {run: _without(tags, "_hparams_/experiment") for run, tags in original.items()}
     varies = program.facts.get("varies")
     if varies:
         original, ours = (_without_values(records, varies) for records in (original, ours))
@@ -484,12 +484,8 @@ def _without_values(records: Records, pattern: str) -> Records:
     }
 
 
-def _hparams_within(records: Records) -> Records:
-    """With what is in a folder that is named by the time in the one above."""
-    found: Records = {}
-    for run, tags in records.items():
-        found.setdefault(run.removesuffix("/<time>"), {}).update(tags)
-    return found
+def _without(tags: dict[str, Any], tag: str) -> dict[str, Any]:
+    return {name: points for name, points in tags.items() if name != tag}
 
 
 def _means(records: Records) -> Records:

@@ -1,5 +1,5 @@
 """A plain script: scalars, histograms, an image now and then, a text, and hparams at its end."""
-# meant: hparams: where that spoils no curve, the row of hparams and its curves are one run
+# meant: hparams: an experiment is written only where the columns are given
 
 import numpy as np
 from tensorboardX import SummaryWriter
