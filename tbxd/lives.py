@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.event_names import event_files
 from tbxd_client.records import RunDefinition, TagDefinition
 
+from .events.contents import Contents
 from .events.resume import Life, Resume
-from .ranks.history import generation_of, is_reduced
+from .ranks.starts import generation_of, is_reduced
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +39,14 @@ class Lives:
     """Knows for each session of a folder which tags it has yet to log again.
 
     Args:
-        directory: the folder.
+        contents: what the folder's files hold; it is read on where that has to be known.
         keep: beginnings of tags that are nobody's: a restart passes over them.
     """
 
-    def __init__(self, directory: Path, keep: tuple[str, ...]) -> None:
-        self._directory = directory
+    def __init__(self, contents: Contents, keep: tuple[str, ...]) -> None:
+        self._contents = contents
         self._keep = keep
-        self._resume = Resume(directory)
+        self._resume = Resume(contents)
         self._lives: dict[Key, Life] = {}
         self._attempts: dict[str, int] = {}  # of each job, the highest
         self._restarted: dict[Key, tuple[int, bytes]] = {}  # where a life goes on by its own word, and whose
@@ -58,13 +57,13 @@ class Lives:
         """Whether a session has been told of."""
         return session in self._sessions
 
-    def begin(self, session: bytes, run: RunDefinition, folder: int, made: set[str]) -> None:
+    def begin(self, session: bytes, run: RunDefinition, made: set[str], own: str) -> None:
         """A session logs here for the first time, and its life may begin with that.
 
         Args:
             run: the folder as the session defines it. All that was logged before has to be in its files.
-            folder: a descriptor of it.
             made: the names of event files that were made for the sessions that are known.
+            own: the one that is being written.
 
         Raises:
             OSError: a file cannot be read at this moment.
@@ -72,9 +71,8 @@ class Lives:
         key = _key(session, run)
         if key not in self._lives:
             earlier: dict[str, int] = {}
-            if self._lives or not made.issuperset(event_files(folder)):
-                self._resume.folder = folder
-                self._resume.read()
+            if self._lives or not made.issuperset(self._contents.names()):
+                self._resume.read(own)
                 # An attempt of a job ends before the next one begins, whatever the clocks of their hosts say.
                 again = bool(run.job) and self._attempts.get(run.job, run.attempt) < run.attempt
                 earlier = self._resume.earlier(None if again else run.created)
@@ -128,7 +126,7 @@ class Lives:
         return self._resume.end(life.cuts(firsts.items())) if life else b""
 
     def restart(
-        self, session: bytes, step: int, asked: float, folder: int, pending: Iterable[bytes | memoryview]
+        self, session: bytes, step: int, asked: float, own: str, pending: Iterable[bytes | memoryview]
     ) -> Restart:
         """A session says itself from where on it goes.
 
@@ -136,7 +134,7 @@ class Lives:
             step: what stands at or behind it is to be forgotten.
             asked: when it said so, in seconds since the epoch. Tags that were logged later stay as they are: whoever
                 logs them has begun anew already.
-            folder: a descriptor of the folder.
+            own: the event file that is being written.
             pending: the records that the newest file does not have yet.
         """
         key = self._sessions[session]
@@ -144,10 +142,9 @@ class Lives:
         if said == step and who != session:
             return Restart((), b"", all=False, heard=False)  # another rank of the same attempt has said so
         try:
-            self._resume.folder = folder
-            self._resume.read(pending)
+            self._resume.read(own, pending)
         except OSError as error:
-            log.warning("%s: what it has behind step %d cannot be read: %s", self._directory, step, error)
+            log.warning("%s: what it has behind step %d cannot be read: %s", self._contents.directory, step, error)
         found = self._resume.beyond(step)
         tags = [tag for tag, logged in found.items() if logged <= asked and not tag.startswith(self._keep)]
         self._restarted[key] = (step, session)

@@ -40,15 +40,16 @@ from . import __version__, projector, troubles
 from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema
-from .events.file import EventFile, FileLost, read_ledger
+from .events.contents import Contents
+from .events.file import EventFile, FileLost
 from .events.folder import open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
 from .lives import Lives
-from .ranks.history import is_reduced
 from .ranks.ranks import Ranks
+from .ranks.starts import is_reduced
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
 from .summaries import Refused, encode
@@ -109,6 +110,7 @@ class RunWriter:
         self.file: EventFile | None = None
         self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
         self._known = False  # the ledger has been read
+        self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
         self._done = done
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
@@ -117,7 +119,7 @@ class RunWriter:
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
-        self._lives = Lives(directory, (DROPPED_TAG,))
+        self._lives = Lives(self._contents, (DROPPED_TAG,))
         self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
@@ -287,11 +289,11 @@ class RunWriter:
         self._finish(b"".join(pieces))  # the file has to hold all that counts
         pieces.clear()
         if new:
-            self._lives.begin(batch.session, run, self._folder, self._names)
+            self._lives.begin(batch.session, run, self._names, self.name)
         if ranks:
             self.ranks.begin(run)
         if numbered:
-            self._steps = Steps(self.directory, self._folder)
+            self._steps = Steps(self.contents)
 
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
@@ -359,8 +361,8 @@ class RunWriter:
 
     def _look(self, run: RunDefinition | None) -> None:
         """See what is in the folder, which has just been locked."""
-        names = event_files(self._folder)
         if self.file is not None:  # it had been parked
+            names = event_files(self._folder)
             self.file.folder = self._folder
             if names[-1:] != [self.file.path.name]:
                 raise FileLost(0, "another process has written here meanwhile")
@@ -368,7 +370,7 @@ class RunWriter:
             if run is not None and not self.file.dirty and self._accepts(run, names):
                 self.file = None
             return
-        ledger = read_ledger(self.directory, names, self._folder)
+        ledger = self.contents.ledger()
         self._shown = _drops(ledger)
         self._note_losses(ledger)
         with self._lock:
@@ -413,7 +415,7 @@ class RunWriter:
             except OSError:  # a file system without locks: go on as the only one we know of
                 pass
             break
-        self._folder = fd
+        self._folder = self._contents.folder = fd
 
     def _start_over(self, why: str) -> None:
         """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
@@ -422,7 +424,8 @@ class RunWriter:
         if file is not None:
             self._close(file)
         self._steps = None
-        self._lives = Lives(self.directory, (DROPPED_TAG,))  # all that it knows is in the files
+        self._contents = Contents(self.directory)
+        self._lives = Lives(self._contents, (DROPPED_TAG,))  # all that it knows is in the files
         again = self.ranks.start_over()
         with self._lock:
             known = {id(batch) for batch in again}  # one that was just being taken may be in both
@@ -517,6 +520,16 @@ class RunWriter:
     def folder(self) -> int:
         """A descriptor of the folder, while it is written."""
         return self._folder
+
+    @property
+    def contents(self) -> Contents:
+        """What the folder's files hold at this moment.
+
+        Raises:
+            OSError: one of them cannot be read at this moment.
+        """
+        self._contents.update(self.name)
+        return self._contents
 
     @property
     def marker(self) -> Marker:
@@ -620,7 +633,7 @@ class RunWriter:
     def _again(self, batch: Batch, record: Record, step: int, event: dict[str, Any], pieces: list[Piece]) -> bytes:
         """What has to stand before an event where the run goes on from an earlier step."""
         if record.kind == RESTART:
-            restart = self._lives.restart(batch.session, step, record.wall_time, self._folder, pieces)
+            restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces)
             if self._steps is not None:
                 self._steps.restart(step, None if restart.all else restart.tags)
             if restart.heard:

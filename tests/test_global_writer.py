@@ -11,6 +11,7 @@ import pytest
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.events import schema
+from tbxd.events.contents import contents_of
 from tbxd.events.record import frame
 from tbxd.events.steps import Steps
 from tbxd_client import GlobalSummaryWriter, SummaryWriter
@@ -256,7 +257,7 @@ def test_steps_are_read_from_what_is_whole_of_every_file(place: World) -> None:
     place.logdir.mkdir()
     (place.logdir / "events.out.tfevents.0000000001.a").write_bytes(scalar("a", 9) + scalar("b", 2) + scalar("c", -5))
     (place.logdir / "events.out.tfevents.0000000002.a").write_bytes(restart + scalar("b", 4) + scalar("b", 8)[:-1])
-    steps = Steps(place.logdir)
+    steps = Steps(contents_of(place.logdir))
     assert [steps.next(["a"]), steps.next(["b"]), steps.next(["c"]), steps.next(["d"])] == [3, 5, 0, 0]
     assert steps.next(["a", "b", "e"]) == 6
     steps.note("a", np.iinfo(np.int64).max)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbxd.events import schema
+from tbxd.events.contents import contents_of
 from tbxd.events.crc import masked_crc
-from tbxd.events.file import EventFile, FileLost, read_ledger
+from tbxd.events.file import EventFile, FileLost
 from tbxd.events.ledger import TEXT_CHARS, Entry, Ledger, LedgerReader, Marker, carry_over, merge, notes
 from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
@@ -194,7 +195,7 @@ def test_the_ledger_of_a_folder_is_right_wherever_its_newest_file_is_cut(
         first = schema.Event(wall_time=1.0, file_version="brain.Event:2")
         first.source_metadata.writer = "tbxd 0"
         pieces.append(frame(first.SerializeToString()))
-        for text in carry_over(read_ledger(folder, names)):
+        for text in carry_over(contents_of(folder).ledger()):
             event = schema.Event(wall_time=1.0)
             event.source_metadata.writer = text
             pieces.append(frame(event.SerializeToString()))
@@ -213,7 +214,7 @@ def test_the_ledger_of_a_folder_is_right_wherever_its_newest_file_is_cut(
     cut = data.draw(st.integers(ends[0][0], ends[-1][0]), label="cut")
     path.write_bytes(path.read_bytes()[:cut])
     expected = [state for end, state in ends if end <= cut][-1]
-    found = read_ledger(folder, event_files(folder))
+    found = contents_of(folder).ledger()
     assert {session: (entry.end, entry.count) for session, entry in found.items()} == expected
 
 
@@ -225,7 +226,7 @@ def test_a_newest_file_that_was_cut_before_its_ledger_sends_the_reader_to_the_on
     (tmp_path / "events.out.tfevents.1000000000.h.1.0").write_bytes(opening + marked)
     for later in (b"", opening[:5], opening, b"not ours"):
         (tmp_path / "events.out.tfevents.1000000001.h.1.0").write_bytes(later)
-        assert read_ledger(tmp_path, event_files(tmp_path)) == {SESSIONS[0]: Entry(34, 1)}
+        assert contents_of(tmp_path).ledger() == {SESSIONS[0]: Entry(34, 1)}
 
 
 @given(st.integers(0, 9_999_999_998), st.lists(st.integers(0, 9_999_999_997), max_size=5))

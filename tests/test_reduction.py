@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from one_by_one import read_events
 from ranks_world import Daemon, Rank
-from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
 from tbxd.events.schema import END_KIND
 from tbxd.ranks import reduction, tags

@@ -17,6 +17,7 @@ from harness import World, events, scalars, wait_for
 from ranks_world import Daemon, Rank
 from tb import LOADERS, board
 from tbxd.events import schema
+from tbxd.events.contents import Contents
 from tbxd.events.record import frame
 from tbxd.events.resume import Life, Resume
 from tbxd.ranks import tags as rank_tags
@@ -561,10 +562,10 @@ def test_both_loaders_show_the_last_life_of_each_step(
                 file.write(b"".join(pieces))
 
         if cut and restart is not None:  # killed before its first point: what there is of it is done again
-            size = sum(map(len, (pieces := written(Resume(folder)))[:1]))
+            size = sum(map(len, (pieces := written(Resume(Contents(folder))))[:1]))
             put([pieces[0][: size * cut // 40]], own_file)
             own_file = True
-        put(written(Resume(folder)), own_file)
+        put(written(Resume(Contents(folder))), own_file)
         for tag, (begin, _) in tags.items():
             expected[tag] = {step: value for step, value in expected[tag].items() if step < begin}
         if restart is not None:

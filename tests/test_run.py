@@ -143,6 +143,7 @@ def test_a_folder_that_could_not_be_looked_at_is_looked_at_again(
     before = contents(folder)
     with monkeypatch.context() as patch:
         patch.setattr("tbxd.run.event_files", no_descriptors)
+        patch.setattr("tbxd.events.contents.event_files", no_descriptors)
         for batch in first:
             writer.offer(batch)
         writer.write()

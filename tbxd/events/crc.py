@@ -27,6 +27,11 @@ def masked_crc(data: bytes | bytearray | memoryview) -> MaskedCrc:
     return MaskedCrc((((crc >> 15) | (crc << 17)) + _DELTA) & 0xFFFFFFFF)
 
 
+def plain_crc(data: bytes | bytearray | memoryview) -> int:
+    """The checksum of ``data`` as `Contributions` add to it."""
+    return int(crc32c(data))
+
+
 def masked(crcs: Crcs) -> Crcs:
     """Plain checksums as they stand in an event file."""
     result: Crcs = ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_DELTA)

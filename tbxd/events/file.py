@@ -10,15 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tbxd_client.journal_files import sync_folder
-
-from . import schema
-from .ledger import Ledger, LedgerReader, merge
-from .record import DamagedFile, read_records
 
 # What opening a file says that is gone, or is none that this user has written: a link, a socket, somebody else's.
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
@@ -28,56 +22,6 @@ COPY_BYTES = 1 << 20  # stored again at a time
 
 class FileLost(OSError):
     """The file is not where it was: removed, replaced, or cut by somebody else."""
-
-
-def read_ledger(directory: Path, names: list[str], folder: int | None = None) -> Ledger:
-    """What the event files in a folder hold of which session.
-
-    Args:
-        directory: the folder.
-        folder: a descriptor of it, which is used instead where it is given.
-        names: its event files, oldest first; read from the newest back to one that has all earlier ones' ledger.
-
-    Files of other writers, and whatever is damaged, hold nothing that would have to be known.
-
-    Raises:
-        OSError: a file cannot be read at this moment.
-    """
-    ledger: Ledger = {}
-    for name in reversed(names):
-        reader = LedgerReader()
-        for event in read_events(directory / name, folder):
-            reader.follow(event.source_metadata.writer, len(event.summary.value))
-            if not reader.ours:
-                break
-        merge(ledger, reader.ledger)
-        if reader.complete:
-            break
-    return ledger
-
-
-def read_events(path: Path, folder: int | None = None) -> Iterator[Any]:
-    """The events of a file, up to its end or to what is damaged; none of what is no file or may not be read.
-
-    Args:
-        path: the file.
-        folder: a descriptor of the folder it is in.
-
-    Raises:
-        OSError: it cannot be read at this moment.
-    """
-    fd = open_to_read(path, folder)
-    if fd < 0:
-        return
-    try:
-        for _, data in read_records(lambda size: os.read(fd, size)):
-            event = schema.Event()
-            event.ParseFromString(data)
-            yield event
-    except (DamagedFile, schema.DecodeError):
-        pass  # what stands before the damage stands
-    finally:
-        os.close(fd)
 
 
 def open_to_read(path: Path, folder: int | None = None) -> int:

@@ -247,6 +247,7 @@ class LedgerReader:
 
     def __init__(self) -> None:
         self.ledger: Ledger = {}
+        self.begun = False  # there was an event
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
         self.session = b""  # whose record the last event is; empty where it is none
@@ -265,14 +266,12 @@ class LedgerReader:
         """
         if writer:
             self.session = b""
-        if not self.ours:
-            self.ours = writer.startswith(OPENING)
+        if not self.begun:
+            self.begun, self.ours = True, writer.startswith(OPENING)
+        elif not self.ours:
+            return
         elif not writer:
-            if self._current is not None:
-                self.session = self._owner
-                records = values if self._by_value else 1
-                self._current.end += records * self._delta
-                self._current.count += records
+            self.pass_over(1, values)
         elif writer == CARRY_END:
             self.complete = True
         elif writer.startswith(("R", "G")):
@@ -289,6 +288,14 @@ class LedgerReader:
                 self.ledger.setdefault(decode_session(session), Entry()).dropped = _parse_counts(dropped)
         else:
             self._mark(writer)
+
+    def pass_over(self, events: int, values: int) -> None:
+        """Take note of several events without a mark, and how many values they have together."""
+        if self._current is not None:
+            self.session = self._owner
+            records = values if self._by_value else events
+            self._current.end += records * self._delta
+            self._current.count += records
 
     def _settle(self, writer: str) -> None:
         for first, last, session, end, count, refused in _SETTLED.findall(writer):
@@ -318,6 +325,11 @@ class LedgerReader:
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
         self.session = self._owner = named
+
+
+def copied(ledger: Ledger) -> Ledger:
+    """One that goes on by itself."""
+    return {session: entry.copy() for session, entry in ledger.items()}
 
 
 def merge(into: Ledger, other: Ledger) -> None:

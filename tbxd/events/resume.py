@@ -18,20 +18,17 @@ All of it follows from what is in the files, so that whatever a kill has cut off
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tbxd_client.event_names import event_files
 from tbxd_client.records import STEP_MAX
 
 from . import schema
-from .file import open_to_read
+from .contents import Contents
 from .ledger import NOTE
-from .peek import Peek
-from .record import DamagedFile, frame, read_records
+from .record import frame
+from .tags import KINDS
 
 BY_STEP = "brain.Event:1"  # from here on the slow loader looks at steps
 BY_START = "brain.Event:2"  # and from here on at START alone
@@ -45,66 +42,53 @@ _CLASSES = {
 }
 
 
-class _Tag:
-    """What is known of one tag."""
-
-    __slots__ = ("kind", "last", "metadata", "most", "wall_time")
-
-    def __init__(self) -> None:
-        self.last = 0  # the step that came last: the fast loader has none beyond it
-        self.most = -STEP_MAX - 1  # the slow loader has none beyond it
-        self.wall_time = 0.0  # of the last
-        self.kind = "simple_value"
-        self.metadata: Any = None  # the first
-
-
 class Resume:
     """What the event files of a folder hold of each tag, and the events with which tags go on from an earlier step.
 
-    Takes some 200 bytes of memory for each tag, and the time of reading each file once.
-
     Args:
-        directory: the folder.
-        folder: a descriptor of it, which is used instead where it is given; may be replaced before each call.
+        contents: of the folder; may be replaced before each call.
     """
 
-    def __init__(self, directory: Path, folder: int | None = None) -> None:
-        self.directory = directory
-        self.folder = folder
-        self._tags: dict[str, _Tag] = {}
-        self._read: dict[str, int] = {}  # how far each file has been
-        self._peek = Peek()
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+        self._tags = contents.tags
 
-    def read(self, pending: Iterable[bytes | memoryview] = ()) -> None:
+    def read(self, own: str = "", pending: Iterable[bytes | memoryview] = ()) -> None:
         """Read what has been added since the last time.
 
         Args:
-            pending: whole records that will be in the newest file, but are not yet. They may be read once more when
-                they are.
+            own: the file that this process writes.
+            pending: whole records that will be in the newest file, but are not yet.
 
         Raises:
             OSError: a file cannot be read at this moment.
         """
-        for name in event_files(self.directory if self.folder is None else self.folder):
-            for end, data in self._records(name, self._read.get(name, 0)):
-                self._note(data)
-                self._read[name] = end
-        pieces = iter(pending)
-        for _, data in read_records(lambda size: next((bytes(piece) for piece in pieces if len(piece)), b"")):
-            self._note(data)
+        contents = self.contents
+        contents.update(own)
+        data = b"".join(pending)
+        if data:
+            contents = contents.view()
+            contents.feed(data)
+        self._tags = contents.tags
 
     def last(self, tag: str) -> int | None:
         """No point of a tag is shown beyond this step, so far as `read` has come; None where it never had one."""
-        known = self._tags.get(tag)
-        return None if known is None else known.last
+        place = self._tags.get(tag)
+        return None if place is None else self._tags.last[place]
 
     def earlier(self, before: float | None = None) -> dict[str, int]:
         """`last` of each tag, or of those that were last logged before a time (seconds since the epoch)."""
-        return {tag: known.last for tag, known in self._tags.items() if before is None or known.wall_time < before}
+        tags = self._tags
+        if before is None:
+            return dict(zip(tags.names, tags.last, strict=True))
+        found = zip(tags.names, tags.last, tags.wall_times, strict=True)
+        return {name: last for name, last, wall_time in found if wall_time < before}
 
     def beyond(self, step: int) -> dict[str, float]:
         """The tags of which some loader may show points at or behind a step, and when they were logged last."""
-        return {tag: known.wall_time for tag, known in self._tags.items() if max(known.last, known.most) >= step}
+        tags = self._tags
+        found = zip(tags.names, tags.last, tags.most, tags.wall_times, strict=True)
+        return {name: wall_time for name, last, most, wall_time in found if max(last, most) >= step}
 
     def end(self, cuts: Mapping[str, int]) -> bytes:
         """The events that let all loaders forget what these tags have, each from its step on. None are records.
@@ -124,7 +108,7 @@ class Resume:
         for step in sorted(tags_at, reverse=True):
             event = schema.Event(step=step)
             for tag in tags_at[step]:
-                self._end(event.summary.value.add(tag=tag), step)
+                self._end(event.summary.value.add(tag=tag))
             events.append(event)
         events.append(schema.Event(file_version=BY_START))
         now = time.time()
@@ -133,70 +117,17 @@ class Resume:
             event.source_metadata.writer = NOTE
         return b"".join(frame(event.SerializeToString()) for event in events)
 
-    def _end(self, value: Any, step: int) -> None:
+    def _end(self, value: Any) -> None:
         """Make a value the end of its tag."""
         value.obsolete_old_style_histogram = b""
-        known = self._tags.get(value.tag)
-        if known is None:
+        tags = self._tags
+        place = tags.get(value.tag)
+        if place is None:
             return
-        if known.metadata is not None:
-            value.metadata.CopyFrom(known.metadata)
-        elif known.kind in _CLASSES:
-            value.metadata.plugin_data.plugin_name, value.metadata.data_class = _CLASSES[known.kind]
-        self._cut(known, step)
-
-    # --- following the files ---------------------------------------------------------------------------------
-
-    def _note(self, data: bytes) -> None:
-        scalar = self._peek.scalar(data)
-        if scalar is not None:
-            self._point(scalar[0], scalar[1], scalar[2])
-            return
-        event = self._peek.event(data)
-        if event is None:
-            return
-        step, wall_time = event.step, event.wall_time
-        for value in event.summary.value:
-            kind = value.WhichOneof("value")
-            if kind == schema.END_KIND:
-                if value.tag in self._tags:
-                    self._cut(self._tags[value.tag], step)
-            elif kind is not None:
-                known = self._point(value.tag, step, wall_time)
-                if kind != known.kind:
-                    known.kind = kind
-                if known.metadata is None and value.HasField("metadata"):
-                    known.metadata = schema.SummaryMetadata()  # not the event's own, which would keep all of it
-                    known.metadata.CopyFrom(value.metadata)
-
-    def _point(self, tag: str, step: int, wall_time: float) -> _Tag:
-        known = self._tags.get(tag)
-        if known is None:
-            known = self._tags[tag] = _Tag()
-        known.last = step
-        known.wall_time = wall_time
-        if step > known.most:  # noqa: PLR1730 - max() takes four times as long
-            known.most = step
-        return known
-
-    @staticmethod
-    def _cut(known: _Tag, step: int) -> None:
-        known.last = min(known.last, step - 1)
-        known.most = min(known.most, step - 1)
-
-    def _records(self, name: str, begin: int) -> Iterator[tuple[int, bytes]]:
-        """The whole records of a file from a position on, each with the position behind it."""
-        fd = open_to_read(self.directory / name, self.folder)
-        if fd < 0:
-            return
-        try:
-            os.lseek(fd, begin, os.SEEK_SET)
-            for end, data in read_records(lambda size: os.read(fd, size)):
-                yield begin + end, data
-        except DamagedFile:
-            pass  # what stands before the damage stands
-        finally:
-            os.close(fd)
+        if place in tags.metadata:
+            value.metadata.ParseFromString(tags.metadata[place])
+        elif KINDS[tags.kinds[place]] in _CLASSES:
+            value.metadata.plugin_data.plugin_name, value.metadata.data_class = _CLASSES[KINDS[tags.kinds[place]]]
 
 
 class Life:

@@ -7,34 +7,24 @@ several processes count one tag together, only who writes the file can count.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from tbxd_client.event_names import event_files
 from tbxd_client.records import STEP_MAX
 
-from . import schema
-from .file import read_events
+from .contents import Contents
+from .tags import COUNTED_FROM
 
 
 class Steps:
     """The last step of each tag of a run, as the event files of its folder have them.
 
     Args:
-        directory: the folder. All its event files are read, once.
-        folder: a descriptor of it, which is used instead where it is given.
+        contents: of the folder, as they are now.
     """
 
-    def __init__(self, directory: Path, folder: int | None = None) -> None:
-        self._last: dict[str, int] = {}
-        for name in event_files(directory if folder is None else folder):
-            for event in read_events(directory / name, folder):
-                if event.session_log.status == schema.SESSION_START:
-                    self.restart(event.step)
-                for value in event.summary.value:
-                    if value.HasField(schema.END_KIND):
-                        self.restart(event.step, (value.tag,))
-                    else:
-                        self.note(value.tag, event.step)
+    def __init__(self, contents: Contents) -> None:
+        tags = contents.tags
+        counted = zip(tags.names, tags.counted, strict=True)
+        self._last: dict[str, int] = {name: step for name, step in counted if step != COUNTED_FROM}
 
     def next(self, tags: Iterable[str]) -> int:
         """The step of an event with these tags: behind the last of each, from 0 on."""

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 from tbxd_client.records import RANKS_MAX, RunDefinition
 
 from ..events import schema
+from ..events.contents import Contents
 from ..events.ledger import Entry, Marker
 from ..events.rows import Piece
 from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
-from .history import generation_of, is_reduced
 from .reduction import Reduction, note
+from .starts import generation_of, is_reduced
 
 
 class Home(Protocol):
@@ -30,8 +31,8 @@ class Home(Protocol):
     directory: Path
 
     @property
-    def folder(self) -> int:
-        """A descriptor of the folder."""
+    def contents(self) -> Contents:
+        """What the folder's event files hold."""
 
     @property
     def marker(self) -> Marker:
@@ -148,7 +149,7 @@ class Ranks:
         writer = self._writer
         reduction = Reduction(
             writer.directory,
-            writer.folder,
+            writer.contents.reduced,
             run,
             self._seconds,
             lambda: writer.marker,

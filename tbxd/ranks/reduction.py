@@ -37,6 +37,7 @@ from tbxd_client.records import (
 from ..events import schema
 from ..events.ledger import Entry, Marker, encode_ranks
 from ..events.record import frame
+from ..events.reduced import Curve, Reduced
 from ..events.rows import Piece
 from ..scalars import finite_times, float32
 from ..session import Batch, Scalars, Single
@@ -44,10 +45,10 @@ from ..summaries import Refused, metadata_for, text
 from ..summaries.errors import TOO_MANY_TAGS
 from .encoder import PointEncoder
 from .frontier import TooManyTags
-from .history import Curve, generation_of, read_history
 from .parts import Alone, Member, Passed, Shared, settle
 from .points import MEAN, Floats, Groups, Integers, Points, grouped, joined
 from .sides import Sides, curves_of
+from .starts import generation_of
 from .tags import ALL, SHARED, UNDECIDED, Tags
 
 LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
@@ -65,7 +66,7 @@ class Reduction:
 
     Args:
         directory: of the run.
-        folder: a descriptor of it, for now.
+        reduced: what its event files hold of what ranks have logged.
         run: as its first rank defines it.
         seconds: how long a point waits for a rank.
         marker: gives the marker of the file that is being written.
@@ -81,7 +82,7 @@ class Reduction:
     def __init__(
         self,
         directory: Path,
-        folder: int,
+        reduced: Reduced,
         run: RunDefinition,
         seconds: float,
         marker: Callable[[], Marker],
@@ -118,7 +119,7 @@ class Reduction:
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
         self._last_step = 0
         self.sides = Sides(directory, self.generation, run)
-        self._history = read_history(directory, folder, self.generation)
+        self._history = reduced.history(self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
         if not self.superseded:
             self.sides.read()

@@ -17,13 +17,14 @@ from tbxd_client.event_names import event_files, file_name
 
 from .. import __version__
 from ..events import schema
+from ..events.contents import Contents
 from ..events.file import EventFile, FileLost
 from ..events.folder import open_folder
 from ..events.ledger import OPENING
 from ..events.record import frame
+from ..events.reduced import History
 from ..events.resume import Life, Resume
 from .encoder import Curves, PointEncoder
-from .history import History, read_history
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Side:
 
     Args:
         directory: it, absolute and without links; made when there is something to write.
-        generation: whose points are written, as `history.generation_of` names it.
+        generation: whose points are written, as `starts.generation_of` names it.
         host, pid: go into the event file's name.
     """
 
@@ -46,7 +47,8 @@ class Side:
         self.history = History()  # what the folder holds, as it has been read
         self._encoder = PointEncoder()
         self._pieces: list[bytes | memoryview] = []
-        self._resume = Resume(directory)
+        self._contents = Contents(directory)
+        self._resume = Resume(self._contents)
         self._life = Life({})  # what earlier starts of the job have here
         self._begun = False  # the file says whose points it has
 
@@ -58,9 +60,8 @@ class Side:
         """
         if self.directory.is_dir():
             self._lock()
-            self.history = read_history(self.directory, self._folder, self._generation)
-            self._resume.folder = self._folder
-            self._resume.read()
+            self._resume.read(self._own)
+            self.history = self._contents.reduced.history(self._generation)
             ours = {tag for tag, _ in self.history.last}
             self._life = Life({tag: last for tag, last in self._resume.earlier().items() if tag not in ours})
 
@@ -104,8 +105,7 @@ class Side:
             return
         try:
             self._lock()
-            self._resume.folder = self._folder
-            self._resume.read(self._pieces)
+            self._resume.read(self._own, self._pieces)
         except FileLost:
             raise
         except OSError as error:
@@ -153,7 +153,7 @@ class Side:
             raise OSError(errno.EBUSY, f"{self.directory} is being written by somebody else") from None
         except OSError:  # a file system without locks
             pass
-        self._folder = fd
+        self._folder = self._contents.folder = fd
         if self._file is not None:
             self._file.folder = fd
             if event_files(fd)[-1:] != [self._file.path.name]:
@@ -164,6 +164,10 @@ class Side:
         """Whether something is written that the disk may not have."""
         file = self._file
         return file is not None and file.dirty
+
+    @property
+    def _own(self) -> str:
+        return self._file.path.name if self._file is not None else ""
 
     def sync(self) -> None:
         """Bring what is written onto the disk.

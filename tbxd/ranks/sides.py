@@ -12,8 +12,8 @@ import numpy.typing as npt
 from tbxd_client.records import STEP_MIN, RunDefinition
 
 from ..events.ledger import encode_ranks
+from ..events.reduced import Curve
 from .encoder import Curves
-from .history import Curve
 from .points import Floats, Groups, Integers
 from .side import Side
 

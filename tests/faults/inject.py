@@ -21,8 +21,7 @@ import psutil
 import pytest
 
 from harness import World, absent, wait_for
-from tbxd.events.file import read_ledger
-from tbxd_client.event_names import event_files
+from tbxd.events.contents import contents_of
 from tbxd_client.journal_files import JournalError, journals, read_state
 
 TRAINER = Path(__file__).with_name("trainer.py")
@@ -87,7 +86,7 @@ def replays_due(place: World) -> int:
     """How many journals hold records that are in an event file already: the next daemon is sent them again."""
     ledger: dict[bytes, Any] = {}
     for folder in {path.parent for path in place.logdir.rglob("*tfevents*")}:
-        for session, entry in read_ledger(folder, event_files(folder)).items():
+        for session, entry in contents_of(folder).ledger().items():
             if session not in ledger or ledger[session].end < entry.end:
                 ledger[session] = entry
     found = 0

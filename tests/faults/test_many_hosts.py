@@ -15,8 +15,8 @@ import pytest
 
 from harness import World, wait_for
 from hosts import Hosts, hosts, network, wait_connected
+from one_by_one import read_events
 from tb import LOADERS, board
-from tbxd.events.file import read_events
 from tbxd.events.ledger import decode_ranks
 from tbxd_client.event_names import event_files
 from tbxd_client.link import SILENCE_MS

@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ from typing import Any
 
 import msgpack
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import one_by_one
 from tbxd import hub
+from tbxd.events import contents as event_contents
 from tbxd.events import schema
-from tbxd.events.file import read_ledger
 from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
 from tbxd.events.peek import Peek, value_of
 from tbxd.events.record import DamagedFile, frame, read_records
@@ -33,7 +37,6 @@ from tbxd.summaries import Refused, encode
 from tbxd.summaries.embedding import embedding_of
 from tbxd.summaries.event import what_of
 from tbxd_client import readback, wire
-from tbxd_client.event_names import event_files
 from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, boot_id, read_state
 from tbxd_client.model_files import onnx_graph, openvino_xml
 from tbxd_client.protowire import field
@@ -237,7 +240,7 @@ def _written(batches: list[Batch]) -> None:
             if not writer.open:
                 writer._lock_folder()
             if batch.numbered and writer._steps is None:
-                writer._steps = Steps(writer.directory)
+                writer._steps = Steps(writer.contents)
             pieces = events.setdefault(batch.run.directory, [])
             writer._lives.join(batch.session, batch.run)
             writer._encode(batch, pieces)
@@ -344,6 +347,7 @@ def _read_journal(place: Path) -> None:
 def ledger_texts(data: bytes) -> None:
     """[text]: any texts give a ledger that can be carried over, and that positions of the protocol can be held to."""
     reader = LedgerReader()
+    reader.follow("tbxd 0")
     for text in items_of(plan_of(data)):
         reader.follow(text if isinstance(text, str) else "")
     check_ledger(reader.ledger)
@@ -374,8 +378,10 @@ def event_folder(data: bytes) -> None:
                 for end, _ in read_records(io.BytesIO(content).read):  # noqa: B007
                     pass
                 assert end <= len(content)
-        check_ledger(read_ledger(place, event_files(place)))
-        Steps(place)
+        found = event_contents.contents_of(place)
+        check_ledger(found.ledger())
+        Steps(found)
+        one_by_one.check(found)
         readback.points(str(place), "loss", SESSION, 0)
 
 

@@ -1,0 +1,18 @@
+"""Which start of which job a run is of, and whether it is one of ranks that are reduced."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tbxd_client.records import RunDefinition
+
+
+def is_reduced(run: RunDefinition) -> bool:
+    """Whether what several ranks log into a run becomes one point."""
+    return run.reduce and run.world > 1
+
+
+def generation_of(run: RunDefinition) -> str:
+    """The name of one start of a job."""
+    digest = hashlib.sha256(run.job.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{digest}.{run.attempt:x}.{run.world:x}"
