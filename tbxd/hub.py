@@ -24,6 +24,7 @@ from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from .buckets import Meters
 from .credit import Credit
 from .descriptors import runs_open
+from .events.checkpoint import Checkpoints
 from .events.ledger import Entry
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
@@ -39,6 +40,7 @@ from .walls import PAUSE_SECONDS, Walls
 
 log = logging.getLogger(__name__)
 
+LEDGERS = "ledgers"  # of the spool: what event files held, for the daemon that comes next
 BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
 TICK_SECONDS = 0.5  # between looks at threads that may hang
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
@@ -129,10 +131,12 @@ class Hub:
         self._quotas = Quotas(settings)
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
+        self._checkpoints = Checkpoints(settings.spool / LEDGERS)
         self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
         self._host = os.uname().nodename
         self._next_sync = 0.0
         self._open_files = runs_open(settings.open_files)
+        self.strand(partial(self.walls.broke, "a job")).submit(self._checkpoints.sweep)
 
     def configure(self, settings: Settings) -> None:
         """Take over what is changed in the settings while it runs."""
@@ -411,7 +415,14 @@ class Hub:
             if len(self.runs) >= RUNS_MAX:
                 raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
             settings = self._settings
-            writer = RunWriter(Path(directory), self._on_written, settings.durable, settings.ranks_seconds, self.meters)
+            writer = RunWriter(
+                Path(directory),
+                self._on_written,
+                settings.durable,
+                settings.ranks_seconds,
+                self.meters,
+                self._checkpoints,
+            )
             state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
 

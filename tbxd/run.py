@@ -40,6 +40,7 @@ from . import __version__, projector, troubles
 from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema
+from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
 from .events.folder import open_folder
@@ -91,6 +92,7 @@ class RunWriter:
         durable: and on the disk.
         ranks_seconds: how long what several ranks log waits for one of them.
         meters: where it is counted how long writes take; those of the daemon.
+        checkpoints: of what folders hold; those of the daemon.
     """
 
     def __init__(
@@ -100,9 +102,11 @@ class RunWriter:
         durable: bool = False,
         ranks_seconds: float = 30.0,
         meters: Meters | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.directory = directory
         self._meters = meters or Meters()
+        self.checkpoints = checkpoints or Checkpoints()
         self.ranks = Ranks(self, ranks_seconds)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
@@ -222,6 +226,7 @@ class RunWriter:
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
+                self._keep()
                 due = self.ranks.over
             self.error = ""
         except FileLost as error:
@@ -370,6 +375,7 @@ class RunWriter:
             if run is not None and not self.file.dirty and self._accepts(run, names):
                 self.file = None
             return
+        self.checkpoints.load(self._contents)
         ledger = self.contents.ledger()
         self._shown = _drops(ledger)
         self._note_losses(ledger)
@@ -494,6 +500,7 @@ class RunWriter:
     def _park_files(self) -> None:
         if self.file is None or self.file.pending or self.waiting:
             return
+        self._keep(idle=True)
         try:
             self.file.park()
             self.ranks.park()
@@ -506,6 +513,7 @@ class RunWriter:
         self.sync()
         if self.error.startswith(SYNC_ERROR):
             log.warning("%s: what was written last may not be on the disk: %s", self.directory, self.error)
+        self._keep(idle=True)
         try:
             self.ranks.close()
         except OSError as error:
@@ -513,6 +521,11 @@ class RunWriter:
         if self.file is not None:
             self._close(self.file)
         self._unlock_folder()
+
+    def _keep(self, idle: bool = False) -> None:
+        """Now and then, keep what the folder holds for the daemon that comes next."""
+        if self.file is not None and self.open:
+            self.checkpoints.keep(self._contents, self.name, self.file.size, idle)
 
     # --- for ranks, on the strand ----------------------------------------------------------------------------
 

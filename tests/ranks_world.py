@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tbxd.events.checkpoint import Checkpoints
 from tbxd.run import RunWriter
 from tbxd.session import Batch, Session
 from tbxd_client.event_names import event_files
@@ -86,15 +87,20 @@ class Rank:
 class Daemon:
     """What a daemon does for one run, and its end."""
 
-    def __init__(self, directory: Path, ranks: list[Rank], seconds: float = 30.0):
+    def __init__(
+        self, directory: Path, ranks: list[Rank], seconds: float = 30.0, checkpoints: Checkpoints | None = None
+    ):
         self.directory = directory
+        self.checkpoints = checkpoints
         self.seconds = seconds
         self.ranks = ranks
         self.begin()
 
     def begin(self) -> None:
         self.finished: list[Batch] = []
-        self.writer = RunWriter(self.directory, self.finished.append, ranks_seconds=self.seconds)
+        self.writer = RunWriter(
+            self.directory, self.finished.append, ranks_seconds=self.seconds, checkpoints=self.checkpoints
+        )
         self.sessions: dict[bytes, Session] = {}
         for rank in self.ranks:
             rank.sent = rank.acked

@@ -49,7 +49,7 @@ DAEMON = (
     ("events.peek", "events.kept", "events.walk", "events.tags", "events.reduced", "events.plain"),
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.scan", "events.contents"),
-    ("events.steps", "events.rows", "events.resume"),
+    ("events.steps", "events.rows", "events.resume", "events.checkpoint"),
     ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),
     ("summaries.heatmap", "summaries.boxes", "summaries.video", "summaries.audio", "summaries.curve", "summaries.mesh"),
     ("summaries.layout", "summaries.hparams", "summaries.embedding", "summaries.event", "session", "receiver"),

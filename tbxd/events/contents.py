@@ -71,7 +71,8 @@ class Contents:
         self.reader = LedgerReader()
         self.earlier: Ledger = {}  # what the files before the newest hold
         self.in_order = True  # everything has been read in the order of the files
-        self.unsaved = 0  # bytes that have been read since there was nothing, or a checkpoint
+        self.unsaved = 0  # bytes that have been read since there was nothing, or a checkpoint,
+        self.kept_bytes = 0  # which took so many
         self._newest = ""
         self._forms: dict[bytes, int] = {}
         self._apart, self._apart_next = 0, ALIKE_MIN  # events to take one by one, now and next time
@@ -111,6 +112,22 @@ class Contents:
             self._read(known, state, verify=name != own)
         return True
 
+    def go_on(
+        self,
+        files: list[FileRead],
+        tags: Tags,
+        reduced: Reduced,
+        reader: LedgerReader,
+        earlier: Ledger,
+        kept_bytes: int,
+    ) -> None:
+        """Know what was known when so much had been read, in the order of the files."""
+        self._begin()
+        self.files = {file.name: file for file in files}
+        self.tags, self.reduced, self.reader, self.earlier = tags, reduced, reader, earlier
+        self.kept_bytes = kept_bytes
+        self._newest = files[-1].name
+
     def names(self) -> list[str]:
         """The event files that the folder has now, in their order.
 
@@ -128,6 +145,14 @@ class Contents:
         if self.folder is None:
             return (self.directory / name).lstat()
         return os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+
+    def open(self, name: str) -> int:
+        """A descriptor of a file of the folder, to be read; -1 where it is no file or may not be read.
+
+        Raises:
+            OSError: it cannot be opened at this moment.
+        """
+        return open_to_read(self.directory / name, self.folder)
 
     def ledger(self) -> Ledger:
         """What the files hold of which session."""
@@ -173,7 +198,7 @@ class Contents:
             self.reader, self.reduced = others
 
     def _read_on(self, file: FileRead, state: os.stat_result, verify: bool) -> None:
-        fd = open_to_read(self.directory / file.name, self.folder) if stat.S_ISREG(state.st_mode) else -1
+        fd = self.open(file.name) if stat.S_ISREG(state.st_mode) else -1
         try:
             while fd >= 0 and file.position < state.st_size:
                 data = os.pread(fd, min(CHUNK_BYTES, state.st_size - file.position), file.position)

@@ -39,6 +39,7 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from tbxd_client.records import RANKS_MAX
 
@@ -297,6 +298,37 @@ class LedgerReader:
             self._current.end += records * self._delta
             self._current.count += records
 
+    def dump(self) -> dict[str, Any]:
+        """What it knows, as JSON has it."""
+        return {
+            "ledger": dump_ledger(self.ledger),
+            "begun": self.begun,
+            "ours": self.ours,
+            "complete": self.complete,
+            "session": self.session.hex(),
+            "sessions": {ordinal: session.hex() for ordinal, session in self._sessions.items()},
+            "owner": self._owner.hex(),
+            "counts": self._current is not None,
+            "by_value": self._by_value,
+            "delta": self._delta,
+        }
+
+    @classmethod
+    def load(cls, dumped: dict[str, Any]) -> LedgerReader:
+        """The inverse of `dump`.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: it is none of those.
+        """
+        reader = cls()
+        reader.ledger = load_ledger(dumped["ledger"])
+        reader.begun, reader.ours, reader.complete = dumped["begun"], dumped["ours"], dumped["complete"]
+        reader.session, reader._owner = bytes.fromhex(dumped["session"]), bytes.fromhex(dumped["owner"])
+        reader._sessions = {int(ordinal): bytes.fromhex(text) for ordinal, text in dumped["sessions"].items()}
+        reader._current = reader.ledger[reader._owner] if dumped["counts"] else None
+        reader._by_value, reader._delta = dumped["by_value"], dumped["delta"]
+        return reader
+
     def _settle(self, writer: str) -> None:
         for first, last, session, end, count, refused in _SETTLED.findall(writer):
             begin = int(first, 16)
@@ -325,6 +357,22 @@ class LedgerReader:
         self._by_value = letter == "V"
         self._delta = int(delta, 16)
         self.session = self._owner = named
+
+
+def dump_ledger(ledger: Ledger) -> list[list[Any]]:
+    """A ledger as JSON has it."""
+    return [[session.hex(), entry.end, entry.count, entry.refused, entry.dropped] for session, entry in ledger.items()]
+
+
+def load_ledger(dumped: list[list[Any]]) -> Ledger:
+    """The inverse of `dump_ledger`.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    return {
+        bytes.fromhex(session): Entry(end, count, refused, dropped) for session, end, count, refused, dropped in dumped
+    }
 
 
 def copied(ledger: Ledger) -> Ledger:

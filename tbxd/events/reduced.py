@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from .ledger import decode_ranks
 
@@ -131,30 +132,42 @@ class Reduced:
             dict(self.numbers),
         )
 
+    # --- for checkpoints -------------------------------------------------------------------------------------
+
+    COLUMNS: ClassVar = "qqq"  # of `points`
+
+    def points(self) -> list[array[int]]:
+        """The points, in columns, each of its type in `COLUMNS`."""
+        return [self.point_curves, self.point_steps, self.point_marks]
+
+    def dump(self) -> dict[str, Any]:
+        """What else is known, as JSON has it."""
+        return {
+            "generation": self.generation,
+            "past": sorted(self.past),
+            "mark": self.mark,
+            "curves": self.curves,
+            "last": list(self.last.items()),
+            "alone": [[place, session.hex(), step] for place, (session, step) in self.alone.items()],
+            "numbers": self.numbers,
+            "marks": self.marks,
+        }
+
     @classmethod
-    def of(
-        cls,
-        generation: str,
-        past: set[str],
-        mark: str | None,
-        curves: list[Curve],
-        last: dict[int, int],
-        alone: dict[int, tuple[bytes, int]],
-        numbers: dict[str, float],
-        marks: list[str],
-        points: list[array[int]],
-    ) -> Reduced:
-        """One that goes on from what another has known.
+    def load(cls, dumped: dict[str, Any], points: list[array[int]]) -> Reduced:
+        """The inverse of `dump` and `points`.
 
         Raises:
-            ValueError: it does not belong together.
+            ValueError, KeyError, TypeError: it is none of those.
         """
         reduced = cls()
-        reduced.generation, reduced.past, reduced.mark = generation, past, mark
-        reduced.curves, reduced.last, reduced.alone, reduced.numbers = curves, last, alone, numbers
-        reduced.marks = marks
-        reduced._places = {curve: place for place, curve in enumerate(curves)}
-        reduced._mark_places = {mark: place for place, mark in enumerate(marks)}
+        reduced.generation, reduced.mark = dumped["generation"], dumped["mark"]
+        reduced.past, reduced.marks, reduced.numbers = set(dumped["past"]), dumped["marks"], dumped["numbers"]
+        reduced.curves = [(tag, histogram) for tag, histogram in dumped["curves"]]
+        reduced.last = dict(dumped["last"])
+        reduced.alone = {place: (bytes.fromhex(session), step) for place, session, step in dumped["alone"]}
+        reduced._places = {curve: place for place, curve in enumerate(reduced.curves)}
+        reduced._mark_places = {mark: place for place, mark in enumerate(reduced.marks)}
         reduced.point_curves, reduced.point_steps, reduced.point_marks = points
         if len({len(column) for column in points}) > 1:
             raise ValueError("columns of different lengths")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tbxd_client.records import RANKS_MAX, RunDefinition
 
 from ..events import schema
+from ..events.checkpoint import Checkpoints
 from ..events.contents import Contents
 from ..events.ledger import Entry, Marker
 from ..events.rows import Piece
@@ -29,6 +30,7 @@ class Home(Protocol):
     """The run that the ranks log into, as it is on its strand: see `tbxd.run.RunWriter`."""
 
     directory: Path
+    checkpoints: Checkpoints
 
     @property
     def contents(self) -> Contents:
@@ -150,6 +152,7 @@ class Ranks:
         reduction = Reduction(
             writer.directory,
             writer.contents.reduced,
+            writer.checkpoints,
             run,
             self._seconds,
             lambda: writer.marker,

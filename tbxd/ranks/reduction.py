@@ -35,6 +35,7 @@ from tbxd_client.records import (
 )
 
 from ..events import schema
+from ..events.checkpoint import Checkpoints
 from ..events.ledger import Entry, Marker, encode_ranks
 from ..events.record import frame
 from ..events.reduced import Curve, Reduced
@@ -67,6 +68,7 @@ class Reduction:
     Args:
         directory: of the run.
         reduced: what its event files hold of what ranks have logged.
+        checkpoints: of what folders hold.
         run: as its first rank defines it.
         seconds: how long a point waits for a rank.
         marker: gives the marker of the file that is being written.
@@ -83,6 +85,7 @@ class Reduction:
         self,
         directory: Path,
         reduced: Reduced,
+        checkpoints: Checkpoints,
         run: RunDefinition,
         seconds: float,
         marker: Callable[[], Marker],
@@ -118,7 +121,7 @@ class Reduction:
         self._described: set[int] = set()  # tags whose metadata that file has, or that have none
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
         self._last_step = 0
-        self.sides = Sides(directory, self.generation, run)
+        self.sides = Sides(directory, self.generation, run, checkpoints)
         self._history = reduced.history(self.generation)
         self.superseded = self._history.superseded  # it was over before the daemon began
         if not self.superseded:

@@ -17,6 +17,7 @@ from tbxd_client.event_names import event_files, file_name
 
 from .. import __version__
 from ..events import schema
+from ..events.checkpoint import Checkpoints
 from ..events.contents import Contents
 from ..events.file import EventFile, FileLost
 from ..events.folder import open_folder
@@ -36,12 +37,14 @@ class Side:
         directory: it, absolute and without links; made when there is something to write.
         generation: whose points are written, as `starts.generation_of` names it.
         host, pid: go into the event file's name.
+        checkpoints: of what folders hold.
     """
 
-    def __init__(self, directory: Path, generation: str, host: str, pid: int) -> None:
+    def __init__(self, directory: Path, generation: str, host: str, pid: int, checkpoints: Checkpoints) -> None:
         self.directory = directory
         self._generation = generation
         self._origin = (host, pid)
+        self._checkpoints = checkpoints
         self._file: EventFile | None = None
         self._folder = -1
         self.history = History()  # what the folder holds, as it has been read
@@ -60,6 +63,7 @@ class Side:
         """
         if self.directory.is_dir():
             self._lock()
+            self._checkpoints.load(self._contents)
             self._resume.read(self._own)
             self.history = self._contents.reduced.history(self._generation)
             ours = {tag for tag, _ in self.history.last}
@@ -132,6 +136,11 @@ class Side:
             data = _note("G" + self._generation) + data
             self._begun = True
         self._file.write(data)
+        self._keep()
+
+    def _keep(self, idle: bool = False) -> None:
+        if self._file is not None and self._folder >= 0:
+            self._checkpoints.keep(self._contents, self._own, self._file.size, idle)
 
     def _open(self) -> None:
         self._lock()
@@ -187,6 +196,7 @@ class Side:
             OSError: as for `EventFile.park`; they are given back all the same.
         """
         if self._file is not None and not self._file.pending and not self._pieces:
+            self._keep(idle=True)
             try:
                 self._file.park()
             finally:
@@ -194,6 +204,7 @@ class Side:
 
     def close(self) -> None:
         """Close for good; a disk that says only now what it has not taken is left to the log."""
+        self._keep(idle=True)
         file, self._file = self._file, None
         try:
             if file is not None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tbxd_client.records import STEP_MIN, RunDefinition
 
+from ..events.checkpoint import Checkpoints
 from ..events.ledger import encode_ranks
 from ..events.reduced import Curve
 from .encoder import Curves
@@ -27,12 +28,13 @@ class Sides:
         directory: of the run.
         generation: whose points are written.
         run: as its first rank defines it.
+        checkpoints: of what folders hold.
     """
 
-    def __init__(self, directory: Path, generation: str, run: RunDefinition) -> None:
+    def __init__(self, directory: Path, generation: str, run: RunDefinition, checkpoints: Checkpoints) -> None:
         folder = directory / "ranks"
         self._min, self._max, self._about = (
-            Side(path, generation, run.host, run.pid) for path in (folder / "min", folder / "max", folder)
+            Side(path, generation, run.host, run.pid, checkpoints) for path in (folder / "min", folder / "max", folder)
         )
         self._all = (self._min, self._max, self._about)
         self._shown = (0, 0)
