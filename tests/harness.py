@@ -127,7 +127,7 @@ class World:
 
     def journals(self) -> list[Path]:
         """The journals in the spool, those for daemons on other hosts among them."""
-        own = [path for path in self.spool.glob("*") if path.name not in ("quarantine", "remote")]
+        own = [path for path in self.spool.glob("*") if path.name not in ("quarantine", "remote", "ledgers")]
         return own + list(self.spool.glob("remote/*/*"))
 
     # --- trainers --------------------------------------------------------------------------------------------

@@ -70,15 +70,15 @@ class Checkpoints:
 
     def load(self, contents: Contents) -> bool:
         """Let a folder's contents, of which nothing has been read, be those of its checkpoint. False: there is none."""
-        if self._place is None or contents.files:
+        if self._place is None or contents.files or not self._place.is_dir():
             return False
         try:
             data = self._read(self._path(contents))
             return data is not None and _restore(contents, data)
         except OSError:
             return False
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-            log.info("%s: its checkpoint makes no sense: %s", contents.directory, error)
+        except Exception as error:  # whatever makes no sense in it
+            log.info("%s: its checkpoint makes no sense: %s: %s", contents.directory, type(error).__name__, error)
             return False
 
     def keep(self, contents: Contents, own: str, size: int, idle: bool) -> None:
@@ -99,8 +99,10 @@ class Checkpoints:
             contents.update(own)
             if contents.in_order and boot_id() != NO_BOOT:
                 contents.kept_bytes = self._write(self._path(contents), _packed(contents))
-        except OSError as error:  # a daemon that comes next reads more
+        except OSError as error:
             log.info("%s: no checkpoint: %s", contents.directory, error)
+        except Exception:  # a fault of ours: a daemon that comes next reads more, which must cost this one nothing
+            log.exception("%s: no checkpoint", contents.directory)
         contents.unsaved = 0
 
     def _path(self, contents: Contents) -> Path:
