@@ -18,5 +18,6 @@ QUESTIONS = (
     "troubled",
     "daemon_scalars",
     "ranks",
+    "recovery",
 )
 CURVES = ("growth_records", "growth_size", "growth_tags", "growth_runs", "growth_writers")  # these take longer

@@ -53,14 +53,14 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     """Measure one shape; to be called in a fresh process."""
     shape = SHAPES[peer.name]
     steps = max(2, counts["scalars"] // (shape.sessions * shape.tags))
-    with _daemon() as address:
-        senders = [_Sender(address, shape, steps, logs / f"run{number}") for number in range(shape.sessions)]
+    with served() as address:
+        senders = [Sender(address, shape, steps, logs / f"run{number}") for number in range(shape.sessions)]
         warm = [max(1, steps // WARM) * shape.tags * SCALAR_BYTES for _ in senders]
-        _send(senders, warm)
+        send(senders, warm)
         daemon = HelperMeter(PEERS[BASE])
         daemon.forget_peak()
         cpu, start = daemon.cpu(), time.perf_counter()
-        _send(senders, [len(sender.records) for sender in senders])
+        send(senders, [len(sender.records) for sender in senders])
         seconds, cpu = time.perf_counter() - start, daemon.cpu() - cpu
         peak = daemon.peak()
         for sender in senders:
@@ -85,7 +85,7 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
 # --- the load ----------------------------------------------------------------------------------------------------
 
 
-class _Sender:
+class Sender:
     """One session, whose bytes are all made before anything is measured."""
 
     def __init__(self, address: str, shape: Shape, steps: int, folder: Path) -> None:
@@ -163,7 +163,7 @@ def _records(tags: int, steps: int) -> bytes:
     return records.tobytes()
 
 
-def _send(senders: list[_Sender], ends: list[int]) -> None:
+def send(senders: list[Sender], ends: list[int]) -> None:
     """Send everything up to these positions, the sessions in turn, until it is acknowledged."""
     deadline = time.monotonic() + DEADLINE
     for sender, end in zip(senders, ends, strict=True):
@@ -182,7 +182,7 @@ def _send(senders: list[_Sender], ends: list[int]) -> None:
 
 
 @contextmanager
-def _daemon() -> Iterator[str]:
+def served() -> Iterator[str]:
     """A daemon, on one core where there are several, while the load is made on another. The harness stops it."""
     from tbxd_client.launch import is_locked
     from tbxd_client.paths import default_address, lock_path
