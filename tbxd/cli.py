@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from tbxd_client import descriptors, helper
+
 from . import __version__, logs
 from .cli_config import completion, config, reload
 from .config import COMMAND_LINE, Given, Origin
@@ -56,6 +58,9 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
     their records wait in journals.
     """
+    descriptors.fill_standard()
+    if embedded:
+        helper.take_mark()
     flags = {"log_level": Given("info", Origin(COMMAND_LINE, "--verbose"))} if verbose else {}
     load = source(values, embedded, flags).load
     try:
@@ -184,7 +189,9 @@ def drain(as_json: bool, embedded: bool, **values: Any) -> None:
     from . import drain as module
     from . import forward, show
 
+    descriptors.fill_standard()
     if embedded:
+        helper.take_mark()
         _detach()
     settings = _settings(values)
     act = forward.forward if is_remote(settings.address) else module.drain

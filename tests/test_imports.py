@@ -14,8 +14,10 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "settings", "native"),
-    ("turns", "headroom", "doorbell", "paths", "records", "journal_files", "event_names", "jobs"),
+    ("interpreters", "native"),
+    ("descriptors",),
+    ("settings", "turns", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
+    ("paths", "executable", "jobs"),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
     ("link", "outage", "media", "journal", "readback", "model_files", "ranks"),
     ("sender", "policy"),

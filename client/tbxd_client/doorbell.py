@@ -5,29 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 
+from . import descriptors
+
 
 class Doorbell:
     """A pipe that wakes the thread that polls it. Ringing never blocks and is safe in a signal handler."""
 
     def __init__(self) -> None:
-        self.read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read, self._write = descriptors.open_pipe(os.O_NONBLOCK)
+
+    @property
+    def read_fd(self) -> int:
+        """What is polled; -1 when it is closed."""
+        return self._read.number
 
     def ring(self) -> None:
         """Wake the thread, or do not let it fall asleep."""
-        with contextlib.suppress(OSError):  # full: it is rung already; closed: nobody to wake
-            os.write(self._write_fd, b"!")
+        with contextlib.suppress(OSError):  # full: it is rung already
+            if self._write.mine:  # else closed, and the number may be that of a file of the program
+                os.write(self._write.number, b"!")
 
     def clear(self) -> None:
         """Take note of having been woken."""
         try:
-            while len(os.read(self.read_fd, 4096)) == 4096:
+            while self._read.mine and len(os.read(self._read.number, 4096)) == 4096:
                 pass
         except OSError:
             pass
 
     def close(self) -> None:
         """Close the pipe; ringing does nothing from now on."""
-        read_fd, write_fd = self.read_fd, self._write_fd
-        self.read_fd = self._write_fd = -1
-        os.close(write_fd)
-        os.close(read_fd)
+        self._write.close()
+        self._read.close()

@@ -11,6 +11,9 @@ import itertools
 import os
 import re
 import time
+from pathlib import Path
+
+from .descriptors import open_file
 
 NAME_BYTES_MAX = 255  # NAME_MAX of Linux
 AHEAD_SECONDS_MAX = 86_400  # that a trainer's clock may be before the daemon's
@@ -66,17 +69,17 @@ def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
 def is_held(directory: str) -> bool:
     """Whether a daemon owns a folder at this moment, and with it the newest event file."""
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        file = open_file(Path(directory), os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # a file system without locks
         return False
     finally:
-        os.close(fd)
+        file.close()
     return False
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import struct
 import time
@@ -25,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import descriptors
+from .descriptors import Descriptor
 from .journal_files import (
     CONTROL_BYTES,
     CONTROL_HEAD,
@@ -76,20 +77,18 @@ class JournalClosed(Exception):
 class Unsynced:
     """What the disk may not have yet: up to where, and the files that hold it."""
 
-    __slots__ = ("committed", "control", "definitions_end", "files", "names")
+    __slots__ = ("committed", "definitions_end", "files", "names")
 
     def __init__(self, committed: int, definitions_end: int, names: int) -> None:
         self.committed = committed
         self.definitions_end = definitions_end
         self.names = names
-        self.files: list[int] = []
-        self.control = -1
+        self.files: list[Descriptor] = []  # the last is the control page
 
     def close(self) -> None:
         """Give the descriptors back."""
-        for fd in (*self.files, self.control):
-            if fd >= 0:
-                os.close(fd)
+        for file in self.files:
+            file.close()
 
 
 class Journal:
@@ -138,7 +137,7 @@ class Journal:
         self._free: list[Segment] = []
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
-        self._live: tuple[Segment, ...]
+        self._live: tuple[Segment, ...] = ()
         self._numbers = self._named = 0  # files made here, and how many of them the disk knows by their names
         self._syncing = RLock()  # taken while `lock` is held or without it; `lock` is not waited for in it
         self._synced = self._synced_definitions = 0  # what is before them is on the disk
@@ -148,27 +147,50 @@ class Journal:
         # Made under another name and renamed: who finds it under its own finds it locked.
         staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
+        self._files: list[Descriptor] = []
         try:
             self._make_files(staging)
             staging.rename(self.path)
         except OSError:
+            self._leave_files()
             remove_journal(staging)
             raise
-        for segment in self._live:
-            segment.path = self.path / segment.path.name
+        self._move_files()
         self.limit = self._open_limit
 
     def _make_files(self, folder: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._control_fd = os.open(folder / CONTROL_NAME, flags, 0o600)
-        fcntl.flock(self._control_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.posix_fallocate(self._control_fd, 0, CONTROL_BYTES)
-        self._control = mmap.mmap(self._control_fd, CONTROL_BYTES)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        path = folder / CONTROL_NAME
+        self._control_file = descriptors.open_file(path, flags)
+        self._files.append(self._control_file)
+        fcntl.flock(self._control_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.posix_fallocate(self._control_file.number, 0, CONTROL_BYTES)
+        # The lock belongs to the open file, which lasts as long as a descriptor or a map of it. With a map of its own a
+        # program that closes all descriptors keeps it; children do not have that one.
+        self._lock_map = descriptors.map_file(self._control_file, CONTROL_BYTES, inherited=False)
+        # They do have this one, so it is of another open file, which is not locked.
+        unlocked = descriptors.open_file(path, os.O_RDWR)
+        try:
+            self._control = descriptors.map_file(unlocked, CONTROL_BYTES)
+        finally:
+            unlocked.close()
         CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
         self.words = memoryview(self._control).cast("Q")
-        self._definitions_fd = os.open(folder / DEFINITIONS_NAME, flags | os.O_APPEND, 0o600)
+        self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
+        self._files.append(self._definitions_file)
         self._live = (Segment(folder, self._number(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
         self._enter(self._live[0])
+
+    def _leave_files(self) -> None:
+        for file in (*self._files, *(segment.file for segment in self._live)):
+            file.close()
+
+    def _move_files(self) -> None:
+        """Take note of where they are now."""
+        for file in self._files:
+            file.path = self.path / file.path.name if file.path is not None else None
+        for segment in self._live:
+            segment.move(self.path)
 
     def _number(self) -> int:
         self._numbers += 1
@@ -204,11 +226,12 @@ class Journal:
                 raise JournalClosed
             if self.definitions_end + len(definition) > DEFINITIONS_BYTES_MAX:
                 raise OSError(f"over {DEFINITIONS_BYTES_MAX:,} bytes of runs and tags in one session")
-            written = os.write(self._definitions_fd, definition)
+            fd = self._definitions_file.valid()
+            written = os.write(fd, definition)
             if written != len(definition):  # a full disk: take back what is there, so that the stream stays whole
-                os.ftruncate(self._definitions_fd, os.fstat(self._definitions_fd).st_size - written)
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
                 raise OSError(28, "No space left for a definition")
-            self.definitions_end = os.fstat(self._definitions_fd).st_size
+            self.definitions_end = os.fstat(fd).st_size
 
     def append(
         self, *parts: bytes | memoryview, aligned: Callable[[int], bytes] | None = None, share: float = 1.0
@@ -274,8 +297,9 @@ class Journal:
             rest = list(parts)
             segment.touched = max(segment.touched, offset + size)
             try:
+                fd = segment.file.valid()
                 while rest:
-                    written = os.pwritev(segment.fd, rest, offset)
+                    written = os.pwritev(fd, rest, offset)
                     offset += written
                     while rest and written >= len(rest[0]):
                         written -= len(rest.pop(0))
@@ -420,7 +444,7 @@ class Journal:
             # That all in it is released has to be on the disk before anything else is: a crash might leave the head
             # of what it held above some of what it holds now.
             with contextlib.suppress(OSError):  # the sync of the next record says so
-                os.fdatasync(self._control_fd)
+                os.fdatasync(self._control_file.valid())
         segment.rebase(self.position)
 
     def _new_segment(self, size: int, previous: int, room: int) -> Segment | None:
@@ -485,7 +509,7 @@ class Journal:
         """
         segment, there = self.locate(position)
         offset = SEGMENT_HEAD_BYTES + position - segment.base
-        return os.pread(segment.fd, min(length, there), offset) if there > 0 else b""
+        return os.pread(segment.file.valid(), min(length, there), offset) if there > 0 else b""
 
     def locate(self, position: int) -> tuple[Segment, int]:
         """The file that holds ``position``, and how many bytes of records are there from it on. As `read`."""
@@ -498,7 +522,7 @@ class Journal:
 
     def read_definitions(self, position: int, length: int) -> bytes:
         """At most ``length`` bytes of the definitions from ``position``."""
-        return os.pread(self._definitions_fd, min(length, self.definitions_end - position), position)
+        return os.pread(self._definitions_file.valid(), min(length, self.definitions_end - position), position)
 
     def release(self, position: int) -> bool:
         """Everything before ``position`` has been acknowledged: its space can be used again.
@@ -571,9 +595,9 @@ class Journal:
                 last = self._live[-1]
                 for segment in self._live:
                     if segment.base < committed and (segment is last or segment.end > synced):
-                        result.files.append(os.dup(segment.fd))
-            result.files.append(os.dup(self._definitions_fd))
-            result.control = os.dup(self._control_fd)
+                        result.files.append(descriptors.duplicate(segment.file))
+            result.files.append(descriptors.duplicate(self._definitions_file))
+            result.files.append(descriptors.duplicate(self._control_file))
         except OSError:
             result.close()
             raise
@@ -585,8 +609,9 @@ class Journal:
         try:
             if self._sync_failed:
                 self._store_again(unsynced)
-            for fd in unsynced.files:
-                os.fdatasync(fd)
+            *files, control = unsynced.files
+            for file in files:
+                os.fdatasync(file.number)
             if unsynced.names > self._named:
                 for folder in (self.path, self.path.parent):
                     sync_folder(folder)
@@ -594,8 +619,8 @@ class Journal:
             while end < max(self._synced, unsynced.committed):  # again where a signal handler got further meanwhile
                 end = max(self._synced, unsynced.committed)
                 # Not through the map, which another thread may be closing.
-                os.pwrite(unsynced.control, struct.pack("=Q", end), 8 * WORD_SYNCED)
-                os.fdatasync(unsynced.control)
+                os.pwrite(control.number, struct.pack("=Q", end), 8 * WORD_SYNCED)
+                os.fdatasync(control.number)
         except OSError:
             self._sync_failed, self._sync_refused_until = True, monotonic() + RETRY_SECONDS
             raise
@@ -609,12 +634,12 @@ class Journal:
 
         Linux takes the pages for clean then, and the next one would succeed with nothing done.
         """
-        fd = os.open(self.path / DEFINITIONS_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = descriptors.open_file(self.path / DEFINITIONS_NAME, os.O_RDWR | os.O_NOFOLLOW)
         try:
             for start in range(self._synced_definitions, unsynced.definitions_end, COPY_BYTES):
-                _store_again(fd, start, min(start + COPY_BYTES, unsynced.definitions_end))
+                _store_again(file.number, start, min(start + COPY_BYTES, unsynced.definitions_end))
         finally:
-            os.close(fd)
+            file.close()
         position = self._synced
         while position < unsynced.committed:
             if not self.lock.acquire(timeout=LOCK_SECONDS):
@@ -633,7 +658,7 @@ class Journal:
             if start < stop:
                 head = SEGMENT_HEAD_BYTES if start == segment.base else 0
                 offset = SEGMENT_HEAD_BYTES - segment.base
-                _store_again(segment.fd, offset + start - head, offset + stop)
+                _store_again(segment.file.valid(), offset + start - head, offset + stop)
                 return stop
         return end
 
@@ -669,8 +694,9 @@ class Journal:
             self.words.release()
             self.words = memoryview(counts).cast("Q")
             self._control.close()
-            os.close(self._definitions_fd)
-            os.close(self._control_fd)  # and with it the lock: a daemon may take over from here
+            self._definitions_file.close()
+            self._lock_map.close()
+            self._control_file.close()  # and with it the lock: a daemon may take over from here
             return finished
 
     def abandon(self) -> None:
@@ -679,13 +705,7 @@ class Journal:
         self._waiters = []
         self._syncing = RLock()
         self._closed = True
-        self.limit = CLOSED
-        for segment in (*self._live, *self._free):
-            with contextlib.suppress(OSError):
-                os.close(segment.fd)
-        for fd in (self._definitions_fd, self._control_fd):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        self.limit = CLOSED  # its descriptors are closed, as all of the parent's (`descriptors`)
 
 
 def _store_again(fd: int, start: int, end: int) -> None:

@@ -21,6 +21,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from .descriptors import open_file
+
 MAGIC = b"tbxdjnl1"
 CONTROL_BYTES = 4096
 CONTROL_HEAD = struct.Struct("=8s12sI16sId")  # magic, session, pid, boot id, uid, started
@@ -257,15 +259,15 @@ def sync_folder(folder: Path | int) -> None:
     Raises:
         OSError: the disk cannot take them.
     """
-    fd = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = None if isinstance(folder, int) else open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        os.fsync(folder if opened is None else opened)  # type: ignore[arg-type]
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
-        if fd is not folder:
-            os.close(fd)
+        if opened is not None:
+            opened.close()
 
 
 def session_name(session: bytes) -> str:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
-import select
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import descriptors
+from .descriptors import Descriptor
 from .journal_files import CONTROL_NAME, journals
+from .native import monotonic
 from .paths import (
     ADDRESS_VARIABLE,
     KEY_VARIABLE,
@@ -29,10 +30,10 @@ from .paths import (
     lock_path,
     private_dir,
 )
-from .settings import warn
+from .settings import PYTHON, warn
 
 if TYPE_CHECKING:
-    import subprocess
+    from .helper import Helper
 
 LOOK_SECONDS = 0.1  # between looks while another process starts the daemon
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this process
@@ -43,18 +44,23 @@ FORWARD_SECONDS = 20.0  # between looks for what trainers of this host have left
 SERVICE_SECONDS = 10.0  # a service that is started anew is back by then; after that the user is told
 
 
+def load() -> None:
+    """Import what it takes to start a process, which most scripts never do; not on the sender's thread."""
+    from . import executable, helper  # noqa: F401
+
+
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file ``path``."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = descriptors.open_file(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     finally:
-        os.close(fd)
+        file.close()
     return False
 
 
@@ -66,23 +72,22 @@ class Launcher:
         self._spool = spool
         self._next_look = 0.0
         self._retry_seconds = RETRY_SECONDS_MIN
-        self._launch_fd = -1
-        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: Descriptor | None = None  # of launch.lock, while a daemon is started here
+        self._daemon: Helper | None = None
         self._deadline = 0.0
         self._lost = 0  # daemons in a row that were killed before they had answered
-        self._alive_fd = -1  # of a pipe that ends with the daemon, which holds the other end
         self._missed = 0.0  # since when a service has not been there
 
     def ensure(self) -> None:
         """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
-        now = time.monotonic()
-        if self._launch_fd >= 0:
+        now = monotonic()
+        if self._lock is not None:
             self._look_after(now)
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
         try:
-            if self._launch_fd < 0 and not is_locked(lock_path(self._runtime)):
+            if self._lock is None and not is_locked(lock_path(self._runtime)):
                 unit = awaited_service(self._runtime)
                 if unit:
                     self._await(unit, now)
@@ -94,8 +99,20 @@ class Launcher:
 
     def _look_after(self, now: float) -> None:
         """See what has become of the daemon that this process has started."""
-        code = self._process.poll() if self._process is not None else None
-        if code and code > 0:
+        from .helper import IMPOSTOR
+
+        gone = self._daemon is None or self._daemon.gone()
+        code = self._daemon.code if self._daemon is not None else None
+        if code == IMPOSTOR:
+            self._next_look = math.inf
+            warn(
+                f"what was started as the daemon is something else, another run of this program perhaps; it is not "
+                f"tried again. Records are kept in {self._spool} until there is a daemon: run `tbxd serve`, or let "
+                f"{PYTHON.variable} name a Python that has tbxd",
+                once="python",
+            )
+            self.done()
+        elif code:
             warn(
                 f"the daemon did not start (exit code {code}); records are kept in "
                 f"{self._spool}. See {self._runtime / 'daemon.log'}",
@@ -104,20 +121,12 @@ class Launcher:
             self.done()
         elif now > self._deadline:
             self.done()
-        elif code is not None and self._is_gone():
-            # Killed; or Ctrl-C, a notebook's stop button: meant for the trainer's process group, in which a child is
-            # until it has a session of its own.
+        elif gone:  # killed
             self.done()
             self._lost += 1
             if self._lost <= AT_ONCE_MAX:
                 self._next_look = now
                 self._retry_seconds = RETRY_SECONDS_MIN
-
-    def _is_gone(self) -> bool:
-        """Whether the daemon that this process has started has ended, though it is no child of it any more."""
-        poller = select.poll()
-        poller.register(self._alive_fd, select.POLLIN)
-        return bool(poller.poll(0))
 
     def _await(self, unit: str, now: float) -> None:
         self._missed = self._missed or now
@@ -129,60 +138,60 @@ class Launcher:
             )
 
     def _launch(self, now: float) -> None:
-        import subprocess  # only where a daemon has to be started
+        from .executable import environment, find_python
+        from .helper import STARTED_VARIABLE, Helper, is_started, say_impostor
 
+        python, why = find_python()
+        if is_started():
+            say_impostor()
+            why = f"this process was itself started to be the daemon ({STARTED_VARIABLE} is set), and is none"
+        if why:
+            self._next_look = now + RETRY_SECONDS_MAX
+            warn(
+                f"no daemon is started: {why}. Records are kept in {self._spool} until there is one: run `tbxd serve`, "
+                f"or let {PYTHON.variable} name a Python that has tbxd",
+                once="python",
+            )
+            return
         private_dir(self._runtime)
-        fd = os.open(self._runtime / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = descriptors.open_file(self._runtime / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(fd)
+            lock.close()
             return
         if is_locked(lock_path(self._runtime)):  # started since we looked
-            os.close(fd)
+            lock.close()
             return
-        self._launch_fd = fd
+        self._lock = lock
         self._deadline = now + START_SECONDS_MAX
         self._next_look = now + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
-        environ = dict(os.environ)
-        environ[RUNTIME_VARIABLE] = str(self._runtime)
-        environ[SPOOL_VARIABLE] = str(self._spool)
         log_path = self._runtime / "daemon.log"
         with contextlib.suppress(OSError):
             if log_path.stat().st_size > LOG_BYTES_MAX:
                 log_path.replace(self._runtime / "daemon.log.1")
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._alive_fd, held = os.pipe2(os.O_CLOEXEC)
+        log = descriptors.open_file(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW)
         try:
-            # In a session of its own, so that what ends the trainer's process group does not end it; in "/", so
-            # that no module of the working directory shadows one of ours. It forks once more by itself: its
-            # parent is then not this process, which therefore leaves no zombie behind.
-            self._process = subprocess.Popen(
-                [sys.executable or "python3", "-m", "tbxd", "serve", "--embedded"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=environ,
-                start_new_session=True,
-                pass_fds=(held,),
+            self._daemon = Helper(
+                [python, "-m", "tbxd", "serve", "--embedded"],
+                environment({RUNTIME_VARIABLE: str(self._runtime), SPOOL_VARIABLE: str(self._spool)}),
+                log,
             )
+        except OSError:
+            self.done()
+            raise
         finally:
-            os.close(log)
-            os.close(held)
+            log.close()
 
     def done(self) -> None:
         """A daemon answers, or the attempt is given up: let others try."""
-        if self._launch_fd >= 0:
-            os.close(self._launch_fd)
-            self._launch_fd = -1
-        if self._alive_fd >= 0:
-            os.close(self._alive_fd)
-            self._alive_fd = -1
-        if self._process is not None:
-            self._process.poll()
-            self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._daemon is not None:
+            self._daemon.close()
+            self._daemon = None
 
     def answered(self) -> None:
         """A daemon answers: the next attempt, if one is ever needed, is made at once."""
@@ -210,7 +219,7 @@ class Forwarder:
         if key := os.environ.get(KEY_VARIABLE):
             self._environ[KEY_VARIABLE] = str(Path(key).absolute())
         self._next_look = 0.0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._drain: Helper | None = None
 
     def look(self, now: float) -> None:
         """Start the process when there is something to send. To be called while the daemon answers; never blocks."""
@@ -218,7 +227,7 @@ class Forwarder:
             return
         self._next_look = now + FORWARD_SECONDS
         try:
-            if self._process is not None and self._process.poll() is None:
+            if self._drain is not None and not self._drain.gone():
                 return
             if any(not is_locked(path / CONTROL_NAME) for path in journals(self._folder)):
                 self._start()
@@ -233,14 +242,12 @@ class Forwarder:
             warn(f"nothing sends what is left in {self._folder}: {error}", once="forward")
 
     def _start(self) -> None:
-        import subprocess  # only where there is something left
+        from .executable import environment, find_python
+        from .helper import STARTED_VARIABLE, Helper, is_started
 
-        self._process = subprocess.Popen(
-            [sys.executable or "python3", "-m", "tbxd", "drain", "--embedded"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={**os.environ, **self._environ},
-            start_new_session=True,
-        )
+        python, why = find_python()
+        if why or is_started():
+            raise OSError(why or f"{STARTED_VARIABLE} is set")
+        if self._drain is not None:
+            self._drain.close()
+        self._drain = Helper([python, "-m", "tbxd", "drain", "--embedded"], environment(self._environ))

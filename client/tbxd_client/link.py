@@ -8,11 +8,16 @@ wrong, and makes another socket after a while, with the key as it is then.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket as sockets
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 import zmq
+
+from .descriptors import STANDARD, open_numbers, uncut
 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
@@ -35,6 +40,7 @@ SILENCE_MS = 15_000  # without an answer before a connection is given up
 CONNECT_MS = 5_000  # for one attempt to connect; the system's own would take minutes
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before a key that was not taken is tried again
 LOOK_SECONDS = 0.05  # between looks whether the folder of a socket is there
+LOOPBACK = ("127.0.0.1", "::1")
 VANISHED_MAX = 3  # handshakes in a row that end without a word: so does a daemon that has another key
 REFUSED_SECONDS = 1.0  # a connection that fails so soon was refused; one that fails later has had no answer
 _EVENTS = (
@@ -80,6 +86,7 @@ class Link:
         self._monitor: zmq.Socket[bytes] | None = None
         self._poller: zmq.Poller = zmq.Poller()
         self._key = ""  # whose key is used
+        self._connection = -1  # libzmq's descriptor, where it has said so
         self._due = 0.0
         self._delay = RETRY_SECONDS_MIN
         self._vanished = 0
@@ -108,7 +115,10 @@ class Link:
         """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
         while self._monitor is not None and self._monitor.poll(0):
             # Two frames: event (uint16) and value (uint32) in the order of the host, and the endpoint.
-            event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
+            frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
+            event = int.from_bytes(frame[:2], sys.byteorder)
+            if event == zmq.EVENT_CONNECTED:
+                self._connection = int.from_bytes(frame[2:6], sys.byteorder, signed=True)
             self._heard(event, now)
         if self._socket is None and now >= self._due:
             self._open(now)
@@ -178,7 +188,8 @@ class Link:
         key = None
         if self.remote:
             try:
-                key = read_client_key(self._key_path)
+                with uncut:
+                    key = read_client_key(self._key_path)
             except BadKey as error:
                 self._fail(f"no connection to {self.address}: {error}", now)
                 return
@@ -255,6 +266,31 @@ class Link:
             self._poller.unregister(self._socket)
             self._socket.close()
             self._socket = None
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection, so that the daemon notices when the parent ends.
+
+        What else libzmq has open (eventfds and epolls, six of them) stays: nobody can wait for them, nothing is in
+        them, and what they are in is closed.
+        """
+        for number in open_numbers(STANDARD):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(number).st_mode) and self._leads_to_the_daemon(number):
+                    os.close(number)
+
+    def _leads_to_the_daemon(self, number: int) -> bool:
+        own = sockets.socket(fileno=os.dup(number))
+        try:
+            peer = own.getpeername()
+        finally:
+            own.close()
+        scheme, _, rest = self.address.partition("://")
+        if scheme == "ipc":
+            return type(peer) is str and bool(peer) and (peer == rest or Path(peer).samefile(rest))
+        host, _, port = rest.rpartition(":")
+        if type(peer) is not tuple or str(peer[1]) != port:
+            return False
+        return number == self._connection or peer[0] in ((host.strip("[]"),) if host != "localhost" else LOOPBACK)
 
     def close(self) -> None:
         """End it; what has been sent has a moment to leave."""

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from . import settings
+from .descriptors import open_file
 
 ADDRESS_VARIABLE = "TBXD_ADDRESS"
 RUNTIME_VARIABLE = "TBXD_RUNTIME_DIR"
@@ -278,13 +279,13 @@ def awaited_service(runtime: Path | None = None) -> str:
     it is meant to come back. Whoever removes the unit file gives the folder free, also without telling us.
     """
     try:
-        fd = os.open(service_path(runtime), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_file(service_path(runtime), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
-        unit = os.fsdecode(os.read(fd, SERVICE_BYTES_MAX)).strip()
+        unit = os.fsdecode(os.read(file.number, SERVICE_BYTES_MAX)).strip()
         return unit if unit.startswith("/") and Path(unit).exists() else ""
     except (OSError, ValueError):
         return ""
     finally:
-        os.close(fd)
+        file.close()

@@ -6,6 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
+from . import descriptors
 from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES, segment_name
 
 
@@ -18,7 +19,7 @@ class Segment:
         OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
     """
 
-    __slots__ = ("base", "capacity", "end", "fd", "map", "number", "path", "touched", "view")
+    __slots__ = ("base", "capacity", "end", "file", "map", "number", "path", "touched", "view")
 
     def __init__(self, folder: Path, number: int, session: bytes, base: int, capacity: int) -> None:
         self.path = path = folder / segment_name(number)
@@ -27,17 +28,17 @@ class Segment:
         self.end = base  # the end of what it holds, set when the next segment begins
         self.capacity = capacity
         self.touched = 0
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.file = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
-            os.posix_fallocate(self.fd, 0, SEGMENT_HEAD_BYTES + capacity)
-            os.pwrite(self.fd, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
-            self.map = mmap.mmap(self.fd, SEGMENT_HEAD_BYTES + capacity)
+            os.posix_fallocate(self.file.number, 0, SEGMENT_HEAD_BYTES + capacity)
+            os.pwrite(self.file.number, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
+            self.map = descriptors.map_file(self.file, SEGMENT_HEAD_BYTES + capacity)
             # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
             # pages one by one that pwrite would have made in large pieces.
             self.map.madvise(mmap.MADV_RANDOM)
         except OSError:
-            os.close(self.fd)
+            self.file.close()
             path.unlink(missing_ok=True)
             raise
         self.view = memoryview(self.map)
@@ -47,7 +48,11 @@ class Segment:
         self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
         self.base = self.end = base
 
+    def move(self, folder: Path) -> None:
+        """Its folder has another name now."""
+        self.path = self.file.path = folder / self.path.name
+
     def close(self) -> None:
         self.view.release()
         self.map.close()
-        os.close(self.fd)
+        self.file.close()

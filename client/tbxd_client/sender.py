@@ -17,7 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import headroom, wire
+from . import headroom, launch, wire
+from .descriptors import uncut
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
@@ -53,7 +54,7 @@ loading = RLock()  # while it is held no thread forks; a signal handler may, in 
 
 
 def load() -> type[Link]:
-    """Import pyzmq: 20 of the 45 ms that the import of this package took with it.
+    """Import pyzmq, 20 of the 45 ms that the import of this package took with it, and what starts a daemon.
 
     With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
     locks of modules that are half imported would be held for ever by a thread that is not there.
@@ -62,6 +63,7 @@ def load() -> type[Link]:
         ImportError, OSError, MemoryError: it cannot be had now.
     """
     with loading:
+        launch.load()
         from .link import Link  # every further time it is a look into a dictionary
 
         return Link
@@ -222,6 +224,11 @@ class Sender:
         self._doorbell.ring()
         if self._thread is not None and not self._thread.is_this:
             self._thread.join(timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection."""
+        if self._link is not None:
+            self._link.abandon()
 
     @property
     def alive(self) -> bool:
@@ -388,7 +395,8 @@ class Sender:
         if self._address.startswith("ipc:"):
             return ""
         try:
-            return token_path().read_text()
+            with uncut:
+                return token_path().read_text()
         except OSError:
             return ""
 

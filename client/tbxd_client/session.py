@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from . import settings
+from . import descriptors, settings
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
@@ -117,9 +117,12 @@ class Session:
     """
 
     def __init__(self) -> None:
+        descriptors.fill_standard()  # before anything is opened
         spool = private_dir(spool_dir())
         address = configured_address()
         runtime = runtime_dir()
+        for folder in (spool, runtime):
+            descriptors.know(folder)
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
         # One that can be none is told by the sender; what is logged then waits where a daemon of this host finds it.
         if address and not address_in_environment() and is_remote(address):
@@ -252,7 +255,7 @@ class Session:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.journal.abandon()
-        self._doorbell.close()
+        self.sender.abandon()
 
     def end(self) -> None:
         """Flush, close, and say on stderr what could not be delivered and where it is."""

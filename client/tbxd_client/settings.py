@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .descriptors import uncut
+
 
 class Setting(NamedTuple):
     """A number that a user may set. ``unit`` and ``help`` go into the documentation."""
@@ -114,13 +116,19 @@ KEY = Text(
     "a file",
     "The key of a script, for a daemon on another host.",
 )
+PYTHON = Text(
+    "TBXD_PYTHON",
+    "the script's own",
+    "the path of a Python that has tbxd",
+    "What runs the daemon that a script starts; for programs that are no Python themselves.",
+)
 RANK = Text("TBXD_RANK", "what the launcher says", "from 0 on", "Which process of its job this is.")
 WORLD_SIZE = Text("TBXD_WORLD_SIZE", "what the launcher says", "from 1 on", "How many processes the job has.")
 RUN_ID = Text("TBXD_RUN_ID", "what the launcher says", "text", "Which job it is, the same for all of its processes.")
 ATTEMPT = Text(
     "TBXD_ATTEMPT", "what the launcher says", "from 0 on", "How often the job was started again, for who knows better."
 )
-TEXTS = (JOURNAL_SHARES, REDUCE_TAGS, KEY, RANK, WORLD_SIZE, RUN_ID, ATTEMPT)
+TEXTS = (JOURNAL_SHARES, REDUCE_TAGS, KEY, PYTHON, RANK, WORLD_SIZE, RUN_ID, ATTEMPT)
 _WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
 
 
@@ -170,5 +178,7 @@ def warn(message: str, once: str = "") -> None:
     key = once or message
     if key not in _said:
         _said.add(key)
-        with contextlib.suppress(Exception):  # closed, None, or whatever a program has put there: nobody listens
-            print(f"tbxd: {message}", file=sys.stderr, flush=True)
+        # A child forked in the middle of it would find the lock of stderr held.
+        with uncut, contextlib.suppress(Exception):  # closed, or whatever a program has put there: nobody listens
+            if sys.stderr is not None:  # with None, print would take stdout
+                print(f"tbxd: {message}", file=sys.stderr, flush=True)

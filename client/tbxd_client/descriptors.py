@@ -1,0 +1,338 @@
+"""The client's file descriptors: all of them known, none below 3, none kept by a child that is forked.
+
+A child that kept one would keep what it stands for: a lock (the journal's, so that it is not adopted when its trainer
+is gone; that of who starts the daemon, so that nobody can), the end of a pipe, the connection to the daemon. So what
+this process opens for itself is a `Descriptor`, and a child closes them all before it does anything else.
+
+A fork waits for what it must not cut in two (`uncut`): a descriptor that is open and not yet known, a word on stderr
+that is half said with its lock held. It waits for microseconds, and `FORK_SECONDS` where a disk hangs; what was cut
+then is found by its path.
+
+A program may close descriptors that are not its own (``os.closerange(3, 1024)``, as daemons do), and get the same
+numbers for files of its own. So each is known by the file behind it as well, and is looked at before it is written to
+or closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from .native import get_ident, monotonic, sleep
+
+FORK_SECONDS = 0.05  # the longest that a fork waits for what it would cut in two
+NUMBERS_MAX = 4096  # that are tried where nobody tells which are open
+PAUSE_SECONDS = 0.0002  # between looks whether that is over
+DEVNULL = Path(os.devnull)
+STANDARD = 3  # descriptors below are stdin, stdout and stderr, open or not
+
+
+class _Uncut:
+    """See `uncut`. Threads do not exclude each other, and a signal handler may come in between."""
+
+    def __enter__(self) -> None:
+        me = get_ident()
+        depth = _inside.get(me, 0)
+        deadline = 0.0
+        while True:
+            _inside[me] = depth + 1  # before the look: of two that do so, one at least sees the other
+            if depth or not _forking.difference((me,)):
+                return
+            now = monotonic()
+            deadline = deadline or now + FORK_SECONDS
+            if now > deadline:
+                return
+            _inside.pop(me, None)
+            sleep(PAUSE_SECONDS)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        me = get_ident()
+        depth = _inside.pop(me, 0)
+        if depth > 1:
+            _inside[me] = depth - 1
+
+
+uncut = _Uncut()  # `with uncut:` no fork comes in between
+_inside: dict[int, int] = {}  # threads, and how deep they are in it
+_forking: set[int] = set()  # threads
+
+
+class Descriptor:
+    """An open file of this process. ``number`` is -1 when it is closed.
+
+    Args:
+        number: what the system has given it. It is another one if that is below `STANDARD`.
+        path: where the file can be opened again, if it can; changed when the file is moved.
+        flags: with which.
+
+    Raises:
+        OSError: it has gone meanwhile, or there is none left.
+    """
+
+    __slots__ = ("_identity", "flags", "number", "path")
+
+    def __init__(self, number: int, path: Path | None = None, flags: int = 0) -> None:
+        self.number = number
+        self.path = path
+        self.flags = flags
+        try:
+            if number < STANDARD:
+                self.number = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, STANDARD)
+                os.close(number)
+            state = os.fstat(self.number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.close(self.number)
+            raise
+        self._identity = (state.st_dev, state.st_ino)
+        _all.add(self)
+
+    def fileno(self) -> int:
+        """For `fcntl` and pollers."""
+        return self.number
+
+    @property
+    def mine(self) -> bool:
+        """Whether the number still is what was opened. About a microsecond."""
+        try:
+            state = os.fstat(self.number)
+        except (OSError, ValueError):
+            return False
+        return (state.st_dev, state.st_ino) == self._identity
+
+    def valid(self) -> int:
+        """The number, for a file that is opened again where somebody has closed it.
+
+        Raises:
+            OSError: it was closed, and what is at its path is another file, or nothing.
+        """
+        if self.mine:
+            return self.number
+        if self.path is None or self.number < 0:
+            raise OSError(errno.EBADF, "a descriptor of tbxd was closed")
+        with uncut:
+            other = open_file(self.path, self.flags)
+            if other._identity != self._identity:
+                other.close()
+                raise OSError(errno.ESTALE, f"{self.path} is another file than it was")
+            self.number, other.number = other.number, -1
+            _all.discard(other)
+            _all.add(self)
+        return self.number
+
+    def close(self) -> None:
+        """Close it, once, and nothing that has its number now."""
+        _all.discard(self)
+        number = self.number
+        if number >= 0 and self.mine:
+            self.number = -1
+            with contextlib.suppress(OSError):
+                os.close(number)
+        self.number = -1
+
+
+_all: set[Descriptor] = set()
+_own_maps: set[Map] = set()  # those that a child does not have
+_kept_maps: list[Map] = []  # never closed: their descriptors are somebody else's now
+_folders: set[str] = set()  # where files of ours are
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> Descriptor:
+    """Open a file by its path.
+
+    Raises:
+        OSError: as `os.open`.
+    """
+    with uncut:
+        return Descriptor(os.open(path, flags | os.O_CLOEXEC, mode), path, flags & ~(os.O_CREAT | os.O_EXCL))
+
+
+def open_pipe(flags: int = 0) -> tuple[Descriptor, Descriptor]:
+    """The two ends of a pipe, that for reading first.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
+    with uncut:
+        ends = os.pipe2(flags | os.O_CLOEXEC)
+        try:
+            first = Descriptor(ends[0])
+        except OSError:
+            os.close(ends[1])
+            raise
+        try:
+            return first, Descriptor(ends[1])
+        except OSError:
+            first.close()
+            raise
+
+
+def duplicate(descriptor: Descriptor, least: int = STANDARD) -> Descriptor:
+    """Another descriptor of the same open file, with a number of at least ``least``.
+
+    Raises:
+        OSError: there is none left, or the one is closed.
+    """
+    with uncut:
+        return Descriptor(fcntl.fcntl(descriptor.valid(), fcntl.F_DUPFD_CLOEXEC, least))
+
+
+class Map(mmap.mmap):
+    """A file in memory, without a descriptor of the file.
+
+    Python's own map keeps a duplicate (before 3.13), which a child would keep as well; here it is one of /dev/null.
+    """
+
+    dummy: Descriptor | None = None
+
+    def close(self) -> None:
+        """Unmap it. Not where its descriptor's number is somebody else's now: that would be closed with it."""
+        _own_maps.discard(self)
+        if self.dummy is not None and not self.dummy.mine:
+            _kept_maps.append(self)
+            return
+        super().close()
+
+
+def map_file(descriptor: Descriptor, length: int, inherited: bool = True) -> Map:
+    """Map the first ``length`` bytes of a file, to be read and written by all who map it.
+
+    Args:
+        descriptor: the file.
+        length: in bytes.
+        inherited: whether a forked child has it, too. The map keeps the open file, with its locks, also when all of its
+            descriptors are closed.
+
+    Raises:
+        OSError: it cannot be mapped.
+    """
+    with uncut:
+        if sys.version_info >= (3, 13):
+            result = Map(descriptor.valid(), length, trackfd=False)
+        else:
+            result = _map_with_a_dummy(descriptor, length)
+        if not inherited:
+            result.madvise(mmap.MADV_DONTFORK)
+            _own_maps.add(result)
+        return result
+
+
+def _map_with_a_dummy(descriptor: Descriptor, length: int) -> Map:
+    number = descriptor.valid()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        likely = os.dup(null)  # the number that the map's duplicate gets, if nobody opens anything now
+        os.close(likely)
+        result = Map(number, length)
+        for candidate in (likely, *_numbers()):
+            if candidate not in (number, null) and _is(candidate, descriptor):
+                os.dup2(null, candidate, inheritable=False)
+                result.dummy = _Dummy(candidate)
+                break
+        return result
+    finally:
+        os.close(null)
+
+
+class _Dummy(Descriptor):
+    """Of /dev/null, and a map's: a child keeps it, as it keeps the map."""
+
+    __slots__ = ()
+
+    def __init__(self, number: int) -> None:
+        state = os.fstat(number)
+        self.number = number
+        self.path, self.flags = None, 0
+        self._identity = (state.st_dev, state.st_ino)
+
+
+def _is(number: int, descriptor: Descriptor) -> bool:
+    try:
+        state = os.fstat(number)
+    except OSError:
+        return False
+    known = any(other.number == number for other in tuple(_all))
+    return not known and (state.st_dev, state.st_ino) == descriptor._identity
+
+
+def _numbers() -> list[int]:
+    """The descriptors of this process; none where there is no /proc."""
+    try:
+        return sorted(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - also right after a fork
+    except OSError:
+        return []
+
+
+def open_numbers(least: int) -> list[int]:
+    """Descriptors of this process, from a number on, its and the client's; too many rather than too few."""
+    found = _numbers() or range(_limit())
+    return [number for number in found if number >= least]
+
+
+def _limit() -> int:
+    try:
+        return min(os.sysconf("SC_OPEN_MAX"), NUMBERS_MAX)
+    except (OSError, ValueError):
+        return 256
+
+
+def fill_standard() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed, so that no file of ours gets their number.
+
+    A program that writes to a closed stderr would write into that file. Children that are started do not inherit it.
+    """
+    for number in range(STANDARD):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # gets the lowest number
+                if opened >= STANDARD:  # somebody was quicker
+                    os.close(opened)
+
+
+def know(folder: Path) -> None:
+    """Files below this folder are ours: a child closes them even where a fork could not wait until they were known."""
+    _folders.add(os.path.join(folder, ""))  # noqa: PTH118 - with a slash at its end
+
+
+def _before_fork() -> None:
+    me = get_ident()
+    _forking.add(me)
+    deadline = monotonic() + FORK_SECONDS
+    while any(thread != me for thread in tuple(_inside)) and monotonic() < deadline:
+        sleep(PAUSE_SECONDS)
+
+
+def _after_fork_in_parent() -> None:
+    _forking.discard(get_ident())
+
+
+def _after_fork_in_child() -> None:
+    cut = bool(_inside)  # a disk hangs, or a signal handler forks
+    _forking.clear()
+    _inside.clear()
+    for descriptor in tuple(_all):
+        descriptor.close()
+    for mapped in tuple(_own_maps):
+        with contextlib.suppress(BufferError, OSError):
+            mapped.close()
+    _own_maps.clear()
+    if cut:
+        _close_ours()
+
+
+def _close_ours() -> None:
+    for number in _numbers():
+        with contextlib.suppress(OSError):
+            if number >= STANDARD and os.readlink(f"/proc/self/fd/{number}").startswith(tuple(_folders)):  # noqa: PTH115
+                os.close(number)
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,171 @@
+"""Processes that are started in the name of a trainer: the daemon, and what sends journals to another host.
+
+Started so that a fork of the trainer at any moment changes nothing: nothing is imported, no pipe is waited for, and
+every descriptor is known (`descriptors`). ``posix_spawn`` makes no copy of the trainer. A shell starts the program and
+is gone after a millisecond, so the trainer is nobody's parent for longer than that; ``os.wait`` in its own code might
+meet it.
+
+What is started carries `STARTED_VARIABLE`, and so does all that it starts in turn, until `take_mark` takes it away:
+whatever it turns out to be, it starts nothing itself. It holds the end of a pipe, which says that it lives; where it
+ends with an error before it has detached itself, the shell says so there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Mapping, Sequence
+
+from . import descriptors
+from .descriptors import STANDARD, Descriptor
+from .native import monotonic, poller, sleep
+
+STARTED_VARIABLE = "TBXD_STARTED"  # NUMBER:INODE of the pipe
+ALIVE = STANDARD  # that descriptor
+SHELL = "/bin/sh"
+# In "/" no module of the working directory shadows one of ours.
+_SCRIPT = f'cd / || exit 1; {{ "$@" || echo $? >&{ALIVE}; }} &'
+# Where there is no shell: the same by the Python itself, whose arguments follow: -m MODULE …
+_BOOT = (
+    "import os, sys; os.chdir('/'); del sys.argv[:2]; import runpy; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+REAP_SECONDS, REAP_PAUSE_SECONDS = 0.1, 0.001  # for the shell to end
+WORD_BYTES = 64
+IMPOSTOR = 126  # instead of an exit code: what was started is something else
+SIGNALLED = 128  # the exit code of a shell's child that a signal has ended is this much larger
+_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def is_started() -> bool:
+    """Whether this process, or one that it comes from, was started here and is not what was meant to be started."""
+    return STARTED_VARIABLE in os.environ
+
+
+def take_mark() -> None:
+    """In what was meant to be started: it is that, and what it starts in turn is its own affair."""
+    number = _pipe()
+    os.environ.pop(STARTED_VARIABLE, None)
+    if number >= 0:
+        os.set_inheritable(number, False)
+
+
+def say_impostor() -> None:
+    """In what was not meant to be started: have that known to who has started it, so that it is not done again."""
+    number = _pipe()
+    if number >= 0:
+        with contextlib.suppress(OSError):
+            os.write(number, b"%d\n" % IMPOSTOR)
+
+
+def _pipe() -> int:
+    """The pipe that the mark names, if it is open here; else -1."""
+    try:
+        number, inode = map(int, os.environ.get(STARTED_VARIABLE, "").split(":"))
+        return number if os.fstat(number).st_ino == inode else -1
+    except (OSError, OverflowError, ValueError):
+        return -1
+
+
+class Helper:
+    """A process that was started, and does not end with this one.
+
+    Args:
+        command: the program, by its path, and its arguments.
+        environ: its variables.
+        output: where its stdout and stderr go; None is nowhere.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], output: Descriptor | None = None) -> None:
+        self.code: int | None = None  # with which it has ended before it had detached itself
+        self._pid = 0
+        self._alive, held = descriptors.open_pipe(os.O_NONBLOCK)
+        self._null: Descriptor | None = None
+        own = [held]
+        try:
+            null = descriptors.open_file(descriptors.DEVNULL, os.O_RDWR)
+            own.append(null)
+            # Above those that they become, or one would be closed before it is used.
+            given = [descriptors.duplicate(one, ALIVE + 1) for one in (null, output or null, held)]
+            own += given
+            stdin, out, pipe = given
+            self._pid = _spawn(command, environ, stdin.number, out.number, pipe.number)
+        except OSError:
+            self._alive.close()
+            raise
+        finally:
+            for one in own:
+                one.close()
+        self._reap(REAP_SECONDS)
+
+    def _reap(self, seconds: float = 0.0) -> None:
+        """Take note of the shell's end, which comes at once."""
+        deadline = monotonic() + seconds
+        while self._pid:
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except OSError:  # the trainer has waited for it, or waits for none
+                pid, status = self._pid, 0
+            if pid:
+                self._pid = 0
+                self._ended(os.waitstatus_to_exitcode(status))
+            elif monotonic() < deadline:
+                sleep(REAP_PAUSE_SECONDS)
+            else:
+                return
+
+    def gone(self) -> bool:
+        """Whether it has ended; `code` is set where it had an error at its start."""
+        self._reap()
+        if self._alive.number < 0:
+            return True
+        pipe = poller()
+        pipe.register(self._alive.number, select.POLLIN)
+        if not pipe.poll(0):
+            return False
+        with contextlib.suppress(OSError, ValueError):
+            if self._alive.mine:
+                self._ended(int(os.read(self._alive.number, WORD_BYTES)))
+        return True
+
+    def _ended(self, code: int) -> None:
+        if 0 < code < SIGNALLED:
+            self.code = code
+
+    def close(self) -> None:
+        """It is not of interest any more."""
+        self._reap()
+        self._alive.close()
+
+
+def _spawn(command: Sequence[str], environ: Mapping[str, str], stdin: int, output: int, pipe: int) -> int:
+    """Start a program, by a shell if there is one, in "/" and in a session of its own.
+
+    So what ends the trainer's process group, as Ctrl-C does, does not end it.
+    """
+    actions: list[tuple[int, ...]] = [
+        (os.POSIX_SPAWN_DUP2, stdin, 0),
+        (os.POSIX_SPAWN_DUP2, output, 1),
+        (os.POSIX_SPAWN_DUP2, output, 2),
+        (os.POSIX_SPAWN_DUP2, pipe, ALIVE),
+    ]
+    # What the trainer has for its own children, sockets that listen above all, is not for this one.
+    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1)]
+    if os.access(SHELL, os.X_OK):
+        command = [SHELL, "-c", _SCRIPT, "tbxd", *command]
+    else:
+        command = [command[0], "-c", _BOOT, *command[1:]]
+    return os.posix_spawn(
+        command[0],
+        command,
+        {**environ, STARTED_VARIABLE: f"{ALIVE}:{os.fstat(pipe).st_ino}"},
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_SIGNALS,
+    )
