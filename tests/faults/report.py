@@ -26,6 +26,7 @@ ROWS = {
     "network": "network cut and healed, acks lost",
     "second_daemon": "second daemon; stale socket and locks",
     "processes": "fork, forkserver, spawn, threads, DataLoader workers",
+    "forks": "children started at every moment of the first 300 ms after the first record",
     "exits": "return, sys.exit, exception, os._exit, SIGTERM, Ctrl-C",
     "journal_full": "journal full",
     "overload": "overload: 64 writers",
