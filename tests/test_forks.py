@@ -1,0 +1,500 @@
+"""What a forked child inherits, how a daemon is started, and which descriptors are whose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness import World, scalars, wait_for
+from tbxd_client.launch import is_locked
+
+# A child that lives until its stdin is closed, and says so first.
+LINGER = "import sys; print('there', flush=True); sys.stdin.read()"
+
+
+def points(steps: range) -> list[tuple[int, float]]:
+    return [(step, float(step)) for step in steps]
+
+
+# --- forks ---------------------------------------------------------------------------------------------------
+
+
+def test_persistent_workers_that_are_made_right_after_the_first_record_hold_nothing_up(place: World) -> None:
+    """The workers inherit whatever is open while the daemon is being started, and live as long as training."""
+    result = place.run(
+        """
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+        from tbxd_client import SummaryWriter
+        loader = DataLoader(TensorDataset(torch.arange(100.0)), batch_size=10, num_workers=4, persistent_workers=True)
+        writer = SummaryWriter("logs/a")
+        writer.add_text("config", "lr=0.1", 0)
+        step = 0
+        for epoch in range(3):
+            for (x,) in loader:
+                writer.add_scalar("loss", step, step)
+                step += 1
+        assert writer.flush(20), "while the workers live"
+        assert writer.stats()["written"] == 31
+        writer.close()
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a") == {"loss": points(range(30))}
+
+
+@pytest.mark.parametrize("milliseconds", [0, 2, 5])
+def test_a_child_goes_on_alone_when_its_parent_is_gone_in_the_middle_of_starting_a_daemon(
+    place: World, milliseconds: int
+) -> None:
+    """It has to start one itself: no import may be half done, no lock held by the thread that is not there."""
+    result = place.run(
+        """
+        import os, sys, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("parent", 0.0, 0)
+        time.sleep(int(sys.argv[1]) / 1000)
+        if os.fork():
+            os._exit(0)
+        for step in range(10):
+            writer.add_scalar("child", step, step)
+        print(writer.flush(30))
+        """,
+        milliseconds,
+    )
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+    wait_for(place.drained, "both journals")
+    assert scalars(place.logdir / "a") == {"parent": [(0, 0.0)], "child": points(range(10))}
+
+
+def test_a_script_that_becomes_a_daemon_right_after_its_first_record_is_written(place: World) -> None:
+    """Two forks, a session of its own, every descriptor closed: as `man 7 daemon` has it."""
+    result = place.run(
+        """
+        import os, resource, sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("before", 0.0, 0)
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+        writer.add_scalar("between", 0.0, 0)
+        if os.fork():
+            os._exit(0)
+        os.closerange(0, 1024)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1), os.dup2(null, 2)
+        files = [open(f"file{number}", "wb", buffering=0) for number in range(40)]  # they have the numbers now
+        for step in range(100):
+            writer.add_scalar("after", step, step)
+        flushed = writer.flush(30)
+        with open("done.part", "w") as file:
+            print(flushed, *{os.fstat(file.fileno()).st_size for file in files}, file=file)
+        os.rename("done.part", "done")
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for((place.root / "done").exists, "the daemon of the script")
+    assert (place.root / "done").read_text().split() == ["True", "0"]
+    wait_for(place.drained, "the three journals")
+    found = scalars(place.logdir / "a")
+    assert found == {"before": [(0, 0.0)], "between": [(0, 0.0)], "after": points(range(100))}
+
+
+def test_children_that_live_on_keep_nobody_from_starting_a_daemon_and_no_journal_from_being_written(
+    place: World,
+) -> None:
+    """Forked at every few milliseconds while one is started; then it is killed, and so is their parent."""
+    with_children = place.start(
+        """
+        import os, signal, sys, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        for step in range(60):
+            writer.add_scalar("value", step, step)
+            if step % 3 == 0 and os.fork() == 0:
+                time.sleep(120)
+                os._exit(0)
+            time.sleep(0.005)
+        writer.flush(30)
+        os.kill(int(open(sys.argv[1]).read()), signal.SIGKILL)
+        for step in range(60, 100):
+            writer.add_scalar("value", step, step)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        place.runtime / "daemon.lock",
+    )
+    try:
+        with_children.wait(60)
+        assert with_children.returncode == -signal.SIGKILL
+        result = place.run(
+            """
+            import time
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/b")
+            writer.add_scalar("other", 0.0, 0)
+            begun = time.monotonic()
+            assert writer.flush(30), "the launch lock is held"
+            print(time.monotonic() - begun)
+            """
+        )
+        assert result.returncode == 0, result.stderr
+        assert float(result.stdout) < 15, "another than who holds the lock has to wait that long"
+        wait_for(place.drained, "the journal of the parent, whose children live", seconds=20)
+        assert scalars(place.logdir / "a") == {"value": points(range(100))}
+        children = [one for one in psutil.process_iter() if _cwd(one) == str(place.root) and one.pid != os.getpid()]
+        assert len(children) == 20, "they live still"
+    finally:
+        for one in psutil.process_iter():
+            if _cwd(one) == str(place.root):
+                one.kill()
+
+
+def _cwd(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except psutil.Error:
+        return ""
+
+
+def test_a_child_has_no_descriptor_of_its_parent_that_stands_for_anything(place: World) -> None:
+    """Files, pipes and sockets are closed; what libzmq waits with, and /dev/null, is left."""
+    result = place.run(
+        """
+        import os
+        import numpy as np
+        from tbxd_client import SummaryWriter
+        before = set(os.listdir("/proc/self/fd"))
+        writer = SummaryWriter("logs/a")
+        for step in range(2000):
+            writer.add_histogram("histogram", np.arange(3000.0), step)  # more than one segment
+        assert writer.flush(60)
+        ours = set(os.listdir("/proc/self/fd")) - before
+        def targets():
+            found = []
+            for number in ours:
+                try:
+                    found.append(os.readlink(f"/proc/self/fd/{number}"))
+                except OSError:
+                    pass
+            return found
+        mine = targets()
+        assert any(target.endswith("/control") for target in mine) and any("socket" in target for target in mine)
+        if os.fork() == 0:
+            left = [target for target in targets() if not target.startswith("anon_inode:[event")]
+            assert set(left) == {"/dev/null"} and len(targets()) - len(left) == 6, targets()
+            os._exit(0)
+        assert os.wait()[1] == 0
+        assert targets() == mine
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_nothing_is_imported_on_the_threads_of_the_client(place: World) -> None:
+    """A child forked in the middle of an import could never do it: the lock of the module is held for ever."""
+    result = place.run(
+        """
+        import sys, threading
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        here, found = threading.get_ident(), []
+        def hook(event, arguments):
+            if event == "import" and threading.get_ident() != here:
+                found.append(arguments[0])
+        sys.addaudithook(hook)
+        writer.add_scalar("value", 0.0, 0)
+        assert writer.flush(60), "with a daemon that had to be started"
+        writer.close()
+        assert not found, found
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_fork_waits_for_what_it_must_not_cut_in_two_but_not_for_a_disk_that_hangs(place: World) -> None:
+    result = place.run(
+        """
+        import os, sys, threading, time
+        from pathlib import Path
+        from tbxd_client import descriptors
+        folder = Path.cwd()
+        descriptors.know(folder)
+        inside = threading.Event()
+
+        def hold(seconds):
+            with descriptors.uncut:
+                fd = os.open(folder / "file", os.O_RDWR | os.O_CREAT)  # open, and not yet known
+                inside.set()
+                time.sleep(seconds)
+                os.close(fd)
+
+        def forked(seconds):
+            inside.clear()
+            thread = threading.Thread(target=hold, args=(seconds,))
+            thread.start()
+            inside.wait()
+            begun = time.monotonic()
+            pid = os.fork()
+            if pid == 0:
+                links = [os.readlink(f"/proc/self/fd/{number}") for number in descriptors.open_numbers(3)[:-1]]
+                os._exit(any("file" in link for link in links))
+            took = time.monotonic() - begun
+            assert os.waitpid(pid, 0)[1] == 0, "it has the file"
+            thread.join()
+            return took
+        assert 0.01 < forked(0.02) < 0.05
+        assert descriptors.FORK_SECONDS <= forked(1.0) < 0.5
+        with descriptors.uncut:  # a signal handler that forks
+            if os.fork() == 0:
+                os._exit(0)
+            assert os.wait()[1] == 0
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
+# --- how the daemon is started -------------------------------------------------------------------------------
+
+
+def test_the_daemon_has_nothing_of_the_trainer_that_starts_it(place: World) -> None:
+    """No descriptor, also none that is inherited; no ignored or blocked signal; and it is nobody's child."""
+    result = place.run(
+        """
+        import os, signal, socket
+        from tbxd_client import SummaryWriter
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.set_inheritable(True)  # as libraries in C leave them
+        os.dup2(listener.fileno(), 3), os.dup2(listener.fileno(), 400)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        assert writer.flush(60)
+        print(os.fstat(3).st_ino)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    daemon = psutil.Process(wait_for(place.running, "the daemon"))
+    links = [os.readlink(path) for path in Path(f"/proc/{daemon.pid}/fd").iterdir()]
+    assert f"socket:[{result.stdout.strip()}]" not in links
+    assert daemon.cwd() == "/" and os.getsid(daemon.pid) != os.getsid(0)
+    assert not [child.cmdline() for child in daemon.children()]
+    state = dict(line.split(":\t") for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines())
+    term = 1 << (signal.SIGTERM - 1)
+    assert int(state["SigBlk"], 16) == 0 and not int(state["SigIgn"], 16) & term and int(state["SigCgt"], 16) & term
+    daemon.terminate()
+    wait_for(lambda: not is_locked(place.runtime / "daemon.lock"), "it to leave as it is told")
+
+
+def test_a_trainer_has_no_child_and_no_signal_of_the_daemon_that_it_has_started(place: World) -> None:
+    result = place.run(
+        """
+        import os, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        assert writer.flush(60)
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("none")
+        """
+    )
+    assert (result.returncode, result.stdout) == (0, "none\n"), result.stderr
+
+
+def test_a_daemon_is_started_where_there_is_no_shell(place: World) -> None:
+    result = place.run(
+        """
+        import tbxd_client.helper
+        tbxd_client.helper.SHELL = "/nowhere/sh"
+        open("json.py", "w").write("raise SystemExit(9)")  # a module of the working directory shadows nothing
+        writer = tbxd_client.SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        assert writer.flush(60)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
+# A program that trains whatever its arguments are, as one that was made of a script does.
+FROZEN = """
+import os, sys
+with open({starts!r}, "a") as file:
+    print(os.getpid(), file=file)
+sys.executable = {program!r}
+if {frozen!r}:
+    sys.frozen = True
+from tbxd_client import SummaryWriter
+with SummaryWriter({logs!r}) as writer:
+    for step in range(10):
+        writer.add_scalar("value", step, step)
+    print(writer.flush(float(os.environ.get("WAIT", "30"))))
+"""
+
+
+def program(place: World, name: str, frozen: bool, prefix: str = "") -> Path:
+    """An executable that runs the training."""
+    path = place.root / name
+    script = place.root / "training.py"
+    starts, logs = str(place.root / "starts"), str(place.logdir / "a")
+    made = FROZEN.format(starts=starts, program=str(path), frozen=frozen, logs=logs)
+    if prefix:
+        made = f"import sys\nsys.exec_prefix = {prefix!r}\n{made}"
+    script.write_text(made)
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def starts(place: World) -> int:
+    return len((place.root / "starts").read_text().splitlines())
+
+
+def test_a_program_that_was_made_of_a_script_is_never_run_to_have_a_daemon(place: World) -> None:
+    path = program(place, "trainer", frozen=True)
+    result = place.shell(f"WAIT=1 {path}")
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert result.stderr.count("no daemon is started") == 1 and "TBXD_PYTHON" in result.stderr
+    assert starts(place) == 1 and len(place.journals()) == 1
+    result = place.shell(f"TBXD_PYTHON={sys.executable} {path}")
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+    wait_for(place.drained, "what was kept, too")
+    assert starts(place) == 2
+    assert sorted(scalars(place.logdir / "a")["value"]) == sorted(2 * points(range(10)))
+
+
+def test_a_program_that_has_python_inside_finds_that_of_its_prefix(place: World) -> None:
+    path = program(place, "host", frozen=False)
+    result = place.shell(f"{path}")
+    assert (result.returncode, result.stdout, starts(place)) == (0, "True\n", 1), result.stderr
+    path = program(place, "other", frozen=False, prefix=str(place.root))
+    place.tbxd("stop")
+    result = place.shell(f"WAIT=1 {path}")
+    assert (result.returncode, result.stdout, starts(place)) == (0, "False\n", 2), result.stderr
+    assert "no Python, and there is none in" in result.stderr
+
+
+def test_a_program_that_passes_for_a_python_is_run_once_and_starts_nothing_itself(place: World) -> None:
+    """Whatever is started in our name carries a mark, which what it starts in turn inherits."""
+    path = program(place, "python3", frozen=False)
+    result = place.shell(f"WAIT=3 TBXD_FLUSH_SECONDS=1 {path}")
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+    assert "something else" in result.stderr
+    wait_for(lambda: not [one for one in psutil.process_iter() if str(path) in _command(one)], "the other run to end")
+    assert starts(place) == 2 and place.running() is None
+
+
+def test_the_mark_is_taken_by_what_was_meant_to_be_started_and_inherited_by_all_else(place: World) -> None:
+    script = """
+        import os, sys
+        from tbxd_client import helper
+        ours, theirs = os.pipe()
+        os.environ[helper.STARTED_VARIABLE] = f"{theirs}:{os.fstat(theirs).st_ino}"
+        os.set_inheritable(theirs, True)
+        assert helper.is_started()
+        helper.say_impostor()
+        assert os.read(ours, 100) == b"126\\n"
+        helper.take_mark()
+        assert not helper.is_started() and not os.get_inheritable(theirs)
+        for text in (f"{theirs}:1", "3", "x:y", "999999999999:1"):  # a pipe of somebody else
+            os.environ[helper.STARTED_VARIABLE] = text
+            helper.say_impostor(), helper.take_mark()
+            assert not helper.is_started()
+        os.set_blocking(ours, False)
+        try:
+            assert not os.read(ours, 100)
+        except BlockingIOError:
+            pass
+    """
+    result = place.run(script)
+    assert result.returncode == 0, result.stderr
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_a_setting_that_is_no_program_is_told_and_nothing_else_is_run(place: World) -> None:
+    for value in ("python3", "/nowhere/python3", str(place.root)):
+        result = place.run(
+            """
+            from tbxd_client import SummaryWriter
+            SummaryWriter("logs/a").add_scalar("value", 0.0, 0)
+            """,
+            environ={"TBXD_PYTHON": value, "TBXD_FLUSH_SECONDS": "0.5"},
+        )
+        assert result.returncode == 0 and f"TBXD_PYTHON='{value}'" in result.stderr
+        assert place.running() is None
+
+
+# --- closed descriptors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["0<&- 1>&- 2>&-", "2>&-", "0<&- 2>&-"])
+def test_no_descriptor_of_ours_has_the_number_of_a_closed_stderr(place: World, closed: str) -> None:
+    """A library in C writes to descriptor 2, open or not."""
+    (place.root / "script.py").write_text(
+        """
+import os, sys
+import numpy as np
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+for step in range(2000):
+    writer.add_scalar("value", step, step)
+    os.write(2, b"a warning of a library in C" * 10)
+    os.write(1, b"") if step == 0 else None
+    if step % 500 == 0:
+        writer.add_histogram("histogram", np.arange(300_000.0), step)
+flushed = writer.flush(30)
+low = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+with open("said", "w") as file:
+    print(flushed, *low, file=file)
+"""
+    )
+    result = place.shell(f"{sys.executable} script.py {closed}")
+    assert result.returncode == 0, result.stderr
+    flushed, *low = (place.root / "said").read_text().split()
+    assert flushed == "True" and "/dev/null" in low and not any(str(place.spool) in name for name in low)
+    wait_for(place.drained, "the journal")
+    found = scalars(place.logdir / "a")
+    assert found == {"value": points(range(2000))}
+
+
+def test_a_daemon_with_closed_standard_descriptors_serves(place: World) -> None:
+    daemon = place.start(
+        "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, '-m', 'tbxd', 'serve'])"
+    )
+    pid = wait_for(place.running, "the daemon")
+    assert pid == daemon.pid
+    assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+    result = place.run(
+        "from tbxd_client import SummaryWriter\nwith SummaryWriter('logs/a') as w: w.add_scalar('value', 0.0, 0)"
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a") == {"value": [(0, 0.0)]}
+    daemon.terminate()
+    assert daemon.wait(30) == 0
+
+
+def test_what_is_told_where_there_is_no_stderr_does_not_go_to_stdout(place: World) -> None:
+    result = place.shell(
+        f"""
+        TBXD_FLUSH_SECONDS=x {sys.executable} -c 'import sys
+from tbxd_client import SummaryWriter
+assert sys.stderr is None
+with SummaryWriter("logs/a") as writer: writer.add_scalar("value", 0.0, 0)' 2>&-
+        """
+    )
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout
