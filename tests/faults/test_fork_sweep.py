@@ -83,7 +83,8 @@ if __name__ == "__main__":
         codes.append(process.exitcode)
     writer.close()
     kinds = [kind for kind, *_ in children]
-    print(json.dumps(dict(flushed=flushed, waited=waited, told=told, living=living, codes=codes, kinds=kinds, calls=calls)))
+    found = dict(flushed=flushed, waited=waited, told=told, living=living, codes=codes, kinds=kinds, calls=calls)
+    print(json.dumps(found))
 """
 
 
