@@ -173,14 +173,25 @@ def stop(**values: Any) -> None:
 
 @main.command()
 @_settings_options(PLACES, asking=True)
+@click.option(
+    "--wait",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, 86_400),
+    help="Seconds for which nothing may get on before it is given up.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print how it ended, as JSON.")
 @click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach.")
-def drain(as_json: bool, embedded: bool, **values: Any) -> None:
+def drain(wait: float, as_json: bool, embedded: bool, **values: Any) -> None:
     """Write what trainers that are gone have left in their journals, and wait until it is done.
 
     The daemon that runs does it, or one that is started for it and leaves again. With the TBXD_ADDRESS of a daemon on
-    another host, what trainers have left on this one for that daemon is sent there. Exit code 1 when something is still
-    there because nothing gets on (a full disk, a folder that cannot be written): what it is is printed.
+    another host, what trainers have left on this one for that daemon is sent there. What holds it up is said on stderr
+    as soon as it does.
+
+    Exit code 1 when something remains, with what and why: a full disk, a folder that cannot be written, a journal that
+    another process holds (which is named), that cannot be read, that was put aside, or that is for the daemon of
+    another host; a quota. Scripts that live send by themselves.
     """
     from dataclasses import asdict
 
@@ -197,14 +208,14 @@ def drain(as_json: bool, embedded: bool, **values: Any) -> None:
     act = forward.forward if is_remote(settings.address) else module.drain
     try:
         with show.DrainBar() as bar:
-            progress = act(settings, bar.update)
+            progress = act(settings, bar.update, wait)
     except module.CannotDrain as error:
         _fail(str(error), EXIT_ERROR)
     if as_json:
-        click.echo(json.dumps(asdict(progress)))
+        click.echo(json.dumps({**asdict(progress), "complete": progress.complete}))
     else:
         show.drained(progress)
-    sys.exit(EXIT_ERROR if progress.journals else 0)
+    sys.exit(0 if progress.complete else EXIT_ERROR)
 
 
 @main.group()

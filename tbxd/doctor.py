@@ -44,6 +44,7 @@ from .config import DEFAULT, Config
 from .doctor_settings import environment, settings_file
 from .events.walk import event_folders
 from .finding import Finding
+from .holders import holders
 from .service import user_unit
 from .settings import Settings
 from .summaries.errors import HINTS
@@ -340,7 +341,7 @@ def _service(status: dict[str, Any] | None) -> Iterator[Finding]:
 
 
 def _silent_daemon(settings: Settings, lock: Path, why: str) -> Iterator[Finding]:
-    pid = _holder(lock)
+    pid = next((holder.pid for holder in holders(lock)), 0)
     with contextlib.suppress(OSError):
         pid = pid or int(lock.read_text().strip() or 0)
     state = _process_state(pid)
@@ -387,7 +388,7 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
 def _launch_lock(settings: Settings) -> Iterator[Finding]:
     lock = settings.runtime_dir / "launch.lock"
     if is_locked(lock):
-        pid = _holder(lock)
+        pid = next((holder.pid for holder in holders(lock)), 0)
         yield Finding(
             "locks",
             "warning",
@@ -396,20 +397,6 @@ def _launch_lock(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("locks", "ok", "none is held that should not be")
-
-
-def _holder(path: Path) -> int:
-    """The process that holds an flock on a file; 0 where /proc/locks does not tell."""
-    try:
-        inode = path.stat().st_ino
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        fields = line.split()
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-            return max(0, int(fields[4]))
-    return 0
 
 
 def _process_state(pid: int) -> str | None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.launch import is_locked
-from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
+from tbxd_client.paths import (
+    ADDRESS_VARIABLE,
+    RUNTIME_VARIABLE,
+    SPOOL_VARIABLE,
+    default_address,
+    lock_path,
+    private_dir,
+)
 
-from . import ask
+from . import ask, leftovers
 from .settings import Settings
 
 LOOK_SECONDS = 0.1
+HOLDERS_SECONDS = 0.5  # between two looks who holds what is locked, which take longer
 START_SECONDS = 15.0  # for a daemon to answer
 STALL_SECONDS = 30.0  # without a byte written before it is given up
+TAKE_SECONDS = 5.0  # for a daemon to find what nobody holds, however little it is to be waited for
 IDLE_SECONDS = 1  # how long a daemon that was started for this stays
+LOG_BYTES = 4096  # of what a daemon that did not start has logged
 
 
 class CannotDrain(Exception):
@@ -31,13 +40,22 @@ class CannotDrain(Exception):
 @dataclass(slots=True)
 class Progress:
     """How far it is. ``journals`` and ``bytes`` wait still, ``written`` were written since it began; ``reasons`` says
-    what holds up which run; ``quarantined`` journals made no sense and were put aside."""
+    what holds up which run, journal or address; ``quarantined`` journals made no sense and were put aside meanwhile,
+    ``put_aside`` at any time; ``elsewhere`` are journals and bytes for daemons on other hosts, by address."""
 
     journals: int = 0
     bytes: int = 0
     written: int = 0
     quarantined: int = 0
+    put_aside: int = 0
+    living: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is written."""
+        return not (self.journals or self.quarantined or self.elsewhere)
 
 
 def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: float = STALL_SECONDS) -> Progress:
@@ -51,73 +69,141 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
     Raises:
         CannotDrain: the daemon that runs has another spool, or none can be started.
     """
-    daemon, total = None, -1
-    if not is_locked(lock_path(settings.runtime_dir)):
-        total = sum(size for _, size in _orphans(settings, set()))  # it may be done before it is asked
-        daemon = _start(settings)
-    status = _first_status(settings, daemon)
-    if status["spool"] != str(settings.spool):
-        raise CannotDrain(
-            f"the daemon (pid {status['pid']}) drains {status['spool']}, not {settings.spool}; "
-            "give another --runtime-dir, or stop it first (`tbxd stop`)"
+    return _Drain(settings, show, stall_seconds).run()
+
+
+class _Drain:
+    def __init__(self, settings: Settings, show: Callable[[Progress], None], stall_seconds: float) -> None:
+        self._settings = settings
+        self._show = show
+        self._stall_seconds = stall_seconds
+        self._progress = Progress()
+        self._total = -1  # bytes there were, as far as has been seen
+        self._left = leftovers.Leftovers()
+        self._next_look = 0.0
+
+    def run(self) -> Progress:
+        settings, progress = self._settings, self._progress
+        daemon, aside = None, leftovers.put_aside(settings.spool)
+        if not is_locked(lock_path(settings.runtime_dir)):
+            self._total = leftovers.look(settings.spool).size  # it may be done before it is asked
+            daemon = _Daemon(settings)
+        status = _first_status(settings, daemon)
+        if status["spool"] != str(settings.spool):
+            raise CannotDrain(
+                f"the daemon (pid {status['pid']}) drains {status['spool']}, not {settings.spool}; "
+                "give another --runtime-dir, or stop it first (`tbxd stop`)"
+            )
+        pid = status["pid"]
+        before = status["quarantined_journals"] if daemon is None else 0  # it may have met some before it was asked
+        moved = time.monotonic()
+        while True:
+            if self._look(status):
+                moved = time.monotonic()
+            told = status["quarantined_journals"] - before if status["pid"] == pid else 0
+            progress.quarantined = max(progress.quarantined, told, progress.put_aside - aside)
+            self._show(progress)
+            stalled = time.monotonic() - moved
+            if self._is_over(stalled):
+                self._find_reasons()
+                return progress
+            time.sleep(LOOK_SECONDS)
+            try:
+                status = ask.ask(settings, "status")
+            except ask.NotRunning:  # it has left, for it was idle; what was held may be free now
+                status = {**status, "sessions": [], "runs": {}}
+                if self._left.free and not is_locked(lock_path(settings.runtime_dir)):
+                    status = _first_status(settings, _Daemon(settings))
+
+    def _look(self, status: dict[str, Any]) -> bool:
+        """Take note of how far it is; True when it gets on."""
+        progress, now = self._progress, time.monotonic()
+        adopted = {session["session"] for session in status["sessions"] if session["adopted"]}
+        if self._left.held and now < self._next_look:
+            fresh = leftovers.look(self._settings.spool, adopted | {Path(path).name for path in self._left.held})
+            for path in self._left.held:
+                fresh.free.pop(Path(path).name, None)
+            fresh.held, fresh.living = self._left.held, self._left.living
+            left = fresh
+        else:
+            left = leftovers.look(self._settings.spool, adopted)
+            self._next_look = now + HOLDERS_SECONDS
+        gone = left.held.keys() != self._left.held.keys()
+        self._left = left
+        self._total = max(self._total, left.size + progress.written)
+        written = self._total - left.size
+        gets_on = written > progress.written or gone
+        progress.journals, progress.bytes, progress.written = left.count, left.size, written
+        progress.living = left.living
+        progress.elsewhere = leftovers.for_other_hosts(self._settings.spool)
+        left.elsewhere = progress.elsewhere
+        errors = {run: counts["error"] for run, counts in status["runs"].items() if counts["error"]}
+        progress.reasons = {**errors, **left.reasons}
+        progress.put_aside = leftovers.put_aside(self._settings.spool)
+        return gets_on
+
+    def _is_over(self, stalled: float) -> bool:
+        if self._left.free:  # at least so long that the daemon has looked for it
+            return stalled > max(self._stall_seconds, TAKE_SECONDS)
+        return not self._left.held or stalled > self._stall_seconds
+
+    def _find_reasons(self) -> None:
+        """Of what is left and could be taken: why nobody does, where no run says so."""
+        for name in self._left.free:
+            path = self._settings.spool / name
+            if not is_locked(path) and (why := leftovers.why_not_taken(path)):
+                self._progress.reasons[str(path)] = why
+
+
+class _Daemon:
+    """A daemon that is started for this, and leaves again by itself. What it has to say goes into its log."""
+
+    def __init__(self, settings: Settings) -> None:
+        environ = {
+            **os.environ,
+            RUNTIME_VARIABLE: str(settings.runtime_dir),
+            SPOOL_VARIABLE: str(settings.spool),
+            "TBXD_IDLE_SECONDS": str(IDLE_SECONDS),
+        }
+        environ.pop(ADDRESS_VARIABLE, None)
+        if settings.address != default_address(settings.runtime_dir):
+            environ[ADDRESS_VARIABLE] = settings.address
+        try:
+            private_dir(settings.runtime_dir)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._log = os.open(settings.runtime_dir / "daemon.log", flags, 0o600)
+        except OSError as error:
+            raise CannotDrain(f"no daemon can be started: {error}") from error
+        self._begin = os.fstat(self._log).st_size
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tbxd", "serve", "--embedded"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            cwd="/",
+            env=environ,
+            start_new_session=True,
         )
-    before = status["quarantined_journals"]
-    progress, moved = Progress(), time.monotonic()
-    while True:
-        adopted = {session["session"]: session for session in status["sessions"] if session["adopted"]}
-        waiting = dict(_orphans(settings, set(adopted)))
-        left = sum(waiting.values())
-        total = max(total, left + progress.written)
-        if total - left > progress.written:
-            moved = time.monotonic()
-        progress.journals, progress.bytes, progress.written = len(waiting), left, total - left
-        progress.quarantined = status["quarantined_journals"] - before
-        progress.reasons = {run: counts["error"] for run, counts in status["runs"].items() if counts["error"]}
-        show(progress)
-        if not waiting or time.monotonic() - moved > stall_seconds:
-            return progress
-        time.sleep(LOOK_SECONDS)
-        with contextlib.suppress(ask.NotRunning):
-            status = ask.ask(settings, "status")
+
+    @property
+    def trouble(self) -> str:
+        """Why it did not start; "" while it may."""
+        code = self._process.poll()
+        if not code:
+            return ""
+        said = os.pread(self._log, LOG_BYTES, self._begin).decode("utf-8", "replace").strip()
+        lines = [line.removeprefix("tbxd: ") for line in said.splitlines() if line.strip()]
+        return f"the daemon did not start (exit code {code}): {lines[-1] if lines else 'try `tbxd serve`'}"
 
 
-def _orphans(settings: Settings, adopted: set[str]) -> list[tuple[str, int]]:
-    """Journals without a trainer, and the bytes that wait in each."""
-    found = []
-    for path in journals(settings.spool):
-        if path.name not in adopted and is_locked(path / CONTROL_NAME):
-            continue  # its trainer lives, and sends by itself
-        with contextlib.suppress(JournalError):
-            state = read_state(path)
-            found.append((path.name, state.readable_end - state.released))
-    return found
-
-
-def _start(settings: Settings) -> subprocess.Popen[bytes]:
-    environ = {
-        **os.environ,
-        RUNTIME_VARIABLE: str(settings.runtime_dir),
-        SPOOL_VARIABLE: str(settings.spool),
-        "TBXD_IDLE_SECONDS": str(IDLE_SECONDS),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "tbxd", "serve", "--embedded"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-        env=environ,
-        start_new_session=True,
-    )
-
-
-def _first_status(settings: Settings, daemon: subprocess.Popen[bytes] | None) -> dict[str, Any]:
+def _first_status(settings: Settings, daemon: _Daemon | None) -> dict[str, Any]:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        if daemon is not None and daemon.poll() not in (None, 0):
-            raise CannotDrain(f"the daemon did not start (exit code {daemon.returncode}); try `tbxd serve`")
+        if daemon is not None and (trouble := daemon.trouble):
+            raise CannotDrain(trouble)
         try:
             return ask.ask(settings, "status", timeout=1.0)
         except ask.NotRunning as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or isinstance(error, ask.Refuses):
                 raise CannotDrain(str(error)) from error
             time.sleep(LOOK_SECONDS)

@@ -7,7 +7,6 @@ had come already, and what is acknowledged is deleted as the trainer would have 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -15,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, journals, read_state
-from tbxd_client.launch import is_locked
+from tbxd_client.journal_files import JournalBusy, JournalError, JournalReader
 from tbxd_client.paths import remote_spool
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.sender import Sender
 from tbxd_client.wire import DATA_BYTES_MAX
 
-from .drain import STALL_SECONDS, Progress
+from . import ask, leftovers
+from .drain import HOLDERS_SECONDS, STALL_SECONDS, Progress
 from .session import Session
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2
+TELL_SECONDS = 2.0  # without an acknowledgement before it is asked why
 STOP_SECONDS = 2.0  # for the goodbye
 REFUSED = "refused"
 
@@ -94,44 +94,70 @@ def forward(settings: Settings, show: Callable[[Progress], None], stall_seconds:
     """
     folder = remote_spool(settings.spool, settings.address)
     progress = Progress()
-    given_up: set[Path] = set()
-    while (path := next((path for path in _orphans(folder) if path not in given_up), None)) is not None:
-        try:
-            reader = JournalReader(path)
-        except JournalBusy:  # somebody else sends it
-            given_up.add(path)
-            continue
-        except JournalError as error:
-            given_up.add(path)
-            if path.exists():
-                progress.reasons[str(path)] = str(error)
-            continue
-        try:
-            why = _send(Left(reader), folder, settings.address, stall_seconds, progress, show)
-            if not why:
-                reader.remove()
-                continue
-            given_up.add(path)
-            progress.reasons[str(path)] = why
-            if not why.startswith(REFUSED):
+    given_up: dict[Path, str] = {}
+    moved, last = time.monotonic(), -1
+    while True:
+        left = leftovers.look(folder)
+        todo = [folder / name for name in left.free if folder / name not in given_up]
+        if todo:
+            why = _take(todo[0], folder, settings, stall_seconds, progress, show)
+            if why is not None:
+                given_up[todo[0]] = why
+            if why and not why.startswith(REFUSED):
                 break  # the others would wait for the same
-        finally:
-            reader.close()
+            continue
+        if left.size < last or last < 0:  # somebody else sends what is held
+            moved = time.monotonic()
+        last = left.size
+        _count(folder, progress)
+        progress.reasons |= left.reasons
+        show(progress)
+        if not left.held or time.monotonic() - moved > stall_seconds:
+            break
+        time.sleep(HOLDERS_SECONDS)
+    progress.reasons = {str(path): why for path, why in given_up.items() if why and path.exists()}
+    progress.reasons |= leftovers.look(folder).reasons
     _count(folder, progress)
     show(progress)
     return progress
 
 
+def _take(
+    path: Path,
+    folder: Path,
+    settings: Settings,
+    stall_seconds: float,
+    progress: Progress,
+    show: Callable[[Progress], None],
+) -> str | None:
+    """Send a journal and delete it; returns why not all of it is written, None when it is."""
+    try:
+        reader = JournalReader(path)
+    except JournalBusy:  # somebody else sends it
+        return None
+    except JournalError as error:
+        return str(error).removeprefix(f"{path}: ") if path.exists() else ""
+    try:
+        why = _send(Left(reader), folder, settings, stall_seconds, progress, show)
+        if not why:
+            reader.remove()
+            return None
+        return why
+    finally:
+        reader.close()
+
+
 def _send(
     left: Left,
     folder: Path,
-    address: str,
+    settings: Settings,
     stall_seconds: float,
     progress: Progress,
     show: Callable[[Progress], None],
 ) -> str:
     """Send one journal; returns why not all of it is written, "" when it is."""
     doorbell = Doorbell()
+    address = settings.address
     sender = Sender(left, doorbell, address, None, left.reports, lambda runs: None, aloud=False)  # type: ignore[arg-type]
     before, begin = progress.written, left.released
     sender.acknowledged = last = begin
@@ -142,14 +168,17 @@ def _send(
             if sender.acknowledged > last:
                 moved, last = time.monotonic(), sender.acknowledged
             progress.written = before + last - begin
-            _count(folder, progress)
+            _count(folder, progress, left.path)
+            waited = time.monotonic() - moved
+            held_up = _held_up(settings, sender) if waited > TELL_SECONDS else ""
+            progress.reasons = {str(left.path): held_up} if held_up else {}
             show(progress)
             if sender.refused:
                 return f"{REFUSED}: {sender.refused}"
             if sender.trouble:
                 return sender.trouble
             if not sender.alive or time.monotonic() - moved > stall_seconds:
-                return f"the daemon at {address} does not answer"
+                return held_up or f"the daemon at {address} does not get on with it"
             if sender.acknowledged >= left.committed:  # only counts are to be told
                 time.sleep(LOOK_SECONDS)
         return ""
@@ -159,16 +188,22 @@ def _send(
         doorbell.close()
 
 
-def _orphans(folder: Path) -> list[Path]:
-    """Journals whose trainers are gone."""
-    return [path for path in journals(folder) if not is_locked(path / CONTROL_NAME)]
+def _held_up(settings: Settings, sender: Sender) -> str:
+    """Why nothing gets on."""
+    if not sender.connected:
+        return f"no daemon answers at {settings.address}: {sender.how}"
+    try:
+        status = ask.ask(settings, "status", timeout=TELL_SECONDS)
+    except ask.NotRunning as error:
+        return str(error)
+    for name, share in status.get("keys", {}).items():
+        if share["waits_seconds"]:
+            return f"the key {name} has sent what it may (a quota), and may go on in {share['waits_seconds']:,.0f} s"
+    errors = sorted(f"{run}: {counts['error']}" for run, counts in status["runs"].items() if counts["error"])
+    return f"the daemon at {settings.address} cannot write: {errors[0]}" if errors else ""
 
 
-def _count(folder: Path, progress: Progress) -> None:
-    """Journals without a trainer, and the bytes that wait in them."""
-    progress.journals = progress.bytes = 0
-    for path in _orphans(folder):
-        with contextlib.suppress(JournalError):
-            state = read_state(path)
-            progress.journals += 1
-            progress.bytes += state.readable_end - state.released
+def _count(folder: Path, progress: Progress, mine: Path | None = None) -> None:
+    """Journals without a trainer, and the bytes that wait in them; ``mine`` is the one that is being sent."""
+    left = leftovers.look(folder, {mine.name} if mine is not None else set())
+    progress.journals, progress.bytes, progress.living = left.count, left.size, left.living

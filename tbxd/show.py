@@ -16,6 +16,8 @@ from .drain import Progress
 from .summaries.errors import HINTS
 
 GPUS_SHOWN = 8  # one by one
+HELD_UP_SECONDS = 1.0  # for which something holds a drain up before it is said
+REASONS_TOLD = 100  # of these, on the way
 FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
 
 
@@ -159,7 +161,9 @@ class DrainBar:
     """A bar while journals are drained, on stderr; nothing where that is no terminal."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
+        console = self._console = Console(stderr=True, highlight=False)
+        self._seen: dict[tuple[str, str], float] = {}  # what holds it up, and since when
+        self._told: set[tuple[str, str]] = set()
         self._bar = Bar(
             "{task.description}",
             BarColumn(),
@@ -179,7 +183,14 @@ class DrainBar:
         self._bar.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how far it is."""
+        """Show how far it is, and say what holds it up when that has lasted for a second."""
+        now = time.monotonic()
+        for reason in progress.reasons.items():
+            since = self._seen.setdefault(reason, now)
+            if now - since >= HELD_UP_SECONDS and reason not in self._told and len(self._told) < REASONS_TOLD:
+                self._told.add(reason)
+                where, why = reason
+                self._console.print(f"tbxd: {escape(_folder(where))}: {escape(why)}", soft_wrap=True)
         self._bar.update(
             self._task,
             description=f"{progress.journals} journal{'' if progress.journals == 1 else 's'}",
@@ -193,11 +204,18 @@ def drained(progress: Progress) -> None:
     console = _console()
     console.print(f"{progress.written:,} bytes of records were written")
     if progress.quarantined:
-        console.print(f"[yellow]{progress.quarantined:,} journals make no sense and were put aside[/yellow]")
+        console.print(f"[red]{progress.quarantined:,} journals make no sense and were put aside[/red]")
+    if progress.put_aside > progress.quarantined:
+        earlier = progress.put_aside - progress.quarantined
+        console.print(f"[yellow]{earlier:,} journals were put aside earlier (`tbxd doctor`)[/yellow]")
     if progress.journals:
-        console.print(f"[red]{progress.bytes:,} bytes in {progress.journals:,} journals still wait[/red]")
-        for run, reason in sorted(progress.reasons.items()):
-            console.print(f"  {escape(_folder(run))}: {escape(reason)}", soft_wrap=True)
+        some = "" if progress.journals == 1 else "s"
+        console.print(f"[red]{progress.bytes:,} bytes in {progress.journals:,} journal{some} still wait[/red]")
+    for where, reason in sorted(progress.reasons.items() if not progress.complete else ()):
+        console.print(f"  {escape(_folder(where))}: {escape(reason)}", soft_wrap=True)
+    if progress.living:
+        some = ", which lives and sends by itself" if progress.living == 1 else "s, which live and send by themselves"
+        console.print(f"{progress.living:,} journal{'' if progress.living == 1 else 's'} left to the script{some}")
 
 
 def not_running(why: str, journals: list[dict[str, Any]]) -> None:

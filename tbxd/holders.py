@@ -1,0 +1,101 @@
+"""Who holds a lock file, as Linux tells it (proc(5)): for people, who are to know what keeps a lock.
+
+``flock`` belongs to an open file, and whoever has inherited that holds the lock, too: /proc/locks tells who took it,
+who may be gone, and the descriptors of each process who has it now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PROC = Path("/proc")
+PROGRAM_LETTERS = 80  # of a command line that are shown
+_FLOCK = re.compile(r"^lock:\s.*\bFLOCK\b", re.M)
+
+
+class Holder(NamedTuple):
+    """A process that holds a lock.
+
+    Args:
+        pid: its number here.
+        inner: its number in the innermost namespace of processes that it is in.
+        words: its command line.
+    """
+
+    pid: int
+    inner: int
+    words: tuple[str, ...]
+
+    @property
+    def program(self) -> str:
+        """What it is, for people."""
+        text = "".join(letter if letter.isprintable() else " " for letter in " ".join(self.words))
+        text = " ".join(text.split()) or "no command line"
+        return text if len(text) <= PROGRAM_LETTERS else f"{text[: PROGRAM_LETTERS - 1]}…"
+
+    @property
+    def is_tbxd(self) -> bool:
+        """Whether it is a daemon, or a `tbxd drain`."""
+        return any(word in ("serve", "drain") for word in self.words) and any("tbxd" in word for word in self.words)
+
+
+def holders(path: Path) -> list[Holder]:
+    """The processes that hold an flock on a file, as far as they can be seen from here."""
+    return all_holders(path.name).get(path.parent.name, [])
+
+
+def all_holders(name: str) -> dict[str, list[Holder]]:
+    """The processes that hold an flock on a file of a name, by the name of the folder that it is in.
+
+    Above that the folders may be others, in another namespace of mounts. One look at all processes, for all files.
+    """
+    found: dict[str, list[Holder]] = {}
+    for process in _processes():
+        for folder in _locked(process, name):
+            found.setdefault(folder, []).append(_holder(process))
+    return found
+
+
+def holds(pid: int, path: Path) -> bool | None:
+    """Whether a process holds an flock on a file; None where that cannot be seen, False where there is no process."""
+    process = PROC / str(pid)
+    try:
+        next((process / "fd").iterdir(), None)
+    except FileNotFoundError:
+        return False if (PROC / "self").exists() else None
+    except OSError:
+        return None
+    return path.parent.name in _locked(process, path.name)
+
+
+def _locked(process: Path, name: str) -> set[str]:
+    """The folders of the files of a name that a process has open and holds locked."""
+    found = set()
+    with contextlib.suppress(OSError, ValueError):
+        for number in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                folder, _, last = str(number.readlink()).rpartition("/")  # no stat: it would hang with a disk
+                if last == name and _FLOCK.search((process / "fdinfo" / number.name).read_text()):
+                    found.add(folder.rpartition("/")[2])
+    return found
+
+
+def _processes() -> list[Path]:
+    try:
+        return [entry for entry in PROC.iterdir() if entry.name.isdecimal()]
+    except OSError:
+        return []
+
+
+def _holder(process: Path) -> Holder:
+    pid = inner = int(process.name)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = (process / "status").read_text()
+        inner = int(re.search(r"^NSpid:.*\s(\d+)$", status, re.M)[1])  # type: ignore[index]
+    words: tuple[str, ...] = ()
+    with contextlib.suppress(OSError):
+        words = tuple((process / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0"))
+    return Holder(pid, inner, words)
