@@ -22,7 +22,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import descriptors
 from .descriptors import Descriptor
@@ -68,10 +68,46 @@ RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
 COPY_BYTES = 1 << 20  # stored again at a time
 CLOSED = -1  # a `limit` that no record fits
+STORING = -2  # one while the hot path stores a scalar: what comes on the same thread has interrupted it
 
 
 class JournalClosed(Exception):
     """The journal has been closed, or belongs to the process this one was forked from."""
+
+
+class Words(Protocol):
+    """What the hot path commits with."""
+
+    def __setitem__(self, word: int, value: int, /) -> None:
+        """Store a word of the control page."""
+
+
+class _CommitAll:
+    """In the place of the control page's words while records wait for the scalar that they have interrupted.
+
+    Who commits that scalar has them appended, which so costs nothing where there are none.
+    """
+
+    __slots__ = ("_commit",)
+
+    def __init__(self, commit: Callable[[], None]) -> None:
+        self._commit = commit
+
+    def __setitem__(self, word: int, value: int) -> None:
+        self._commit()
+
+
+class _AllClosed:
+    """The same where who has interrupted the hot path has closed the journal: whether the scalar was still taken."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, taken: bool) -> None:
+        self._taken = taken
+
+    def __setitem__(self, word: int, value: int) -> None:
+        if not self._taken:
+            raise JournalClosed
 
 
 class Unsynced:
@@ -105,6 +141,9 @@ class Journal:
     Raises:
         OSError: the files cannot be made.
     """
+
+    # What the hot path uses has places of its own, which are found in less time than those of a dictionary.
+    __slots__ = ("__dict__", "__weakref__", "base", "buffer", "limit", "lock", "position", "words")
 
     def __init__(
         self,
@@ -175,7 +214,8 @@ class Journal:
         finally:
             unlocked.close()
         CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
-        self.words = memoryview(self._control).cast("Q")
+        self._words = memoryview(self._control).cast("Q")
+        self.words: Words = self._words  # to commit with, for the hot path
         self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
         self._files.append(self._definitions_file)
         self._live = (Segment(folder, self._number(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
@@ -262,9 +302,12 @@ class Journal:
         self, parts: tuple[bytes | memoryview, ...], aligned: Callable[[int], bytes] | None = None, share: float = 1.0
     ) -> str:
         size = sum(map(len, parts))
+        # A signal handler, a finalizer or a trace function that has interrupted the hot path on this thread. (One that
+        # has left it with an exception does not hold the lock any more, and what it has left is mended below.)
+        interrupts = self.interrupts
         with self.lock:
-            if self._writing:
-                return self._defer(parts)
+            if self._writing or interrupts:
+                return self._defer(parts, interrupts)
             if self._closed:
                 raise JournalClosed
             # From here on a signal handler that logs on this thread is put off until this record has its place.
@@ -281,7 +324,7 @@ class Journal:
                 self._writing = False
                 self.limit = self._open_limit
             if not reason:
-                self.words[WORD_COMMIT] = self.position
+                self._words[WORD_COMMIT] = self.position
         self._append_deferred()  # without the lock, which a wait for room lets go of once
         return reason and self.count_drop(reason)
 
@@ -320,21 +363,43 @@ class Journal:
         self._enter(segment)
         return True
 
+    @property
+    def interrupts(self) -> bool:
+        """Whether the caller has interrupted the hot path on its own thread."""
+        return self.limit == STORING and self.lock._is_owned()
+
+    def _commit_all(self) -> None:
+        """Commit the scalar that has just been stored, and what was put off for it; the lock is held."""
+        self.words = self._words
+        self._words[WORD_COMMIT] = self.position
+        # A wait for room would let go of the lock once, and it is held twice.
+        stalled, self._stalled = self._stalled, True
+        try:
+            self._append_deferred()
+        except JournalClosed:
+            pass
+        finally:
+            self._stalled = stalled and self._stalled
+
     def _append_deferred(self) -> None:
+        if self.interrupts:
+            return
         while self._deferred:
             self._append((self._deferred.pop(0),))
 
-    def _defer(self, parts: tuple[bytes | memoryview, ...]) -> str:
+    def _defer(self, parts: tuple[bytes | memoryview, ...], interrupts: bool) -> str:
         if len(self._deferred) >= DEFERRED_RECORDS_MAX:
             return self.count_drop("reentrant")
         self._deferred.append(b"".join(parts))
+        if interrupts:
+            self.words = _CommitAll(self._commit_all)
         return ""
 
     def count_drop(self, reason: str) -> str:
         """Count a record that is not kept, for one of `DROP_REASONS`; returns the reason."""
         with self.lock:
             if not self._closed:
-                self.words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
+                self._words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
         return reason
 
     def _make_room(self, size: int, share: float) -> str:
@@ -479,15 +544,15 @@ class Journal:
     @property
     def committed(self) -> int:
         """The end of the last whole record."""
-        return int(self.words[WORD_COMMIT])
+        return int(self._words[WORD_COMMIT])
 
     def note_records(self, count: int) -> None:
         """Leave word in the journal of how many records were logged, for whoever finds it without its trainer."""
-        self.words[WORD_RECORDS] = count
+        self._words[WORD_RECORDS] = count
 
     def dropped(self) -> dict[str, int]:
         """How many records were dropped here, by reason."""
-        counts = self.words[WORD_DROPPED : WORD_DROPPED + len(DROP_REASONS)]
+        counts = self._words[WORD_DROPPED : WORD_DROPPED + len(DROP_REASONS)]
         return {reason: count for reason, count in zip(DROP_REASONS, counts, strict=True) if count}
 
     def arm(self, seen: int) -> bool:
@@ -535,7 +600,7 @@ class Journal:
             if self._closed or position <= self.released:
                 return True
             self.released = position
-            self.words[WORD_RELEASED] = position
+            self._words[WORD_RELEASED] = position
             done = [segment for segment in self._live[:-1] if segment.end <= position]
             self._live = self._live[len(done) :]
             for segment in done:
@@ -672,11 +737,14 @@ class Journal:
         """
         with self.lock:
             if not self._writing and not self._closed:
-                self.words[WORD_COMMIT] = self.position
+                self._words[WORD_COMMIT] = self.position
             return self.committed
 
     def close(self) -> bool:
         """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""
+        if self.interrupts:
+            self.words = _AllClosed(self.position > self.committed)
+            self.limit = CLOSED
         if not self._closed:
             self._append_deferred()
         with self.lock:
@@ -690,9 +758,11 @@ class Journal:
                 remove_journal(self.path)
             for segment in (*self._live, *self._free):
                 segment.close()
-            counts = bytearray(self.words.cast("B"))
-            self.words.release()
-            self.words = memoryview(counts).cast("Q")
+            counts = bytearray(self._words.cast("B"))
+            self._words.release()
+            self._words = memoryview(counts).cast("Q")
+            if not isinstance(self.words, _AllClosed):
+                self.words = self._words
             self._control.close()
             self._definitions_file.close()
             self._lock_map.close()

@@ -189,10 +189,11 @@ class Run:
         run = session.define_run(self.directory, self._suffix, file, self._numbered, who, reduces, **self.described)
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
-        if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
-            run.counts.add(self.counts)
-        self.counts = run.counts
-        self.journal = session.journal
+        with self.journal.lock, session.journal.lock:
+            if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
+                run.counts.add(self.counts)
+            self.counts = run.counts
+            self.journal = session.journal
         self._session = session
         return session
 
@@ -403,7 +404,7 @@ class Run:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
             return
         if not session_module.turns.run(lambda: self._append_now(kind, make)):
-            self.counts.drop("reentrant")
+            self._count("reentrant")
 
     def _append_now(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         while True:
@@ -411,7 +412,7 @@ class Run:
             try:
                 session = self.bind()
                 if session is None:
-                    self.counts.drop("no_journal")
+                    self._count("no_journal")
                     return
                 parts, aligned = make(session)
                 reason = session.journal.append(*parts, aligned=aligned, share=session.shares[kind])
@@ -432,10 +433,11 @@ class Run:
             return
 
     def _count(self, reason: str) -> None:
-        if reason:
-            self.counts.drop(reason)
-        else:
-            self.counts.accepted += 1
+        with self.journal.lock:  # the one that `add_scalar` holds while it counts
+            if reason:
+                self.counts.drop(reason)
+            else:
+                self.counts.accepted += 1
 
 
 def run_of(

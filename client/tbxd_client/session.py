@@ -49,6 +49,8 @@ class Counts:
     ``accepted``: calls' records, dropped ones included. ``dropped``: those that were not kept here, by reason.
     ``settled``: those that the daemon is done with, as it last said; ``refused``: those of them that it did not write,
     by reason, replaced as a whole.
+
+    Whoever counts holds the lock of the run's journal, which is that of `SummaryWriter.add_scalar`, too.
     """
 
     __slots__ = ("accepted", "dropped", "refused", "settled")
@@ -67,11 +69,17 @@ class Counts:
         self.refused = dict(self.refused)
         add_counts(self.refused, other.refused)
 
+    def told(self) -> list[Any]:
+        """As in `wire.Report`. Without a lock, so what is dropped is read first: it has been accepted before."""
+        dropped = dict(self.dropped)
+        return [self.accepted, dropped]
+
     def drop(self, reason: str) -> None:
         """Count a record that is not kept."""
         self.accepted += 1
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
-        _dropped[reason] = _dropped.get(reason, 0) + 1
+        with _counting:
+            _dropped[reason] = _dropped.get(reason, 0) + 1
 
     @property
     def written(self) -> int:
@@ -93,6 +101,7 @@ def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
 
 
 _dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
+_counting = RLock()  # while something is counted in it: it is of all journals
 
 
 class Defined:
@@ -218,9 +227,7 @@ class Session:
 
     def _report(self) -> dict[int, Any]:
         with self._lock:
-            report: dict[int, Any] = {
-                number: [counts.accepted, dict(counts.dropped)] for number, counts in self._counts.items()
-            }
+            report: dict[int, Any] = {number: counts.told() for number, counts in self._counts.items()}
         self.journal.note_records(sum(accepted for accepted, _ in report.values()))
         return report
 
@@ -230,7 +237,7 @@ class Session:
             counts = self._counts.get(number)
             if counts is not None and type(news) is list and len(news) == 2 and type(news[0]) is int:
                 counts.settled = max(counts.settled, news[0])
-                if type(news[1]) is dict:
+                if type(news[1]) is dict and all(type(count) is int for count in news[1].values()):
                     counts.refused = news[1]
 
     def flush(self, timeout: float | None = None, last: bool = False) -> bool:
@@ -243,7 +250,7 @@ class Session:
                 to be had or none gets on.
             last: whether no record follows.
         """
-        if turns.interrupted:
+        if turns.interrupted or self.journal.interrupts:
             return False
         seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
         return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None, last=last)
@@ -351,10 +358,11 @@ _inherited: list[Session] = []  # keeps a parent's objects from being finalised 
 
 
 def _after_fork_in_child() -> None:
-    global _current, _lock, _next_try, turns
+    global _current, _lock, _next_try, turns, _counting
     _lock = RLock()
     turns = Turns()
     _dropped.clear()
+    _counting = RLock()
     _next_try = 0.0
     if _current is not None:
         _inherited.append(_current)

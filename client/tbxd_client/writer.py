@@ -19,13 +19,14 @@ from typing import Any
 
 from . import log_values, media, readback, records
 from .file_writer import FileWriter
+from .journal import CLOSED, STORING, JournalClosed
 from .journal_files import WORD_COMMIT
 from .lenient import soften
 from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
 from .policy import member
 from .ranks import Identity, default_folder
-from .records import DESCRIPTION_BYTES_MAX, FLOAT64, SCALAR_BYTES, SCALAR_HEAD_STRUCT
+from .records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .run import Run, run_of
 from .session import Counts, active
 from .settings import warn
@@ -171,29 +172,33 @@ class SummaryWriter(MediaMethods, PluginMethods):
             # As `with lock` would, in half the time: nothing can come between `try` and the end of `acquire`.
             try:
                 lock.acquire()
+                # From here on whoever interrupts this on this thread, and logs, is put off until the commit. Without a
+                # trace or profile function nobody can, and nothing may be called before the store that lets one.
+                limit, journal.limit = journal.limit, STORING
                 start = journal.position
                 end = start + SCALAR_BYTES
-                if end <= journal.limit:
-                    # From here to the end of the store no signal handler can run, so what one logs comes after.
-                    journal.position = end
+                if end <= limit:
                     try:
                         _pack_scalar_into(
                             journal.buffer,
                             start - journal.base,
                             head,
                             global_step,
-                            FLOAT64,
+                            FLOAT64_BYTE,
                             walltime,
-                            FLOAT64,
+                            FLOAT64_BYTE,
                             scalar_value,
                         )
-                    except struct.error:
-                        journal.position = start
+                        journal.position = end
+                        journal.limit = limit
+                        journal.words[WORD_COMMIT] = journal.position
+                        run.counts.accepted += 1
+                        return
+                    # A step that is none; or who has interrupted this has closed the journal, and another takes it.
+                    except (struct.error, TypeError, ValueError, JournalClosed):
+                        limit = CLOSED  # the long way opens it again
                         to_step(global_step)  # which raises
-                        raise
-                    journal.words[WORD_COMMIT] = journal.position
-                    run.counts.accepted += 1
-                    return
+                journal.limit = limit
             finally:
                 try:
                     lock.release()
