@@ -3,6 +3,9 @@
 A journal's lock tells whether its trainer lives. One that is free is taken, read with ``pread`` from where the daemon
 has got to, and deleted when everything in it is in the event files. One that makes no sense is put aside, for a
 person to look at.
+
+The system tells when the file that carries the lock is closed (`inotify`), which is when its owner ends. What it does
+not tell (it takes no more watches, the file system is another host's) is found by a look at all of them now and then.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from tbxd_client.journal_files import (
     JournalBusy,
     JournalError,
     JournalReader,
+    is_session_name,
     journals,
     remove_journal,
     session_name,
@@ -27,13 +31,16 @@ from tbxd_client.records import RemoteProtocolError
 from tbxd_client.wire import DATA_BYTES_MAX
 
 from .descriptors import LEFT_BY_ADOPTION, scarce
-from .hub import Client, Hub
+from .hub import Client, Hub, Wanting
+from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from .session import Session
 from .walls import text_of
 
 log = logging.getLogger(__name__)
 
-SCAN_SECONDS = 2.0
+SCAN_SECONDS = 2.0  # between looks at all journals,
+BLIND_SECONDS, BLIND_SHARE = 0.2, 50  # and so where the system tells nothing; a look may take one part in so many
+CLOSED_SECONDS = (0.001, 0.01, 0.1)  # after a lock's file was closed, which is told before the lock is free
 UNFINISHED_SECONDS = 5.0  # a journal is made or removed in milliseconds; one that is at it for so long was killed
 QUARANTINE = "quarantine"
 QUARANTINED_MAX = 1000
@@ -54,7 +61,19 @@ class Adopter:
         self._later: dict[Path, tuple[int, float]] = {}  # those that broke: how often, and when they are tried again
         self._unreleased: set[Path] = set()  # where it cannot be noted how much is written, which was told
         self._unfinished: dict[Path, float] = {}  # and when it was first seen
-        self._next_scan = 0.0
+        self._last_scan = -SCAN_SECONDS
+        self._inotify = Inotify()
+        self._spool_watch = -1
+        self._watches: dict[int, Path] = {}  # to the journals whose locks they tell of
+        self._watched: dict[Path, int] = {}
+        self._blind = True  # not all journals are watched
+        self._took = 0.0  # the last look at all of them
+        self._closed: list[tuple[float, Path, int]] = []  # when to look at which once more, and how often that was done
+
+    @property
+    def fd(self) -> int:
+        """Readable when `step` has something to do; -1 for none."""
+        return self._inotify.fd
 
     @property
     def busy(self) -> bool:
@@ -68,11 +87,14 @@ class Adopter:
 
     def step(self, now: float) -> float:
         """Look for journals when it is time, and read on in those that are open; returns when to come again."""
-        if now >= self._next_scan:
-            self._next_scan = now + SCAN_SECONDS
-            walls = self._hub.walls
+        walls = self._hub.walls
+        with walls.around("the news of journals"):
+            self._hear(now)
+        if now >= self._next_scan or (self._blind and self._hub.wanting):
+            self._last_scan = now
             with walls.around("the look for journals"):
                 self._scan(now)
+            self._took = time.monotonic() - now
             with walls.around("the look for unfinished journals"):
                 self._clean_up(now)
             with walls.around("the look for sessions that are gone"):
@@ -83,9 +105,11 @@ class Adopter:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                self._hub.walls.broke("the adoption of a journal", error, str(path))
+                walls.broke("the adoption of a journal", error, str(path))
                 self._try_later(path, now, text_of(error))
-        return self._next_scan
+        with walls.around("the answers about journals"):
+            self._answer()
+        return min(self._next_scan, min((due for due, _, _ in self._closed), default=self._next_scan))
 
     def _step(self, path: Path, reader: JournalReader, client: Client) -> None:
         try:
@@ -110,43 +134,123 @@ class Adopter:
             with self._hub.walls.around("the end of an adoption", str(path)):
                 self._put_aside(path, reader, client, f"internal error: {why}")
 
-    def _scan(self, now: float) -> None:
-        seen = {Path(client.journal) for client in self._hub.clients.values() if client.journal}
-        for path in {*journals(self._spool), *(path for path in seen if _is_journal(path))}:
-            if path in self._drains or path in self._bad or self._later.get(path, (0, 0.0))[1] > now:
-                continue
-            if scarce(LEFT_BY_ADOPTION):
-                break  # the others with a later scan
-            with self._hub.walls.around("the adoption of a journal", str(path)):
-                self._take(path, now)
+    @property
+    def _next_scan(self) -> float:
+        pause = SCAN_SECONDS
+        if self._blind and self._hub.clients:
+            pause = min(SCAN_SECONDS, BLIND_SECONDS + BLIND_SHARE * self._took)
+        return self._last_scan + pause
 
-    def _take(self, path: Path, now: float) -> None:
-        """Adopt a journal, if nobody has it."""
+    def _hear(self, now: float) -> None:
+        """Look at the journals of which the system has told something."""
+        looks = []
+        for happened in self._inotify.read():
+            path = self._watches.get(happened.watch)
+            if happened.mask & Q_OVERFLOW:
+                self._last_scan = now - SCAN_SECONDS
+            elif happened.watch == self._spool_watch:
+                if happened.mask & IGNORED:
+                    self._spool_watch = -1
+                elif is_session_name(happened.name):
+                    looks.append((self._spool / happened.name, 0))
+            elif path is not None and happened.mask & IGNORED:
+                del self._watches[happened.watch]
+                self._watched.pop(path, None)
+            elif path is not None:
+                looks.append((path, 0))
+        waiting = []
+        for due, path, tries in self._closed:
+            if due <= now:
+                looks.append((path, tries))
+            else:
+                waiting.append((due, path, tries))
+        self._closed = waiting
+        for path, tries in dict(looks).items():
+            self._watch(path)
+            if not self._look(path, now) and tries < len(CLOSED_SECONDS) and path in self._watched:
+                self._closed.append((now + CLOSED_SECONDS[tries], path, tries + 1))
+
+    def _watch(self, path: Path) -> bool:
+        """Have the system tell when the owner of a journal ends. False when it cannot."""
+        if path not in self._watched:
+            watch = self._inotify.watch(path / CONTROL_NAME, CLOSE_WRITE)
+            if watch < 0:
+                return False
+            self._watched[path] = watch
+            self._watches[watch] = path
+        return True
+
+    def _scan(self, now: float) -> None:
+        if self._spool_watch < 0:  # before the look, so that nothing comes in between
+            self._spool_watch = self._inotify.watch(self._spool, MOVED_TO | ONLYDIR)
+        there = set(journals(self._spool))
+        elsewhere = {Path(client.journal) for client in self._hub.clients.values() if client.journal} - there
+        there |= {path for path in elsewhere if _is_journal(path)}
+        blind = self._spool_watch < 0
+        for path in there:
+            blind |= not self._watch(path)
+            if not self._look(path, now) and scarce(LEFT_BY_ADOPTION):
+                break  # the others with a later scan
+        self._blind = blind
+
+    def _look(self, path: Path, now: float) -> bool:
+        """Take a journal if it has no owner. False when it has one, or nobody knows."""
+        if path in self._drains or path in self._bad:
+            return True
+        if self._later.get(path, (0, 0.0))[1] > now or is_locked(path / CONTROL_NAME) or scarce(LEFT_BY_ADOPTION):
+            return False
+        with self._hub.walls.around("the adoption of a journal", str(path)):
+            return self._take(path, now)
+        return False
+
+    def _take(self, path: Path, now: float) -> bool:
+        """Adopt a journal, if nobody has it. False where it may be had later."""
         try:
             reader = JournalReader(path)
         except JournalBusy:
-            return
+            return False
         except JournalError as error:
             if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                return  # it is looked at again with the next scan
+                return False  # it is looked at again with the next scan
             if path.exists():  # else its trainer has just finished with it
                 log.warning("cannot adopt: %s", error)
                 self._bad.add(path)
-            return
+            return True
         if session_name(reader.state.session) != path.name:
             log.warning("cannot adopt %s: it says that it is session %s", path, reader.state.session.hex())
             self._bad.add(path)
             reader.close()
-            return
+            return True
         known = self._hub.clients.get(reader.state.session)
         if known is not None and known.again and not self._hub.forgiven(known, now):
             reader.close()  # its session broke here, and begins anew when nothing of it is under way
-            return
+            return False
         try:
             self._drains[path] = (reader, self._adopt(path, reader))
         except BaseException:
             reader.close()
             raise
+        return True
+
+    def _answer(self) -> None:
+        """Answer the clients that wait for what ended processes have left, where nothing of it is missing any more."""
+        for wanting in list(self._hub.wanting.values()):
+            if wanting.ready and not any(self._missing(wanting, *drain) for drain in self._drains.values()):
+                self._hub.satisfy(wanting)
+
+    def _missing(self, wanting: Wanting, reader: JournalReader, client: Client) -> bool:
+        """Whether a journal that is being drained holds something for the runs of a client, and it is not written."""
+        if client.session.held >= reader.state.readable_end or client is wanting.client:
+            return False
+        folders = [run.directory for run in wanting.client.session.runs if run is not None]
+        below = tuple(folder + "/" for folder in folders)
+        if any(
+            run is not None and (run.directory in folders or run.directory.startswith(below))
+            for run in client.session.runs
+        ):
+            self._hub.flush(client)
+            return True
+        return False
 
     def _clean_up(self, now: float) -> None:
         """Delete what a kill has left of a journal that was being made, and so held nothing yet, or being removed."""
@@ -184,8 +288,9 @@ class Adopter:
         while session.expected < min(end, self._hub.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
-        if session.expected >= end:
+        if session.expected >= end and not client.complete:
             self._hub.complete(client)
+            self._hub.flush(client)
         if session.expected < end or session.written < end or session.outstanding:
             return False
         return self._hub.tell_rest(client, reader.state.dropped)
@@ -234,10 +339,11 @@ class Adopter:
                 self._release(path, reader, client.session.written)
                 reader.close()
         self._drains.clear()
+        self._inotify.close()
 
 
 def _is_journal(path: Path) -> bool:
     try:
-        return path.is_absolute() and path in journals(path.parent)
-    except ValueError:  # a NUL in it
+        return path.is_absolute() and is_session_name(path.name) and path.is_dir() and not path.is_symlink()
+    except (OSError, ValueError):  # too long, not for us to look at; a NUL in it
         return False

@@ -246,6 +246,8 @@ class Daemon:
             if receiver.gate is not None:
                 poller.register(receiver.gate.socket, zmq.POLLIN)
         poller.register(self._doorbell.read_fd, zmq.POLLIN)
+        if self._adopter.fd >= 0:
+            poller.register(self._adopter.fd, zmq.POLLIN)
         due = 0.0
         while not self._stopping:
             for source, _ in poller.poll(max(0, round((due - time.monotonic()) * 1000))):

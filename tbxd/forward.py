@@ -164,7 +164,7 @@ def _send(
     moved = time.monotonic()
     sender.start()
     try:
-        while not (sender.flush(left.committed, LOOK_SECONDS, last=True) and sender.greeted):
+        while not (sender.flush(left.committed, LOOK_SECONDS, last=True, written=True) and sender.greeted):
             if sender.acknowledged > last:
                 moved, last = time.monotonic(), sender.acknowledged
             progress.written = before + last - begin

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tbxd_client import wire
 from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
@@ -81,6 +81,9 @@ class Client:
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
     news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
+    flush_to: int = 0  # the position that it wants to have written,
+    leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
+    leftovers_written: int = 0  # and the last that has it
 
 
 @dataclass(slots=True)
@@ -93,6 +96,28 @@ class RunState:
     submitted: bool = False
     used: float = 0.0
     since: float = 0.0  # it is submitted
+    rounds: int = 0  # how often it was written
+
+
+class Held(NamedTuple):
+    """A batch that a run keeps for other ranks, and for nothing else."""
+
+    batch: Batch
+
+
+@dataclass(slots=True)
+class Wanting:
+    """A client that waits for what processes that have ended have left in the journals of its runs."""
+
+    client: Client
+    rounds: list[tuple[RunState, int]]  # its runs that are to be written first, and how often they had been
+
+    @property
+    def ready(self) -> bool:
+        """Whether its own runs are written as they were to be when it asked."""
+        return all(
+            state.rounds > before + (state.writer.waiting or state.writer.ranks.news) for state, before in self.rounds
+        )
 
 
 class Hub:
@@ -132,7 +157,8 @@ class Hub:
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
         self._checkpoints = Checkpoints(settings.spool / LEDGERS)
-        self._written: queue.SimpleQueue[Batch | RunState] = queue.SimpleQueue()
+        self._written: queue.SimpleQueue[Batch | Held | RunState] = queue.SimpleQueue()
+        self.wanting: dict[bytes, Wanting] = {}  # by session
         self._host = os.uname().nodename
         self._next_sync = 0.0
         self._open_files = runs_open(settings.open_files)
@@ -189,9 +215,7 @@ class Hub:
                 case wire.Stored():
                     self._stored(client, message)
                 case wire.Flush():
-                    if message.last:
-                        self.complete(client)
-                    self.flush(client)
+                    self._flush(client, message)
                 case wire.Report():
                     self._report(client, message)
                 case wire.Goodbye():
@@ -255,7 +279,7 @@ class Hub:
         client.readable = None if client.unreadable or peer.key else readable_journal(hello.journal, hello.session)
         self._welcome(client)
         if session.written > hello.start:  # acknowledgements that got lost
-            self._send(peer, wire.Ack(session.id, session.written, client.announced, {}))
+            self._acknowledge(client, moved=True)
 
     def _report(self, client: Client, report: wire.Report) -> None:
         client.reported = _checked_report(report.runs)
@@ -370,6 +394,7 @@ class Hub:
                 session.definitions_expected,
                 client.announced,
                 int(client.readable is not None),
+                leftovers=1,
             ),
         )
 
@@ -422,6 +447,7 @@ class Hub:
                 settings.ranks_seconds,
                 self.meters,
                 self._checkpoints,
+                lambda batch: self._written.put(Held(batch)),
             )
             state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
@@ -480,7 +506,9 @@ class Hub:
                 break
             with self.walls.around("what was written"):
                 if isinstance(item, RunState):
-                    self._come_back(item)
+                    self._come_back(item, moved)
+                elif isinstance(item, Held):
+                    self._hold(item.batch, moved)
                 else:
                     self._settle(item, moved)
         for client in moved.values():
@@ -489,10 +517,19 @@ class Hub:
         if moved:
             self._grant()
 
-    def _come_back(self, state: RunState) -> None:
+    def _hold(self, batch: Batch, moved: dict[bytes, Client]) -> None:
+        """A batch waits for other ranks, and for nothing else."""
+        client = self.clients.get(batch.session)
+        if client is not None and client.session.hold(batch) and client.flush_to > client.session.written:
+            moved[batch.session] = client
+
+    def _come_back(self, state: RunState, moved: dict[bytes, Client]) -> None:
         """A run has been written, or tried to be."""
         state.submitted, state.since = False, 0.0
-        if state.writer.waiting and not state.due:
+        state.rounds += 1
+        if state.writer.error:
+            moved.update(self._flushing(state))
+        if _has_to_do(state) and not state.due:
             delay = RETRY_SECONDS if state.writer.error else 0.0
             state.due = time.monotonic() + delay
         elif state.writer.ranks.due and not state.due:
@@ -505,7 +542,7 @@ class Hub:
         if client is not None:
             client.under_way = max(0, client.under_way - 1)
             client.news[batch.run.id] = self._run(batch.run.directory)
-            if client.session.done(batch.token):
+            if client.session.done(batch):
                 moved[batch.session] = client
 
     def _grant(self) -> None:
@@ -527,7 +564,30 @@ class Hub:
                 entry = state.writer.entry(client.session.id)
                 counts[number] = [entry.count, entry.refused]
             client.news = {}
-            self._send(client.peer, wire.Ack(client.session.id, client.session.written, limit, counts))
+            session = client.session
+            trouble = self._trouble(client) if session.held < client.flush_to else ""
+            self._send(
+                client.peer,
+                wire.Ack(session.id, session.written, limit, counts, session.held, client.leftovers_written, trouble),
+            )
+
+    def _trouble(self, client: Client) -> str:
+        """What keeps one of its runs from being written; "" for nothing."""
+        for run in client.session.runs:
+            state = self.runs.get(run.directory) if run is not None else None
+            if state is not None and state.writer.error:
+                return f"{state.writer.directory}: {state.writer.error}"[:1000]
+        return ""
+
+    def _flushing(self, state: RunState) -> dict[bytes, Client]:
+        """Clients that wait for a run to be written."""
+        directory = str(state.writer.directory)
+        return {
+            session: client
+            for session, client in self.clients.items()
+            if client.flush_to > client.session.held
+            and any(run is not None and run.directory == directory for run in client.session.runs)
+        }
 
     def limit(self, client: Client) -> int:
         """The position up to which a client may send."""
@@ -540,12 +600,30 @@ class Hub:
         )
         return limit if limit <= session.expected + room else max(client.announced, session.expected + int(room))
 
+    def _flush(self, client: Client, flush: wire.Flush) -> None:
+        client.flush_to = max(client.flush_to, flush.position)
+        if flush.last:
+            self.complete(client)
+        if flush.leftovers > client.leftovers:
+            client.leftovers = flush.leftovers
+            states = [self.runs.get(run.directory) for run in client.session.runs if run is not None]
+            rounds = [(state, state.rounds) for state in states if state is not None and _has_to_do(state)]
+            self.wanting[client.session.id] = Wanting(client, rounds)
+        self.flush(client)
+
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
         for run in client.session.runs:
             state = self.runs.get(run.directory) if run is not None else None
-            if state is not None and state.writer.waiting:
+            if state is not None and _has_to_do(state):
                 self._submit(state)
+        self._acknowledge(client, moved=True)
+
+    def satisfy(self, wanting: Wanting) -> None:
+        """Tell a client that what it wanted besides its own is written."""
+        client = wanting.client
+        self.wanting.pop(client.session.id, None)
+        client.leftovers_written = client.leftovers
         self._acknowledge(client, moved=True)
 
     def tick(self, now: float) -> float:
@@ -623,6 +701,7 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        self.wanting.pop(client.session.id, None)
         if client.key:
             self._quotas.leave(client.key, client.tags)
         self.complete(client)
@@ -765,6 +844,10 @@ class Hub:
             "reads_journal": client.readable is not None,
             "unreadable": client.unreadable,
         }
+
+
+def _has_to_do(state: RunState) -> bool:
+    return state.writer.waiting or state.writer.ranks.news
 
 
 def _exists(path: Path) -> bool:

@@ -93,6 +93,7 @@ class RunWriter:
         ranks_seconds: how long what several ranks log waits for one of them.
         meters: where it is counted how long writes take; those of the daemon.
         checkpoints: of what folders hold; those of the daemon.
+        held: called with each batch that is not written because it waits for other ranks, and for nothing else.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class RunWriter:
         ranks_seconds: float = 30.0,
         meters: Meters | None = None,
         checkpoints: Checkpoints | None = None,
+        held: Callable[[Batch], None] | None = None,
     ) -> None:
         self.directory = directory
         self._meters = meters or Meters()
@@ -116,6 +118,8 @@ class RunWriter:
         self._known = False  # the ledger has been read
         self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
         self._done = done
+        self._held = held
+        self._taken: list[Batch] = []  # by the ranks, since the last write that came to its end
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()
@@ -265,6 +269,7 @@ class RunWriter:
                 self._unwritten.append(batch)
             if is_reduced(batch.run):
                 self.ranks.take(batch)
+                self._taken.append(batch)
                 with self._lock:
                     self._unwritten.pop()
                 size += batch.size // RANKS_SHARE
@@ -324,6 +329,10 @@ class RunWriter:
             for batch in self._unwritten:
                 self.ledger[batch.session] = self._working[batch.session].copy()
         records = 0
+        if self._held is not None:
+            for batch in self._taken:
+                self._held(batch)
+        self._taken.clear()
         while self._unwritten:
             records += self._unwritten[0].records
             self._done(self._unwritten[0])
@@ -440,6 +449,7 @@ class RunWriter:
             self._queue.extendleft(reversed(again))
             self._queued_bytes += sum(batch.size for batch in again)
             self._teller = self._run if self._told else None  # a note may be lost with the file
+        self._taken.clear()
         self._settling.clear()
         self._owed = b""
         self._noting = self._finishing = self._encoding = False

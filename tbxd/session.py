@@ -91,10 +91,11 @@ class Single:
 
 @dataclass(slots=True)
 class Token:
-    """A stretch of a session's records whose runs have yet to write it."""
+    """A stretch of a session's records whose runs have yet to write it; ``untaken`` of them have not looked at it."""
 
     end: int
     runs: int
+    untaken: int = 0
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class Batch:
     records: int = 0
     numbered: bool = False  # some of its tags may leave their steps to the run
     arrived: float = 0.0  # by the monotonic clock
+    held: bool = False  # for other ranks, and nothing else keeps it from being written
 
     def tag(self, number: int) -> TagDefinition:
         """A tag that a record of this batch names; that it is defined has been seen to."""
@@ -141,7 +143,8 @@ class Session:
         self.definitions_expected = 0
         self._definition_begin = 0  # of the one that is not whole yet
         self._unpacked = 0  # bytes that its unpacker has had
-        self.written = start  # everything before this is in the event files
+        self.written = start  # everything before this is in the event files,
+        self.held = start  # and before this it is, or waits for other ranks and nothing else
         # By their numbers; None where a number was given but not used.
         self.runs: list[RunDefinition | None] = []
         self.tags: list[TagDefinition | None] = []
@@ -156,6 +159,7 @@ class Session:
         self._room = _NOTHING  # for a record that is not whole yet,
         self._held = 0  # of which so many bytes have come
         self._tokens: deque[Token] = deque()
+        self._untaken: deque[Token] = deque()  # of these, the ones behind `held`
         self._unpacker: Any = None  # of the definition that is not whole yet: each takes 43 kB
         self._tag_runs = np.full(64, NO_RUN, np.int32)  # tag to the run in whose batch it goes
 
@@ -340,9 +344,10 @@ class Session:
                 offset += length
                 self._single(data[offset - length : offset], begin + offset, token, batches)
         token.end = begin + offset
-        token.runs = len(batches)
+        token.runs = token.untaken = len(batches)
         if offset:
             self._tokens.append(token)
+            self._untaken.append(token)
             self._settle()
         return offset, list(batches.values())
 
@@ -417,17 +422,27 @@ class Session:
         batch.size += len(view)
         batch.records += 1
 
-    def done(self, token: Token) -> bool:
+    def done(self, batch: Batch) -> bool:
         """A run has written its part of a stretch. True when `written` has moved."""
-        token.runs -= 1
-        return self._settle()
+        before = self.written
+        batch.token.runs -= 1
+        self.hold(batch)
+        return self.written > before
 
-    def _settle(self) -> bool:
-        moved = False
+    def hold(self, batch: Batch) -> bool:
+        """A run has looked at its part of a stretch, and keeps it for other ranks. True when `held` has moved."""
+        before = self.held
+        if not batch.held:
+            batch.held = True
+            batch.token.untaken -= 1
+        self._settle()
+        return self.held > before
+
+    def _settle(self) -> None:
         while self._tokens and self._tokens[0].runs <= 0:
             self.written = self._tokens.popleft().end
-            moved = True
-        return moved
+        while self._untaken and self._untaken[0].untaken <= 0:
+            self.held = self._untaken.popleft().end
 
 
 def _get(known: list[T | None], number: int) -> T | None:

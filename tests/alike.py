@@ -148,7 +148,7 @@ class Ours:
             known[1].append(EventFileLoader(str(run.file.path)))
 
     def _done(self, batch: daemon_session.Batch) -> None:
-        self._daemon.done(batch.token)
+        self._daemon.done(batch)
 
     def _read(self) -> Iterator[Value]:
         for directory, (_, loaders) in self._runs.items():

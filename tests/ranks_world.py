@@ -144,7 +144,7 @@ class Daemon:
             self.writer.write()
             assert not self.writer.error, self.writer.error
         for batch in self.finished:
-            self.sessions[batch.session].done(batch.token)
+            self.sessions[batch.session].done(batch)
         self.finished.clear()
         for rank in self.ranks:
             rank.acked = max(rank.acked, self.sessions[rank.id].written)

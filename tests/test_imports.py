@@ -40,7 +40,7 @@ DAEMON = (
         "events.folder",
         "summaries.errors",
     ),
-    ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service", "walls"),
+    ("settings", "keys", "roots", "pool", "credit", "descriptors", "notify", "logs", "service", "walls", "inotify"),
     ("buckets", "vitals", "troubles", "metrics", "quotas"),
     ("endpoint", "config_file", "finding", "holders"),
     ("config",),

@@ -176,7 +176,7 @@ def test_written_moves_to_the_end_of_what_all_runs_have_done(
         assert made.outstanding
         before = made.written
         batch = waiting.pop()
-        assert made.done(batch.token) == (made.written > before)
+        assert made.done(batch) == (made.written > before)
         assert made.written in ends
         oldest = min((other.token.end for other in waiting), default=len(stream) + 1)
         assert made.written < oldest

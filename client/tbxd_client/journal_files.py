@@ -285,16 +285,20 @@ def unfinished(spool: Path) -> list[Path]:
     return _folders(spool, MAKING) + _folders(spool, REMOVING)
 
 
+def is_session_name(name: str) -> bool:
+    """Whether a folder of this name in a spool may be a journal."""
+    return len(name) == 2 * SESSION_BYTES and all(letter in "0123456789abcdef" for letter in name)
+
+
 def _folders(spool: Path, prefix: str) -> list[Path]:
     try:
-        return [
-            entry
-            for entry in spool.iterdir()
-            if entry.name.startswith(prefix)
-            and len(entry.name) == len(prefix) + 2 * SESSION_BYTES
-            and all(letter in "0123456789abcdef" for letter in entry.name[len(prefix) :])
-            and entry.is_dir()
-            and not entry.is_symlink()
-        ]
+        with os.scandir(spool) as entries:  # which has seen whether it is a folder: thousands are looked at
+            return [
+                spool / entry.name
+                for entry in entries
+                if entry.name.startswith(prefix)
+                and is_session_name(entry.name[len(prefix) :])
+                and entry.is_dir(follow_symlinks=False)
+            ]
     except OSError:
         return []

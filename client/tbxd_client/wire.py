@@ -65,11 +65,16 @@ class Stored(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 where nothing follows."""
+    """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 where nothing follows.
+
+    ``leftovers`` is a number that grows with each flush which also wants to have written what processes that have ended
+    have left in their journals for the same runs; it comes back in an `Ack` when that is so. 0: it is not wanted.
+    """
 
     session: bytes
     position: int
     last: int = 0
+    leftovers: int = 0
 
 
 class Report(NamedTuple):
@@ -89,6 +94,7 @@ class Welcome(NamedTuple):
     """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``.
 
     ``journal`` is 1 where it can read the session's journal, and takes `Stored`; older daemons do not say.
+    ``leftovers`` is 1 where it answers a `Flush` with such a number; older daemons do not.
     """
 
     session: bytes
@@ -96,19 +102,25 @@ class Welcome(NamedTuple):
     definitions: int
     limit: int
     journal: int = 0
+    leftovers: int = 0
 
 
 class Ack(NamedTuple):
     """Everything before ``written`` is in the event files; records are taken up to ``limit``.
 
     ``runs`` maps the numbers of the runs that this is news of to [records settled, {reason: refused among them}],
-    counted since the session began.
+    counted since the session began. Everything before ``held`` is written, or waits for other ranks of the job and for
+    nothing else. ``leftovers`` is the number of the last `Flush` whose leftovers are written. ``trouble`` is what keeps
+    a run of the session from being written, "" for nothing. Older daemons do not say these three.
     """
 
     session: bytes
     written: int
     limit: int
     runs: dict[int, Any]
+    held: int = 0
+    leftovers: int = 0
+    trouble: str = ""
 
 
 class Unknown(NamedTuple):

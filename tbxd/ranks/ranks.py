@@ -87,6 +87,11 @@ class Ranks:
         self._gone.append((session, run))
         self._news = True
 
+    @property
+    def news(self) -> bool:
+        """Whether sessions have gone, and it is not written yet what that lets go out."""
+        return self._news
+
     def status(self) -> dict[str, Any] | None:
         """For `tbxd status`, as the last write has left it; None for a run without ranks."""
         shown = self._shown

@@ -200,7 +200,7 @@ def _fed(start: int, definitions: bytes, records: bytes, cuts: list[int]) -> tup
             assert batches is not None
             found += batches
             for batch in batches:
-                session.done(batch.token)
+                session.done(batch)
             assert session.written <= session.expected
             assert not session.outstanding
     except RemoteProtocolError:
