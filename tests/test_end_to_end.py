@@ -201,7 +201,7 @@ def test_without_a_daemon_all_flushes_and_closes_together_wait_once(place: World
         sys.stdin.readline()
         assert writer.flush(60)
         writer.add_scalar("value", 1.0, 1)
-        assert writer.flush()
+        assert writer.flush(10)
         """,
         environ={"TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock", "TBXD_FLUSH_SECONDS": "1"},
         stdin=-1,

@@ -35,13 +35,13 @@ class EventWriter:
         """Log an event with its own step and time; see `FileWriter.add_event`."""
         self._owner.add_event(event, walltime=getattr(event, "wall_time", None) or None)
 
-    def flush(self) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
-        return self._owner.flush()
+        return self._owner.flush(timeout)
 
     def close(self) -> None:
-        """Flush."""
-        self.flush()
+        """Flush; see `SummaryWriter.close`."""
+        self._owner.close()
 
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""
@@ -189,14 +189,16 @@ class FileWriter:
         finally:
             self._default = before
 
-    def flush(self) -> bool:
+    def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
         session = active() if self._run is not None else None
-        return session is None or session.flush()
+        return session is None or session.flush(timeout)
 
     def close(self) -> None:
-        """Flush."""
-        self.flush()
+        """Flush; see `SummaryWriter.close`."""
+        session = active() if self._run is not None else None
+        if session is not None:
+            session.flush(closing=True)
 
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""

@@ -729,16 +729,23 @@ class Journal:
 
     # --- the end ---------------------------------------------------------------------------------------------
 
-    def commit(self) -> int:
+    def commit(self, wait: float = -1) -> int:
         """The position behind every record whose call has begun to return.
 
         A signal handler may have interrupted `add_scalar` between its store and its commit; what it then flushes or
         closes includes that record.
+
+        Args:
+            wait: seconds for the lock, -1 for as long as it takes; without it the result is -1.
         """
-        with self.lock:
+        if not self.lock.acquire(timeout=wait):
+            return -1
+        try:
             if not self._writing and not self._closed:
                 self._words[WORD_COMMIT] = self.position
             return self.committed
+        finally:
+            self.lock.release()
 
     def close(self) -> bool:
         """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""

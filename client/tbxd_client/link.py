@@ -227,12 +227,20 @@ class Link:
         self._poller.register(socket, zmq.POLLIN)
         socket.connect(self.address)
 
-    def poll(self, seconds: float, bell: int = -1) -> tuple[bool, bool]:
-        """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is."""
+    def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
+        """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
+
+        Args:
+            seconds: at most.
+            bell: -1 for none.
+            partner: return, too, when somebody is at the other end, so that `send` can.
+        """
         if bell >= 0 and bell not in self._poller:
             self._poller.register(bell, zmq.POLLIN)
+        if self._socket is not None:
+            self._poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if partner else 0))
         ready: dict[Any, int] = dict(self._poller.poll(int(seconds * 1000)))
-        return self._socket is not None and self._socket in ready, bell in ready
+        return bool(ready.get(self._socket, 0) & zmq.POLLIN), bell in ready
 
     def send(self, frames: list[bytes]) -> bool:
         """Send a message; False when nobody is at the other end."""

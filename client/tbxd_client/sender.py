@@ -120,12 +120,20 @@ class Sender:
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
+        self._unheard = False  # the last greeting could not be sent: it is, as soon as somebody is there
         self._by_reference = False  # the daemon reads records in the journal's files
+        self._held = 0  # what is before it waits for other ranks at the most
         self._flush_to = 0
         self._flush_sent = 0
         self._ending = False  # nothing follows what is there,
         self._end_sent = False  # and the daemon knows
-        self._given_up_at = -1  # what had been acknowledged when a flush ended in vain; -1 when a daemon came since
+        # Flushes that want to have written what ended processes have left: the last one's number, as it was asked for,
+        # sent and answered.
+        self._leftovers = self._leftovers_sent = self._leftovers_written = 0
+        self._knows_leftovers = True  # the daemon answers that, as far as is known
+        self._held_up = ""  # what keeps a run from being written, as the daemon says
+        # How far it was when a flush ended in vain, -1 when a daemon came since, and how long that had waited.
+        self._given_up_at, self._given_up_seconds = -1, 0.0
         # When things are due, by the monotonic clock.
         self._heard = 0.0
         self._next_hello = 0.0
@@ -169,19 +177,36 @@ class Sender:
             return False
         return True
 
-    def flush(self, position: int, timeout: float, again: bool = True, last: bool = False) -> bool:
+    def flush(
+        self,
+        position: int,
+        timeout: float,
+        deadline: float | None = None,
+        again: bool = True,
+        last: bool = False,
+        leftovers: bool = False,
+        written: bool = False,
+    ) -> bool:
         """Wait until everything before ``position`` is in the event files; False when that takes too long.
 
-        On the sender's own thread, where a ``__del__`` may run that the garbage collector has found, it does not wait.
+        What the daemon has and keeps for other ranks of the job is not waited for: when it is written is theirs. On the
+        sender's own thread, where a ``__del__`` may run that the garbage collector has found, it does not wait.
 
         Args:
             position: in the records.
-            timeout: seconds.
-            again: whether to wait at all when an earlier wait was in vain and nothing has moved since.
+            timeout: seconds for all of it.
+            deadline: when they are over, by the monotonic clock; None counts them from now.
+            again: whether to wait at all when an earlier wait, as long as this one, was in vain and nothing has moved
+                since.
             last: whether no record follows.
+            leftovers: wait as well for what processes that have ended have left in their journals for the same runs.
+            written: wait for other ranks, too.
         """
-        deadline = monotonic() + timeout
+        if deadline is None:
+            deadline = monotonic() + timeout
         self._ending = self._ending or last
+        self._leftovers += leftovers
+        number = self._leftovers if leftovers else 0
         while True:
             waiter = allocate_lock()
             waiter.acquire()
@@ -189,15 +214,16 @@ class Sender:
             try:
                 self._flush_to = max(self._flush_to, position)
                 self._doorbell.ring()
-                if self.acknowledged >= position:
+                if self._is_there(position, number, written):
                     return True
                 if not self._have_thread() or self.refused or self._is_sender:
                     return False
-                if not again and self.acknowledged == self._given_up_at:
+                if not again and self.settled == self._given_up_at and timeout <= self._given_up_seconds:
                     return False
                 remaining = deadline - monotonic()
                 if remaining <= 0:
-                    self._given_up_at = self.acknowledged
+                    if self.settled != self._given_up_at or timeout > self._given_up_seconds:
+                        self._given_up_at, self._given_up_seconds = self.settled, timeout
                     return False
                 waiter.acquire(True, min(remaining, WAIT_SECONDS))
             finally:
@@ -212,6 +238,16 @@ class Sender:
     @property
     def _is_sender(self) -> bool:
         return self._thread is not None and self._thread.is_this
+
+    def _is_there(self, position: int, leftovers: int, written: bool) -> bool:
+        if (self.acknowledged if written else self.settled) < position:
+            return False
+        return self._leftovers_written >= leftovers or (self._welcomed and not self._knows_leftovers)
+
+    @property
+    def settled(self) -> int:
+        """The position before which everything is in the event files, or waits for other ranks and nothing else."""
+        return max(self.acknowledged, self._held)
 
     @property
     def connected(self) -> bool:
@@ -239,6 +275,25 @@ class Sender:
     def greeted(self) -> bool:
         """Whether the daemon knows the session, and has been sent all its definitions."""
         return self._welcomed and self._sent_definitions >= self._journal.definitions_end
+
+    def gets_on(self, since: float) -> bool:
+        """Whether a daemon that can read this journal has been heard, and can write the runs as far as it says.
+
+        Args:
+            since: by the monotonic clock.
+        """
+        return (
+            self._welcomed
+            and self._by_reference
+            and self._knows_leftovers
+            and self._heard >= since
+            and (not self._held_up and not self.refused)
+        )
+
+    @property
+    def held_up(self) -> str:
+        """What keeps a run from being written, as the daemon says; "" for nothing."""
+        return self._held_up
 
     @property
     def trouble(self) -> str:
@@ -342,7 +397,7 @@ class Sender:
             if self._stopping:
                 self._say_goodbye(link)
                 return
-            answered, rung = link.poll(self._patience(now), self._doorbell.read_fd)
+            answered, rung = link.poll(self._patience(now), self._doorbell.read_fd, self._unheard)
             if answered:
                 self._receive(link)
             if rung:
@@ -377,7 +432,7 @@ class Sender:
             return
         if self._launcher is not None and not self._welcomed:
             self._launcher.ensure()
-        if now < self._next_hello:
+        if now < self._next_hello and not self._unheard:
             return
         self._next_hello = now + (SILENCE_SECONDS if self._welcomed else HELLO_SECONDS)
         hello = wire.Hello(
@@ -389,7 +444,7 @@ class Sender:
             _script(),
             "" if link.remote else self._token(),
         )
-        self._push(link, hello)
+        self._unheard = not self._push(link, hello)
 
     def _token(self) -> str:
         if self._address.startswith("ipc:"):
@@ -416,12 +471,16 @@ class Sender:
             if not self._push(link, message):
                 return moved
             self._sent += message.length if isinstance(message, wire.Stored) else len(message.payload)
-        due = self._flush_sent < self._flush_to or (self._ending and not self._end_sent)
-        if due and self._flush_to <= self._sent:
-            ending = self._ending
-            self._push(link, wire.Flush(session, self._flush_to, int(ending)))
-            self._flush_sent, self._end_sent = self._flush_to, ending
+        self._send_flush(link)
         return moved
+
+    def _send_flush(self, link: Link) -> None:
+        wanted, ending, leftovers = self._flush_to, self._ending, self._leftovers
+        due = self._flush_sent < wanted or (ending and not self._end_sent) or self._leftovers_sent < leftovers
+        if due and wanted <= self._sent:
+            asked = leftovers if self._knows_leftovers and self._leftovers_written < leftovers else 0
+            self._push(link, wire.Flush(self._journal.session, wanted, int(ending), asked))
+            self._flush_sent, self._end_sent, self._leftovers_sent = wanted, ending, leftovers
 
     def _records(self, end: int) -> wire.Data | wire.Stored:
         """The next records up to ``end``, or where they are."""
@@ -466,16 +525,25 @@ class Sender:
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit
                 self._by_reference = bool(message.journal)
-                self._flush_sent, self._end_sent = 0, False
+                self._flush_sent, self._end_sent, self._leftovers_sent = 0, False, self._leftovers_written
+                self._held_up = ""
+                self._knows_leftovers = bool(message.leftovers)
+                self._tell_waiters()
                 self._next_report = 0.0
                 if self._launcher is not None:
                     self._launcher.answered()
             case wire.Ack():
                 self._limit = max(self._limit, message.limit)
                 self._settled(message.runs)
-                if self.acknowledged < message.written <= min(self._sent, committed):
+                self._held_up = message.trouble
+                there = min(self._sent, committed)
+                if self.acknowledged < message.written <= there:
                     self.acknowledged = message.written
-                    self._tell_waiters()
+                if self._held < message.held <= there:
+                    self._held = message.held
+                if self._leftovers_written < message.leftovers <= self._leftovers_sent:
+                    self._leftovers_written = message.leftovers
+                self._tell_waiters()
             case wire.Unknown():
                 self._welcomed = False
                 self._next_hello = 0.0

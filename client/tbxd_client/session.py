@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 from typing import Any
 
@@ -40,6 +41,7 @@ from .settings import warn
 from .shares import read_shares
 from .turns import Turns
 
+WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
 
 
@@ -153,6 +155,7 @@ class Session:
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
+        self._ranked = False  # one of the runs is that of several ranks
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
         launcher = Launcher(runtime, spool) if address is None else None
         self.sender = Sender(
@@ -194,6 +197,7 @@ class Session:
                 rank = who.rank, who.world, who.job, who.attempt, reduce
                 definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, *rank, **more)
                 self._define("run", definition)
+                self._ranked = self._ranked or (reduce and who.world > 1)
                 run = self._runs[directory] = Defined(number, Counts(), file)
                 self._counts[number] = run.counts
             if not numbered:
@@ -240,20 +244,44 @@ class Session:
                 if type(news[1]) is dict and all(type(count) is int for count in news[1].values()):
                     counts.refused = news[1]
 
-    def flush(self, timeout: float | None = None, last: bool = False) -> bool:
-        """Wait until everything logged so far is in the event files.
+    def flush(self, timeout: float | None = None, last: bool = False, closing: bool = False) -> bool:
+        """Wait until everything logged so far is in the event files, or waits there for other ranks and nothing else.
 
         In a signal handler that has interrupted a call which logs it cannot be, and False is returned.
 
         Args:
-            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, of which all calls together take one where no daemon is
-                to be had or none gets on.
+            timeout: seconds; None is ``TBXD_FLUSH_MS``, and ``TBXD_FLUSH_SECONDS`` for the next two. Where no daemon is
+                to be had or none gets on, all calls without a time of their own wait once together.
             last: whether no record follows.
+            closing: wait as well for what children of this process that have ended have logged in the same runs.
         """
         if turns.interrupted or self.journal.interrupts:
             return False
-        seconds = settings.read(settings.FLUSH_SECONDS) if timeout is None else timeout
-        return self.sender.flush(self.journal.commit(), seconds, again=timeout is not None, last=last)
+        seconds = timeout
+        if seconds is None:
+            seconds = settings.read(settings.FLUSH_MS) / 1000
+            if last or closing:
+                seconds = settings.read(settings.FLUSH_SECONDS)
+        seconds = max(0.0, seconds)
+        deadline = monotonic() + seconds
+        position = self.journal.commit(min(seconds, WAIT_SECONDS_MAX))
+        if position < 0:
+            return False
+        return self.sender.flush(
+            position,
+            seconds,
+            deadline,
+            again=timeout is not None,
+            last=last,
+            leftovers=(last or closing) and (had_children() or (last and self._ranked and self.sender.connected)),
+            # What waits for other ranks is in this journal until it is written. A daemon on another host cannot see it.
+            written=last and self._forwarder is not None,
+        )
+
+    @property
+    def all_written(self) -> bool:
+        """Whether everything logged so far is in the event files."""
+        return self.sender.acknowledged >= self.journal.committed
 
     def refusals(self) -> list[dict[str, int]]:
         """What the daemon did not write, by reason, for each folder."""
@@ -273,22 +301,46 @@ class Session:
         delivered = self.flush(last=True)
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started)))
-        if not self.journal.close() and not delivered:
-            if self._forwarder is not None:
-                self._forwarder.leave()
-            waiting = self.journal.committed - self.sender.acknowledged
-            warn(
-                f"{waiting:,} bytes of records wait in {self.journal.path}; "
-                + (
-                    "they are tried for another half minute; then the next script that logs from this host to the same "
-                    "address sends them, or `tbxd drain`"
-                    if self._forwarder is not None
-                    else "the daemon writes them when it can (`tbxd status`)"
-                    if self.sender.connected
-                    else "the next daemon of this user on this host writes them (`tbxd serve`)"
-                )
-            )
+        if not self.journal.close() and not delivered and self.sender.settled < self.journal.committed:
+            self._say_what_waits(started)
         self._doorbell.close()
+
+    def _say_what_waits(self, started: float) -> None:
+        """Say what the daemon has not written in time, unless it will without anybody's doing.
+
+        Args:
+            started: when the last wait for it began.
+        """
+        if self._forwarder is not None:
+            self._forwarder.leave()
+            what = (
+                "they are tried for another half minute; then the next script that logs from this host to the same "
+                "address sends them, or `tbxd drain`"
+            )
+        elif self.sender.gets_on(started):
+            return  # it is busy: it has the records, or reads them in the journal that is left to it
+        elif self.sender.held_up:
+            what = f"{self.sender.held_up}. The daemon writes them when it can (`tbxd status`)"
+        elif self.sender.connected:
+            what = "the daemon writes them when it can (`tbxd status`)"
+        else:
+            what = "the next daemon of this user on this host writes them (`tbxd serve`)"
+        waiting = self.journal.committed - self.sender.settled
+        warn(f"{waiting:,} bytes of records wait in {self.journal.path}; {what}")
+
+
+_forks = 0  # of this process
+
+
+def had_children() -> bool:
+    """Whether this process may have had children that have ended, and so may have left records."""
+    if _forks or "multiprocessing.forkserver" in sys.modules:
+        return True
+    try:
+        import resource
+    except ImportError:
+        return True
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt > 0  # some has, and was waited for
 
 
 def load() -> None:
@@ -357,8 +409,14 @@ turns = Turns()  # everything but the hot path of add_scalar, one call at a time
 _inherited: list[Session] = []  # keeps a parent's objects from being finalised in a child
 
 
+def _after_fork_in_parent() -> None:
+    global _forks
+    _forks += 1
+
+
 def _after_fork_in_child() -> None:
-    global _current, _lock, _next_try, turns, _counting
+    global _counting, _current, _forks, _lock, _next_try, turns
+    _forks = 0
     _lock = RLock()
     turns = Turns()
     _dropped.clear()
@@ -372,4 +430,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)

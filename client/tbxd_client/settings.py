@@ -56,7 +56,15 @@ FLUSH_SECONDS = Setting(
     0,
     3600,
     "seconds",
-    "The longest that flush(), close() and the end of the program wait for the daemon.",
+    "The longest that close() and the end of the program wait for the daemon.",
+)
+FLUSH_MS = Setting(
+    "TBXD_FLUSH_MS",
+    40,
+    0,
+    3_600_000,
+    "milliseconds",
+    "The longest that flush() waits for the daemon where it is given no time of its own.",
 )
 STRICT = Setting(
     "TBXD_STRICT",
@@ -66,7 +74,7 @@ STRICT = Setting(
     "(off or on)",
     "Whether wrong arguments raise; off, the call is dropped and counted as bad_argument, and said once.",
 )
-SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_SECONDS, STRICT)
+SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_MS, FLUSH_SECONDS, STRICT)
 
 PERIODIC, ALWAYS = "periodic", "always"
 SYNC = Choice(

@@ -274,8 +274,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def scalar_dict(self) -> dict[str, list[list[float]]]:
         """What this process has logged with `add_scalars` since the last export.
 
-        It is not kept here, but read back from the event files after a flush. Those hold float32: values have the
-        fewest digits that tell it.
+        It is not kept here, but read back from the event files after a flush, for which the daemon has
+        ``TBXD_FLUSH_SECONDS``. Those hold float32: values have the fewest digits that tell it.
 
         Returns:
             {folder of the curve: [[wall time, step, value], ...]}, the folders named as in tensorboardX.
@@ -296,8 +296,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def _read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
         if self._unwritten is not None:
             return {name: list(points) for name, points in self._unwritten.items()}, {}
-        if self._charts and not self.flush():
-            warn(f"{self.logdir}: not all scalars are in the event files yet; those that are not are left out")
+        logged = active()
+        if self._charts and logged is not None:
+            logged.flush(closing=True)
+            if not logged.all_written:
+                warn(f"{self.logdir}: not all scalars are in the event files yet; those that are not are left out")
         found: dict[str, list[list[float]]] = {}
         ends = {}
         for name, tag in list(self._charts.items()):
@@ -473,24 +476,33 @@ class SummaryWriter(MediaMethods, PluginMethods):
     # --- life ------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything logged so far is in the event files.
+        """Wait until everything that this process has logged so far is in the event files.
+
+        It never waits for other ranks of the job: what the daemon has, and keeps until they have logged the same tags,
+        is in this process's journal and counts as pending in `stats` (docs/RANKS.md).
 
         Args:
-            timeout: seconds; None is ``TBXD_FLUSH_SECONDS``, 5 by default, unless an earlier wait was in vain and
-                no daemon has got on since: then this does not wait.
+            timeout: seconds; None is ``TBXD_FLUSH_MS``, 40 ms by default, unless an earlier wait was in vain and no
+                daemon has got on since: then this does not wait.
 
         Returns:
-            True when it is; False when the daemon took longer. The records are safe in the journal either way.
+            True when it is, or only waits for other ranks; False when the daemon took longer. The records are safe in
+            the journal either way.
         """
         session = active()
         return session is None or session.flush(timeout)
 
     def close(self) -> None:
-        """Flush. A writer can be closed twice, and logs again if it is used again.
+        """Flush, with ``TBXD_FLUSH_SECONDS`` to do it, 5 by default; so does the end of a ``with``.
+
+        What children of this process that have ended have logged in this run is included. A writer can be closed twice,
+        and logs again if it is used again.
 
         ``file_writer`` and ``all_writers`` are None afterwards, as in both originals, until the writer is used again.
         """
-        self.flush()
+        session = active()
+        if session is not None:
+            session.flush(closing=True)
         self.file_writer = None
         self.all_writers = None  # type: ignore[assignment]  # until it is used again
         if self._write and self._opened_in == os.getpid():
