@@ -90,7 +90,10 @@ class Adopter:
         walls = self._hub.walls
         with walls.around("the news of journals"):
             self._hear(now)
-        if now >= self._next_scan or (self._blind and self._hub.wanting):
+        asked = [wanting for wanting in self._hub.wanting.values() if not wanting.looked]
+        for wanting in asked:
+            wanting.looked = True
+        if now >= self._next_scan or (self._blind and asked):
             self._last_scan = now
             with walls.around("the look for journals"):
                 self._scan(now)

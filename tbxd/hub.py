@@ -111,6 +111,7 @@ class Wanting:
 
     client: Client
     rounds: list[tuple[RunState, int]]  # its runs that are to be written first, and how often they had been
+    looked: bool = False  # at the journals, since it asked
 
     @property
     def ready(self) -> bool:

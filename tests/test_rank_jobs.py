@@ -313,3 +313,36 @@ def test_the_shards_of_a_tensor_become_the_histogram_of_the_whole_tensor(place: 
                 if tag.startswith("old/"):  # this FSDP has plain tensors, each rank the part that it holds
                     whole = oracle.whole(tag, step)
                 is_histogram(shown, place.logdir / "exp", tag, step, whole)
+
+
+def test_where_rank_0_alone_logs_nobody_in_the_job_waits_for_it(place: World) -> None:
+    """It flushes in each step, and the others stand in the all-reduce meanwhile."""
+    place.serve()
+    result = torchrun(
+        place,
+        """
+        writer = SummaryWriter("logs/exp")
+        took = []
+        for step in range(20):
+            dist.all_reduce(torch.ones(1))
+            if rank == 0:
+                writer.add_scalar("loss", keep("loss", step, step), step)
+                before = time.monotonic()
+                writer.flush()
+                took.append(time.monotonic() - before)
+        dist.barrier()
+        before = time.monotonic()
+        writer.close()
+        took.append(time.monotonic() - before)
+        if rank == 0:
+            print("took", *took, flush=True)
+        end()
+        """,
+    )
+    assert result.returncode == 0, result.stderr
+    took = [float(seconds) for seconds in result.stdout.split("took ")[1].split()]
+    assert len(took) == 21 and max(took) < 1 and sorted(took)[15] < 0.05, took
+    assert "records wait" not in result.stderr
+    wait_for(place.drained, "the journal of rank 0", seconds=15)
+    found = [value.simple_value for event in events(place.logdir / "exp") for value in event.summary.value]
+    assert found == list(range(20))

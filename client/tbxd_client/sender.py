@@ -38,6 +38,7 @@ TICK_SECONDS = 0.05  # between two looks at a journal that is being filled
 QUIET_SECONDS = 2.0  # without records before the sender sleeps until it is rung,
 BUSY_SECONDS = 0.25  # where they have come at every look for so long; else it does when a look finds none
 HELLO_SECONDS = 0.25  # between greetings while nobody answers
+LIVES_SECONDS = 10.0  # without a word of the daemon, which may be busy, before a script that ends takes it for gone
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
 REPORT_SECONDS = 1.0  # between reports of counts that have changed
 HEARTBEAT_SECONDS = 15.0  # between reports that have not
@@ -276,19 +277,11 @@ class Sender:
         """Whether the daemon knows the session, and has been sent all its definitions."""
         return self._welcomed and self._sent_definitions >= self._journal.definitions_end
 
-    def gets_on(self, since: float) -> bool:
-        """Whether a daemon that can read this journal has been heard, and can write the runs as far as it says.
-
-        Args:
-            since: by the monotonic clock.
-        """
-        return (
-            self._welcomed
-            and self._by_reference
-            and self._knows_leftovers
-            and self._heard >= since
-            and (not self._held_up and not self.refused)
-        )
+    @property
+    def gets_on(self) -> bool:
+        """Whether there is a daemon that can read this journal, and nothing keeps it from it as far as it says."""
+        there = self._welcomed and self._by_reference and self._knows_leftovers and not self.refused
+        return there and not self._held_up and monotonic() - self._heard < LIVES_SECONDS
 
     @property
     def held_up(self) -> str:

@@ -302,22 +302,18 @@ class Session:
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started)))
         if not self.journal.close() and not delivered and self.sender.settled < self.journal.committed:
-            self._say_what_waits(started)
+            self._say_what_waits()
         self._doorbell.close()
 
-    def _say_what_waits(self, started: float) -> None:
-        """Say what the daemon has not written in time, unless it will without anybody's doing.
-
-        Args:
-            started: when the last wait for it began.
-        """
+    def _say_what_waits(self) -> None:
+        """Say what the daemon has not written in time, unless it will without anybody's doing."""
         if self._forwarder is not None:
             self._forwarder.leave()
             what = (
                 "they are tried for another half minute; then the next script that logs from this host to the same "
                 "address sends them, or `tbxd drain`"
             )
-        elif self.sender.gets_on(started):
+        elif self.sender.gets_on:
             return  # it is busy: it has the records, or reads them in the journal that is left to it
         elif self.sender.held_up:
             what = f"{self.sender.held_up}. The daemon writes them when it can (`tbxd status`)"

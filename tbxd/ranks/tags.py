@@ -135,7 +135,7 @@ class Tags:
         passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
         for part in member.parts:
             if isinstance(part, Alone):
-                for tag in np.unique(part.tags).tolist() if part.one or not part.decided else ():
+                for tag in sorted(set(part.tags.tolist())) if part.one or not part.decided else ():
                     if not self.gathered[tag] and tag not in passed:
                         passed[tag] = (part.first_step, others.copy())
             elif isinstance(part, Shared) and passed and len(part.tags):
