@@ -20,6 +20,7 @@ from tbxd_client.journal_files import (
     JournalBusy,
     JournalError,
     JournalReader,
+    boot_id,
     is_session_name,
     journals,
     remove_journal,
@@ -34,6 +35,7 @@ from .descriptors import LEFT_BY_ADOPTION, scarce
 from .hub import Client, Hub, Wanting
 from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from .session import Session
+from .stored import NO_BOOT
 from .walls import text_of
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,25 @@ QUARANTINE = "quarantine"
 QUARANTINED_MAX = 1000
 TRIES_MAX = 3  # for a journal with which something went wrong here, before it is put aside
 TRY_SECONDS = 10.0  # between two of them
+ELSEWHERE_SECONDS = 60.0  # before a journal is looked at again whose runs were not seen here
+WHAT_TO_DO = (
+    "A script that logs in that container or namespace has it written, and so does `tbxd drain` there; where it is "
+    "gone, nobody can write it"
+)
+
+
+class Elsewhere(Exception):
+    """A journal whose runs this daemon does not see."""
 
 
 class Adopter:
-    """Finds journals without an owner in the spool and drains them through the hub."""
+    """Finds journals without an owner in the spool and drains them through the hub.
 
-    def __init__(self, hub: Hub, spool: Path) -> None:
+    Args:
+        of_view: take only those of trainers that see these files (`view.view`); "" for all whose folders are seen here.
+    """
+
+    def __init__(self, hub: Hub, spool: Path, of_view: str = "") -> None:
         self.quarantined = 0
         self.lost_bytes = 0  # records that were not on disk yet when the machine went down
         self._hub = hub
@@ -60,6 +75,8 @@ class Adopter:
         self._bad: set[Path] = set()
         self._later: dict[Path, tuple[int, float]] = {}  # those that broke: how often, and when they are tried again
         self._unreleased: set[Path] = set()  # where it cannot be noted how much is written, which was told
+        self.elsewhere: dict[Path, tuple[str, float]] = {}  # why they are left to another daemon, and until when
+        self._of_view = of_view
         self._unfinished: dict[Path, float] = {}  # and when it was first seen
         self._last_scan = -SCAN_SECONDS
         self._inotify = Inotify()
@@ -118,6 +135,8 @@ class Adopter:
         try:
             if self._pump(path, reader, client):
                 self._finish(path, reader, client)
+        except Elsewhere as error:
+            self._leave(path, reader, client, str(error))
         except (JournalError, RemoteProtocolError, OSError) as error:
             self._put_aside(path, reader, client, str(error))
 
@@ -186,6 +205,7 @@ class Adopter:
     def _scan(self, now: float) -> None:
         if self._spool_watch < 0:  # before the look, so that nothing comes in between
             self._spool_watch = self._inotify.watch(self._spool, MOVED_TO | ONLYDIR)
+        self.elsewhere = {path: left for path, left in self.elsewhere.items() if path.exists()}
         there = set(journals(self._spool))
         elsewhere = {Path(client.journal) for client in self._hub.clients.values() if client.journal} - there
         there |= {path for path in elsewhere if _is_journal(path)}
@@ -198,7 +218,7 @@ class Adopter:
 
     def _look(self, path: Path, now: float) -> bool:
         """Take a journal if it has no owner. False when it has one, or nobody knows."""
-        if path in self._drains or path in self._bad:
+        if path in self._drains or path in self._bad or self.elsewhere.get(path, ("", 0.0))[1] > now:
             return True
         if self._later.get(path, (0, 0.0))[1] > now or is_locked(path / CONTROL_NAME) or scarce(LEFT_BY_ADOPTION):
             return False
@@ -270,6 +290,7 @@ class Adopter:
             client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
             self._hub.clients[state.session] = client
         client.peer = None
+        client.local = state.boot in (boot_id(), NO_BOOT)
         lost = state.commit - state.readable_end
         if lost:
             self.lost_bytes += lost
@@ -284,8 +305,16 @@ class Adopter:
         session = client.session
         if client.broken:
             raise RemoteProtocolError(client.broken)
+        known = len(session.runs)
         while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
             session.feed_definitions(session.definitions_expected, stretch)
+        if self._of_view and {run.view for run in session.runs if run is not None} != {self._of_view}:
+            raise Elsewhere("")
+        self._hub.see_folders(client, known)
+        if client.elsewhere:
+            raise Elsewhere(client.elsewhere)
+        if client.undecided:
+            return False
         self._release(path, reader, session.written)  # if this daemon is killed, the next one begins here
         end = reader.state.readable_end
         while session.expected < min(end, self._hub.limit(client)):
@@ -317,6 +346,17 @@ class Adopter:
             if path not in self._unreleased:
                 self._unreleased.add(path)
                 log.warning("%s: it cannot be noted how much of it is written: %s", path, error.strerror or error)
+
+    def _leave(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
+        """Leave a journal to a daemon that sees the folders of its runs. It stays where it is."""
+        self._drains.pop(path, None)
+        self._later.pop(path, None)
+        self._hub.forget(client)
+        self._release(path, reader, client.session.written)
+        reader.close()
+        if why and path not in self.elsewhere:
+            log.warning("%s stays where it is: %s. %s", path, why, WHAT_TO_DO)
+        self.elsewhere[path] = (why, time.monotonic() + ELSEWHERE_SECONDS)
 
     def _put_aside(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
         log.warning("%s is put aside: %s", path, why)

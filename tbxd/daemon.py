@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -20,11 +21,13 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.paths import addresses_path, base_dir, lock_path, private_dir, service_path, token_path
+from tbxd_client.launch import is_locked
+from tbxd_client.paths import VIEW_PREFIX, addresses_path, base_dir, lock_path, private_dir, service_path, token_path
 
 from . import __version__, ask, logs, reload
 from .adopt import Adopter
 from .config import Config
+from .events import modes
 from .gate import Gate
 from .hub import Hub
 from .keys import KeyFolder
@@ -46,6 +49,7 @@ CLOSE_SECONDS = 1.0  # for the files, at least
 # mallopt(3): one heap for all threads; blocks up to this size are kept when they are freed, and so much at its end.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BLOCK_BYTES, KEPT_BYTES = 4 << 20, 8 << 20
+VIEW_SECONDS = 86_400.0
 TAKE_OVER_SECONDS = 20.0  # for a daemon that a writer has started, to leave to a service
 TAKE_OVER_LOOK_SECONDS = 0.05
 # Who looks whether a daemon is there (a trainer, `tbxd status`) holds the lock for some microseconds himself.
@@ -105,6 +109,7 @@ class Daemon:
             AlreadyRunning: there is a daemon in this runtime folder.
             OSError, ValueError: the folders or the address cannot be used.
         """
+        modes.take_over()
         _allow_descriptors()
         _keep_memory()
         private_dir(self._settings.runtime_dir)
@@ -121,7 +126,10 @@ class Daemon:
             self._receivers = [self._receiver, *self._remote_receivers(roots)]
             self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
             self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots, self._walls)
-            self._adopter = Adopter(self._hub, self._settings.spool)
+            self._runtime = self._settings.runtime_dir
+            own_view = self._hub.view if self._runtime.name.startswith(VIEW_PREFIX) else ""
+            self._adopter = Adopter(self._hub, self._settings.spool, own_view)
+            _remove_old_views(self._runtime)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             self._troubles = Troubles()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -373,6 +381,9 @@ class Daemon:
             ],
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
+            "elsewhere_journals": {str(path): why for path, (why, _) in self._adopter.elsewhere.items()},
+            "view": self._hub.view,
+            "views": [str(folder) for folder in _views(self._runtime) if is_locked(lock_path(folder))],
             "metrics": {
                 "endpoint": self._endpoint.address if self._endpoint is not None else "",
                 **self._hub.metrics(),
@@ -446,6 +457,20 @@ def _take_lock(path: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def _views(runtime: Path) -> list[Path]:
+    """The runtime folders of daemons that see other files than this one, as trainers have made them."""
+    return sorted(runtime.glob(VIEW_PREFIX + "*"))
+
+
+def _remove_old_views(runtime: Path) -> None:
+    """Remove those of which nobody has had anything for long: each container that has come and gone has left one."""
+    for folder in _views(runtime):
+        with contextlib.suppress(OSError):
+            old = time.time() - folder.stat().st_mtime > VIEW_SECONDS
+            if old and not is_locked(lock_path(folder)) and not is_locked(folder / "launch.lock"):
+                shutil.rmtree(folder)
 
 
 def _allow_descriptors() -> None:

@@ -39,7 +39,7 @@ from tbxd_client.paths import (
 )
 
 from . import __version__, ask, versions
-from .adopt import QUARANTINE
+from .adopt import QUARANTINE, WHAT_TO_DO
 from .config import DEFAULT, Config
 from .doctor_settings import environment, settings_file
 from .events.walk import event_folders
@@ -363,6 +363,10 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
         if counts["error"]:
             found = f"{run}: {counts['error']}; {counts['pending']:,} records wait"
             yield Finding("runs", "trouble", found, "put that right; the daemon goes on by itself")
+        if counts.get("notice"):
+            yield Finding(
+                "runs", "warning", f"{run}: {counts['notice']}", 'see docs/SECURITY.md, "Log folders of several"'
+            )
         if counts["dropped"]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items())
             hints = [HINTS[reason] for reason in counts["dropped"] if reason in HINTS]
@@ -374,6 +378,9 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(
                 "sessions", "trouble", found, "let script and daemon be of one version; report it if they are"
             )
+    for path, why in sorted(status.get("elsewhere_journals", {}).items()):
+        if why:
+            yield Finding("journals", "trouble", f"{path} waits: {why}", WHAT_TO_DO)
     if status.get("refused_messages"):
         found = f"{status['refused_messages']:,} messages were refused"
         yield Finding("sessions", "warning", found, "something that is no tbxd of this version or user speaks to it")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from tbxd_client.paths import (
     default_address,
     lock_path,
     private_dir,
+    view_runtime,
 )
+from tbxd_client.view import view
 
 from . import ask, leftovers
+from .adopt import WHAT_TO_DO
 from .settings import Settings
 
 LOOK_SECONDS = 0.1
@@ -61,6 +64,8 @@ class Progress:
 def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: float = STALL_SECONDS) -> Progress:
     """Have a daemon write the journals that have no trainer any more; returns when none is left, or nothing gets on.
 
+    What the usual daemon does not see, because it is in another mount namespace, is left to one of this process's own.
+
     Args:
         settings: where the daemon and the spool are.
         show: called with how far it is, several times a second.
@@ -69,7 +74,18 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
     Raises:
         CannotDrain: the daemon that runs has another spool, or none can be started.
     """
-    return _Drain(settings, show, stall_seconds).run()
+    usual = _Drain(settings, show, stall_seconds)
+    progress, here = usual.run(), view()
+    if not usual.elsewhere or usual.view == here:
+        return progress
+    # That daemon sees other files than this process. Perhaps what is left is of one that sees these.
+    runtime = view_runtime(settings.runtime_dir, here)
+    own = _Drain(replace(settings, runtime_dir=runtime, address=default_address(runtime)), show, stall_seconds)
+    result = own.run()
+    result.written += progress.written
+    result.quarantined += progress.quarantined
+    result.reasons = {**progress.reasons, **result.reasons} if result.journals else result.reasons
+    return result
 
 
 class _Drain:
@@ -81,6 +97,8 @@ class _Drain:
         self._total = -1  # bytes there were, as far as has been seen
         self._left = leftovers.Leftovers()
         self._next_look = 0.0
+        self.view = ""  # which files the daemon sees
+        self.elsewhere: dict[str, str] = {}  # journals that it leaves to others, and why
 
     def run(self) -> Progress:
         settings, progress = self._settings, self._progress
@@ -118,6 +136,8 @@ class _Drain:
     def _look(self, status: dict[str, Any]) -> bool:
         """Take note of how far it is; True when it gets on."""
         progress, now = self._progress, time.monotonic()
+        self.view = status.get("view", "")
+        self.elsewhere = status.get("elsewhere_journals", {})
         adopted = {session["session"] for session in status["sessions"] if session["adopted"]}
         if self._left.held and now < self._next_look:
             fresh = leftovers.look(self._settings.spool, adopted | {Path(path).name for path in self._left.held})
@@ -138,12 +158,15 @@ class _Drain:
         progress.elsewhere = leftovers.for_other_hosts(self._settings.spool)
         left.elsewhere = progress.elsewhere
         errors = {run: counts["error"] for run, counts in status["runs"].items() if counts["error"]}
-        progress.reasons = {**errors, **left.reasons}
+        apart = {path: f"{why}. {WHAT_TO_DO}" for path, why in self.elsewhere.items() if why}
+        progress.reasons = {**errors, **left.reasons, **apart}
         progress.put_aside = leftovers.put_aside(self._settings.spool)
         return gets_on
 
     def _is_over(self, stalled: float) -> bool:
-        if self._left.free:  # at least so long that the daemon has looked for it
+        if self._left.free.keys() - {
+            Path(path).name for path in self.elsewhere
+        }:  # at least so long that the daemon has looked for it
             return stalled > max(self._stall_seconds, TAKE_SECONDS)
         return not self._left.held or stalled > self._stall_seconds
 

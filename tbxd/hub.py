@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from tbxd_client import wire
 from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
 from tbxd_client.records import POSITION_MAX, RemoteProtocolError
+from tbxd_client.view import view
 
 from .buckets import Meters
 from .credit import Credit
@@ -80,6 +81,10 @@ class Client:
     complete: bool = False  # nothing more comes
     reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
     received: dict[int, int] = field(default_factory=dict)
+    local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
+    undecided: int = 0  # runs of which it is not known yet whether their folders are those that are seen here
+    held: list[Batch] = field(default_factory=list)  # until that is known
+    elsewhere: str = ""  # a run whose folder is another one here
     news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
     flush_to: int = 0  # the position that it wants to have written,
     leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
@@ -121,6 +126,15 @@ class Wanting:
         )
 
 
+@dataclass(slots=True)
+class Seen:
+    """Whether the folder of a run of a client is the one that is seen here."""
+
+    client: Client
+    directory: str
+    same: bool
+
+
 class Hub:
     """All sessions and all runs of a daemon.
 
@@ -158,7 +172,8 @@ class Hub:
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
         self._checkpoints = Checkpoints(settings.spool / LEDGERS)
-        self._written: queue.SimpleQueue[Batch | Held | RunState] = queue.SimpleQueue()
+        self.view = view()
+        self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
         self._host = os.uname().nodename
         self._next_sync = 0.0
@@ -290,7 +305,7 @@ class Hub:
     def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
         """What a client could not keep is written into its run, and shown there."""
         run = client.session.run(number)
-        if run is None or not dropped:
+        if run is None or not dropped or client.undecided or client.elsewhere:
             return
         state = self._run(run.directory)
         if state.writer.tell(run, client.session.id, dropped):
@@ -323,6 +338,52 @@ class Hub:
         self._tell(client, first.id, missing)
         return False
 
+    def see_folders(self, client: Client, known: int) -> None:
+        """Compare the folders of runs with those under the same paths here, where the client sees other files.
+
+        Until that is done nothing of the client is written.
+
+        Args:
+            known: so many of its runs were compared before.
+        """
+        if client.key or not client.local:
+            return
+        for run in client.session.runs[known:]:
+            if run is not None and run.folder is not None and run.view != self.view:
+                client.undecided += 1
+                broke = partial(self.walls.broke, "the look at a folder", whose=run.directory)
+                self.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
+
+    def _see(self, client: Client, directory: str, folder: tuple[int, int]) -> None:  # on a thread of the pool
+        try:
+            state = Path(directory).stat()
+            # Behind a link it would be a folder that nobody has named here.
+            same = (state.st_dev, state.st_ino) == folder and os.path.realpath(directory) == directory
+        except (OSError, ValueError):
+            same = False
+        self._written.put(Seen(client, directory, same))
+        self._wake()
+
+    def _decide(self, seen: Seen) -> None:
+        client = seen.client
+        if self.clients.get(client.session.id) is not client:
+            return
+        client.undecided -= 1
+        if not seen.same and not client.elsewhere:
+            client.elsewhere = (
+                f"{wire.ELSEWHERE}: {seen.directory} is not the folder that pid {client.pid} logs to, which is in "
+                "another mount namespace or under another root"
+            )
+            if client.peer is not None:
+                self.refuse(client.peer, client.session.id, client.elsewhere)
+                self.forget(client)
+            return
+        if not client.undecided and not client.elsewhere:
+            held, client.held = client.held, []
+            self._offer(client, held)
+            for number, (_, dropped) in client.reported.items():
+                self._tell(client, number, dropped)
+
     def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
         """Turn a session away."""
         self.refused += 1
@@ -346,6 +407,7 @@ class Hub:
             self.asks_system = self.asks_system or session.asks_system
             if session.definitions_expected > DEFINITIONS_BYTES_MAX:
                 raise RemoteProtocolError(f"definitions of more than {DEFINITIONS_BYTES_MAX:,} bytes")
+            self.see_folders(client, known)
             if client.key:
                 fresh, client.tags = session.places - client.tags, session.places
                 folders = (run.directory for run in session.runs[known:] if run is not None)
@@ -421,6 +483,9 @@ class Hub:
 
     def _offer(self, client: Client, batches: list[Batch]) -> None:
         now = time.monotonic()
+        if client.undecided or client.elsewhere:
+            client.held += batches
+            batches = []
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
             self.received_records += batch.records
@@ -506,7 +571,9 @@ class Hub:
             except queue.Empty:
                 break
             with self.walls.around("what was written"):
-                if isinstance(item, RunState):
+                if isinstance(item, Seen):
+                    self._decide(item)
+                elif isinstance(item, RunState):
                     self._come_back(item, moved)
                 elif isinstance(item, Held):
                     self._hold(item.batch, moved)
@@ -772,6 +839,7 @@ class Hub:
                     **runs[directory].counts(),
                     "file": state.writer.name,
                     "error": state.writer.error,
+                    "notice": state.writer.notice,
                     "ranks": state.writer.ranks.status(),
                 }
                 for directory, state in self.runs.items()

@@ -13,13 +13,14 @@ from tbxd_client.journal_files import sync_folder
 from .events import schema
 from .events.file import NOT_OURS
 from .events.folder import open_below
+from .events.modes import FILE_MODE, mode_in
 from .summaries.embedding import Embedding
 from .summaries.errors import Refused
 
 CONFIG, UNREADABLE = "projector_config.pbtxt", "projector_config.unreadable"
 
 
-def write(run: int, embedding: Embedding) -> None:
+def write(run: int, embedding: Embedding, umask: int | None = None) -> None:
     """Write the files of an embedding and its entry, which replaces one of the same tag and step.
 
     A configuration that cannot be read is kept under another name.
@@ -27,6 +28,7 @@ def write(run: int, embedding: Embedding) -> None:
     Args:
         run: a descriptor of the run's folder, in which everything is made, whatever its path leads to.
         embedding: what to write.
+        umask: of the trainer whose run it is, see `modes.mode_in`.
 
     Raises:
         OSError: the disk cannot take them.
@@ -37,9 +39,9 @@ def write(run: int, embedding: Embedding) -> None:
     held = [run]
     try:
         for name in embedding.folder.split("/"):
-            held.append(open_below(held[-1], name))
+            held.append(open_below(held[-1], name, umask))
         for name, content in embedding.files.items():
-            _replace(held[-1], name, content)
+            _replace(held[-1], name, content, umask)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Refused("bad_record", f"{error.filename} in {embedding.folder} is a link") from error
@@ -51,7 +53,7 @@ def write(run: int, embedding: Embedding) -> None:
     others = [info for info in config.embeddings if info.tensor_name != embedding.info.tensor_name]
     del config.embeddings[:]
     config.embeddings.extend([*others, embedding.info])
-    _replace(run, CONFIG, text_format.MessageToString(config, as_utf8=True).encode())
+    _replace(run, CONFIG, text_format.MessageToString(config, as_utf8=True).encode(), umask)
 
 
 def _read(run: int) -> Any:
@@ -79,14 +81,14 @@ def _read(run: int) -> Any:
     return config
 
 
-def _replace(folder: int, name: str, content: bytes) -> None:
+def _replace(folder: int, name: str, content: bytes, umask: int | None) -> None:
     """Let a file have this content: whoever reads it sees the old one or the new one."""
     staging = f".{name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(staging, dir_fd=folder)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(staging, flags, 0o666, dir_fd=folder), "wb") as file:
+        with open(os.open(staging, flags, mode_in(folder, FILE_MODE, umask), dir_fd=folder), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

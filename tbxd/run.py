@@ -8,10 +8,10 @@ attempt goes on where this one stopped.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import math
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tbxd_client.event_names import event_files, file_name, is_acceptable
+from tbxd_client.folder_lock import HELD, FolderHeld, is_file_locked, lock_folder
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
@@ -39,7 +40,7 @@ from tbxd_client.records import (
 from . import __version__, projector, troubles
 from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
-from .events import schema
+from .events import schema, trust
 from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
@@ -65,7 +66,7 @@ log = logging.getLogger(__name__)
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
 FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
-LOCK_TRIES, LOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
+NOTICE_SECONDS = 4.0  # between looks whether another user writes the folder as well
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
@@ -77,10 +78,6 @@ LARGE_BYTES = 256 << 10
 _large = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 
 GRAPHS = {GRAPH: graph_of, ONNX_GRAPH: onnx_graph_of, OPENVINO_GRAPH: openvino_graph_of}
-
-
-class RunBusy(OSError):
-    """Another process owns the folder."""
 
 
 class RunWriter:
@@ -124,6 +121,10 @@ class RunWriter:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
+        self._umask: int | None = None  # of the trainer that opened the run
+        self.notice = ""  # what does not keep it from writing, but has to be known, for `tbxd status`
+        self._next_notice = 0.0
+        self._sizes: dict[str, int] = {}  # of the event files of other users
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
@@ -348,6 +349,8 @@ class RunWriter:
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
         self._run = run
+        if self._umask is None and run is not None:
+            self._umask = run.umask
         self._own(run)
         if self.file is None:
             assert run is not None
@@ -358,7 +361,12 @@ class RunWriter:
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._scalars = ScalarWriter(self._marker)
-            self.file = EventFile(self.directory / name, self._folder)
+            self.file = EventFile(self.directory / name, self._folder, self._umask)
+            if is_file_locked(self._folder, but=name):  # by one that has come here in this very moment
+                self.file.remove()
+                self.file = None
+                self._unlock_folder()
+                raise FolderHeld(0, HELD)
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
 
@@ -378,12 +386,14 @@ class RunWriter:
         if self.file is not None:  # it had been parked
             names = event_files(self._folder)
             self.file.folder = self._folder
-            if names[-1:] != [self.file.path.name]:
+            self._see_others(names)
+            if self._is_overtaken(self.file.path.name, names):
                 raise FileLost(0, "another process has written here meanwhile")
             # The trainer has seen that nobody writes here. A file that the disk has yet to take stays until it has.
             if run is not None and not self.file.dirty and self._accepts(run, names):
                 self.file = None
             return
+        self._see_others()
         self.checkpoints.load(self._contents)
         ledger = self.contents.ledger()
         self._shown = _drops(ledger)
@@ -391,6 +401,59 @@ class RunWriter:
         with self._lock:
             self.ledger = ledger
             self._known = True
+
+    def _is_overtaken(self, own: str, names: list[str]) -> bool:
+        """Whether the run has to go on in a new file: where one of this user's has come behind its own, whose ledger
+        counts, and where that of another user can be overtaken, so that readers of the newest file see the run."""
+        if own not in names:
+            return True
+        later = names[names.index(own) + 1 :]
+        states = [trust.state_of(self._folder, name) for name in later]
+        if any(state is not None and self._contents.believed.holds(state) for state in states):
+            return True
+        return bool(later) and file_name(names, time.time(), "host", 0) > names[-1]
+
+    def _see_others(self, names: list[str] | None = None) -> None:
+        """Note what others do in the folder: it keeps nothing from being written, but may from being shown."""
+        names = event_files(self._folder) if names is None else names
+        self._next_notice = time.monotonic() + NOTICE_SECONDS
+        own = self.file.path.name if self.file is not None else ""
+        sizes: dict[str, int] = {}
+        users: dict[int, str] = {}
+        open_to_all = ""
+        for name in names:
+            state = trust.state_of(self._folder, name)
+            if state is None or not stat.S_ISREG(state.st_mode) or self._contents.believed.holds(state):
+                continue
+            if state.st_uid == self._contents.believed.owner:
+                open_to_all = name
+            else:
+                sizes[name] = state.st_size
+                users[state.st_uid] = name
+        growing = [name for name, size in sizes.items() if self._sizes.get(name, size) != size]
+        self._sizes = sizes
+        notes = []
+        if growing:
+            notes.append(
+                f"somebody else writes {growing[-1]} here as well; TensorBoard's slow loader follows the newest file "
+                "only: log to a folder of your own"
+            )
+        elif own and names and names[-1] > own and names[-1] in sizes:
+            notes.append(
+                f"{names[-1]} of another user has a name behind which none fits: TensorBoard's slow loader does not "
+                "follow this run; remove that file, or log to another folder"
+            )
+        if users:
+            notes.append(
+                f"event files of other users (uid {', '.join(map(str, sorted(users)))}) are shown with it; what they "
+                "say is written does not count"
+            )
+        if open_to_all:
+            notes.append(f"everybody may write {open_to_all}, so what it says is written does not count: chmod o-w it")
+        notice = "; ".join(notes)
+        if notice and notice != self.notice:
+            log.warning("%s: %s", self.directory, notice)
+        self.notice = notice
 
     def _note_losses(self, found: Ledger) -> None:
         """Count in ``found``, the ledger of a folder that was read again, what was written and is not there any more.
@@ -417,19 +480,13 @@ class RunWriter:
     def _lock_folder(self) -> None:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        fd = open_folder(self.directory)
-        for attempt in range(LOCK_TRIES):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if attempt < LOCK_TRIES - 1:
-                    time.sleep(LOCK_SECONDS)
-                    continue
-                os.close(fd)
-                raise RunBusy(0, "another tbxd daemon is writing this folder") from None
-            except OSError:  # a file system without locks: go on as the only one we know of
-                pass
-            break
+        fd = open_folder(self.directory, self._umask)
+        try:
+            lock_folder(fd)
+            self._contents.believed = trust.found(fd, event_files(fd))
+        except OSError:
+            os.close(fd)
+            raise
         self._folder = self._contents.folder = fd
 
     def _start_over(self, why: str) -> None:
@@ -481,6 +538,8 @@ class RunWriter:
             if self.dirty:
                 self._own(None)
                 self._sync_file()
+            if self._folder >= 0 and time.monotonic() >= self._next_notice:
+                self._see_others()
             if self.error.startswith(SYNC_ERROR):
                 self.error = ""
         except OSError as error:
@@ -713,7 +772,7 @@ class RunWriter:
         tag = batch.tag(record.tag)
         if record.kind == EMBEDDING:
             try:
-                projector.write(self._folder, embedding_of(record, tag))
+                projector.write(self._folder, embedding_of(record, tag), self._umask)
             except OSError as error:
                 raise Refused("file_error", f"{error}") from error
             return {}

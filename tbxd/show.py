@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from .adopt import WHAT_TO_DO
 from .drain import Progress
 from .summaries.errors import HINTS
 
@@ -43,6 +44,12 @@ def _ranks(ranks: dict[str, Any]) -> str:
     if ranks["missing"] or ranks["late"]:
         parts.append(f"[yellow]{ranks['missing']:,} values missing, {ranks['late']:,} late[/yellow]")
     return "; ".join(parts)
+
+
+def _about(run: dict[str, Any]) -> list[str]:
+    """What else there is to say of a run."""
+    notice = [f"[yellow]{escape(run['notice'])}[/yellow]"] if run.get("notice") else []
+    return notice + ([_ranks(run["ranks"])] if run.get("ranks") else [])
 
 
 def status(answer: dict[str, Any]) -> None:
@@ -77,15 +84,15 @@ def status(answer: dict[str, Any]) -> None:
         )
     console.print(table if answer["runs"] else "nothing has been logged yet")
     for directory, run in sorted(answer["runs"].items()):
-        if run.get("ranks"):
-            console.print(f"{escape(_folder(directory))}: {_ranks(run['ranks'])}", soft_wrap=True)
+        for line in _about(run):
+            console.print(f"{escape(_folder(directory))}: {line}", soft_wrap=True)
     if "system" in answer:
         console.print(f"system metrics: {escape(_system(answer['system']))}", soft_wrap=True)
     for reason in sorted({reason for run in answer["runs"].values() for reason in run["dropped"]} & HINTS.keys()):
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for line in _broken(answer):
         console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
-    for line in _keys(answer):
+    for line in _keys(answer) + _elsewhere(answer):
         console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for key, text in (
         ("refused_messages", "messages refused"),
@@ -110,6 +117,15 @@ def _broken(answer: dict[str, Any]) -> list[str]:
             f"{broken['count']:,} internal error{many} in {where}, the last{whose}: {broken['error']}; please report "
             "it with the daemon's log"
         )
+    return lines
+
+
+def _elsewhere(answer: dict[str, Any]) -> list[str]:
+    """What other daemons of this user have to do with, in other mount namespaces or under other roots."""
+    left = answer.get("elsewhere_journals", {})
+    lines = [f"{path} waits: {why}. {WHAT_TO_DO}" for path, why in sorted(left.items()) if why]
+    for runtime in answer.get("views", []):
+        lines.append(f"another daemon, of a container or namespace: `tbxd status` with TBXD_RUNTIME_DIR={runtime}")
     return lines
 
 

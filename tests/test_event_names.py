@@ -14,7 +14,8 @@ from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.hub import IDLE_SECONDS
 from tbxd_client import wire
-from tbxd_client.event_names import AHEAD_SECONDS_MAX, event_files, file_name, is_acceptable, is_held
+from tbxd_client.event_names import AHEAD_SECONDS_MAX, event_files, file_name, is_acceptable
+from tbxd_client.folder_lock import is_held
 from tbxd_client.paths import default_address
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 

@@ -75,6 +75,7 @@ class User:
             extra_groups=[],
             cwd=self.home,
             env=self.environ(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -383,3 +384,135 @@ def test_a_link_that_another_user_plants_in_a_shared_log_folder_leads_nowhere(us
     assert stat.S_ISLNK((shared / "run").lstat().st_mode)
     (shared / "own").unlink()
     wait_for(lambda: scalars(shared / "own") == {"value": [(0, 1.0)]}, "the record, once the link is gone")
+
+
+def shared_run(first: User) -> Path:
+    """A run of the first user that others may write."""
+    shared = first.home.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / "run").mkdir()
+    os.chown(shared / "run", first.uid, first.uid)
+    (shared / "run").chmod(0o777)
+    return shared / "run"
+
+
+FORGE = """
+    import base64, os, sys, time
+    from tbxd.events import schema
+    from tbxd.events.record import frame
+    folder, session, end, count = sys.argv[1], bytes.fromhex(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    name = base64.urlsafe_b64encode(session).decode()
+    with open(f"{folder}/events.out.tfevents.{int(time.time()) + 3600:010d}.forged.1.0", "wb") as file:
+        for mark in ("tbxd 1", f"L{name},{end:x},{count:x}", "L."):
+            event = schema.Event(wall_time=time.time())
+            if mark.startswith("tbxd"):
+                event.file_version = "brain.Event:2"
+            event.source_metadata.writer = mark
+            file.write(frame(event.SerializeToString()))
+"""
+STAY = """
+    import sys
+    from tbxd_client import SummaryWriter
+    from tbxd_client import session
+    writer = SummaryWriter(sys.argv[1])
+    step = 0
+    for line in sys.stdin:
+        for _ in range(1000):
+            writer.add_scalar("value", step % 100, step)
+            step += 1
+        done = line == "later\\n" or writer.flush(30)
+        print(session.current().journal.session.hex(), done, writer.stats()["written"], flush=True)
+"""
+
+
+@pytest.mark.parametrize("daemon", ["lives", "is killed"])
+def test_a_ledger_that_another_user_forges_counts_nothing_as_written(users: tuple[User, User], daemon: str) -> None:
+    first, second = users
+    folder = shared_run(first)
+    trainer = first.start(STAY, folder)
+    assert trainer.stdout is not None and trainer.stdin is not None
+
+    def log(how: str) -> list[str]:
+        assert trainer.stdin is not None and trainer.stdout is not None
+        trainer.stdin.write(how + "\n")
+        trainer.stdin.flush()
+        return trainer.stdout.readline().split()
+
+    session, done, written = log("now")
+    assert (done, written) == ("True", "1000")
+    pid = first.status()["pid"]
+    forged = second.script(FORGE, folder, session, 1 << 30, 1_000_000)
+    assert forged.returncode == 0, forged.stderr
+    if daemon == "is killed":
+        os.kill(pid, 9)
+    else:  # it lets go of the folder, and looks at it again
+        wait_for(lambda: not is_held_by(first, folder), "the daemon to let go of the folder")
+    assert log("now") == [session, "True", "2000"]
+    assert scalars(folder) == points(2000)
+    run = first.status()["runs"][str(folder)]
+    assert (run["written"], run["pending"], run["error"]) == (2000, 0, "")
+    assert f"(uid {second.uid})" in run["notice"] and run["notice"] in first.tbxd("status").stdout
+    assert run["notice"] in first.tbxd("doctor").stdout
+    trainer.stdin.close()
+    assert trainer.wait(SECONDS) == 0
+    trainer.stdout.close()
+
+
+def is_held_by(user: User, folder: Path) -> bool:
+    result = user.script("import sys; from tbxd_client.folder_lock import is_held; print(is_held(sys.argv[1]))", folder)
+    return result.stdout == "True\n"
+
+
+HOLD = """
+    import fcntl, os, sys
+    for path in sys.argv[1:]:
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_folder_that_another_user_locks_is_written_all_the_same(users: tuple[User, User]) -> None:
+    first, second = users
+    folder = first.home / "runs" / "a"
+    (folder / "custom_scalars").mkdir(parents=True)
+    for path in (folder.parent, folder, folder / "custom_scalars"):
+        os.chown(path, first.uid, first.uid)
+    holder = second.start(HOLD, folder, folder / "custom_scalars")
+    assert holder.stdout is not None and holder.stdin is not None and holder.stdout.readline() == "held\n"
+    result = first.script(LOG, folder, 100, 20)
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+    assert scalars(folder) == points(100)
+    # A second daemon of the same user is kept away all the same.
+    own = {"TBXD_RUNTIME_DIR": str(first.home / "run"), "TBXD_SPOOL": str(first.home / "spool")}
+    result = first.script(LOG, folder, 100, 1, TBXD_FLUSH_SECONDS="1", **own)
+    assert result.stdout == "False\n"
+    status = json.loads(first.tbxd("status", "--json", **own).stdout)
+    assert "another tbxd daemon" in status["runs"][str(folder)]["error"]
+    first.tbxd("stop")
+    wait_for(lambda: len(scalars(folder)["value"]) == 200, "the second daemon to get it")
+    first.tbxd("stop", **own)
+    holder.stdin.close()
+    holder.wait(SECONDS)
+    holder.stdout.close()
+
+
+def test_two_users_who_log_into_one_folder_both_get_on_and_are_told(users: tuple[User, User]) -> None:
+    folder = shared_run(users[0])
+    trainers = [user.start(STAY, folder) for user in users]
+    for _ in range(2):
+        for trainer in trainers:
+            assert trainer.stdin is not None and trainer.stdout is not None
+            trainer.stdin.write("now\n")
+            trainer.stdin.flush()
+            assert trainer.stdout.readline().split()[1] == "True"
+    for user, other in (users, users[::-1]):
+        told = wait_for(lambda user=user: user.status()["runs"][str(folder)]["notice"], "it to be told")
+        assert f"(uid {other.uid})" in told
+    for trainer in trainers:
+        assert trainer.stdin is not None and trainer.stdout is not None
+        trainer.stdin.close()
+        assert trainer.wait(SECONDS) == 0
+        trainer.stdout.close()
+    assert sorted(scalars(folder)["value"]) == sorted(points(2000)["value"] * 2)

@@ -1,4 +1,4 @@
-"""The names of event files: which there are, what the next one is called, and whether one is being written.
+"""The names of event files: which there are, and what the next one is called.
 
 ``events.out.tfevents.<10-digit seconds>.<host>.<pid>.<n><suffix>`` is what TensorBoard's own writer, and the tools that
 look for its files by name, agree on. TensorBoard reads the files of a folder in the order of their names.
@@ -6,14 +6,12 @@ look for its files by name, agree on. TensorBoard reads the files of a folder in
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import re
 import time
-from pathlib import Path
 
-from .descriptors import open_file
+from .folder_lock import is_held
 
 NAME_BYTES_MAX = 255  # NAME_MAX of Linux
 AHEAD_SECONDS_MAX = 86_400  # that a trainer's clock may be before the daemon's
@@ -64,23 +62,6 @@ def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
     """
     with os.scandir(directory) as entries:
         return sorted(entry.name for entry in entries if "tfevents" in entry.name)
-
-
-def is_held(directory: str) -> bool:
-    """Whether a daemon owns a folder at this moment, and with it the newest event file."""
-    try:
-        file = open_file(Path(directory), os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        file.close()
-    return False
 
 
 def choose(directory: str, suffix: str) -> str:

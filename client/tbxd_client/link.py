@@ -227,6 +227,16 @@ class Link:
         self._poller.register(socket, zmq.POLLIN)
         socket.connect(self.address)
 
+    def move(self, address: str) -> None:
+        """Connect to another daemon instead.
+
+        Raises:
+            ValueError: no such endpoint can be.
+        """
+        self.address = check_address(address)
+        self._close_socket()
+        self._due, self.trouble = 0.0, ""
+
     def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
         """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
 

@@ -30,6 +30,7 @@ HOST_BYTES_MAX = 253  # RFC 1035, 2.3.4, without the length of the root
 # A name or number of a host: letters of any alphabet, digits, ".", "-", "_", or what IPv6 has in brackets, with a zone.
 _HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+VIEW_PREFIX = "view-"  # of a folder in the runtime folder, for a daemon of another mount namespace or root
 REMOTE = "remote"  # of the spool: journals for daemons on other hosts
 
 if sys.platform != "linux":  # what only Linux has: flock on folders, posix_fallocate, /proc, ipc credentials
@@ -232,6 +233,12 @@ def private_dir(path: Path) -> Path:
         if state.st_mode & 0o077:
             folder.chmod(0o700)
     return path
+
+
+def view_runtime(runtime: Path, view: str) -> Path:
+    """The runtime folder of the daemon that sees the files which a trainer with this `view.view` sees, where the usual
+    daemon sees others."""
+    return runtime / f"{VIEW_PREFIX}{view}"
 
 
 def lock_path(runtime: Path | None = None) -> Path:

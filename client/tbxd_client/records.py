@@ -33,6 +33,8 @@ DIMENSIONS_MAX = 8  # of an array
 RANKS_MAX = 100_000  # processes of a job
 JOB_BYTES_MAX = 255  # its name
 SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX = 1, 3600  # between samples of the node that a run asks for
+UMASK_MAX = 0o777
+VIEW_BYTES_MAX = 100
 REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
 # --- kinds of record -------------------------------------------------------------------------------------------
@@ -151,7 +153,10 @@ class RunDefinition(NamedTuple):
     0 on. ``reduce``: what several of them log with one tag and step becomes one point.
 
     ``system``: seconds between samples of the node that are to be shown beside it, 0 for none, None as the daemon is
-    set. ``above``: the folder of the writer that this run is a part of, where that is another.
+    set. ``above``: the folder of the writer that this run is a part of, where that is another. ``umask``:
+    that of the trainer, None where it does not say. ``view``: which files the trainer sees, and ``folder``: device and
+    inode there of the folder (of ``above``, where that is given), so that a daemon which sees other files under the
+    same path notices it.
     """
 
     id: int
@@ -168,6 +173,9 @@ class RunDefinition(NamedTuple):
     reduce: bool = False
     system: float | None = None
     above: str = ""
+    umask: int | None = None
+    view: str = ""
+    folder: tuple[int, int] | None = None
 
 
 class TagDefinition(NamedTuple):
@@ -348,6 +356,9 @@ def pack_definition(definition: Definition) -> bytes:
                 "reduce": definition.reduce or None,
                 "system": definition.system,
                 "above": definition.above,
+                "umask": definition.umask,
+                "view": definition.view,
+                "folder": None if definition.folder is None else list(definition.folder),
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -496,6 +507,9 @@ def unpack_definition(fields: object) -> Definition | None:
                 _flag(fields, "reduce"),
                 _interval(fields, "system", SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX),
                 _text(fields, "above", PATH_BYTES_MAX),
+                None if fields.get("umask") is None else _number(fields, "umask", UMASK_MAX + 1),
+                _text(fields, "view", VIEW_BYTES_MAX),
+                _folder(fields),
             )
         case "tag":
             return TagDefinition(
@@ -533,6 +547,15 @@ def _numbers(fields: Mapping[str, Any], key: str) -> tuple[int, ...]:
     ):
         raise RemoteProtocolError(f"{key!r} of a definition is no list of at most {ROW_VALUES_MAX} tags")
     return tuple(value)
+
+
+def _folder(fields: Mapping[str, Any]) -> tuple[int, int] | None:
+    value = fields.get("folder")
+    if value is None:
+        return None
+    if type(value) is not list or len(value) != 2 or not all(type(item) is int and item >= 0 for item in value):
+        raise RemoteProtocolError(f"'folder' of a definition is {value!r}; a device and an inode are expected")
+    return value[0], value[1]
 
 
 def _flag(fields: Mapping[str, Any], key: str) -> bool:

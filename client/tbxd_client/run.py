@@ -16,6 +16,7 @@ from typing import Any
 
 from . import event_names
 from . import session as session_module
+from .folder_lock import is_held
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
 from .native import RLock
@@ -44,6 +45,7 @@ from .records import (
 from .session import Counts, Session
 from .settings import ALL, warn
 from .snapshot import Array
+from .view import seen
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of an address, such as s3://; one letter may be a drive's
 SUFFIX_BYTES_MAX = 100  # of the event file's name
@@ -120,6 +122,7 @@ class Run:
         numbered: the records have no steps; the daemon counts them, tag by tag.
         file: the event file's name; "" leaves it to the daemon, None chooses one when it is first asked for.
         described: further fields of its `records.RunDefinition`.
+        seen: those that say what the folder is, as `view.seen` has found it.
 
     ``journal`` and ``scalars`` (tag to `records.scalar_head`) are for the hot path of `SummaryWriter.add_scalar`; they
     belong to the session that the run is bound to.
@@ -132,6 +135,7 @@ class Run:
         "_number",
         "_numbered",
         "_rows",
+        "_seen",
         "_session",
         "_suffix",
         "_tags",
@@ -150,10 +154,12 @@ class Run:
         numbered: bool = False,
         file: str | None = "",
         described: Mapping[str, Any] = _PLAIN,
+        seen: Mapping[str, Any] = _PLAIN,
     ) -> None:
         self.directory = directory
         self._member = member
         self.described = dict(described)
+        self._seen = dict(seen)
         self._suffix = suffix
         self._numbered = numbered
         self._file = file
@@ -166,10 +172,10 @@ class Run:
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
 
-    def __getstate__(self) -> tuple[str, Member, str, bool, str, dict[str, Any]]:
-        return self.directory, self._member, self._suffix, self._numbered, self.file, self.described
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.directory, self._member, self._suffix, self._numbered, self.file, self.described, self._seen
 
-    def __setstate__(self, state: tuple[str, Member, str, bool, str, dict[str, Any]]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def merges(self, tag: str) -> bool:
@@ -186,7 +192,9 @@ class Run:
             return None
         who, reduces = self._member.who, self._member.reduces
         file = "" if reduces and who.rank else self.file  # one file for all ranks, named as rank 0 would have it
-        run = session.define_run(self.directory, self._suffix, file, self._numbered, who, reduces, **self.described)
+        run = session.define_run(
+            self.directory, self._suffix, file, self._numbered, who, reduces, **self.described, **self._seen
+        )
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
         with self.journal.lock, session.journal.lock:
@@ -280,7 +288,7 @@ class Run:
         from .record_writer import RecordWriter
 
         with contextlib.suppress(OSError):
-            if event_names.event_files(self.directory) or event_names.is_held(self.directory):
+            if event_names.event_files(self.directory) or is_held(self.directory):
                 return
             name = self.file or self.choose_file()
             with open(os.path.join(self.directory, name), "xb") as file:  # noqa: PTH118
@@ -305,7 +313,7 @@ class Run:
             newest = max(event_names.event_files(self.directory), default="")
         except OSError:
             newest = ""
-        if newest and (newest >= wanted or self.counts.settled or event_names.is_held(self.directory)):
+        if newest and (newest >= wanted or self.counts.settled or is_held(self.directory)):
             name = newest
         else:
             name = wanted or event_names.choose(self.directory, self._suffix)
@@ -398,7 +406,7 @@ class Run:
     def below(self, directory: str) -> Run:
         """A further run of the same writer, in a folder of its own."""
         described = {"above": self.directory, **self.described}
-        return Run(directory, self._member, numbered=self._numbered, described=described)
+        return Run(directory, self._member, numbered=self._numbered, described=described, seen=self._seen)
 
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
@@ -494,7 +502,8 @@ def run_of(
             if not is_remote(configured_address() or ""):  # there it may be a folder of the daemon's host only
                 warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
     led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
-    run = Run(directory, member, suffix, numbered, "" if led else None, described)
+    what = seen(directory) if make else _PLAIN
+    run = Run(directory, member, suffix, numbered, "" if led else None, described, what)
     if make and not led:
         run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run

@@ -85,6 +85,8 @@ class Sender:
         settled: takes the counts of the runs, as in `wire.Ack`.
         forwarder: sends what others have left for a daemon on another host; None where the daemon finds it by itself.
         aloud: whether the user is told on stderr why nobody answers.
+        elsewhere: where the daemon is that sees the files which this process sees, and who starts it; asked for once,
+            when the one at ``address`` says that it sees others.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Sender:
         settled: Callable[[dict[int, Any]], None],
         forwarder: Forwarder | None = None,
         aloud: bool = True,
+        elsewhere: Callable[[], tuple[str, Launcher]] | None = None,
     ) -> None:
         self._journal = journal
         self._doorbell = doorbell
@@ -110,6 +113,7 @@ class Sender:
         # Who waits for an acknowledgement, by a lock each that is let go when one has come. No `threading.Condition`:
         # a signal handler that raises in the middle of its methods leaves its lock held, or not held, for ever.
         self._waiters: list[LockType] = []
+        self._elsewhere = elsewhere
         self._stopping = False
         self._link: Link | None = None
         self._aloud = aloud
@@ -540,10 +544,26 @@ class Sender:
             case wire.Unknown():
                 self._welcomed = False
                 self._next_hello = 0.0
+            case wire.Refused() if self._moves(message.reason):
+                return
             case wire.Refused():
                 self.refused = message.reason
                 self._limit = 0
                 warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.path}")
+
+    def _moves(self, reason: str) -> bool:
+        """Go to a daemon that sees the files of this process, where the daemon says that it does not."""
+        if not reason.startswith(wire.ELSEWHERE) or self._elsewhere is None or self._link is None:
+            return False
+        if self._launcher is not None:
+            self._launcher.done()
+        self._address, self._launcher = self._elsewhere()
+        self._elsewhere = None
+        self._link.move(self._address)
+        self._welcomed = self._by_reference = False
+        self._limit = self._sent_definitions = 0
+        self._next_hello = 0.0
+        return True
 
     def _report(self, link: Link, now: float) -> None:
         if now < self._next_report or not self._welcomed:

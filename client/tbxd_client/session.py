@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from . import descriptors, settings
@@ -26,6 +27,7 @@ from .paths import (
     remote_spool,
     runtime_dir,
     spool_dir,
+    view_runtime,
 )
 from .ranks import Identity
 from .records import (
@@ -40,6 +42,7 @@ from .sender import load as load_link
 from .settings import warn
 from .shares import read_shares
 from .turns import Turns
+from .view import umask, view
 
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
@@ -166,6 +169,7 @@ class Session:
             self._report,
             self._settled,
             self._forwarder,
+            elsewhere=None if self._forwarder is not None else lambda: _elsewhere(runtime, spool),
         )
         self.sender.start()
 
@@ -195,6 +199,7 @@ class Session:
                 number = self._numbers["run"]
                 host = os.uname().nodename
                 rank = who.rank, who.world, who.job, who.attempt, reduce
+                more = {"umask": umask(), **more}
                 definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, *rank, **more)
                 self._define("run", definition)
                 self._ranked = self._ranked or (reduce and who.world > 1)
@@ -337,6 +342,12 @@ def had_children() -> bool:
     except ImportError:
         return True
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt > 0  # some has, and was waited for
+
+
+def _elsewhere(runtime: Path, spool: Path) -> tuple[str, Launcher]:
+    """The daemon of this process's mount namespace and root, for runs that the usual one does not see."""
+    own = view_runtime(runtime, view())
+    return default_address(own), Launcher(own, spool)
 
 
 def load() -> None:

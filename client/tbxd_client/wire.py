@@ -24,6 +24,7 @@ MESSAGE_BYTES_MAX = 1 << 20  # a first frame
 FRAME_BYTES_MAX = 4 << 20  # what a socket accepts at all (ZMQ_MAXMSGSIZE)
 TEXT_BYTES_MAX = 64 << 10
 
+ELSEWHERE = "elsewhere"  # what the reason of a `Refused` begins with whose run is a folder that the daemon does not see
 RECORDS, DEFINITIONS = 0, 1  # the streams of a session
 
 

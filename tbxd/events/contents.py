@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tbxd_client.event_names import event_files
 
-from . import schema
+from . import schema, trust
 from .crc import masked_crc
 from .file import NOT_OURS, open_to_read
 from .ledger import Ledger, LedgerReader, copied, merge
@@ -24,6 +24,7 @@ from .reduced import Reduced
 from .tags import KINDS, Tags
 
 CHUNK_BYTES = 1 << 20  # read at a time
+FOREIGN_BYTES_MAX = 64 << 20  # of a file that is not believed: how long it takes to read one is another user's matter
 ALIKE_MIN = 16  # events of one form that are looked at all at once; fewer cost less one by one
 FORMS_MAX = 4096  # lengths whose checksums are remembered
 APART_MAX = 4096  # events that are taken one by one, after others have turned out to be of several forms
@@ -62,6 +63,7 @@ class Contents:
     def __init__(self, directory: Path, folder: int | None = None) -> None:
         self.directory = directory
         self.folder = folder
+        self.believed = trust.own()  # whose files say what is written; of others only tags and steps are taken in
         self._begin()
 
     def _begin(self) -> None:
@@ -104,12 +106,13 @@ class Contents:
             known = self.files.get(name)
             if known is not None and not known.is_same(state):
                 return False
+            believed = name == own or self.believed.holds(state)
             if known is None:
                 known = FileRead(name, state.st_dev, state.st_ino)
-                self._enter(known)
+                self._enter(known, believed)
             elif known.size == state.st_size:
                 continue
-            self._read(known, state, verify=name != own)
+            self._read(known, state, name != own, believed)
         return True
 
     def go_on(
@@ -173,10 +176,10 @@ class Contents:
 
     # --- reading ---------------------------------------------------------------------------------------------
 
-    def _enter(self, file: FileRead) -> None:
+    def _enter(self, file: FileRead, believed: bool) -> None:
         """A file comes that has not been seen."""
         self.files[file.name] = file
-        if file.name < self._newest:
+        if file.name < self._newest or not believed:
             self.in_order = False
             return
         self.earlier = self.ledger()
@@ -184,27 +187,27 @@ class Contents:
         self.reduced.begin_file()
         self._newest = file.name
 
-    def _read(self, file: FileRead, state: os.stat_result, verify: bool) -> None:
-        if file.name == self._newest:
-            self._read_on(file, state, verify)
+    def _read(self, file: FileRead, state: os.stat_result, verify: bool, believed: bool) -> None:
+        if file.name == self._newest and believed:
+            self._read_on(file, state, verify, state.st_size)
             return
-        # It is another writer's. What it holds of tags is taken in, as late as it is.
+        # It is another writer's, or not believed. What it holds of tags is taken in, as late as it is.
         self.in_order = False
         others = (self.reader, self.reduced)
         self.reader, self.reduced = LedgerReader(), Reduced()
         try:
-            self._read_on(file, state, verify)
+            self._read_on(file, state, verify, state.st_size if believed else min(state.st_size, FOREIGN_BYTES_MAX))
         finally:
             self.reader, self.reduced = others
 
-    def _read_on(self, file: FileRead, state: os.stat_result, verify: bool) -> None:
+    def _read_on(self, file: FileRead, state: os.stat_result, verify: bool, size: int) -> None:
         fd = self.open(file.name) if stat.S_ISREG(state.st_mode) else -1
         try:
-            while fd >= 0 and file.position < state.st_size:
-                data = os.pread(fd, min(CHUNK_BYTES, state.st_size - file.position), file.position)
+            while fd >= 0 and file.position < size:
+                data = os.pread(fd, min(CHUNK_BYTES, size - file.position), file.position)
                 used = self._feed(data, verify)
                 if not used:
-                    used = self._feed(self._one(fd, file.position, data, state.st_size), verify)
+                    used = self._feed(self._one(fd, file.position, data, size), verify)
                     if not used:
                         break  # a record that is cut, or damaged: what stands before it stands
                 file.position += used

@@ -7,12 +7,17 @@ may have buffered its cut tail.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
+from tbxd_client.folder_lock import lock_file
 from tbxd_client.journal_files import sync_folder
+
+from .modes import EVENT_FILE_MODE, mode_in
+from .trust import Trust
 
 # What opening a file says that is gone, or is none that this user has written: a link, a socket, somebody else's.
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
@@ -24,12 +29,13 @@ class FileLost(OSError):
     """The file is not where it was: removed, replaced, or cut by somebody else."""
 
 
-def open_to_read(path: Path, folder: int | None = None) -> int:
-    """A descriptor of a file; -1 where it is no file or may not be read.
+def open_to_read(path: Path, folder: int | None = None, believed: Trust | None = None) -> int:
+    """A descriptor of a file; -1 where it is no file, may not be read, or is not believed.
 
     Args:
         path: the file.
         folder: a descriptor of the folder it is in.
+        believed: what it has to be; None: whoever's it is.
 
     Raises:
         OSError: it cannot be opened at this moment.
@@ -40,15 +46,16 @@ def open_to_read(path: Path, folder: int | None = None) -> int:
         if error.errno not in NOT_OURS:
             raise  # no descriptor left, say: what is in it would be written again
         return -1
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode) or not (believed is None or believed.holds(state)):
         os.close(fd)
         return -1
     return fd
 
 
-def _open(path: Path, folder: int | None, flags: int) -> int:
+def _open(path: Path, folder: int | None, flags: int, mode: int = 0) -> int:
     """Open a file of a folder, following no link."""
-    return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+    return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=folder)
 
 
 class EventFile:
@@ -58,12 +65,13 @@ class EventFile:
     that a reader never sees anything but a file that grows.
     """
 
-    def __init__(self, path: Path, folder: int | None = None) -> None:
+    def __init__(self, path: Path, folder: int | None = None, umask: int | None = None) -> None:
         """Create the file.
 
         Args:
             path: where it is.
             folder: a descriptor of the folder it is in, in which it is made and opened; see `folder`.
+            umask: of the trainer whose run it is, see `modes.mode_in`.
 
         Raises:
             OSError: it exists, or cannot be made.
@@ -76,9 +84,11 @@ class EventFile:
         self._synced = 0  # bytes that are on the disk for certain
         self._sync_failed = False
         self._named = False  # its name is on the disk
-        self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        mode = mode_in(path.parent if folder is None else folder, EVENT_FILE_MODE, umask)
+        self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, mode)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
+        lock_file(self._fd)  # whoever opens it from now on comes too late to keep this process from that
 
     @property
     def pending(self) -> bool:
@@ -113,6 +123,8 @@ class EventFile:
                 if error.errno not in NOT_OURS:
                     raise  # no descriptor left, say: it is there, and to be gone on with
                 raise FileLost(error.errno, f"{self.path} is gone") from error
+            if not lock_file(self._fd):
+                raise FileLost(errno.EAGAIN, f"{self.path} is locked by somebody else")
         try:
             state = self.path.lstat()
         except OSError as error:
@@ -171,6 +183,13 @@ class EventFile:
         """
         if not self._rest:
             self.close()
+
+    def remove(self) -> None:
+        """Close for good, and let it not have been there."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0 and not self.size:
+                os.unlink(self.path if self.folder is None else self.path.name, dir_fd=self.folder)
+        self.close()
 
     def close(self) -> None:
         """Close for good.

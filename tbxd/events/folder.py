@@ -12,15 +12,18 @@ import os
 import stat
 from pathlib import Path
 
+from .modes import FOLDER_MODE, mode_in
+
 _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _USE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_folder(path: Path) -> int:
+def open_folder(path: Path, umask: int | None = None) -> int:
     """A descriptor of a folder, which is made with those above it where they are not there.
 
     Args:
         path: absolute, and without links.
+        umask: of the trainer for whom it is made, see `modes.mode_in`.
 
     Raises:
         OSError: it cannot be made or opened, or there is a link on the way to it (ELOOP).
@@ -39,9 +42,9 @@ def open_folder(path: Path) -> int:
     try:
         *above, last = path.parts[1:] or ["."]
         for name in above:
-            held, before = open_below(held, name, _LOOK), held
+            held, before = open_below(held, name, umask, _LOOK), held
             os.close(before)
-        return open_below(held, last)
+        return open_below(held, last, umask)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(
@@ -52,7 +55,7 @@ def open_folder(path: Path) -> int:
         os.close(held)
 
 
-def open_below(folder: int, name: str, flags: int = _USE) -> int:
+def open_below(folder: int, name: str, umask: int | None = None, flags: int = _USE) -> int:
     """A descriptor of a folder in another, made where it is not there.
 
     Raises:
@@ -62,7 +65,7 @@ def open_below(folder: int, name: str, flags: int = _USE) -> int:
         return os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):  # made by somebody else meanwhile
-            os.mkdir(name, dir_fd=folder)
+            os.mkdir(name, mode_in(folder, FOLDER_MODE, umask), dir_fd=folder)
         return os.open(name, flags, dir_fd=folder)
     except NotADirectoryError:
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

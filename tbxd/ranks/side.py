@@ -6,17 +6,17 @@ written before the run itself, so what a kill leaves out here is left out there 
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import contextlib
 import logging
 import os
 import time
 from pathlib import Path
 
 from tbxd_client.event_names import event_files, file_name
+from tbxd_client.folder_lock import FolderHeld, lock_folder
 
 from .. import __version__
-from ..events import schema
+from ..events import schema, trust
 from ..events.checkpoint import Checkpoints
 from ..events.contents import Contents
 from ..events.file import EventFile, FileLost
@@ -38,14 +38,24 @@ class Side:
         generation: whose points are written, as `starts.generation_of` names it.
         host, pid: go into the event file's name.
         checkpoints: of what folders hold.
+        umask: of the trainer, see `modes.mode_in`.
     """
 
-    def __init__(self, directory: Path, generation: str, host: str, pid: int, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        generation: str,
+        host: str,
+        pid: int,
+        checkpoints: Checkpoints,
+        umask: int | None = None,
+    ) -> None:
         self.directory = directory
         self._generation = generation
         self._origin = (host, pid)
         self._checkpoints = checkpoints
         self._file: EventFile | None = None
+        self._umask = umask
         self._folder = -1
         self.history = History()  # what the folder holds, as it has been read
         self._encoder = PointEncoder()
@@ -146,7 +156,7 @@ class Side:
         self._lock()
         if self._file is None:
             name = file_name(event_files(self._folder), time.time(), *self._origin, "")
-            self._file = EventFile(self.directory / name, self._folder)
+            self._file = EventFile(self.directory / name, self._folder, self._umask)
             first = schema.Event(wall_time=time.time(), file_version="brain.Event:2")
             first.source_metadata.writer = OPENING + __version__
             self._file.write(frame(first.SerializeToString()))
@@ -154,18 +164,19 @@ class Side:
     def _lock(self) -> None:
         if self._folder >= 0:
             return
-        fd = open_folder(self.directory)
+        fd = open_folder(self.directory, self._umask)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock_folder(fd)
+            self._contents.believed = trust.found(fd, event_files(fd))
+        except OSError as error:
             os.close(fd)
-            raise OSError(errno.EBUSY, f"{self.directory} is being written by somebody else") from None
-        except OSError:  # a file system without locks
-            pass
+            if isinstance(error, FolderHeld):
+                raise FolderHeld(0, f"{self.directory} is being written by somebody else") from None
+            raise
         self._folder = self._contents.folder = fd
         if self._file is not None:
             self._file.folder = fd
-            if event_files(fd)[-1:] != [self._file.path.name]:
+            if self._is_overtaken(event_files(fd), self._file.path.name):
                 raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
 
     @property
@@ -177,6 +188,16 @@ class Side:
     @property
     def _own(self) -> str:
         return self._file.path.name if self._file is not None else ""
+
+    def _is_overtaken(self, names: list[str], mine: str) -> bool:
+        """Whether a file of this user has come behind the side's own; those of others hold nothing that counts."""
+        later = names[names.index(mine) + 1 :] if mine in names else [mine]
+        for name in later:
+            with contextlib.suppress(OSError):
+                if not self._contents.believed.holds(os.stat(name, dir_fd=self._folder, follow_symlinks=False)):
+                    continue
+            return True
+        return False
 
     def sync(self) -> None:
         """Bring what is written onto the disk.

@@ -34,7 +34,8 @@ class Sides:
     def __init__(self, directory: Path, generation: str, run: RunDefinition, checkpoints: Checkpoints) -> None:
         folder = directory / "ranks"
         self._min, self._max, self._about = (
-            Side(path, generation, run.host, run.pid, checkpoints) for path in (folder / "min", folder / "max", folder)
+            Side(path, generation, run.host, run.pid, checkpoints, run.umask)
+            for path in (folder / "min", folder / "max", folder)
         )
         self._all = (self._min, self._max, self._about)
         self._shown = (0, 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Mapping
@@ -18,16 +17,18 @@ from functools import partial
 from pathlib import Path
 
 from tbxd_client.event_names import event_files, file_name, first_second
+from tbxd_client.folder_lock import FolderHeld, lock_folder
 from tbxd_client.records import STEP_MAX
 
 from .. import __version__
 from ..descriptors import LEFT_BY_RUNS, scarce
-from ..events import schema
-from ..events.file import EventFile, FileLost
+from ..events import schema, trust
+from ..events.file import EventFile, FileLost, open_to_read
 from ..events.folder import open_folder
 from ..events.ledger import CARRY_END, OPENING, notes
 from ..events.record import frame
 from ..events.scan import WHOLE, scan
+from ..events.trust import Trust
 
 FOLDER = "system"  # below the run's; in it one for each node
 TAGS = "system/"  # what the tags begin with, so that TensorBoard has all of them in one group
@@ -40,16 +41,18 @@ class Curves:
     Args:
         run: the run's folder, absolute and without links.
         node: this machine's name.
+        umask: of the trainer, see `modes.mode_in`.
 
     ``error`` is what kept the last sample from being written, ``left_out`` how many were not.
     """
 
-    def __init__(self, run: Path, node: str) -> None:
+    def __init__(self, run: Path, node: str, umask: int | None = None) -> None:
         self.directory = run / FOLDER / (re.sub(r"[^\w.-]", "_", node)[:255].strip(".") or "localhost")
         self.error = ""
         self.left_out = 0
         self._run = run
         self._node = node
+        self._umask = umask
         self._folder = -1
         self._file: EventFile | None = None
         self._origin = 0  # seconds since the epoch at which the steps begin
@@ -90,15 +93,15 @@ class Curves:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         above = event_files(self._run)  # a folder that is gone is not made again for this
-        self._folder = open_folder(self.directory)
+        self._folder = open_folder(self.directory, self._umask)
         try:
             self._lock()
             names = event_files(self._folder)
             begun = [first_second(listed) for listed in (above, names)]
             self._origin = min([int(seconds), *(second for second in begun if second is not None)])
-            self._last = max(self._last, _last_step(names, self._folder))
+            self._last = max(self._last, _last_step(names, self._folder, trust.found(self._folder, names)))
             name = file_name(names, seconds, self._node, os.getpid())
-            file = EventFile(self.directory / name, self._folder)
+            file = EventFile(self.directory / name, self._folder, self._umask)
         except OSError:
             self._let_go()
             raise
@@ -108,11 +111,9 @@ class Curves:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(errno.EWOULDBLOCK, "another tbxd daemon is writing this node's curves") from None
-        except OSError:  # a file system without locks
-            pass
+            lock_folder(self._folder)
+        except FolderHeld:
+            raise FolderHeld(0, "another tbxd daemon is writing this node's curves") from None
 
     def _let_go(self) -> None:
         file, self._file = self._file, None
@@ -153,10 +154,12 @@ def _pread(fd: int, position: int, length: int) -> bytes:
     return os.pread(fd, length, position)
 
 
-def _last_step(names: list[str], folder: int) -> int:
+def _last_step(names: list[str], folder: int, believed: Trust) -> int:
     """The last step in the event files of a folder; -1 where there is none. Reads their ends alone."""
     for name in reversed(names):
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        fd = open_to_read(Path(name), folder, believed)
+        if fd < 0:
+            continue
         try:
             size = os.fstat(fd).st_size
             steps = [-1]

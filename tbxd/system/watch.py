@@ -41,6 +41,7 @@ class Active:
     used: float  # when it last got records
     seconds: float
     pids: set[int] = field(default_factory=set)  # the processes of this node that log to it
+    umask: int | None = None  # of the first of them
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ class System:
                 continue
             seconds = self._seconds if run.system is None else run.system
             if seconds:
-                active = own.setdefault(run.above or run.directory, Active(state.used, seconds, {pid}))
+                active = own.setdefault(run.above or run.directory, Active(state.used, seconds, {pid}, run.umask))
                 active.used = max(active.used, state.used)
                 active.seconds = min(active.seconds, seconds)
         return own
@@ -168,7 +169,7 @@ class System:
             if target is None:
                 from .curves import Curves
 
-                curves = Curves(Path(folder), self._node)
+                curves = Curves(Path(folder), self._node, active.umask)
                 told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
                 target = self._targets[folder] = Target(curves, self._hub.strand(told))
             if target.busy:  # its disk hangs
