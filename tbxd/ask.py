@@ -11,7 +11,7 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
-from tbxd_client.launch import is_locked
+from tbxd_client.launch import is_locked, lock_trouble
 from tbxd_client.link import Link
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
@@ -65,7 +65,8 @@ def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
         found = _value(settings.address, _ask_over_tcp(settings.address, wire.Ask(what, token), timeout))
         return {**found, "address": settings.address} if remote else found
     if settings.address == default_address(settings.runtime_dir) and not is_locked(lock_path(settings.runtime_dir)):
-        raise NotRunning(f"no daemon is running at {settings.address}")
+        why = lock_trouble(settings.runtime_dir)
+        raise NotRunning(f"no daemon is running at {settings.address}{f', and none can: {why}' if why else ''}")
     if trouble := socket_trouble(settings.address):
         raise NotRunning(f"no daemon of yours is at {settings.address}: {trouble}")
     if not Path(settings.address.removeprefix("ipc://")).exists():

@@ -127,8 +127,9 @@ def status(as_json: bool, **values: Any) -> None:
 def top(once: bool, interval: float, as_json: bool, **values: Any) -> None:
     """Watch the daemon: sessions, runs, rates, lag, drops, disks, ranks, and the last values of each run.
 
-    Keys: q quits, s sorts by another column, p pauses. Where stdout is no terminal, frame follows frame. When the
-    daemon goes away, that is shown, and it goes on when there is one again. Values are read from the event files.
+    Keys: q quits, s sorts by another column, p pauses, arrows, page keys, Home and End scroll. Where stdout is no
+    terminal, frame follows frame. When the daemon goes away, that is shown, and it goes on when there is one again.
+    Values are read from the event files.
 
     Exit codes: 0 (also after q and Ctrl-C), 3 no daemon is running at the beginning.
     """

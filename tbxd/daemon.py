@@ -21,7 +21,7 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.launch import is_locked
+from tbxd_client.launch import is_locked, lock_error
 from tbxd_client.paths import VIEW_PREFIX, addresses_path, base_dir, lock_path, private_dir, service_path, token_path
 
 from . import __version__, ask, logs, reload
@@ -454,6 +454,9 @@ def _take_lock(path: Path) -> int:
                 f"a daemon is running already (pid {holder or 'unknown'}, {path}); "
                 "`tbxd status` shows it, `tbxd stop` ends it"
             ) from None
+        except OSError as error:
+            os.close(fd)
+            raise lock_error(path, error) from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

@@ -22,7 +22,7 @@ from tbxd_client import settings as client_settings
 from tbxd_client import wire
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
-from tbxd_client.launch import START_SECONDS_MAX, is_locked
+from tbxd_client.launch import START_SECONDS_MAX, is_locked, lock_trouble
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
     KEY_VARIABLE,
@@ -402,6 +402,9 @@ def _launch_lock(settings: Settings) -> Iterator[Finding]:
             f"pid {pid or 'unknown'} starts a daemon at this moment (at most {START_SECONDS_MAX:g} s)",
             f"if it stays so, see {settings.runtime_dir / 'daemon.log'}" + (f", kill {pid}" if pid else ""),
         )
+    elif trouble := lock_trouble(settings.runtime_dir):
+        advice = f"set {RUNTIME_VARIABLE} to a folder on a local disk: until then no daemon runs, and records wait"
+        yield Finding("locks", "trouble", trouble.partition("; set ")[0], advice)
     else:
         yield Finding("locks", "ok", "none is held that should not be")
 

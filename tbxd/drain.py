@@ -212,11 +212,14 @@ class _Daemon:
     def trouble(self) -> str:
         """Why it did not start; "" while it may."""
         code = self._process.poll()
-        if not code:
+        if code is None:
             return ""
         said = os.pread(self._log, LOG_BYTES, self._begin).decode("utf-8", "replace").strip()
-        lines = [line.removeprefix("tbxd: ") for line in said.splitlines() if line.strip()]
-        return f"the daemon did not start (exit code {code}): {lines[-1] if lines else 'try `tbxd serve`'}"
+        lines = [line.removeprefix("tbxd: ") for line in said.splitlines() if line.startswith(("tbxd: ", "Error: "))]
+        if not code and not lines:  # it has detached itself, and is not heard of otherwise any more
+            return ""
+        why = lines[-1] if lines else f"exit code {code}; try `tbxd serve`"
+        return f"the daemon did not start: {why}"
 
 
 def _first_status(settings: Settings, daemon: _Daemon | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from tbxd_client.readback import shortest
 
-from .keyboard import Keyboard
+from .keyboard import DOWN, END, HOME, PAGE_DOWN, PAGE_UP, UP, Keyboard
 from .report import plain, shown
 from .run import DROPPED_TAG
 from .settings import Settings
@@ -37,6 +37,7 @@ VALUES_SHOWN = 3  # tags of a run
 NOTES_SHOWN = 4
 DISK_LOW_SHARE, LAG_HIGH_SECONDS = 0.05, 5.0  # what is marked
 HELP = "q quits   s sorts by {order}   p {pause}"
+SCROLL_HELP = "   ↑↓ PgUp PgDn scroll"
 
 
 def bytes_of(number: float) -> str:
@@ -83,7 +84,9 @@ def folders(directories: list[str]) -> dict[str, str]:
     return {one: shown(os.path.relpath(one, common)) if common != "/" else shown(one) for one in directories}
 
 
-def render(frame: Frame, rows: list[Row], order: str = RATE, paused: bool = False, keys: bool = True) -> RenderableType:
+def render(
+    frame: Frame, rows: list[Row], order: str = RATE, paused: bool = False, keys: bool = True, above: int = 0
+) -> RenderableType:
     """A frame.
 
     Args:
@@ -92,13 +95,16 @@ def render(frame: Frame, rows: list[Row], order: str = RATE, paused: bool = Fals
         order: and what that is.
         paused: it does not go on.
         keys: there are some to be told.
+        above: how many runs are before those that are shown.
     """
     parts: list[RenderableType] = [*_head(frame), Rule(style="dim")]
     if rows:
         parts.append(_runs(rows, order))
-        hidden = len(frame.rows) - len(rows)
-        if hidden > 0:
-            parts.append(Text(f"{hidden:,} more run{'' if hidden == 1 else 's'}", style="dim"))
+        below = len(frame.rows) - len(rows) - above
+        hidden = [f"{above:,} run{'' if above == 1 else 's'} above"] if above else []
+        hidden += [f"{below:,} more run{'' if below == 1 else 's'}"] if below > 0 else []
+        if hidden:
+            parts.append(Text(", ".join(hidden), style="dim"))
     elif not frame.trouble:
         parts.append(Text("nothing has been logged yet", style="dim"))
     notes = _notes(frame)
@@ -106,6 +112,7 @@ def render(frame: Frame, rows: list[Row], order: str = RATE, paused: bool = Fals
     if keys:
         following = ORDERS[(ORDERS.index(order) + 1) % len(ORDERS)]
         line = HELP.format(order=following, pause="goes on" if paused else "pauses")
+        line += SCROLL_HELP if len(rows) < len(frame.rows) else ""
         parts += [Rule(style="dim"), Text(line + ("   PAUSED" if paused else ""), style="yellow" if paused else "dim")]
     return Group(*parts)
 
@@ -310,6 +317,7 @@ class _Screen:
     def __init__(self, top: Top, frame: Frame, interval: float, console: Console) -> None:
         self._top, self._frame, self._interval, self._console = top, frame, interval, console
         self._order, self._paused = RATE, False
+        self._above = 0  # runs that are scrolled away
 
     def run(self) -> None:
         with (
@@ -326,16 +334,25 @@ class _Screen:
                     self._order = ORDERS[(ORDERS.index(self._order) + 1) % len(ORDERS)]
                 elif key in ("p", "P", " "):
                     self._paused = not self._paused
+                else:
+                    self._scroll(key)
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._interval
                     if not self._paused:
                         self._frame = self._top.look()
 
+    def _scroll(self, key: str) -> None:
+        page = max(1, _fitting(self._frame, *self._console.size) - 1)  # one run stays, to go on from
+        steps = {UP: -1, "k": -1, DOWN: 1, "j": 1, PAGE_UP: -page, PAGE_DOWN: page, "g": -sys.maxsize, "G": sys.maxsize}
+        self._above += {HOME: -sys.maxsize, END: sys.maxsize}.get(key, steps.get(key, 0))
+
     def _drawn(self) -> RenderableType:
-        rows = ordered(self._frame.rows, self._order)[: _fitting(self._frame, *self._console.size)]
+        fitting = _fitting(self._frame, *self._console.size)
+        self._above = max(0, min(self._above, len(self._frame.rows) - fitting))
+        rows = ordered(self._frame.rows, self._order)[self._above : self._above + fitting]
         if not self._paused:
             self._top.fill(self._frame, rows)
-        return Padding(render(self._frame, rows, self._order, self._paused), (0, 1))
+        return Padding(render(self._frame, rows, self._order, self._paused, above=self._above), (0, 1))
 
 
 def _console() -> Console:

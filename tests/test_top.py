@@ -196,6 +196,51 @@ def test_a_small_terminal_gets_the_first_runs_and_is_told_how_many_more(place: W
         assert len(screen.splitlines()) <= 18 and all(len(line) <= 60 for line in screen.splitlines()), screen
 
 
+def test_runs_that_have_no_room_are_scrolled_to(place: World) -> None:
+    place.serve()
+    names = [f"run{number:02}" for number in range(30)]
+    place.run(
+        "import sys; from tbxd_client import SummaryWriter\n"
+        "for name in sys.argv[1:]:\n    with SummaryWriter(f'logs/{name}') as writer: writer.add_scalar('loss', 1, 1)",
+        *names,
+    )
+
+    def seen(screen: str) -> list[str]:
+        return re.findall(r"logs/(run\d\d) ", screen)
+
+    with terminal(place, "--interval", "0.2", rows=20, columns=80) as shown:
+        shown.shows(r"PgDn scroll")
+        shown.press("s")  # by name
+        first = seen(shown.shows(r"run ▾.*run00 .*more runs.*PgDn scroll").string)
+        assert first == names[: len(first)] and 3 <= len(first) < 20
+        assert f"{30 - len(first)} more runs" in shown.screen()
+        for keys, begin in (
+            ("\x1b[B", 1),  # down
+            ("\x1bOB", 2),  # as in the mode that some terminals are in
+            ("j", 3),
+            ("\x1b[A", 2),  # up
+            ("\x1b[6~", 2 + len(first) - 1),  # a page
+            ("\x1b[5~", 2),
+            ("\x1b[F", 30 - len(first)),  # the end
+            ("\x1b[B\x1b[B", 30 - len(first)),  # and not beyond
+            ("\x1b[A\x1b[A", 28 - len(first)),  # two keys in one piece
+            ("\x1b[H", 0),
+            ("\x1b[A", 0),
+            ("\x1b[4~", 30 - len(first)),
+            ("\x1b[15~", 30 - len(first)),  # F5 is nothing
+            ("g", 0),
+        ):
+            shown.press(keys)
+            wait_for(lambda begin=begin: seen(shown.screen()) == names[begin : begin + len(first)], repr(keys), 20)
+            above = re.search(r"(\d+) runs? above", shown.screen())
+            assert (int(above[1]) if above else 0) == begin
+            assert len(shown.screen().splitlines()) <= 20
+        shown.press("\x1b[")
+        time.sleep(0.3)
+        shown.press("q")
+        assert shown.left() == 0
+
+
 def test_without_a_daemon_the_exit_code_is_3(place: World) -> None:
     for arguments in ((), ("--once",), ("--json",), ("--once", "--json")):
         result = place.tbxd("top", *arguments)

@@ -74,4 +74,4 @@ class Outage:
         listens = daemon_addresses()
         if listens and self._address not in listens:
             return f", the one of this runtime folder listens at {listens[0]} (set {ADDRESS_VARIABLE} to that)"
-        return ""
+        return " (`tbxd doctor` may say why)"
