@@ -30,6 +30,7 @@ from .settings import Settings
 LOOK_SECONDS = 0.1
 HOLDERS_SECONDS = 0.5  # between two looks who holds what is locked, which take longer
 START_SECONDS = 15.0  # for a daemon to answer
+AGAIN_SECONDS = 4.0  # without a daemon before another is started: the first was idle, and has left
 STALL_SECONDS = 30.0  # without a byte written before it is given up
 TAKE_SECONDS = 5.0  # for a daemon to find what nobody holds, however little it is to be waited for
 IDLE_SECONDS = 1  # how long a daemon that was started for this stays
@@ -223,7 +224,9 @@ class _Daemon:
 
 
 def _first_status(settings: Settings, daemon: _Daemon | None) -> dict[str, Any]:
+    """The status of the daemon that runs, or is being started; one that leaves meanwhile is followed by another."""
     deadline = time.monotonic() + START_SECONDS
+    started = time.monotonic() if daemon is not None else 0.0
     while True:
         if daemon is not None and (trouble := daemon.trouble):
             raise CannotDrain(trouble)
@@ -232,4 +235,6 @@ def _first_status(settings: Settings, daemon: _Daemon | None) -> dict[str, Any]:
         except ask.NotRunning as error:
             if time.monotonic() > deadline or isinstance(error, ask.Refuses):
                 raise CannotDrain(str(error)) from error
+            if not is_locked(lock_path(settings.runtime_dir)) and time.monotonic() - started > AGAIN_SECONDS:
+                daemon, started = _Daemon(settings), time.monotonic()
             time.sleep(LOOK_SECONDS)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 PROGRAM_LETTERS = 80  # of a command line that are shown
-_FLOCK = re.compile(r"^lock:\s.*\bFLOCK\b", re.M)
+_FLOCK = re.compile(r"^lock:\s.*\bFLOCK\b.*:(\d+) \d+ \w+$", re.M)  # and the inode
 
 
 class Holder(NamedTuple):
@@ -44,17 +44,21 @@ class Holder(NamedTuple):
 
 def holders(path: Path) -> list[Holder]:
     """The processes that hold an flock on a file, as far as they can be seen from here."""
-    return all_holders(path.name).get(path.parent.name, [])
+    try:
+        wanted = path.parent.name, path.stat().st_ino
+    except OSError:
+        return []
+    return [_holder(process) for process in _processes() if wanted in _locked(process, path.name)]
 
 
 def all_holders(name: str) -> dict[str, list[Holder]]:
-    """The processes that hold an flock on a file of a name, by the name of the folder that it is in.
+    """The processes that hold an flock on a file of a name, by the name of the folder that it is in: of journals.
 
     Above that the folders may be others, in another namespace of mounts. One look at all processes, for all files.
     """
     found: dict[str, list[Holder]] = {}
     for process in _processes():
-        for folder in _locked(process, name):
+        for folder, _ in _locked(process, name):
             found.setdefault(folder, []).append(_holder(process))
     return found
 
@@ -68,18 +72,18 @@ def holds(pid: int, path: Path) -> bool | None:
         return False if (PROC / "self").exists() else None
     except OSError:
         return None
-    return path.parent.name in _locked(process, path.name)
+    return any(folder == path.parent.name for folder, _ in _locked(process, path.name))
 
 
-def _locked(process: Path, name: str) -> set[str]:
-    """The folders of the files of a name that a process has open and holds locked."""
+def _locked(process: Path, name: str) -> set[tuple[str, int]]:
+    """The names of the folders and the inodes of the files of a name that a process has open and holds locked."""
     found = set()
     with contextlib.suppress(OSError, ValueError):
         for number in (process / "fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
                 folder, _, last = str(number.readlink()).rpartition("/")  # no stat: it would hang with a disk
-                if last == name and _FLOCK.search((process / "fdinfo" / number.name).read_text()):
-                    found.add(folder.rpartition("/")[2])
+                if last == name and (lock := _FLOCK.search((process / "fdinfo" / number.name).read_text())):
+                    found.add((folder.rpartition("/")[2], int(lock[1])))
     return found
 
 
