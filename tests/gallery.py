@@ -232,7 +232,7 @@ def run(program: Program, mode: str, place: World, folder: Path) -> Outcome:
         killed = mode != "killed"
         deadline = began + program.seconds
         error = ""
-        while process.poll() is None or _alive(mark):
+        while process.poll() is None or not _over(mark):
             if not killed and _event_files(folder):
                 killed = _kill_daemon(mark)
             if time.monotonic() > deadline:
@@ -319,6 +319,15 @@ def _kill_daemon(mark: str, but: World | None = None) -> bool:
 
 def _alive(mark: str) -> list[psutil.Process]:
     return list(_marked(mark))
+
+
+def _over(mark: str) -> bool:
+    """Whether no process of a run is left: seen twice, for one may have forked and gone while it was looked for."""
+    for _ in range(2):
+        if _alive(mark):
+            return False
+        time.sleep(0.03)
+    return True
 
 
 def _end(mark: str) -> list[str]:

@@ -16,7 +16,7 @@ from collections import deque
 
 CALLS = os.environ.get("TBXD_GALLERY_CALLS", "")
 INSTEAD = os.environ.get("TBXD_GALLERY_WRITER", "") == "tbxd"
-NAMES = ("tensorboardX", "torch.utils.tensorboard", "torch.utils.tensorboard.writer")
+NAMES = ("tensorboardX", "tensorboardX.writer", "torch.utils.tensorboard", "torch.utils.tensorboard.writer")
 OFFERED = ("SummaryWriter", "FileWriter", "GlobalSummaryWriter", "RecordWriter", "TorchVis")
 KEPT_MAX = 64  # calls that a process which is killed may take with it
 LONG_NS = 2_000_000  # a call that takes longer is on the disk at once
@@ -131,9 +131,12 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path, target=None):
         if fullname not in NAMES:
             return None
-        if INSTEAD:
-            return importlib.machinery.ModuleSpec(fullname, _Instead(), is_package=not fullname.endswith(".writer"))
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if INSTEAD:
+            found = importlib.machinery.ModuleSpec(fullname, _Instead())
+            if spec is not None:  # its other modules are there as ever: Stable-Baselines3 takes `summary`
+                found.submodule_search_locations = spec.submodule_search_locations
+            return found
         if spec is not None and spec.loader is not None:
             spec.loader = _Timed(spec.loader)
         return spec

@@ -1,6 +1,7 @@
 """Accelerate: its tracker for TensorBoard, and gradient accumulation."""
 # needs: frameworks
 # seconds: 120
+# meant: hparams: an experiment is written only where the columns are given
 
 import torch
 from accelerate import Accelerator

@@ -6,7 +6,6 @@
 # meant: noted: the original needs a thread and raises
 # oracle: noted*.csv
 # says: .
-# xfail: point 2: libzmq aborts where no thread is to be had
 
 cat > train.py <<'PYTHON'
 import sys

@@ -1,6 +1,7 @@
 """Stable-Baselines3: PPO on CartPole in two processes, logging with its own TensorBoard output."""
 # needs: frameworks
 # seconds: 120
+# varies: time/
 
 import gymnasium
 from stable_baselines3 import PPO

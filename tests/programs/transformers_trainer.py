@@ -1,6 +1,8 @@
 """Hugging Face's Trainer with a tiny model of random weights, reporting to TensorBoard."""
 # needs: frameworks
 # seconds: 120
+# varies: runtime|per_second
+# xfail: point 1: a fork while the daemon is being started, and point 5: flush() waits 5 s
 
 import os
 
