@@ -111,6 +111,11 @@ class Program:
     def modes(self) -> list[str]:
         return [mode for mode in MODES if mode not in self.facts.get("without", "").split()]
 
+    @property
+    def heavy(self) -> bool:
+        """Whether it is left to `make programs`."""
+        return "frameworks" in self.facts.get("needs", "")
+
     def missing(self) -> str:
         """What it needs and does not find here; "" when all is there."""
         for need in self.facts.get("needs", "").replace(",", " ").split():
@@ -538,9 +543,9 @@ def _against_notes(outcome: Outcome) -> Iterator[str]:
     found = {(run, tag): points for run, tags in outcome.records.items() for tag, points in tags.items()}
     for key in sorted({*wanted, *found}):
         points, there = wanted.get(key, []), found.get(key, [])
-        may = [point for point in points if (*key, point[0]) not in last]
-        if there not in (points, may):
-            missing = [point for point in may if point not in there]
+        wanted_now = [point for point in points if point in there or (*key, point[0]) not in last]
+        if there != wanted_now:
+            missing = [point for point in wanted_now if point not in there]
             yield f"{key}: {len(points)} noted, {len(there)} there; missing {missing[:5]}, in all {len(missing)}"
 
 

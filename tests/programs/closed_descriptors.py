@@ -2,7 +2,6 @@
 # run: python $PROGRAM 0<&- 1>&- 2>&-
 # oracle: noted.csv
 # meant: noted: the original opens its file as one of the three, and what is written to standard error damages it
-# xfail: point 12: the journal is one of the standard descriptors
 
 import os
 

@@ -1,5 +1,7 @@
 """Forks twice, leaves its session, and points its standard descriptors at a log: a daemon that trains."""
-# xfail: point 1: a fork while the daemon is being started
+# without: original
+# meant: noted: the original has no thread in a forked child, and does not end
+# oracle: noted.csv
 
 import os
 import sys
@@ -24,7 +26,9 @@ def daemonize():
 
 writer = SummaryWriter("runs/daemonized")
 daemonize()
+noted = open("noted.csv", "w", buffering=1)
 for step in range(100):
+    noted.write(f"runs/daemonized,loss,{step},{1.0 / (step + 1)}\n")
     writer.add_scalar("loss", 1.0 / (step + 1), step)
     time.sleep(0.005)
 writer.close()

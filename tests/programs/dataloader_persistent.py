@@ -1,7 +1,6 @@
 """A DataLoader with persistent workers, made after the first record; the loop logs while they live."""
 # needs: torch
 # seconds: 60
-# xfail: point 1: a fork while the daemon is being started
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset

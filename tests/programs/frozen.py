@@ -2,7 +2,6 @@
 # run: FOLDER=$PWD python $PROGRAM
 # writes: later
 # says: .
-# xfail: point 3: sys.executable that is no Python is started as one
 
 import os
 import stat
