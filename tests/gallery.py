@@ -57,7 +57,7 @@ MEANT = {
     "noted": "the program's own notes are the measure",
 }
 MODES = ("original", "warm", "cold", "killed")
-CALL_SECONDS_MAX = 3.0  # a call that waits longer hangs; what it takes is in the table
+CALL_SECONDS_MAX = 1.0  # a call that waits longer hangs; what it takes is in the table
 CALL_SECONDS_PROMISED = 0.05  # of every call but close()
 ENDS = ("close",)  # calls that may wait
 WRITTEN_SECONDS = 10.0  # after its end a program's records are in files by then, where a daemon runs

@@ -1,7 +1,6 @@
 """ulimit -n 24, and the script keeps as many files open as it may."""
 # says: descriptors|records wait
 # run: ulimit -n 24; python $PROGRAM
-# xfail: point 5: flush() waits 5 s
 
 import time
 

@@ -1,7 +1,6 @@
 """Lightning with two processes (ddp): rank 0 alone logs."""
 # needs: frameworks
 # seconds: 120
-# xfail: point 5: flush() waits for other ranks
 
 import logging
 import warnings

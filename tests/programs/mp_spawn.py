@@ -1,7 +1,6 @@
 """torch.multiprocessing.spawn with two ranks; rank 0 logs and has said so before in the parent."""
 # needs: torch
 # seconds: 90
-# xfail: point 5: close() waits for other ranks
 
 import os
 

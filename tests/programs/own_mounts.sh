@@ -3,7 +3,6 @@
 # run: unshare --mount bash $PROGRAM
 # needs: root, unshare
 # seconds: 40
-# xfail: point 4: the daemon writes to the folder of that name in its own namespace
 
 set -e
 mkdir -p runs copied

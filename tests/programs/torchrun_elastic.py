@@ -2,7 +2,6 @@
 # run: torchrun --standalone --nproc-per-node 2 --max-restarts 2 $PROGRAM
 # needs: torch
 # seconds: 120
-# xfail: point 5: flush() waits for other ranks
 
 import os
 import sys

@@ -2,7 +2,6 @@
 # run: torchrun --standalone --nproc-per-node 2 $PROGRAM
 # needs: torch
 # seconds: 90
-# xfail: point 5: flush() waits for other ranks
 
 import torch
 import torch.distributed as dist

@@ -2,7 +2,6 @@
 # needs: frameworks
 # seconds: 120
 # varies: runtime|per_second
-# xfail: point 1: a fork while the daemon is being started, and point 5: flush() waits 5 s
 
 import os
 
