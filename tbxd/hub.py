@@ -375,7 +375,8 @@ class Hub:
                 "another mount namespace or under another root"
             )
             if client.peer is not None:
-                self.refuse(client.peer, client.session.id, client.elsewhere)
+                log.info("session %s goes to another daemon: %s", client.session.id.hex(), client.elsewhere)
+                self._send(client.peer, wire.Refused(client.session.id, client.elsewhere[:1000]))
                 self.forget(client)
             return
         if not client.undecided and not client.elsewhere:

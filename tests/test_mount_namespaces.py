@@ -101,6 +101,7 @@ def test_records_reach_the_folder_that_the_trainer_sees(place: World, daemon: st
     if daemon == "warm":
         status = place.status()
         assert status is not None and status["runs"] == {} and status["sessions"] == []
+        assert status["refused_messages"] == 0, "that is no trouble"
     assert len(views(place)) == (daemon == "warm")
 
 
@@ -206,21 +207,28 @@ def test_what_is_left_of_a_namespace_that_is_gone_is_kept_and_told(place: World)
 
 def test_a_trainer_under_another_root_logs_into_its_own_folder(place: World) -> None:
     """chroot, in one mount namespace with the daemon: the same path leads to another folder."""
-    place.serve()
     jail = place.root / "jail"
     script = place.root / "trainer.py"
     script.write_text("\n".join(line[4:] for line in LOG.splitlines()))
     jail.mkdir()
     (place.logdir / "outside").mkdir()
     command = f"""
-        mount --rbind / {jail} && mount -t tmpfs none {jail}{place.logdir} &&
-        exec chroot {jail} sh -c 'cd {place.root} && exec {sys.executable} trainer.py {HERE} logs/run 0 100 end'
+        mount --rbind / {jail} && mount -t tmpfs none {jail}{place.logdir} || exit 1
+        {sys.executable} -m tbxd serve & daemon=$!
+        until [ -S {place.runtime}/daemon.sock ]; do sleep 0.05; done
+        chroot {jail} sh -c 'cd {place.root} && exec {sys.executable} trainer.py {HERE} logs/run 0 100 end'
+        code=$?
+        {sys.executable} -m tbxd status --json > {place.root}/status
+        kill $daemon; wait; exit $code
         """
     trainer = subprocess.run(
         ["unshare", "-m", "sh", "-c", command], env=place.environ, capture_output=True, text=True, timeout=60
     )
     assert trainer.stdout.splitlines() == ["True 100", "100"], trainer.stderr
+    assert trainer.returncode == 0
     assert [path.name for path in place.logdir.iterdir()] == ["outside"]
+    assert json.loads((place.root / "status").read_text())["runs"] == {}
+    assert len(views(place)) == 1
 
 
 def test_a_folder_that_is_made_again_is_gone_on_with(place: World) -> None:
