@@ -78,12 +78,20 @@ def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
         socket.connect(check_address(settings.address))
         try:
             socket.send_multipart(wire.pack(wire.Ask(what, "")))
-            answer = wire.unpack(socket.recv_multipart())
+            version, answer = wire.unpack_with_version(socket.recv_multipart())
+            if _is_older(version, answer):
+                socket.send_multipart(wire.pack(wire.Ask(what, ""), version))
+                answer = wire.unpack(socket.recv_multipart())
         except zmq.Again:
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
         except RemoteProtocolError as error:
             raise Refuses(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
     return _value(settings.address, answer)
+
+
+def _is_older(version: int, answer: wire.Message) -> bool:
+    """Whether a daemon refuses because it is older, and is to be asked in its own version."""
+    return isinstance(answer, wire.Refused) and version < wire.VERSION
 
 
 def _value(address: str, answer: wire.Message) -> dict[str, Any]:
@@ -106,17 +114,21 @@ def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Mess
     link = Link(address, aloud=False)
     try:
         begun = time.monotonic()
-        asked = False
+        asked, version = False, wire.VERSION
         while (now := time.monotonic()) < begun + timeout:
             link.look(now)
             if link.trouble:
                 raise Refuses(link.trouble)
             if not asked and now - begun > CONNECT_SECONDS:
                 break
-            asked = asked or link.send(wire.pack(question))
+            asked = asked or link.send(wire.pack(question, version))
             link.poll(LOOK_SECONDS)
-            if (frames := link.receive()) is not None:
-                return wire.unpack(frames)
+            if (frames := link.receive()) is None:
+                continue
+            spoken, answer = wire.unpack_with_version(frames)
+            if spoken == version or not _is_older(spoken, answer):
+                return answer
+            asked, version = False, spoken
         raise NotRunning(f"no daemon answers at {address} within {now - begun:.1f} s: {link.how}")
     except RemoteProtocolError as error:
         raise Refuses(f"what answers at {address} is no tbxd of this version: {error}") from error

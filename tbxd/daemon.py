@@ -360,6 +360,7 @@ class Daemon:
         return {
             "version": __version__,
             "protocol": wire.VERSION,
+            "protocol_oldest": wire.OLDEST,
             "pid": os.getpid(),
             "address": self._receiver.address,
             "spool": str(self._settings.spool),

@@ -14,7 +14,7 @@ import resource
 import socket
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import zmq
@@ -42,12 +42,14 @@ class Peer:
     """Who sent a message: the receiver and the route for the answer (each receiver numbers its routes by itself).
 
     ``pid`` is the process as the kernel names it, on ipc; ``key`` the name of the client's key, from another host.
+    ``version``: of the protocol, in which it is answered; that of its message, as far as we speak it (0: our newest).
     """
 
     route: bytes
     pid: int | None
     key: str = ""
     receiver: int = 0
+    version: int = field(default=0, compare=False)
 
     @property
     def owner(self) -> tuple[int | None, str]:
@@ -157,13 +159,18 @@ class Receiver:
                     peer = Peer(route.bytes, _trusted_pid(frames[0] if frames else route), "", self._number)
                 elif self.gate is not None:
                     peer = Peer(route.bytes, None, self.gate.client(frames[0] if frames else route), self._number)
-                return peer, wire.unpack([frame.bytes for frame in frames])
+                version, message = wire.unpack_with_version([frame.bytes for frame in frames])
+                return replace(peer, version=min(version, wire.VERSION)), message
             except Revoked as error:
                 self.refused += 1
                 log.warning("%s: its connection is ended", error)
                 _hang_up(
                     (frames[0] if frames else route).get(zmq.SRCFD)
                 )  # when it comes again it is told why it may not
+            except wire.OtherVersion as error:  # a refusal can be read in any version; ours says what we speak
+                self.refused += 1
+                peer = replace(peer, version=max(0, min(error.version, wire.VERSION)))
+                self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
             except RemoteProtocolError as error:
                 self.refused += 1
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
@@ -175,7 +182,7 @@ class Receiver:
     def send(self, peer: Peer, message: wire.Message) -> None:
         """Send to a peer; one that is gone gets nothing."""
         with contextlib.suppress(zmq.ZMQError):
-            self.socket.send_multipart([peer.route, *wire.pack(message)], flags=zmq.NOBLOCK)
+            self.socket.send_multipart([peer.route, *wire.pack(message, peer.version)], flags=zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket; what is under way to clients has a moment to leave."""

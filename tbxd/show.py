@@ -12,6 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from tbxd_client import wire
+
+from . import __version__
 from .adopt import WHAT_TO_DO
 from .drain import Progress
 from .summaries.errors import HINTS
@@ -63,6 +66,8 @@ def status(answer: dict[str, Any]) -> None:
         f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}, {escape(answer['address'])}",
         soft_wrap=True,
     )
+    if (other := _other_version(answer)) is not None:
+        console.print(f"[yellow]{escape(other)}[/yellow]", soft_wrap=True)
     table = Table("run", "accepted", "written", "pending", "dropped", "state", box=None, pad_edge=False)
     for column in table.columns[1:5]:
         column.justify = "right"
@@ -101,6 +106,17 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer.get(key):
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def _other_version(answer: dict[str, Any]) -> str | None:
+    """What is to be known where daemon and command line are of two versions."""
+    own, daemon = (__version__, wire.VERSION), (answer["version"], answer["protocol"])
+    if own == daemon:
+        return None
+    return (
+        f"two versions: the daemon is tbxd {daemon[0]} (protocol {daemon[1]}), this command is tbxd {own[0]} (protocol "
+        f"{own[1]}). After `tbxd stop` the next script starts one of its own version, and nothing is lost"
+    )
 
 
 def _broken(answer: dict[str, Any]) -> list[str]:

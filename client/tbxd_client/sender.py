@@ -41,6 +41,8 @@ HELLO_SECONDS = 0.25  # between greetings while nobody answers
 LIVES_SECONDS = 10.0  # without a word of the daemon, which may be busy, before a script that ends takes it for gone
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
 REPORT_SECONDS = 1.0  # between reports of counts that have changed
+ASK_SECONDS = 3.0  # between two questions to a daemon that is too old
+ASKS_MAX = 3  # of them: scripts of an older version may have started it again
 HEARTBEAT_SECONDS = 15.0  # between reports that have not
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
 WAIT_SECONDS = 0.2  # between looks whether a wait is still for something
@@ -122,6 +124,10 @@ class Sender:
         # What the daemon has and wants; positions in the two streams.
         self.acknowledged = 0
         self._welcomed = False
+        self._version = wire.VERSION  # of the protocol, that the daemon speaks as far as is known
+        self._asked = ""  # what a daemon that is too old was asked
+        self._next_ask = 0.0
+        self._asks = 0
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
@@ -489,23 +495,66 @@ class Sender:
         return wire.Data(journal.session, wire.RECORDS, self._sent, stretch)
 
     def _push(self, link: Link, message: wire.Message) -> bool:
-        if link.send(wire.pack(message)):
+        if link.send(wire.pack(message, self._version)):
             return True
         self._welcomed = False
+        self._version = wire.VERSION  # the next daemon may be a newer one
         return False
 
     def _receive(self, link: Link) -> None:
         while (frames := link.receive()) is not None:
             try:
-                message = wire.unpack(frames)
+                version, message = wire.unpack_with_version(frames)
             except ProtocolError as error:
                 warn(
                     f"the daemon at {self._address} sent something else than expected: {error}",
                     once="protocol",
                 )
                 continue
-            if getattr(message, "session", b"") == self._journal.session or isinstance(message, wire.Refused):
+            if isinstance(message, wire.Refused) and not any(message.session) and version < self._version:
+                self._fall_back(link, version)
+            elif isinstance(message, wire.Answer):
+                self._take_over(link, version, message.value)
+            elif getattr(message, "session", b"") == self._journal.session or isinstance(message, wire.Refused):
                 self._handle(message)
+
+    def _fall_back(self, link: Link, version: int) -> None:
+        """A daemon is older than this client: go on in its version, or ask it to make way."""
+        if version >= wire.OLDEST:
+            self._version = version
+            self._next_hello = 0.0
+            return
+        now = monotonic()
+        if now < self._next_ask:
+            return
+        self._next_ask = now + ASK_SECONDS
+        if self._launcher is None or self._asks >= ASKS_MAX:
+            self._refuse_to_speak(version, {})
+            return
+        self._asks += 1
+        self._asked = "status"
+        link.send(wire.pack(wire.Ask(self._asked, self._token()), version))
+
+    def _take_over(self, link: Link, version: int, status: dict[str, Any]) -> None:
+        """A daemon that is too old has said how it is: one that a script has started makes way for another."""
+        asked, self._asked = self._asked, ""
+        if asked != "status":
+            return
+        if not status.get("embedded") or status.get("service"):
+            self._refuse_to_speak(version, status)
+            return
+        self._asked = "stop"
+        link.send(wire.pack(wire.Ask(self._asked, self._token()), version))
+
+    def _refuse_to_speak(self, version: int, status: dict[str, Any]) -> None:
+        who = f", tbxd {status['version']}, pid {status['pid']}," if {"version", "pid"} <= status.keys() else ""
+        self.refused = (
+            f"the daemon at {self._address}{who} speaks version {version} of the protocol, and this script "
+            f"{wire.OLDEST} to {wire.VERSION}: update the daemon, or stop it (`tbxd stop`, a service with systemctl)"
+        )
+        warn(
+            f"{self.refused}. `tbxd status` names both versions; records stay in {self._journal.place}", once="version"
+        )
 
     def _handle(self, message: wire.Message) -> None:
         self._heard = monotonic()
@@ -518,6 +567,7 @@ class Sender:
                     self._given_up_at = -1
                 self._welcomed = True
                 self.refused = ""  # whatever it was, it is over
+                self._asks = 0
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit

@@ -18,7 +18,11 @@ import msgpack
 from .journal_files import SESSION_BYTES
 from .records import LocalProtocolError, RemoteProtocolError
 
-VERSION = 1
+VERSION = 1  # the newest that this tbxd speaks,
+OLDEST = 1  # and the oldest
+# What has the same layout in every version: so sides that have no version in common can say so, and who is newer can
+# ask an older daemon how it is, and to make way.
+ALWAYS = frozenset(("ask", "answer", "refused"))
 DATA_BYTES_MAX = 1 << 20  # payload of one Data
 MESSAGE_BYTES_MAX = 1 << 20  # a first frame
 FRAME_BYTES_MAX = 4 << 20  # what a socket accepts at all (ZMQ_MAXMSGSIZE)
@@ -26,6 +30,15 @@ TEXT_BYTES_MAX = 64 << 10
 
 ELSEWHERE = "elsewhere"  # what the reason of a `Refused` begins with whose run is a folder that the daemon does not see
 RECORDS, DEFINITIONS = 0, 1  # the streams of a session
+
+
+class OtherVersion(RemoteProtocolError):
+    """A message of a ``version`` that this side does not speak."""
+
+    def __init__(self, version: int) -> None:
+        spoken = f"{VERSION}" if OLDEST == VERSION else f"{OLDEST} to {VERSION}"
+        super().__init__(f"protocol version {version}; this tbxd speaks {spoken}. Update the older side")
+        self.version = version
 
 
 class Hello(NamedTuple):
@@ -178,21 +191,28 @@ _FIELDS = {  # not by typing.get_type_hints, which takes a millisecond of every 
 _FIELDS_MIN = {name: len(_FIELDS[name]) - len(kind._field_defaults) for name, kind in MESSAGES.items()}
 
 
-def pack(message: Message) -> list[bytes]:
-    """The frames of a message."""
+def pack(message: Message, version: int = 0) -> list[bytes]:
+    """The frames of a message, in a version that the other side speaks; 0 is our newest."""
+    version = version or VERSION
     if isinstance(message, Data):
         if len(message.payload) > DATA_BYTES_MAX:
             raise LocalProtocolError(f"{len(message.payload):,} bytes in one message; at most {DATA_BYTES_MAX:,}")
-        head = [VERSION, "data", message.session, message.stream, message.position]
+        head = [version, "data", message.session, message.stream, message.position]
         return [msgpack.packb(head), message.payload]
-    return [msgpack.packb([VERSION, _NAMES[type(message)], *message])]
+    return [msgpack.packb([version, _NAMES[type(message)], *message])]
 
 
 def unpack(frames: list[bytes]) -> Message:
-    """The message in ``frames``.
+    """The message in ``frames``; raises as `unpack_with_version`."""
+    return unpack_with_version(frames)[1]
+
+
+def unpack_with_version(frames: list[bytes]) -> tuple[int, Message]:
+    """The message in ``frames``, and the version that it is written in.
 
     Raises:
-        RemoteProtocolError: they are none, or of another version; the text says which.
+        OtherVersion: it is of a version that this side does not speak.
+        RemoteProtocolError: it is none; the text says why.
     """
     if not 1 <= len(frames) <= 2 or len(frames[0]) > MESSAGE_BYTES_MAX:
         raise RemoteProtocolError(f"a message of {len(frames)} frames and {len(frames[0]) if frames else 0} bytes")
@@ -211,8 +231,8 @@ def unpack(frames: list[bytes]) -> Message:
     if type(values) is not list or len(values) < 2 or type(values[0]) is not int or type(values[1]) is not str:
         raise RemoteProtocolError("a message is an array of a version, a name and fields")
     version, name, *fields = values
-    if version != VERSION:
-        raise RemoteProtocolError(f"protocol version {version}; this tbxd speaks {VERSION}. Update the older side")
+    if not OLDEST <= version <= VERSION and (name not in ALWAYS or version < 1):
+        raise OtherVersion(version)
     kind = MESSAGES.get(name)
     if kind is None:
         raise RemoteProtocolError(f"unknown message {name[:40]!r}")
@@ -231,4 +251,4 @@ def unpack(frames: list[bytes]) -> Message:
         fields.append(frames[1])
     elif len(frames) != 1:
         raise RemoteProtocolError(f"{name}: {len(frames)} frames")
-    return kind(*fields)
+    return version, kind(*fields)

@@ -158,6 +158,8 @@ RECORDS: dict[str, list[Any]] = {
     "openvino_graph": [records.OPENVINO_GRAPH, 0, 1, 2.0, {}, OPENVINO],
 }
 
+TOO_MUCH = {0: [2**64 - 1, {"too_large": 1}], 1: [2**63, {"too_large": 2**64 - 1}]}
+
 MESSAGES: list[wire.Message] = [
     wire.Hello(SESSION, 34, 1, "host", "/journal", "program", "token"),
     wire.Stored(SESSION, 34, 68, 1),
@@ -220,6 +222,26 @@ def seeds() -> dict[str, dict[str, Any]]:
             type(one).__name__.lower(): [msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)] for one in MESSAGES
         }
         | {"data": [[wire.VERSION, "data", SESSION, 0, 34], stream]},
+        "hub": {
+            "each": [
+                [*msgpack.unpackb(wire.pack(one)[0], strict_map_key=False)]
+                for one in MESSAGES
+                if not isinstance(one, wire.Goodbye)
+            ],
+            "records": [
+                [wire.VERSION, "data", SESSION, 0, 0, stream],
+                [wire.VERSION, "report", SESSION, {0: [9, {"too_large": 1, "no_journal": 2}], 5: [1, {}]}],
+                [wire.VERSION, "flush", SESSION, len(stream), 1],
+                [wire.VERSION, "goodbye", SESSION],
+                [wire.VERSION, "hello", SESSION, 0, 1, "host", "/journal", "program", ""],
+            ],
+            "too-much": [
+                [wire.VERSION, "report", SESSION, TOO_MUCH],
+                [wire.VERSION, "hello", SESSION, 2**63 - 1, 2**63 - 1, "", "", "", ""],
+                [wire.VERSION, "stored", SESSION, 2**63 - 1, 2**63 - 1, 2**63 - 1],
+                [wire.VERSION, "flush", SESSION, 2**63 - 1, 2**63 - 1],
+            ],
+        },
         "session": {
             name: [1000, [1, 33, 1, 100], None, [RECORDS["scalar"], record, [1, 1, 2, 3.0, {}, 4.0]]]
             for name, record in RECORDS.items()

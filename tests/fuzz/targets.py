@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import sys
 import tempfile
@@ -30,8 +31,10 @@ from tbxd.events.peek import Peek, value_of
 from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
 from tbxd.events.steps import Steps
+from tbxd.receiver import Peer
 from tbxd.run import GRAPHS, RunWriter
 from tbxd.session import Batch, Scalars, Session
+from tbxd.settings import Settings
 from tbxd.stored import StoredSegment, Unreadable, readable_journal
 from tbxd.summaries import Refused, encode
 from tbxd.summaries.embedding import embedding_of
@@ -119,6 +122,79 @@ def wire_frames(data: bytes) -> None:
     if isinstance(message, wire.Report):
         with contextlib.suppress(RemoteProtocolError):
             hub._checked_report(message.runs)
+
+
+# --- the hub ------------------------------------------------------------------------------------------------------
+
+
+class NoThreads:
+    """In the place of the pool: jobs are run when the target says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self.jobs.append(job)
+
+    def relieve(self) -> bool:
+        while self.jobs:
+            self.jobs.pop(0)()
+        return True
+
+    def status(self) -> dict[str, int]:
+        return {"queued_jobs": len(self.jobs), "threads": 0, "threads_hanging": 0}
+
+
+OTHER, OTHERS = Peer(b"other", 2), bytes(range(1, 13))
+
+
+def hub_messages(data: bytes) -> None:
+    """[message]: whatever a client says, the hub answers, tells how it is, and no other session is touched."""
+    with folder() as place:
+        sent: list[Any] = []
+        made = hub.Hub(Settings.of({}), lambda: None, lambda peer, message: sent.append((peer, wire.pack(message))))
+        made._pool = pool = NoThreads()  # type: ignore[assignment]
+        root = str(place)
+
+        def say(peer: Peer, message: wire.Message) -> None:
+            made.handle(peer, message)
+            pool.relieve()
+            made.collect()
+
+        def begin(peer: Peer, session: bytes, name: str) -> None:
+            say(peer, wire.Hello(session, 0, 1, "host", "", "program", ""))
+            both = pack_definition(RunDefinition(0, f"{root}/{name}", "host", 1, 0.0))
+            say(peer, wire.Data(session, wire.DEFINITIONS, 0, both + pack_definition(TagDefinition(0, 0, "loss"))))
+
+        begin(OTHER, OTHERS, "other")
+        peer = Peer(b"route", 1)
+        begin(peer, SESSION, "own")
+        for item in items_of(plan_of(data))[:40]:
+            values = [*item] if isinstance(item, list) else [item]
+            more = (
+                [values.pop()] if len(values) > 2 and values[1:2] == ["data"] and isinstance(values[-1], bytes) else []
+            )
+            try:
+                message = wire.unpack([msgpack.packb(values), *more])
+            except (RemoteProtocolError, ValueError, OverflowError, TypeError):
+                continue
+            if isinstance(message, wire.Hello) and not message.journal.startswith(root):
+                message = message._replace(journal="")  # nobody's folder is looked at for this
+            if isinstance(message, wire.Data) and message.stream == wire.DEFINITIONS and b"/" in message.payload:
+                continue  # nor written
+            say(peer, message)
+            told = {**made.status(), "metrics": made.metrics()}
+            wire.pack(wire.Answer(told))
+            json.dumps(told)
+        made.reap(0.0)
+        assert not made.walls.status(), made.walls.status()
+        assert not made.clients[OTHERS].broken
+        say(OTHER, wire.Data(OTHERS, wire.RECORDS, 0, pack_scalar(0, 1, 2.0, 3.0)))
+        say(OTHER, wire.Flush(OTHERS, 34))
+        assert made.clients[OTHERS].session.written == 34
+        assert made.status()["runs"][f"{root}/other"]["written"] == 1
+        for state in made.runs.values():
+            state.writer.close()
 
 
 # --- sessions ----------------------------------------------------------------------------------------------------
@@ -466,6 +542,7 @@ def model_file(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "wire": wire_frames,
+    "hub": hub_messages,
     "session": session_stream,
     "record": record_summaries,
     "journal": journal_folder,
