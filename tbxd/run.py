@@ -116,7 +116,8 @@ class RunWriter:
         self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
         self._done = done
         self._held = held
-        self._taken: list[Batch] = []  # by the ranks, since the last write that came to its end
+        self._taken: list[Batch] = []  # by the ranks, and not looked at yet what of them can go out
+        self._kept: list[Batch] = []  # by them, as far as what is encoded does not settle them
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()
@@ -279,6 +280,8 @@ class RunWriter:
         self._scalars.flush(pieces)
         self._encoding = True
         self._settling.update(self.ranks.emit(pieces))
+        self._kept += self._taken
+        self._taken.clear()
         self._note_drops(pieces)
         data = b"".join(pieces)
         self._meters.encode.observe(time.perf_counter() - begun)
@@ -331,9 +334,9 @@ class RunWriter:
                 self.ledger[batch.session] = self._working[batch.session].copy()
         records = 0
         if self._held is not None:
-            for batch in self._taken:
+            for batch in self._kept:
                 self._held(batch)
-        self._taken.clear()
+        self._kept.clear()
         while self._unwritten:
             records += self._unwritten[0].records
             self._done(self._unwritten[0])
@@ -507,6 +510,7 @@ class RunWriter:
             self._queued_bytes += sum(batch.size for batch in again)
             self._teller = self._run if self._told else None  # a note may be lost with the file
         self._taken.clear()
+        self._kept.clear()
         self._settling.clear()
         self._owed = b""
         self._noting = self._finishing = self._encoding = False

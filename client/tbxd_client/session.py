@@ -7,9 +7,11 @@ numbers of its runs and tags, which are only good for one session: `Run.bind` gi
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -331,17 +333,14 @@ class Session:
 
 
 _forks = 0  # of this process
+_usage: Callable[[], int] | None = None  # page faults of children that were waited for; None where nobody counts them
 
 
 def had_children() -> bool:
     """Whether this process may have had children that have ended, and so may have left records."""
     if _forks or "multiprocessing.forkserver" in sys.modules:
         return True
-    try:
-        import resource
-    except ImportError:
-        return True
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt > 0  # some has, and was waited for
+    return _usage is None or _usage() > 0  # one has, and was waited for
 
 
 def _elsewhere(runtime: Path, spool: Path) -> tuple[str, Launcher]:
@@ -352,6 +351,11 @@ def _elsewhere(runtime: Path, spool: Path) -> tuple[str, Launcher]:
 
 def load() -> None:
     """Import what a session needs besides, as long as no record is logged yet. The sender tries again."""
+    global _usage
+    with contextlib.suppress(ImportError):
+        from resource import RUSAGE_CHILDREN, getrusage
+
+        _usage = lambda: getrusage(RUSAGE_CHILDREN).ru_minflt  # noqa: E731
     try:
         load_link()
     except (ImportError, OSError, MemoryError) as error:
