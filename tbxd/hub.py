@@ -102,6 +102,7 @@ class RunState:
     used: float = 0.0
     since: float = 0.0  # it is submitted
     rounds: int = 0  # how often it was written
+    tidied: bool = False  # a job is submitted that syncs or parks it
 
 
 class Held(NamedTuple):
@@ -719,21 +720,37 @@ class Hub:
         if now >= self._next_sync:
             self._next_sync = now + self._settings.sync_seconds
             self._sync_and_park(now)
-        return soonest
+        return min(soonest, self._next_sync)
 
     def _sync_and_park(self, now: float) -> None:
         for state in self.runs.values():
             if state.writer.waiting and not state.due and not state.submitted:
                 state.due = now  # another job than a write has had to begin anew
         opened = [state for state in self.runs.values() if state.writer.file is not None]
-        for state in opened:
-            if state.writer.dirty and not state.submitted:
-                state.strand.submit(state.writer.sync)
         held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
         too_many = max(0, len(held) - self._open_files)
         for place, state in enumerate(held):
             if place < too_many or now - state.used > IDLE_SECONDS:
-                state.strand.submit(state.writer.park)
+                self._tidy(state, state.writer.park)
+        for state in opened:
+            if state.writer.dirty:
+                state.writer.sync_due = True  # in the midst of a write that goes on and on
+                self._tidy(state, state.writer.sync)
+
+    @staticmethod
+    def _tidy(state: RunState, what: Callable[[], None]) -> None:
+        """Have a run synced or parked behind the write that is on its way. One job waits, however long a disk hangs."""
+        if state.tidied:
+            return
+        state.tidied = True
+
+        def job() -> None:
+            try:
+                what()
+            finally:
+                state.tidied = False
+
+        state.strand.submit(job)
 
     @property
     def _open_most(self) -> int:

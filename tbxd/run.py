@@ -111,6 +111,7 @@ class RunWriter:
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
+        self.sync_due = False  # what is written is to be on the disk soon; any thread may say so
         self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
         self._known = False  # the ledger has been read
         self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
@@ -228,13 +229,17 @@ class RunWriter:
         try:
             if self._finishing:
                 self._finish()
-            due = self.ranks.is_due(time.monotonic())
+            due, trouble = self.ranks.is_due(time.monotonic()), ""
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
                 self._keep()
+                if self.sync_due:
+                    self.error = ""
+                    self.sync()
+                    trouble = self.error
                 due = self.ranks.over
-            self.error = ""
+            self.error = trouble
         except FileLost as error:
             self._start_over(str(error))
         except OSError as error:
@@ -535,6 +540,7 @@ class RunWriter:
 
     def sync(self) -> None:
         """Bring what is written onto the disk, also where it is parked: what the disk has refused is still owed."""
+        self.sync_due = False
         if self.file is None:
             return
         parked = self._folder < 0

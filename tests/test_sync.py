@@ -1,0 +1,50 @@
+"""What is written is on the disk as soon as the setting says, also while more is written all the time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from harness import World, absent, wait_for
+
+SECONDS = 1.0  # TBXD_SYNC_SECONDS
+LOGGED_SECONDS = 8.0
+SLACK = 0.25  # of a machine that does something else, too
+
+STEADY = """
+import sys, time
+from tbxd_client import SummaryWriter
+writer = SummaryWriter(sys.argv[1])
+end = time.monotonic() + float(sys.argv[2])
+step = 0
+while time.monotonic() < end:
+    for tag in range(5):
+        writer.add_scalar(f"tag/{tag}", 0.5, step)
+    step += 1
+    time.sleep(0.01)
+"""
+
+
+def test_the_longest_time_between_two_syncs_under_steady_load_is_what_is_promised(place: World, tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        absent("strace is not installed")
+    log = tmp_path / "calls"
+    daemon = subprocess.Popen(
+        [
+            *("strace", "-f", "-ttt", "-e", "trace=fdatasync", "-o", str(log)),
+            *(sys.executable, "-m", "tbxd", "serve"),
+        ],
+        env={**place.environ, "TBXD_SYNC_SECONDS": str(SECONDS)},
+    )
+    place.processes.append(daemon)
+    wait_for(place.running, "the daemon")
+    trainer = place.start(STEADY, place.logdir / "run", LOGGED_SECONDS)
+    assert trainer.wait(60) == 0
+    assert daemon.poll() is None
+    times = [float(time) for time in re.findall(r"^\d+ +(\d+\.\d+) fdatasync", log.read_text(), re.M)]
+    assert len(times) >= LOGGED_SECONDS / SECONDS / 1.3
+    assert max(after - before for before, after in pairwise(times)) <= 1.2 * SECONDS + SLACK
