@@ -9,6 +9,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from harness import World, absent, wait_for
 
 SECONDS = 1.0  # TBXD_SYNC_SECONDS
@@ -29,7 +31,10 @@ while time.monotonic() < end:
 """
 
 
-def test_the_longest_time_between_two_syncs_under_steady_load_is_what_is_promised(place: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_ms", [0, 100])
+def test_the_longest_time_between_two_syncs_under_steady_load_is_what_is_promised(
+    place: World, tmp_path: Path, batch_ms: int
+) -> None:
     if shutil.which("strace") is None:
         absent("strace is not installed")
     log = tmp_path / "calls"
@@ -38,7 +43,7 @@ def test_the_longest_time_between_two_syncs_under_steady_load_is_what_is_promise
             *("strace", "-f", "-ttt", "-e", "trace=fdatasync", "-o", str(log)),
             *(sys.executable, "-m", "tbxd", "serve"),
         ],
-        env={**place.environ, "TBXD_SYNC_SECONDS": str(SECONDS)},
+        env={**place.environ, "TBXD_SYNC_SECONDS": str(SECONDS), "TBXD_BATCH_MS": str(batch_ms)},
     )
     place.processes.append(daemon)
     wait_for(place.running, "the daemon")
