@@ -289,6 +289,8 @@ class Adopter:
             session = Session(state.session, state.released)
             client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
             self._hub.clients[state.session] = client
+        if state.session in self._hub.ended:  # a copy: ledgers need not know any more how far it was
+            client.broken = "its session is over: all of it is in the event files"
         client.peer = None
         client.local = state.boot in (boot_id(), NO_BOOT)
         lost = state.commit - state.readable_end
@@ -337,6 +339,7 @@ class Adopter:
         if path.exists():
             log.warning("%s: all of it is written, and it cannot be deleted", path)
             self._bad.add(path)
+        self._hub.leave(client)
 
     def _release(self, path: Path, reader: JournalReader, position: int) -> None:
         """Note in a journal how much of it is written. Where its disk does not take that, the ledger knows it, too."""

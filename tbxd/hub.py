@@ -25,8 +25,9 @@ from tbxd_client.view import view
 from .buckets import Meters
 from .credit import Credit
 from .descriptors import runs_open
+from .ended import Ended
 from .events.checkpoint import Checkpoints
-from .events.ledger import Entry
+from .events.ledger import OVER, Entry
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .receiver import Peer
@@ -176,10 +177,13 @@ class Hub:
         self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
+        self.ended = Ended(settings.spool / LEDGERS)
+        self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
         self._host = os.uname().nodename
         self._next_sync = 0.0
         self._open_files = runs_open(settings.open_files)
-        self.strand(partial(self.walls.broke, "a job")).submit(self._checkpoints.sweep)
+        self._endings = self.strand(partial(self.walls.broke, "a job"))
+        self._endings.submit(self._checkpoints.sweep)
 
     def configure(self, settings: Settings) -> None:
         """Take over what is changed in the settings while it runs."""
@@ -237,6 +241,7 @@ class Hub:
                     self._report(client, message)
                 case wire.Goodbye():
                     self.forget(client)
+                    self.leave(client)
         except RemoteProtocolError as error:
             self.break_off(client, str(error))
             client.again = now if isinstance(error, OverQuota) else 0.0
@@ -268,6 +273,9 @@ class Hub:
         if client is None:
             if len(self.clients) >= SESSIONS_MAX:
                 self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                return
+            if hello.session in self.ended or hello.session == OVER:  # what a connection before the last has left
+                self.refuse(peer, hello.session, "the session is over")
                 return
             if hello.start > POSITION_MAX:
                 self.refuse(peer, hello.session, f"records from position {hello.start:,}; at most {POSITION_MAX:,}")
@@ -516,6 +524,7 @@ class Hub:
                 self.meters,
                 self._checkpoints,
                 lambda batch: self._written.put(Held(batch)),
+                self.ended,
             )
             state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
@@ -794,6 +803,28 @@ class Hub:
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
+    def leave(self, client: Client) -> None:
+        """All of a session is written, and its journal is being deleted: when it is gone, the session is over."""
+        session = client.session
+        seen = client.journal_seen or client.readable is not None or client.peer is None
+        here = seen and not client.key and client.journal and client.host in ("", self._host)
+        if len(self._leaving) >= SESSIONS_MAX:
+            return
+        if here and not client.broken and not session.outstanding and session.written == session.expected:
+            self._leaving[session.id] = Path(client.journal)
+
+    def _end(self) -> None:
+        """Note which sessions are over."""
+        gone = {
+            session: path
+            for session, path in self._leaving.items()
+            if session not in self.clients and not _exists(path)
+        }
+        if gone:
+            for session in gone:
+                del self._leaving[session]
+            self._endings.submit(partial(self.ended.add, list(gone), list(gone.values())))
+
     def complete(self, client: Client) -> None:
         """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
         if client.complete:
@@ -807,6 +838,7 @@ class Hub:
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
+        self._end()
         for client in list(self.clients.values()):
             with self.walls.around("the look for sessions that are gone", f"session {client.session.id.hex()}"):
                 self._reap(client, now)

@@ -48,6 +48,7 @@ class Lives:
         self._keep = keep
         self._resume = Resume(contents)
         self._lives: dict[Key, Life] = {}
+        self._begun = False  # one of them
         self._attempts: dict[str, int] = {}  # of each job, the highest
         self._restarted: dict[Key, tuple[int, bytes]] = {}  # where a life goes on by its own word, and whose
         self._sessions: dict[bytes, Key] = {}
@@ -71,15 +72,21 @@ class Lives:
         key = _key(session, run)
         if key not in self._lives:
             earlier: dict[str, int] = {}
-            if self._lives or not made.issuperset(self._contents.names()):
+            if self._begun or not made.issuperset(self._contents.names()):
                 self._resume.read(own)
                 # An attempt of a job ends before the next one begins, whatever the clocks of their hosts say.
                 again = bool(run.job) and self._attempts.get(run.job, run.attempt) < run.attempt
                 earlier = self._resume.earlier(None if again else run.created)
             self._lives[key] = Life(earlier)
+            self._begun = True
         if run.job:
             self._attempts[run.job] = max(run.attempt, self._attempts.get(run.job, run.attempt))
         self._sessions[session] = key
+
+    def forget(self, session: bytes) -> None:
+        """Nothing comes of a session any more."""
+        for known in (self._sessions, self._seen, self._lives, self._restarted):
+            known.pop(session, None)
 
     def join(self, session: bytes, run: RunDefinition) -> None:
         """A rank of a life that has begun."""

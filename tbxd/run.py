@@ -15,7 +15,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
 from .events.folder import open_folder
-from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, notes
+from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
@@ -91,6 +91,7 @@ class RunWriter:
         meters: where it is counted how long writes take; those of the daemon.
         checkpoints: of what folders hold; those of the daemon.
         held: called with each batch that is not written because it waits for other ranks, and for nothing else.
+        ended: the sessions that are over for good.
     """
 
     def __init__(
@@ -102,10 +103,12 @@ class RunWriter:
         meters: Meters | None = None,
         checkpoints: Checkpoints | None = None,
         held: Callable[[Batch], None] | None = None,
+        ended: Container[bytes] = (),
     ) -> None:
         self.directory = directory
         self._meters = meters or Meters()
         self.checkpoints = checkpoints or Checkpoints()
+        self._ended = ended
         self.ranks = Ranks(self, ranks_seconds)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
@@ -366,6 +369,7 @@ class RunWriter:
             name = run.file_name
             if not self._accepts(run, names):
                 name = file_name(names, time.time(), run.host, run.pid, run.filename_suffix)
+            self._forget_ended(self.ledger)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._scalars = ScalarWriter(self._marker)
@@ -377,6 +381,19 @@ class RunWriter:
                 raise FolderHeld(0, HELD)
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
+
+    def _forget_ended(self, other: Ledger) -> Ledger:
+        """Of sessions that are over it need not be known one by one how far they were, nor in ``other``; returns that.
+
+        Which they are is asked once: more may be at any moment.
+        """
+        with self._lock:
+            over = frozenset(session for session in {*self.ledger, *other} if session in self._ended)
+            self.ledger = forgotten(self.ledger, over)
+            for session in over:
+                self._told.pop(session, None)
+                self._lives.forget(session)
+        return forgotten(other, over)
 
     def _own(self, run: RunDefinition | None) -> None:
         """Lock the folder and see what is in it, if it is not held anyway."""
@@ -403,7 +420,7 @@ class RunWriter:
             return
         self._see_others()
         self.checkpoints.load(self._contents)
-        ledger = self.contents.ledger()
+        ledger = self._forget_ended(self.contents.ledger())
         self._shown = _drops(ledger)
         self._note_losses(ledger)
         with self._lock:

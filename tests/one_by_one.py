@@ -11,7 +11,7 @@ from typing import Any
 from tbxd.events import schema
 from tbxd.events.contents import Contents
 from tbxd.events.file import open_to_read
-from tbxd.events.ledger import Ledger, LedgerReader, decode_ranks, merge
+from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, merge
 from tbxd.events.record import DamagedFile, read_records
 from tbxd.events.reduced import POINTS_MAX, History
 from tbxd.events.tags import KINDS
@@ -44,6 +44,8 @@ def read_ledger(directory: Path) -> Ledger:
             reader.follow(event.source_metadata.writer, len(event.summary.value))
             if not reader.ours:
                 break
+        if not reader.complete:
+            reader.ledger.pop(OVER, None)
         merge(ledger, reader.ledger)
         if reader.complete:
             break

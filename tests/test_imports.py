@@ -47,6 +47,7 @@ DAEMON = (
         "settings",
         "keys",
         "roots",
+        "ended",
         "pool",
         "credit",
         "descriptors",

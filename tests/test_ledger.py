@@ -14,7 +14,18 @@ from tbxd.events import schema
 from tbxd.events.contents import contents_of
 from tbxd.events.crc import masked_crc
 from tbxd.events.file import EventFile, FileLost
-from tbxd.events.ledger import TEXT_CHARS, Entry, Ledger, LedgerReader, Marker, carry_over, merge, notes
+from tbxd.events.ledger import (
+    OVER,
+    TEXT_CHARS,
+    Entry,
+    Ledger,
+    LedgerReader,
+    Marker,
+    carry_over,
+    forgotten,
+    merge,
+    notes,
+)
 from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_records
 from tbxd.events.scalar import ScalarEncoder, varint
 from tbxd_client.event_names import event_files, file_name
@@ -344,3 +355,22 @@ def test_a_mark_at_the_end_of_all_positions_is_carried_over_with_what_follows_it
     for text in ("tbxd 0", *carry_over(reader.ledger)):
         again.follow(text)
     assert again.ledger == reader.ledger and reader.ledger[bytes(range(12))].end < 1 << 63
+
+
+def test_sessions_that_are_over_are_one_entry_with_what_all_have_come_to() -> None:
+    ledger = {
+        SESSIONS[0]: Entry(34, 5, {"bad_record": 1}, {"journal_full": 2}),
+        SESSIONS[1]: Entry(68, 7, {"bad_record": 2, "bad_bins": 1}),
+        SESSIONS[2]: Entry(3, 3),
+    }
+    over = {SESSIONS[0], SESSIONS[1]}
+    once = forgotten(ledger, over)
+    total = Entry(12, 12, {"bad_record": 3, "bad_bins": 1}, {"journal_full": 2})
+    assert once == {SESSIONS[2]: Entry(3, 3), OVER: total}
+    assert forgotten(once, over) == once
+    assert forgotten({**once, SESSIONS[1]: Entry(68, 7)}, over)[OVER].count == 19
+    assert forgotten({SESSIONS[2]: Entry(3, 3)}, over) == {SESSIONS[2]: Entry(3, 3)}
+    reader = LedgerReader()
+    for text in ["tbxd 0", *carry_over(once)]:
+        reader.follow(text)
+    assert reader.ledger == once and reader.complete

@@ -182,7 +182,7 @@ def _head(contents: Contents, lengths: list[int]) -> dict[str, Any]:
     return {
         "boot": boot_id().hex(),
         "files": [
-            [file.name, file.device, file.inode, file.position, file.size, file.changed]
+            [file.name, file.device, file.inode, file.position, file.size, file.changed, file.ended]
             for file in sorted(files, key=lambda file: file.name)
         ],
         "bytes": _fingerprint(contents, max(files, key=lambda file: file.name)) if files else "",

@@ -17,7 +17,7 @@ from tbxd_client.event_names import event_files
 from . import schema, trust
 from .crc import masked_crc
 from .file import NOT_OURS, open_to_read
-from .ledger import Ledger, LedgerReader, copied, merge
+from .ledger import OVER, Ledger, LedgerReader, copied, merge
 from .plain import FRAME_BYTES, Plain, alike, following, intact, number_at, read_plain, steps_of, wall_time_of
 from .record import HEAD, RECORD_BYTES_MAX, TAIL, DamagedFile
 from .reduced import Reduced
@@ -42,6 +42,7 @@ class FileRead:
     position: int = 0
     size: int = 0
     changed: int = 0
+    ended: bool = False  # it is ours, and not the newest
 
     def is_same(self, state: os.stat_result) -> bool:
         """Whether a file is this one, and may have grown."""
@@ -97,13 +98,15 @@ class Contents:
         if not self.files.keys() <= set(names):
             return False
         for name in names:
+            known = self.files.get(name)
+            if known is not None and known.ended and name != self._newest:
+                continue  # a daemon has left it behind, and nobody adds to it
             try:
                 state = self.state(name)
             except OSError as error:
                 if error.errno not in NOT_OURS:
                     raise
                 continue  # somebody has just removed it
-            known = self.files.get(name)
             if known is not None and not known.is_same(state):
                 return False
             believed = name == own or self.believed.holds(state)
@@ -161,6 +164,7 @@ class Contents:
         """What the files hold of which session."""
         ledger = copied(self.reader.ledger)
         if not self.reader.complete:
+            ledger.pop(OVER, None)  # of sessions that the file before may name one by one
             merge(ledger, copied(self.earlier))
         return ledger
 
@@ -182,6 +186,8 @@ class Contents:
         if file.name < self._newest or not believed:
             self.in_order = False
             return
+        if self._newest:
+            self.files[self._newest].ended = self.reader.ours
         self.earlier = self.ledger()
         self.reader = LedgerReader()
         self.reduced.begin_file()

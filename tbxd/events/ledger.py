@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ from tbxd_client.records import RANKS_MAX
 OPENING = "tbxd "
 CARRY_END = "L."
 DELTA_MAX = 0xFFFFFFFF  # bytes from record to record, as a mark may say
+OVER = bytes(12)  # no session's id: the entry of all those that are over
 NOTE = "N"  # of an event of the daemon's own, which is no record
 TEXT_CHARS = 128  # of one event, where it can be: TensorBoard's slow loader logs an error for each longer one
 # Numbers have at most 15 digits, the size of a record 8, so that they and their sums fit 64 bits whatever a file holds.
@@ -373,6 +374,29 @@ def load_ledger(dumped: list[list[Any]]) -> Ledger:
     return {
         bytes.fromhex(session): Entry(end, count, refused, dropped) for session, end, count, refused, dropped in dumped
     }
+
+
+def forgotten(ledger: Ledger, over: Container[bytes]) -> Ledger:
+    """A ledger in which sessions that are over are one entry, `OVER`, with what all of them have come to."""
+    rest: Ledger = {}
+    total = ledger[OVER].copy() if OVER in ledger else Entry()
+    for session, entry in ledger.items():
+        if session == OVER:
+            continue
+        if session not in over:
+            rest[session] = entry
+            continue
+        total.count += entry.count
+        total.refused = _sum(total.refused, entry.refused)
+        total.dropped = _sum(total.dropped, entry.dropped)
+    total.end = total.count  # it grows with what is in it, so that the later one counts where two are merged
+    if total.count or total.dropped:
+        rest[OVER] = total
+    return rest
+
+
+def _sum(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}
 
 
 def copied(ledger: Ledger) -> Ledger:
