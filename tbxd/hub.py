@@ -786,6 +786,8 @@ class Hub:
 
     def close(self, seconds: float) -> bool:
         """Sync and close all files. False when a disk took longer than ``seconds``."""
+        with self.walls.around("the look for sessions that are over"):
+            self._end()
         for state in self.runs.values():
             with self.walls.around("the end of a run", str(state.writer.directory)):
                 state.strand.submit(state.writer.close)
