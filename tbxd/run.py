@@ -259,9 +259,11 @@ class RunWriter:
         """A job of this run has raised, at any place in it: go on from what the files hold.
 
         Args:
-            why: what `error` says until it is written again.
+            why: what `error` says until it is written again; where there is nothing to write, nothing is held up.
         """
         self._start_over(why)
+        if not self.waiting:
+            self.error = ""
         self.ranks.publish()
 
     def _write_queued(self) -> None:
