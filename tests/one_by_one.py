@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tbxd.events import schema
+from tbxd.events import schema, trust
 from tbxd.events.contents import Contents
 from tbxd.events.file import open_to_read
 from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, merge
@@ -35,10 +35,15 @@ def read_events(path: Path) -> Iterator[Any]:
         os.close(fd)
 
 
+def believed(directory: Path) -> list[str]:
+    """The files that count where they say what is written."""
+    return [name for name in event_files(directory) if trust.own().holds((directory / name).lstat())]
+
+
 def read_ledger(directory: Path) -> Ledger:
     """From the newest file back to one that has all earlier ones' ledger."""
     ledger: Ledger = {}
-    for name in reversed(event_files(directory)):
+    for name in reversed(believed(directory)):
         reader = LedgerReader()
         for event in read_events(directory / name):
             reader.follow(event.source_metadata.writer, len(event.summary.value))
@@ -94,7 +99,7 @@ def read_history(directory: Path, generation: str) -> History:
     history = History()
     current = ""
     superseded = False
-    for name in event_files(directory):
+    for name in believed(directory):
         ranks: frozenset[int] | None = None
         ledger = LedgerReader()
         reducing = False

@@ -237,6 +237,8 @@ TOUCHED = {
     "edited": lambda path: edit(path, 0xFF),
     "edited to the same": lambda path: edit(path, 0),
     "replaced": lambda path: (path.with_name("new").write_bytes(path.read_bytes()), path.with_name("new").rename(path)),
+    "open to everybody": lambda path: path.chmod(0o666),
+    "open to everybody, and gone on with": lambda path: (path.chmod(0o666), edit(path, 0, b"more")),
     "removed": Path.unlink,
     "renamed": lambda path: path.rename(path.with_name(path.name + ".old")),
     "replaced by a link": lambda path: (path.rename(path.with_name("real")), path.symlink_to(path.with_name("real"))),
@@ -246,12 +248,12 @@ TOUCHED = {
 }
 
 
-def edit(path: Path, flip: int) -> None:
+def edit(path: Path, flip: int, more: bytes = b"") -> None:
     before = path.stat()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= flip
     with path.open("r+b") as file:
-        file.write(data)
+        file.write(data + more)
     while path.stat().st_ctime_ns == before.st_ctime_ns:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 

@@ -212,6 +212,7 @@ def test_files_that_are_removed_cut_or_replaced_are_read_anew(tmp_path: Path) ->
 
 def test_a_file_of_another_writer_that_grows_in_between_is_taken_in(tmp_path: Path) -> None:
     files = Files(tmp_path)
+    files.begin(ours=False)
     other = files.path
     files.begin(ours=True)
     files.scalars(1, ["b"], 0, 50, each=True)

@@ -236,7 +236,8 @@ def _are_there(contents: Contents, files: list[FileRead], fingerprint: str) -> b
         return False
     states = [contents.state(file.name) for file in files]
     *before, last = zip(files, states, strict=True)
-    if not all(file.is_untouched(state) for file, state in before):
+    believed = all(contents.believed.holds(state) for state in states)
+    if not believed or not all(file.is_untouched(state) for file, state in before):
         return False
     file, state = last
     grown = state.st_size > file.size and file.is_same(state)
