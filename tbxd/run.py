@@ -604,6 +604,7 @@ class RunWriter:
             self.ranks.park()
         except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
             self.error = f"{SYNC_ERROR}{error.strerror or error}"
+            self._close(self.file)  # if it is not yet: a descriptor that is left keeps this process from its own file
         self._unlock_folder()
 
     def close(self) -> None:
