@@ -262,8 +262,6 @@ class RunWriter:
             why: what `error` says until it is written again; where there is nothing to write, nothing is held up.
         """
         self._start_over(why)
-        if not self.waiting:
-            self.error = ""
         self.ranks.publish()
 
     def _write_queued(self) -> None:
@@ -539,6 +537,8 @@ class RunWriter:
         self._owed = b""
         self._noting = self._finishing = self._encoding = False
         self._unlock_folder()
+        if not self.waiting:  # nothing is held up
+            self.error = ""
 
     def _queue_again(self, batches: list[Batch]) -> None:
         with self._lock:
