@@ -13,10 +13,12 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tbxd_client.journal_files import (
     CONTROL_NAME,
+    NO_BOOT,
     JournalBusy,
     JournalError,
     JournalReader,
@@ -35,7 +37,6 @@ from .descriptors import LEFT_BY_ADOPTION, scarce
 from .hub import Client, Hub, Wanting
 from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from .session import Session
-from .stored import NO_BOOT
 from .walls import text_of
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,17 @@ class Elsewhere(Exception):
 
 
 class Adopter:
-    """Finds journals without an owner in the spool and drains them through the hub.
+    """Finds journals without an owner in the spools and drains them through the hub.
 
     Args:
         of_view: take only those of trainers that see these files (`view.view`); "" for all whose folders are seen here.
     """
 
-    def __init__(self, hub: Hub, spool: Path, of_view: str = "") -> None:
+    def __init__(self, hub: Hub, spools: Sequence[Path], of_view: str = "") -> None:
         self.quarantined = 0
         self.lost_bytes = 0  # records that were not on disk yet when the machine went down
         self._hub = hub
-        self._spool = spool
+        self._spools = spools
         self._drains: dict[Path, tuple[JournalReader, Client]] = {}
         self._bad: set[Path] = set()
         self._later: dict[Path, tuple[int, float]] = {}  # those that broke: how often, and when they are tried again
@@ -80,7 +81,7 @@ class Adopter:
         self._unfinished: dict[Path, float] = {}  # and when it was first seen
         self._last_scan = -SCAN_SECONDS
         self._inotify = Inotify()
-        self._spool_watch = -1
+        self._spool_watches: dict[int, Path] = {}
         self._watches: dict[int, Path] = {}  # to the journals whose locks they tell of
         self._watched: dict[Path, int] = {}
         self._blind = True  # not all journals are watched
@@ -170,11 +171,11 @@ class Adopter:
             path = self._watches.get(happened.watch)
             if happened.mask & Q_OVERFLOW:
                 self._last_scan = now - SCAN_SECONDS
-            elif happened.watch == self._spool_watch:
+            elif (spool := self._spool_watches.get(happened.watch)) is not None:
                 if happened.mask & IGNORED:
-                    self._spool_watch = -1
+                    del self._spool_watches[happened.watch]
                 elif is_session_name(happened.name):
-                    looks.append((self._spool / happened.name, 0))
+                    looks.append((spool / happened.name, 0))
             elif path is not None and happened.mask & IGNORED:
                 del self._watches[happened.watch]
                 self._watched.pop(path, None)
@@ -203,13 +204,11 @@ class Adopter:
         return True
 
     def _scan(self, now: float) -> None:
-        if self._spool_watch < 0:  # before the look, so that nothing comes in between
-            self._spool_watch = self._inotify.watch(self._spool, MOVED_TO | ONLYDIR)
+        blind = self._watch_spools()  # before the look, so that nothing comes in between
         self.elsewhere = {path: left for path, left in self.elsewhere.items() if path.exists()}
-        there = set(journals(self._spool))
+        there = set(self._journals())
         elsewhere = {Path(client.journal) for client in self._hub.clients.values() if client.journal} - there
         there |= {path for path in elsewhere if _is_journal(path)}
-        blind = self._spool_watch < 0
         for path in there:
             blind |= not self._watch(path)
             if not self._look(path, now) and scarce(LEFT_BY_ADOPTION):
@@ -275,9 +274,28 @@ class Adopter:
             return True
         return False
 
+    def _watch_spools(self) -> bool:
+        """Have the system tell of new journals. True where it cannot of a spool that is there."""
+        blind = self._inotify.fd < 0
+        watched = set(self._spool_watches.values())
+        for spool in self._spools:
+            if spool in watched or not spool.is_dir():
+                continue
+            watch = self._inotify.watch(spool, MOVED_TO | ONLYDIR)
+            if watch >= 0:
+                self._spool_watches[watch] = spool
+            else:
+                blind = True
+        return blind
+
+    def _journals(self) -> list[Path]:
+        return [path for spool in self._spools for path in journals(spool)]
+
     def _clean_up(self, now: float) -> None:
         """Delete what a kill has left of a journal that was being made, and so held nothing yet, or being removed."""
-        self._unfinished = {path: self._unfinished.get(path, now) for path in unfinished(self._spool)}
+        self._unfinished = {
+            path: self._unfinished.get(path, now) for spool in self._spools for path in unfinished(spool)
+        }
         for path, seen in self._unfinished.items():
             if now - seen > UNFINISHED_SECONDS and not is_locked(path / CONTROL_NAME):
                 remove_journal(path)
@@ -371,7 +389,7 @@ class Adopter:
         self.quarantined += 1
         self._bad.add(path)
         try:
-            folder = self._spool / QUARANTINE
+            folder = path.parent / QUARANTINE
             folder.mkdir(mode=0o700, exist_ok=True)
             if sum(1 for _ in folder.iterdir()) < QUARANTINED_MAX:
                 path.rename(folder / path.name)

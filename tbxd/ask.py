@@ -22,6 +22,7 @@ from tbxd_client.paths import (
     lock_path,
     remote_spool,
     socket_trouble,
+    spools,
     token_path,
 )
 from tbxd_client.records import RemoteProtocolError
@@ -175,7 +176,8 @@ def waiting_journals(settings: Settings) -> list[dict[str, Any]]:
     """The journals in the spool for a daemon, and how much waits in them."""
     found = []
     remote = is_remote(settings.address)
-    for path in journals(remote_spool(settings.spool, settings.address) if remote else settings.spool):
+    folders = (remote_spool(spool, settings.address) if remote else spool for spool in spools(settings.spool))
+    for path in (path for folder in folders for path in journals(folder)):
         try:
             state = read_state(path)
         except JournalError:

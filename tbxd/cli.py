@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import json
 import os
 import shlex
@@ -41,6 +42,13 @@ def main() -> None:
     SummaryWriter from tbxd_client starts a daemon by itself; these commands are for looking at it and for running one
     on purpose. Exit codes: 0 success, 1 error, 2 wrong usage, 3 no daemon is running, 4 one is running already.
     """
+    if sys.getfilesystemencoding().lower() != "utf-8" and sys.executable and len(sys.orig_argv) > 1:
+        # Paths are told in UTF-8, whatever the locale of a script or of this process is.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may have bytes that are no text
 
 
 for _command in (config, reload, completion):

@@ -22,7 +22,16 @@ import zmq
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
 from tbxd_client.launch import is_locked, lock_error
-from tbxd_client.paths import VIEW_PREFIX, addresses_path, base_dir, lock_path, private_dir, service_path, token_path
+from tbxd_client.paths import (
+    VIEW_PREFIX,
+    addresses_path,
+    lock_path,
+    places,
+    private_dir,
+    service_path,
+    spools,
+    token_path,
+)
 
 from . import __version__, ask, logs, reload
 from .adopt import Adopter
@@ -112,12 +121,12 @@ class Daemon:
         modes.take_over()
         _allow_descriptors()
         _keep_memory()
-        private_dir(self._settings.runtime_dir)
-        private_dir(self._settings.spool)
-        if Path(self._settings.address.removeprefix("ipc://")).parent == base_dir():
-            private_dir(base_dir())
+        self._settle()
+        if (folder := Path(self._settings.address.removeprefix("ipc://")).parent) in places():
+            private_dir(folder)
         lock = self._take_lock()
-        swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, self._settings.spool)]
+        self._spools = spools(self._settings.spool)
+        swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, *self._spools)]
         try:
             self._doorbell = Doorbell()
             self._endpoint = self._metrics_endpoint()  # before anybody can take the daemon for ready
@@ -128,7 +137,7 @@ class Daemon:
             self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots, self._walls)
             self._runtime = self._settings.runtime_dir
             own_view = self._hub.view if self._runtime.name.startswith(VIEW_PREFIX) else ""
-            self._adopter = Adopter(self._hub, self._settings.spool, own_view)
+            self._adopter = Adopter(self._hub, self._spools, own_view)
             _remove_old_views(self._runtime)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             self._troubles = Troubles()
@@ -146,7 +155,22 @@ class Daemon:
                 self._stop()
         finally:
             for fd in (*swept, lock):
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
+
+    def _settle(self) -> None:
+        """Take the first runtime folder that can be used, and have one for journals, which only writers need.
+
+        Raises:
+            OSError: there is no runtime folder.
+        """
+        before, self._settings = self._settings, self._settings.settled()
+        if self._settings.runtime_dir != before.runtime_dir:
+            log.info("%s cannot be used: %s is the runtime folder", before.runtime_dir, self._settings.runtime_dir)
+        for spool in spools(before.spool):
+            with contextlib.suppress(OSError):
+                private_dir(spool)
+                return
 
     def _remote_receivers(self, roots: Roots) -> list[Receiver]:
         """Where trainers on other hosts come in, if they may.
@@ -458,8 +482,9 @@ def _take_lock(path: Path) -> int:
         except OSError as error:
             os.close(fd)
             raise lock_error(path, error) from error
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: who holds it cannot be read then
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
@@ -516,12 +541,15 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _keep_from_sweepers(folder: Path) -> int:
-    """Hold a folder so that systemd-tmpfiles leaves all below it alone; returns the descriptor.
+    """Hold a folder so that systemd-tmpfiles leaves all below it alone; returns the descriptor, -1 where none is.
 
     It deletes from /var/tmp what nobody has touched for 30 days: the lock and the socket of a daemon, the definitions
     of a journal. A shared BSD lock on a folder is how it is told not to (tmpfiles.d(5), "Age").
     """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # it is not there, or none of ours
+        return -1
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return fd

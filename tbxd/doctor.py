@@ -20,6 +20,7 @@ from typing import Any
 import tbxd_client
 from tbxd_client import settings as client_settings
 from tbxd_client import wire
+from tbxd_client.journal import SEGMENT_BYTES_MIN
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
 from tbxd_client.launch import START_SECONDS_MAX, is_locked, lock_trouble
@@ -35,6 +36,10 @@ from tbxd_client.paths import (
     default_address,
     is_remote,
     lock_path,
+    may_be_used,
+    places,
+    runtimes,
+    spools,
     token_path,
 )
 
@@ -89,13 +94,12 @@ def examine(
         ("environment", environment(environ)),
         ("settings file", settings_file(config)),
         ("versions", _versions()),
-        ("runtime folder", _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)),
+        ("runtime folder", _runtime(settings, environ)),
         ("socket", _socket(settings)),
         ("daemon", _daemon(config, status, answer)),
         ("service", _service(answer)),
         ("locks", _launch_lock(settings)),
-        ("spool", _private("spool", settings.spool, SPOOL_VARIABLE)),
-        ("spool's disk", _spool(settings, environ)),
+        ("spool", _spools(settings, environ)),
         ("journals", _waiting(settings, answer is not None)),
         ("shared memory", _shared_memory(settings)),
         ("file descriptors", _descriptors()),
@@ -148,15 +152,35 @@ def _clock() -> Iterator[Finding]:
 # --- runtime folder, socket, daemon ----------------------------------------------------------------------------------
 
 
+def _runtime(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
+    configured = environ.get(RUNTIME_VARIABLE)
+    own = [place / "run" for place in places()]
+    wanted = Path(configured).absolute() if configured and settings.runtime_dir not in own else base_dir() / "run"
+    candidates = runtimes(wanted)
+    if settings.runtime_dir in candidates:
+        for folder in candidates[: candidates.index(settings.runtime_dir)]:
+            yield _passed_over("runtime folder", folder, RUNTIME_VARIABLE, f"{settings.runtime_dir} is used")
+    yield from _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)
+
+
+def _passed_over(what: str, folder: Path, variable: str, instead: str, problem: str = "") -> Finding:
+    """Why one of the folders that may be is not the one that is used."""
+    for finding in () if problem else _private(what, folder, variable):
+        if finding.level != "ok":
+            return Finding(what, "warning", f"{finding.found}: {instead}", finding.advice)
+    advice = f"set {variable} to a folder of your own, on a local disk"
+    return Finding(what, "warning", f"{folder}: {problem or 'it cannot be used'}: {instead}", advice)
+
+
 def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
     """A folder that has to be this user's alone."""
     elsewhere = f"remove it, or set {variable} to a folder of your own"
-    for place in (folder.parent, folder) if folder.parent == base_dir() else (folder,):
+    for place in (folder.parent, folder) if folder.parent in places() else (folder,):
         try:
             state = place.lstat()
         except FileNotFoundError:
             above = next(parent for parent in place.parents if parent.exists())
-            if os.access(above, os.W_OK | os.X_OK):
+            if may_be_used(place):
                 yield Finding(what, "ok", f"{place} is not there yet; it is made when it is needed")
             else:
                 advice = f"set {variable} to a folder of your own"
@@ -373,6 +397,10 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
             advice = "; ".join(hints) or "docs/GUARANTEES.md says of each reason what to do"
             yield Finding("runs", "warning", f"{run}: dropped {reasons}", advice)
     for session in status["sessions"]:
+        if not session["journal"] and session["host"] == os.uname().nodename and not session["key"]:
+            found = f"pid {session['pid']} keeps its records in memory: no journal could be made where it runs"
+            advice = f"see there what `tbxd doctor` says of the spool, and `ulimit -f`; or set {SPOOL_VARIABLE}"
+            yield Finding("sessions", "warning", found, advice)
         if session["broken"]:
             found = f"pid {session['pid']}: {session['broken']}"
             yield Finding(
@@ -426,8 +454,26 @@ def _is_daemon(pid: int) -> bool:
 # --- spool -----------------------------------------------------------------------------------------------------------
 
 
-def _spool(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
-    spool = settings.spool
+def _spools(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
+    """The folder in which the next journal will be, and why it is not in one that comes before."""
+    passed: list[tuple[Path, str]] = []
+    for spool in spools(settings.spool):
+        trouble = any(finding.level == "trouble" for finding in _private("spool", spool, SPOOL_VARIABLE))
+        problem = "" if trouble or not spool.exists() else _try_journal(spool)
+        if not trouble and not problem:
+            for folder, why in passed:
+                yield _passed_over("spool", folder, SPOOL_VARIABLE, f"journals are made in {spool}", why)
+            yield from _private("spool", spool, SPOOL_VARIABLE)
+            yield from _spool(spool, environ)
+            return
+        passed.append((spool, f"{_system_of(spool)}: {problem}" if problem else ""))
+    for folder, why in passed:
+        yield _passed_over("spool", folder, SPOOL_VARIABLE, "no journal can be made there", why)
+    found = "no journal can be made anywhere: scripts keep records in memory, and a kill loses what is not written"
+    yield Finding("spool", "trouble", found, f"set {SPOOL_VARIABLE} to a folder of yours on a local disk")
+
+
+def _spool(spool: Path, environ: dict[str, str]) -> Iterator[Finding]:
     if not os.access(spool, os.W_OK | os.X_OK):
         return
     kind = _system_of(spool)
@@ -435,11 +481,7 @@ def _spool(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
         found = f"{spool} is on {kind}, a file system of another machine"
         yield Finding("spool's disk", "warning", found, f"set {SPOOL_VARIABLE} to a folder on a local disk")
     else:
-        problem = _try_journal(spool)
-        if problem:
-            yield Finding("spool's disk", "trouble", f"{kind}: {problem}", f"set {SPOOL_VARIABLE} to a local disk")
-        else:
-            yield Finding("spool's disk", "ok", f"{kind}, with locks and maps")
+        yield Finding("spool's disk", "ok", f"{kind}, with locks and maps")
     most = client_settings.JOURNAL_BYTES
     bytes_most = client_settings.parsed(most, environ.get(most.variable, "")) or most.default
     yield from _space("spool's space", spool, int(bytes_most), "a journal may take", SPOOL_VARIABLE)
@@ -456,7 +498,7 @@ def _try_journal(spool: Path) -> str:
         step = "it cannot be locked"
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         step = "its space cannot be reserved"
-        os.posix_fallocate(fd, 0, mmap.PAGESIZE)
+        os.posix_fallocate(fd, 0, SEGMENT_BYTES_MIN)
         step = "it cannot be mapped"
         with mmap.mmap(fd, mmap.PAGESIZE) as view:
             view[0] = 1
@@ -493,8 +535,8 @@ def _space(what: str, folder: Path, least: int, why: str, variable: str = "") ->
 
 def _for_other_hosts(settings: Settings) -> Iterator[Finding]:
     """Journals of scripts that are gone, for daemons on other hosts: nobody sends them but a script or `tbxd drain`."""
-    with contextlib.suppress(OSError):
-        for folder in sorted((settings.spool / REMOTE).iterdir()):
+    for spool in spools(settings.spool):
+        for folder in sorted((spool / REMOTE).glob("*")):
             left = [path for path in journals(folder) if not is_locked(path / CONTROL_NAME)]
             if left:
                 found = f"{len(left):,} whose scripts are gone wait for tcp://{folder.name}"
@@ -504,7 +546,7 @@ def _for_other_hosts(settings: Settings) -> Iterator[Finding]:
 def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
     size = orphans = orphaned = total = 0
     unreadable: list[Path] = []
-    for path in journals(settings.spool):
+    for path in (path for spool in spools(settings.spool) for path in journals(spool)):
         try:
             state = read_state(path)
         except JournalError:
@@ -526,9 +568,8 @@ def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
         advice = "it may be of a newer tbxd; the daemon's log has more"
         yield Finding("journals", "trouble", f"{path} cannot be read", advice)
     yield from _for_other_hosts(settings)
-    quarantine = settings.spool / QUARANTINE
-    with contextlib.suppress(OSError):
-        put_aside = sum(1 for _ in quarantine.iterdir())
+    for quarantine in (spool / QUARANTINE for spool in spools(settings.spool)):
+        put_aside = sum(1 for _ in quarantine.glob("*"))
         if put_aside:
             advice = "the daemon's log says why; report them, or remove them when they are not needed"
             yield Finding("journals", "warning", f"{put_aside:,} were put aside in {quarantine}", advice)

@@ -19,6 +19,7 @@ from tbxd_client.paths import (
     default_address,
     lock_path,
     private_dir,
+    spools,
     view_runtime,
 )
 from tbxd_client.view import view
@@ -75,6 +76,10 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
     Raises:
         CannotDrain: the daemon that runs has another spool, or none can be started.
     """
+    try:
+        settings = settings.settled()
+    except OSError as error:
+        raise CannotDrain(str(error)) from error
     usual = _Drain(settings, show, stall_seconds)
     progress, here = usual.run(), view()
     if not usual.elsewhere or usual.view == here:
@@ -92,6 +97,7 @@ def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: f
 class _Drain:
     def __init__(self, settings: Settings, show: Callable[[Progress], None], stall_seconds: float) -> None:
         self._settings = settings
+        self._spools = spools(settings.spool)
         self._show = show
         self._stall_seconds = stall_seconds
         self._progress = Progress()
@@ -103,9 +109,9 @@ class _Drain:
 
     def run(self) -> Progress:
         settings, progress = self._settings, self._progress
-        daemon, aside = None, leftovers.put_aside(settings.spool)
+        daemon, aside = None, leftovers.put_aside(self._spools)
         if not is_locked(lock_path(settings.runtime_dir)):
-            self._total = leftovers.look(settings.spool).size  # it may be done before it is asked
+            self._total = leftovers.look(self._spools).size  # it may be done before it is asked
             daemon = _Daemon(settings)
         status = _first_status(settings, daemon)
         if status["spool"] != str(settings.spool):
@@ -141,13 +147,13 @@ class _Drain:
         self.elsewhere = status.get("elsewhere_journals", {})
         adopted = {session["session"] for session in status["sessions"] if session["adopted"]}
         if self._left.held and now < self._next_look:
-            fresh = leftovers.look(self._settings.spool, adopted | {Path(path).name for path in self._left.held})
+            fresh = leftovers.look(self._spools, adopted | {Path(path).name for path in self._left.held})
             for path in self._left.held:
                 fresh.free.pop(Path(path).name, None)
             fresh.held, fresh.living = self._left.held, self._left.living
             left = fresh
         else:
-            left = leftovers.look(self._settings.spool, adopted)
+            left = leftovers.look(self._spools, adopted)
             self._next_look = now + HOLDERS_SECONDS
         gone = left.held.keys() != self._left.held.keys()
         self._left = left
@@ -156,12 +162,12 @@ class _Drain:
         gets_on = written > progress.written or gone
         progress.journals, progress.bytes, progress.written = left.count, left.size, written
         progress.living = left.living
-        progress.elsewhere = leftovers.for_other_hosts(self._settings.spool)
+        progress.elsewhere = leftovers.for_other_hosts(self._spools)
         left.elsewhere = progress.elsewhere
         errors = {run: counts["error"] for run, counts in status["runs"].items() if counts["error"]}
         apart = {path: f"{why}. {WHAT_TO_DO}" for path, why in self.elsewhere.items() if why}
         progress.reasons = {**errors, **left.reasons, **apart}
-        progress.put_aside = leftovers.put_aside(self._settings.spool)
+        progress.put_aside = leftovers.put_aside(self._spools)
         return gets_on
 
     def _is_over(self, stalled: float) -> bool:
@@ -173,8 +179,7 @@ class _Drain:
 
     def _find_reasons(self) -> None:
         """Of what is left and could be taken: why nobody does, where no run says so."""
-        for name in self._left.free:
-            path = self._settings.spool / name
+        for path in self._left.places.values():
             if not is_locked(path) and (why := leftovers.why_not_taken(path)):
                 self._progress.reasons[str(path)] = why
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tbxd_client.doorbell import Doorbell
 from tbxd_client.journal_files import JournalBusy, JournalError, JournalReader
-from tbxd_client.paths import remote_spool
+from tbxd_client.paths import remote_spool, spools
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.sender import Sender
 from tbxd_client.wire import DATA_BYTES_MAX
@@ -38,10 +38,10 @@ class Left:
 
     def __init__(self, reader: JournalReader) -> None:
         self._reader = reader
-        self.path = reader.path
+        self.path = self.folder = reader.path
         self.place = str(reader.path)
         self.session = reader.state.session
-        self.committed = reader.state.readable_end
+        self.committed = self.position = reader.state.readable_end
         self.released = reader.state.released
         self._definitions = b""
         while stretch := reader.definitions(len(self._definitions), DATA_BYTES_MAX):
@@ -92,15 +92,15 @@ def forward(settings: Settings, show: Callable[[Progress], None], stall_seconds:
         show: called with how far it is, several times a second.
         stall_seconds: how long nothing may be acknowledged before it is given up.
     """
-    folder = remote_spool(settings.spool, settings.address)
+    folders = [remote_spool(spool, settings.address) for spool in spools(settings.spool)]
     progress = Progress()
     given_up: dict[Path, str] = {}
     moved, last = time.monotonic(), -1
     while True:
-        left = leftovers.look(folder)
-        todo = [folder / name for name in left.free if folder / name not in given_up]
+        left = leftovers.look(folders)
+        todo = [path for path in left.places.values() if path not in given_up]
         if todo:
-            why = _take(todo[0], folder, settings, stall_seconds, progress, show)
+            why = _take(todo[0], folders, settings, stall_seconds, progress, show)
             if why is not None:
                 given_up[todo[0]] = why
             if why and not why.startswith(REFUSED):
@@ -109,22 +109,22 @@ def forward(settings: Settings, show: Callable[[Progress], None], stall_seconds:
         if left.size < last or last < 0:  # somebody else sends what is held
             moved = time.monotonic()
         last = left.size
-        _count(folder, progress)
+        _count(folders, progress)
         progress.reasons |= left.reasons
         show(progress)
         if not left.held or time.monotonic() - moved > stall_seconds:
             break
         time.sleep(HOLDERS_SECONDS)
     progress.reasons = {str(path): why for path, why in given_up.items() if why and path.exists()}
-    progress.reasons |= leftovers.look(folder).reasons
-    _count(folder, progress)
+    progress.reasons |= leftovers.look(folders).reasons
+    _count(folders, progress)
     show(progress)
     return progress
 
 
 def _take(
     path: Path,
-    folder: Path,
+    folders: list[Path],
     settings: Settings,
     stall_seconds: float,
     progress: Progress,
@@ -138,7 +138,7 @@ def _take(
     except JournalError as error:
         return str(error).removeprefix(f"{path}: ") if path.exists() else ""
     try:
-        why = _send(Left(reader), folder, settings, stall_seconds, progress, show)
+        why = _send(Left(reader), folders, settings, stall_seconds, progress, show)
         if not why:
             reader.remove()
             return None
@@ -149,7 +149,7 @@ def _take(
 
 def _send(
     left: Left,
-    folder: Path,
+    folders: list[Path],
     settings: Settings,
     stall_seconds: float,
     progress: Progress,
@@ -168,7 +168,7 @@ def _send(
             if sender.acknowledged > last:
                 moved, last = time.monotonic(), sender.acknowledged
             progress.written = before + last - begin
-            _count(folder, progress, left.path)
+            _count(folders, progress, left.path)
             waited = time.monotonic() - moved
             held_up = _held_up(settings, sender) if waited > TELL_SECONDS else ""
             progress.reasons = {str(left.path): held_up} if held_up else {}
@@ -203,7 +203,7 @@ def _held_up(settings: Settings, sender: Sender) -> str:
     return f"the daemon at {settings.address} cannot write: {errors[0]}" if errors else ""
 
 
-def _count(folder: Path, progress: Progress, mine: Path | None = None) -> None:
+def _count(folders: list[Path], progress: Progress, mine: Path | None = None) -> None:
     """Journals without a trainer, and the bytes that wait in them; ``mine`` is the one that is being sent."""
-    left = leftovers.look(folder, {mine.name} if mine is not None else set())
+    left = leftovers.look(folders, {mine.name} if mine is not None else set())
     progress.journals, progress.bytes, progress.living = left.count, left.size, left.living

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,7 @@ class Leftovers:
 
     Args:
         free: by name, the bytes that wait in those that can be taken, or are just being written.
+        places: by name, where these are.
         held: by path, the bytes that wait in those that somebody holds, and who that is.
         unreadable: by path, why.
         elsewhere: by address, the journals and bytes for a daemon on another host.
@@ -35,6 +38,7 @@ class Leftovers:
     """
 
     free: dict[str, int] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict)
     held: dict[str, tuple[int, str]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -63,16 +67,16 @@ class Leftovers:
         return found
 
 
-def look(folder: Path, mine: frozenset[str] | set[str] = frozenset()) -> Leftovers:
-    """Look at the journals in a folder.
+def look(folders: Sequence[Path], mine: frozenset[str] | set[str] = frozenset()) -> Leftovers:
+    """Look at the journals in some folders.
 
     Args:
-        folder: of a spool.
+        folders: the spools where they may be.
         mine: the names of those that the daemon which is asked is writing.
     """
     left = Leftovers()
     found: dict[str, list[Holder]] | None = None
-    for path in journals(folder):
+    for path in (path for folder in folders for path in journals(folder)):
         try:
             state = read_state(path)
         except JournalError as error:
@@ -82,6 +86,7 @@ def look(folder: Path, mine: frozenset[str] | set[str] = frozenset()) -> Leftove
         waiting = state.readable_end - state.released
         if path.name in mine or not is_locked(path / CONTROL_NAME):
             left.free[path.name] = waiting
+            left.places[path.name] = path
         elif state.boot == boot_id() and holds(state.pid, path / CONTROL_NAME):
             left.living += 1
         else:
@@ -93,17 +98,18 @@ def look(folder: Path, mine: frozenset[str] | set[str] = frozenset()) -> Leftove
     return left
 
 
-def for_other_hosts(spool: Path) -> dict[str, tuple[int, int]]:
+def for_other_hosts(spools: Sequence[Path]) -> dict[str, tuple[int, int]]:
     """What scripts that are gone have left for daemons on other hosts: journals and bytes, by address."""
+    folders: dict[str, list[Path]] = {}
+    for spool in spools:
+        with contextlib.suppress(OSError):
+            for folder in (spool / REMOTE).iterdir():
+                folders.setdefault(folder.name, []).append(folder)
     found = {}
-    try:
-        folders = sorted((spool / REMOTE).iterdir())
-    except OSError:
-        return {}
-    for folder in folders:
-        left = look(folder)
+    for name in sorted(folders):
+        left = look(folders[name])
         if left.count and left.size:
-            found[f"tcp://{folder.name}"] = left.count, left.size
+            found[f"tcp://{name}"] = left.count, left.size
     return found
 
 
@@ -142,9 +148,10 @@ def why_not_taken(path: Path) -> str:
     return ""
 
 
-def put_aside(spool: Path) -> int:
+def put_aside(spools: Sequence[Path]) -> int:
     """How many journals that made no sense have been put aside, now and earlier."""
-    try:
-        return sum(1 for _ in (spool / QUARANTINE).iterdir())
-    except OSError:
-        return 0
+    found = 0
+    for spool in spools:
+        with contextlib.suppress(OSError):
+            found += sum(1 for _ in (spool / QUARANTINE).iterdir())
+    return found

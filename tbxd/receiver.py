@@ -25,6 +25,7 @@ from tbxd_client.link import expect_silence
 from tbxd_client.paths import check_address, is_loopback
 from tbxd_client.records import RemoteProtocolError
 
+from .descriptors import in_use
 from .gate import Gate, Revoked
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class Receiver:
             self._room -= 1
             if self._room <= 0:
                 most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-                left = most - sum(1 for _ in Path("/proc/self/fd").iterdir())
+                left = most - in_use()
                 self._room = (left - most // SPARE_SHARE) // 2
                 if self._room <= 0:
                     self.turned_away += 1

@@ -24,6 +24,7 @@ from tbxd_client.records import (
     DEFINITION_BYTES_MAX,
     FLOAT64,
     INT64,
+    PATH_ERRORS,
     POSITION_MAX,
     ROW,
     SCALAR,
@@ -172,6 +173,7 @@ class Session:
             max_map_len=64,
             max_bin_len=TAG_BYTES_MAX,
             max_ext_len=0,
+            unicode_errors=PATH_ERRORS,
         )
 
     @property

@@ -5,7 +5,7 @@ The command line and its help, the environment, the file (`config`), ``tbxd conf
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from tbxd_client.paths import (
     runtime_dir,
     spool_dir,
 )
+from tbxd_client.places import find_runtime, make_runtime
 from tbxd_client.records import SYSTEM_SECONDS_MAX
 from tbxd_client.settings import ALWAYS, SYNC
 
@@ -156,7 +157,7 @@ SETTINGS = (
         "runtime_dir",
         RUNTIME_VARIABLE,
         None,
-        "The folder of the socket, the lock and the log.",
+        "The folder of the socket, the lock and the log. Others stand in where it cannot be used.",
         form=FOLDER,
         otherwise="/var/tmp/tbxd-<uid>/run",  # noqa: S108 - it is said, not used
         example="/scratch/tbxd/run",
@@ -167,7 +168,7 @@ SETTINGS = (
         "spool",
         SPOOL_VARIABLE,
         None,
-        "The folder of the journals; those of dead trainers are drained.",
+        "The folder of the journals; those of dead trainers are drained. Others stand in where it cannot be used.",
         form=FOLDER,
         otherwise="/var/tmp/tbxd-<uid>/spool",  # noqa: S108 - it is said, not used
         example="/scratch/tbxd/spool",
@@ -338,7 +339,7 @@ class Settings:
             value = given.setdefault(setting.name, setting.default)
             if setting.kind in (NUMBER, INTEGER, WORD) and value is not None and (wrong := setting.problem(value)):
                 raise BadSetting(f"{setting.option[2:]} {wrong}")
-        runtime = Path(given["runtime_dir"] or runtime_dir()).absolute()
+        runtime = find_runtime(Path(given["runtime_dir"] or runtime_dir()).absolute())
         given["runtime_dir"] = runtime
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
         given["keys"] = Path(given["keys"] or keys_dir()).absolute()
@@ -352,6 +353,16 @@ class Settings:
         """Name to value, as JSON has it; the names are those of `SETTINGS`."""
         found = {setting.name: getattr(self, setting.name) for setting in SETTINGS}
         return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+
+    def settled(self) -> Settings:
+        """The same with the first runtime folder that a daemon can be in, made and tried; `of` only looks.
+
+        Raises:
+            OSError: there is none.
+        """
+        runtime = make_runtime(self.runtime_dir)
+        own = self.address == default_address(self.runtime_dir)
+        return replace(self, runtime_dir=runtime, address=default_address(runtime) if own else self.address)
 
     @property
     def durable(self) -> bool:

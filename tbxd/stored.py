@@ -14,6 +14,7 @@ from types import TracebackType
 
 from tbxd_client.journal_files import (
     MAGIC,
+    NO_BOOT,
     SEGMENT_BASE_OFFSET,
     SEGMENT_HEAD,
     SEGMENT_HEAD_BYTES,
@@ -24,8 +25,6 @@ from tbxd_client.journal_files import (
     segment_name,
     session_name,
 )
-
-NO_BOOT = bytes(16)  # where the system does not tell
 
 
 class Unreadable(Exception):

@@ -7,6 +7,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from .descriptors import in_use
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -18,7 +20,7 @@ def vitals() -> dict[str, Any]:
         "memory_bytes": _resident(),
         "memory_peak_bytes": use.ru_maxrss << 10,
         "cpu_seconds": use.ru_utime + use.ru_stime,
-        "descriptors": _descriptors(),
+        "descriptors": in_use(),
         "descriptors_most": None if most == resource.RLIM_INFINITY else most,
     }
 
@@ -28,10 +30,3 @@ def _resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):  # no /proc here
         return 0
-
-
-def _descriptors() -> int:
-    try:
-        return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # without that of the folder itself
-    except OSError:  # no descriptor left to look with: about as many as there are
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -13,7 +13,7 @@ from .lenient import soften
 from .policy import member
 from .protowire import field
 from .run import Run, run_of
-from .session import active
+from .session import active, flush
 from .snapshot import Array, to_float, to_step
 
 MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
@@ -191,8 +191,7 @@ class FileWriter:
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
-        session = active() if self._run is not None else None
-        return session is None or session.flush(timeout)
+        return self._run is None or flush(timeout)
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""

@@ -182,20 +182,23 @@ class Journal:
         self._synced = self._synced_definitions = 0  # what is before them is on the disk
         self._sync_failed = False
         self._sync_refused_until = 0.0
+        self._make(spool)
+        self.limit = self._open_limit
+
+    def _make(self, spool: Path) -> None:
+        """Make the files under another name and rename them: who finds them under their own finds them locked."""
         self.path = spool / session_name(self.session)
-        # Made under another name and renamed: who finds it under its own finds it locked.
         staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
         self._files: list[Descriptor] = []
         try:
             self._make_files(staging)
             staging.rename(self.path)
-        except OSError:
+        except (OSError, MemoryError):
             self._leave_files()
             remove_journal(staging)
             raise
         self._move_files()
-        self.limit = self._open_limit
 
     def _make_files(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -210,16 +213,19 @@ class Journal:
         # They do have this one, so it is of another open file, which is not locked.
         unlocked = descriptors.open_file(path, os.O_RDWR)
         try:
-            self._control = descriptors.map_file(unlocked, CONTROL_BYTES)
+            self._use_control(descriptors.map_file(unlocked, CONTROL_BYTES))
         finally:
             unlocked.close()
-        CONTROL_HEAD.pack_into(self._control, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
-        self._words = memoryview(self._control).cast("Q")
-        self.words: Words = self._words  # to commit with, for the hot path
         self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
         self._files.append(self._definitions_file)
         self._live = (Segment(folder, self._number(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
         self._enter(self._live[0])
+
+    def _use_control(self, page: descriptors.Map) -> None:
+        self._control = page
+        CONTROL_HEAD.pack_into(page, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
+        self._words = memoryview(page).cast("Q")
+        self.words: Words = self._words  # to commit with, for the hot path
 
     def _leave_files(self) -> None:
         for file in (*self._files, *(segment.file for segment in self._live)):
@@ -246,6 +252,11 @@ class Journal:
     def place(self) -> str:
         """Where it is, for people."""
         return str(self.path)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are; None where it has none."""
+        return self.path
 
     @property
     def _open_limit(self) -> int:
@@ -762,7 +773,7 @@ class Journal:
             self.limit = CLOSED
             self._tell_waiters()
             if finished:
-                remove_journal(self.path)
+                self._remove()
             for segment in (*self._live, *self._free):
                 segment.close()
             counts = bytearray(self._words.cast("B"))
@@ -771,10 +782,16 @@ class Journal:
             if not isinstance(self.words, _AllClosed):
                 self.words = self._words
             self._control.close()
-            self._definitions_file.close()
-            self._lock_map.close()
-            self._control_file.close()  # and with it the lock: a daemon may take over from here
+            self._close_files()  # and with them the lock: a daemon may take over from here
             return finished
+
+    def _remove(self) -> None:
+        remove_journal(self.path)
+
+    def _close_files(self) -> None:
+        self._definitions_file.close()
+        self._lock_map.close()
+        self._control_file.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without touching it."""

@@ -18,6 +18,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ WORDS = struct.Struct("=12Q")
 WORDS_OFFSET = WORD_COMMIT * 8
 
 # Why a trainer drops a record, in the order of the words.
-DROP_REASONS = ("journal_full", "too_large", "journal_error", "reentrant", "bad_argument")
+DROP_REASONS = ("journal_full", "too_large", "journal_error", "reentrant", "bad_argument", "shutdown")
 
 SEGMENT_HEAD = struct.Struct("=8s12s12xQ")  # magic, session, position of the first byte
 SEGMENT_HEAD_BYTES = 64
@@ -44,6 +45,7 @@ SEGMENT_BASE_OFFSET = 32
 FREE = (1 << 64) - 1  # the base of a segment that holds nothing
 
 SESSION_BYTES = 12
+NO_BOOT = bytes(16)  # where there is no /proc to tell
 CONTROL_NAME = "control"
 DEFINITIONS_NAME = "definitions"
 SEGMENT_SUFFIX = ".segment"
@@ -57,7 +59,7 @@ def boot_id() -> bytes:
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except (OSError, ValueError):
-        return bytes(16)
+        return NO_BOOT
 
 
 class JournalError(Exception):
@@ -83,9 +85,17 @@ class JournalState(NamedTuple):
     dropped: dict[str, int]
 
     @property
+    def of_this_boot(self) -> bool:
+        """Whether the machine has not started anew since; by the clocks where one side had no ``/proc``."""
+        now = boot_id()
+        if NO_BOOT not in (self.boot, now):
+            return self.boot == now
+        return self.started > time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    @property
     def readable_end(self) -> int:
         """Up to where the records can be trusted. After a restart of the machine only what had been synced can."""
-        if self.boot != boot_id():
+        if not self.of_this_boot:
             return max(self.released, min(self.synced, self.commit))
         return self.commit
 
@@ -184,7 +194,7 @@ class JournalReader:
         Each page reaches the disk when the system likes. A file is given up only for what was released, so what is
         missing in front is written already.
         """
-        if self.state.boot == boot_id() or not self._segments:
+        if self.state.of_this_boot or not self._segments:
             return
         first = next((base for base, size, _ in self._segments if self.state.released < base + size), 0)
         if first > self.state.released:

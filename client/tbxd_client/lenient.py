@@ -7,13 +7,17 @@ of the process and for as long as it lasts. While it is on, which is the default
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import settings
+from . import session, settings
 from .run import Run
 
 REASON = "bad_argument"  # under which such calls are counted
+SHUTDOWN = "shutdown"  # and those for which something has to be imported when Python imports nothing any more
+
+_kinds: set[type] = set()
 
 
 def soften(kind: type) -> None:
@@ -22,13 +26,48 @@ def soften(kind: type) -> None:
     Args:
         kind: a class whose objects have a `Run`, or None, as ``_run``; with ``_write`` False nothing is counted.
     """
+    if kind not in _kinds:
+        _kinds.add(kind)
+        session.leaving.append(lambda: _replace(kind, _late))
     if settings.read(settings.STRICT) or "_softened" in vars(kind):
         return
+    _replace(kind, _soft)
+    kind._softened = True  # type: ignore[attr-defined]
+
+
+def _replace(kind: type, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     for name in dir(kind):
         method = getattr(kind, name)
         if (name.startswith("add_") or name == "log") and callable(method):
-            setattr(kind, name, _soft(method))
-    kind._softened = True  # type: ignore[attr-defined]
+            setattr(kind, name, change(method))
+
+
+def _late(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What a method is once the program is at its end: a ``__del__`` may log when nothing can be imported any more."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **more: Any) -> Any:
+        try:
+            return method(self, *arguments, **more)
+        except ImportError:
+            if sys.meta_path is not None:
+                raise
+            if (run := _run_of(self)) is not None:
+                run.refuse(SHUTDOWN)
+            settings.warn(
+                f"{method.__name__} in the last moment of Python, which imports nothing any more: the record is "
+                "dropped and counted",
+                once=f"late {method.__name__}",
+            )
+            return None
+
+    return call
+
+
+def _run_of(writer: Any) -> Run | None:
+    """Where a writer's calls are counted."""
+    run: Run | None = writer._run if getattr(writer, "_write", True) else None
+    return run
 
 
 def _soft(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,8 +76,7 @@ def _soft(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, *arguments, **more)
         except (TypeError, ValueError) as error:
-            run: Run | None = self._run if getattr(self, "_write", True) else None
-            if run is not None:
+            if (run := _run_of(self)) is not None:
                 run.refuse(REASON)
             settings.warn(
                 f"{method.__name__}: {error}; such calls are dropped and counted (TBXD_STRICT is off)",

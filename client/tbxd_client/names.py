@@ -81,7 +81,8 @@ def text_of(value: Any) -> str:
         TypeError: its ``__str__`` fails.
     """
     try:
-        text = str(value)
+        # A plain one is not asked, so that what a signal handler raises meanwhile stays what it is.
+        text = value if type(value) is str else str(value)
     except Exception as error:  # of any kind: it is the caller's code
         raise TypeError(f"a {type(value).__name__} that is no text: {type(error).__name__}: {error!s:.80}") from error
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -1,8 +1,9 @@
 """Where client and daemon meet: the socket, the lock and the spool of journals.
 
-Both default to ``/var/tmp/tbxd-<uid>``. It is local to the host even where home folders are on the network, it
-outlives a logout (``$XDG_RUNTIME_DIR`` and, under systemd, a user's files in ``/dev/shm`` do not) and a reboot,
-and it has the size of a disk where ``/dev/shm`` has 64 MB in a container.
+By default in the first of `places` that can be used. ``/var/tmp/tbxd-<uid>`` is local to the host even where home
+folders are on the network, outlives a logout and a reboot, and has the size of a disk. The others stand in where it is
+missing, read-only, full, somebody else's, or without locks: ``/tmp`` outlives a logout, ``/dev/shm`` mostly, though it
+may have 64 MB, ``/run/user/<uid>`` neither, and a home folder may be on a network disk, and so seen by other hosts.
 """
 
 from __future__ import annotations
@@ -44,21 +45,85 @@ class UnsafePath(OSError):
     """A folder that tbxd would trust belongs to somebody else or is open to others."""
 
 
+def places() -> list[Path]:
+    """The folders of this user and host in which everything is that is not configured elsewhere, best first.
+
+    None of them depends on a variable that one process has and another has not (but for HOME), so all look at the same.
+    """
+    user = os.getuid()
+    found = [Path(f"/{above}/tbxd-{user}") for above in ("var/tmp", "tmp", "dev/shm")]  # checked by private_dir
+    found.append(Path(f"/run/user/{user}/tbxd"))
+    cache = os.path.expanduser("~/.cache")  # noqa: PTH111 - no home
+    if cache.startswith("/"):
+        found.append(Path(cache) / "tbxd" / os.uname().nodename)
+    return found
+
+
 def base_dir() -> Path:
-    """The folder that holds everything of this user and host that is not configured elsewhere."""
-    return Path(f"/var/tmp/tbxd-{os.getuid()}")  # noqa: S108 - checked by private_dir before it is used
+    """The best of `places`."""
+    return places()[0]
 
 
 def runtime_dir() -> Path:
-    """The folder of the daemon's socket, lock and log (``TBXD_RUNTIME_DIR``)."""
+    """The folder of the daemon's socket, lock and log that is wanted (``TBXD_RUNTIME_DIR``); see `runtimes`."""
     configured = os.environ.get(RUNTIME_VARIABLE)
     return Path(configured).absolute() if configured else base_dir() / "run"
 
 
 def spool_dir() -> Path:
-    """The folder of the journals (``TBXD_SPOOL``)."""
+    """The folder of the journals that is wanted (``TBXD_SPOOL``); see `spools`."""
     configured = os.environ.get(SPOOL_VARIABLE)
     return Path(configured).absolute() if configured else base_dir() / "spool"
+
+
+def runtimes(wanted: Path) -> list[Path]:
+    """The folders where a daemon may be that is wanted in one, in the order in which they are tried."""
+    return _alternatives(wanted, "run")
+
+
+def spools(wanted: Path) -> list[Path]:
+    """The folders where journals may be that are wanted in one, in the order in which they are tried.
+
+    Whoever makes a journal takes the first that can be used at that moment; who looks for journals looks in all.
+    """
+    return _alternatives(wanted, "spool")
+
+
+def _alternatives(wanted: Path, name: str) -> list[Path]:
+    own = [place / name for place in places()]
+    if wanted in own:
+        return [wanted, *(place for place in own if place != wanted)]
+    stand_in = f"{name}-{_digest(wanted)}"  # of that folder alone: two that are configured apart stay apart
+    return [wanted, *(place / stand_in for place in places())]
+
+
+def _digest(path: Path) -> str:
+    """A short name for a path; FNV-1a of 64 bits, because hashlib is slow to import and has nothing to hide here."""
+    value = 0xCBF29CE484222325
+    for byte in os.fsencode(path):
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def may_be_used(folder: Path) -> bool:
+    """Whether a folder is this user's and may be written, or could be made; it is looked at and left as it is."""
+    for place in (folder, *folder.parents):
+        try:
+            state = place.lstat()
+        except FileNotFoundError:
+            if _is_shared(place):
+                return False
+            continue
+        except OSError:
+            return False
+        mine = state.st_uid == os.getuid() or not (place == folder or place in places())
+        return mine and stat.S_ISDIR(state.st_mode) and os.access(place, os.W_OK | os.X_OK)
+    return False
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether it is of the system, and holds one of `places` for each user; who makes it is not for us to be."""
+    return str(folder) in ("/var/tmp", "/tmp", "/dev/shm") or folder.parent == Path("/run/user")  # noqa: S108
 
 
 def config_dir() -> Path:
@@ -72,6 +137,26 @@ def keys_dir() -> Path:
     """The folder of a daemon's keys (``TBXD_KEYS``)."""
     configured = os.environ.get(KEYS_VARIABLE)
     return Path(configured).absolute() if configured else config_dir() / "keys"
+
+
+def native_path(path: str) -> str:
+    """A path as this process has to say it: one that its locale has no letters for by its bytes in UTF-8.
+
+    Under ``LC_ALL=C`` the system would take the name, and Python refuses it.
+    """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return path
+
+
+def told_path(path: str) -> str:
+    """A path of this process as the daemon is told it, which takes paths for UTF-8 whatever the locale of either is.
+
+    Bytes that are no UTF-8 are there as lone surrogates (PEP 383), and bytes again in what is sent.
+    """
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def is_loopback(address: str) -> bool:
@@ -103,7 +188,7 @@ def configured_address() -> str | None:
 def default_address(runtime: Path | None = None) -> str:
     """The endpoint of this user's own daemon.
 
-    A runtime folder whose path is too long for a socket has its socket in the base folder, under a name made from
+    A runtime folder whose path is too long for a socket has its socket in one of `places`, under a name made from
     that path, so that both sides find the same one.
     """
     folder = runtime_dir() if runtime is None else runtime
@@ -112,7 +197,7 @@ def default_address(runtime: Path | None = None) -> str:
         import hashlib  # rarely needed, and slow to import
 
         digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-        path = base_dir() / f"{digest}.sock"
+        path = next(filter(may_be_used, places()), base_dir()) / f"{digest}.sock"
     return f"ipc://{path}"
 
 
@@ -220,8 +305,10 @@ def private_dir(path: Path) -> Path:
         UnsafePath: it is a link, no folder, another user's, or others may write to it.
         OSError: it cannot be made.
     """
-    for folder in (path.parent, path) if path.parent == base_dir() else (path,):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ours = path.parent in places()
+    for folder in (path.parent, path) if ours else (path,):
+        # What all share is not made by us: a /var/tmp that is missing would be one user's then.
+        folder.mkdir(mode=0o700, parents=not _is_shared(folder.parent), exist_ok=True)
         state = folder.lstat()
         if not stat.S_ISDIR(state.st_mode):
             raise UnsafePath(f"{folder} is not a folder; remove it, or set {RUNTIME_VARIABLE} and {SPOOL_VARIABLE}")

@@ -24,6 +24,8 @@ ATTRS_BYTES_MAX = 1 << 20  # everything of a record that is not its tag, time or
 DEFINITION_BYTES_MAX = 1 << 20  # one run, tag or row definition
 TAG_BYTES_MAX = 1024  # TensorBoard serves 500 characters without trouble
 DESCRIPTION_BYTES_MAX = 16 << 10
+PATH_ERRORS = "surrogateescape"  # how bytes of a path that are no UTF-8 are in a text, and become those bytes again
+_PATHS = ("dir", "above")  # what may hold such
 PATH_BYTES_MAX = 4096  # PATH_MAX of Linux
 RUNS_MAX = 100_000  # runs a session may define
 TAGS_MAX = 1_000_000  # tags a session may define
@@ -244,6 +246,7 @@ class _Packer(threading.local):
 
     def __init__(self) -> None:
         self.pack: Callable[[object], bytes] = msgpack.Packer().pack
+        self.pack_paths: Callable[[object], bytes] = msgpack.Packer(unicode_errors=PATH_ERRORS).pack
 
 
 _packer = _Packer()
@@ -384,7 +387,7 @@ def pack_definition(definition: Definition) -> bytes:
     given = {key: value for key, value in fields.items() if value not in ("", None)}
     try:
         unpack_definition(given)  # one that the daemon does not take would be the end of the session
-        packed = _packer.pack(given)
+        packed = _packer.pack_paths(given)
     except (RemoteProtocolError, UnicodeEncodeError) as error:
         raise LocalProtocolError(str(error)) from error
     if len(packed) > DEFINITION_BYTES_MAX:
@@ -581,6 +584,10 @@ def _interval(fields: Mapping[str, Any], key: str, least: float, most: float) ->
 
 def _text(fields: Mapping[str, Any], key: str, bytes_max: int) -> str:
     value = fields.get(key, "")
-    if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > bytes_max or "\0" in value:
-        raise RemoteProtocolError(f"{key!r} of a definition is no text of at most {bytes_max} bytes")
-    return value
+    if type(value) is str and "\0" not in value:
+        try:
+            if len(value.encode("utf-8", PATH_ERRORS if key in _PATHS else "strict")) <= bytes_max:
+                return value
+        except UnicodeEncodeError:
+            pass
+    raise RemoteProtocolError(f"{key!r} of a definition is no text of at most {bytes_max} bytes")

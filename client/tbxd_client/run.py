@@ -20,7 +20,7 @@ from .folder_lock import is_held
 from .journal import CLOSED, Journal, JournalClosed
 from .names import text_of
 from .native import RLock
-from .paths import configured_address, is_remote
+from .paths import configured_address, is_remote, native_path, told_path
 from .policy import Member
 from .protowire import FIXED64, encoded, field
 from .records import (
@@ -192,8 +192,11 @@ class Run:
             return None
         who, reduces = self._member.who, self._member.reduces
         file = "" if reduces and who.rank else self.file  # one file for all ranks, named as rank 0 would have it
+        told = dict(self.described)
+        if "above" in told:
+            told["above"] = told_path(told["above"])
         run = session.define_run(
-            self.directory, self._suffix, file, self._numbered, who, reduces, **self.described, **self._seen
+            told_path(self.directory), self._suffix, file, self._numbered, who, reduces, **told, **self._seen
         )
         self._file = run.file
         self._number, self.scalars, self._tags, self._rows = run.number, run.scalars, run.tags, run.rows
@@ -298,7 +301,7 @@ class Run:
     def choose_file(self) -> str:
         """Choose the event file's name, as `file` has it from then on; looks into the folder."""
         session = session_module.active()
-        known = session.file_of(self.directory) if session is not None else None
+        known = session.file_of(told_path(self.directory)) if session is not None else None
         self._file = event_names.choose(self.directory, self._suffix) if known is None else known
         return self._file
 
@@ -481,15 +484,18 @@ def run_of(
             "give a folder, or the path below which that storage is mounted (s3fs, gcsfuse, NFS); `aws s3 sync`, "
             "`gsutil rsync` and their like copy a folder there"
         )
-    directory = os.path.realpath(logdir)
+    try:
+        directory = os.path.realpath(native_path(logdir))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the log folder {logdir[:80]!r}: no file system has such a name ({error.reason})") from error
     long = next((part for part in directory.split("/") if len(os.fsencode(part)) > event_names.NAME_BYTES_MAX), None)
     if long is not None:
         raise ValueError(
             f"the log folder has a part of {len(os.fsencode(long))} bytes, {long[:40]!r}…; file systems take "
             f"{event_names.NAME_BYTES_MAX}"
         )
-    if len(os.fsencode(directory)) > PATH_BYTES_MAX or text_of(directory) != directory:
-        raise ValueError(f"the log folder {logdir[:80]!r}: at most {PATH_BYTES_MAX} bytes of UTF-8 are possible")
+    if len(os.fsencode(directory)) > PATH_BYTES_MAX:
+        raise ValueError(f"the log folder {logdir[:80]!r}: at most {PATH_BYTES_MAX} bytes are possible")
     if os.sep in suffix or "\0" in suffix or text_of(suffix) != suffix or len(suffix.encode()) > SUFFIX_BYTES_MAX:
         raise ValueError(
             f"filename_suffix {suffix[:120]!r}: at most {SUFFIX_BYTES_MAX} bytes of UTF-8, no '/', no NUL are possible"

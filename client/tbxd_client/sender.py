@@ -25,7 +25,7 @@ from .launch import Forwarder, Launcher
 from .names import text_of
 from .native import RLock, Thread, allocate_lock, monotonic, poller
 from .outage import Outage
-from .paths import ADDRESS_VARIABLE, check_address, token_path
+from .paths import ADDRESS_VARIABLE, check_address, token_path, told_path
 from .records import ProtocolError
 from .settings import warn
 
@@ -53,6 +53,7 @@ RESTART_SECONDS = 1.0  # before the sender begins anew after something that nobo
 THREAD_SECONDS = 1.0  # between two attempts to have a thread
 SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
 
+_link: type[Link] | None = None  # kept: in the end of the interpreter nothing can be imported, also what is there
 loading = RLock()  # while it is held no thread forks; a signal handler may, in the midst of the import
 
 
@@ -65,11 +66,14 @@ def load() -> type[Link]:
     Raises:
         ImportError, OSError, MemoryError: it cannot be had now.
     """
-    with loading:
-        launch.load()
-        from .link import Link  # every further time it is a look into a dictionary
+    global _link
+    if _link is None:
+        with loading:
+            launch.load()
+            from .link import Link
 
-        return Link
+            _link = Link
+    return _link
 
 
 os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
@@ -172,6 +176,8 @@ class Sender:
         return not self._have_thread()
 
     def _have_thread(self) -> bool:
+        if sys.is_finalizing():
+            return False  # no other thread gets on any more
         if self.alive or self._stopping:
             return True
         now = monotonic()
@@ -442,8 +448,8 @@ class Sender:
             self._journal.session,
             self.acknowledged,
             os.getpid(),
-            os.uname().nodename,
-            "" if link.remote else str(self._journal.path),
+            text_of(os.uname().nodename),
+            "" if link.remote or self._journal.folder is None else told_path(str(self._journal.folder)),
             _script(),
             "" if link.remote else self._token(),
         )
@@ -599,7 +605,7 @@ class Sender:
             case wire.Refused():
                 self.refused = message.reason
                 self._limit = 0
-                warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.path}")
+                warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.place}")
 
     def _moves(self, reason: str) -> bool:
         """Go to a daemon that sees the files of this process, where the daemon says that it does not."""
@@ -634,7 +640,7 @@ class Sender:
                 self._journal.sync()
             except OSError as error:
                 warn(
-                    f"{self._journal.path}: {error}; a crash of the machine would lose what waits",
+                    f"{self._journal.place}: {error}; a crash of the machine would lose what waits",
                     once="sync",
                 )
         self._sync_mark = self._journal.committed

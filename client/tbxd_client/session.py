@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -19,8 +20,12 @@ from . import descriptors, settings
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
+from .memory_journal import MemoryJournal
+from .names import text_of
 from .native import RLock, monotonic
 from .paths import (
+    RUNTIME_VARIABLE,
+    SPOOL_VARIABLE,
     address_in_environment,
     configured_address,
     default_address,
@@ -29,8 +34,10 @@ from .paths import (
     remote_spool,
     runtime_dir,
     spool_dir,
+    spools,
     view_runtime,
 )
+from .places import leave_spool, make_runtime, why
 from .ranks import Identity
 from .records import (
     Definition,
@@ -47,6 +54,7 @@ from .turns import Turns
 from .view import umask, view
 
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
+_NOT_THERE = (errno.ENOENT, errno.EROFS, errno.EACCES)  # of one of several places: nothing that has to be said
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
 
 
@@ -88,6 +96,14 @@ class Counts:
         with _counting:
             _dropped[reason] = _dropped.get(reason, 0) + 1
 
+    def lose(self, reason: str) -> None:
+        """Count as dropped what was accepted and will not be written any more."""
+        lost = self.accepted - self.settled - sum(self.dropped.values())
+        if lost > 0:
+            self.dropped[reason] = self.dropped.get(reason, 0) + lost
+            with _counting:
+                _dropped[reason] = _dropped.get(reason, 0) + lost
+
     @property
     def written(self) -> int:
         """Records in the event files."""
@@ -109,6 +125,8 @@ def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
 
 _dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
 _counting = RLock()  # while something is counted in it: it is of all journals
+_refused_before: dict[str, int] = {}  # by the daemon, of sessions of this process that have ended
+_told_missing = 0  # records that had not been kept at the last flush
 
 
 class Defined:
@@ -134,25 +152,19 @@ class Session:
 
     def __init__(self) -> None:
         descriptors.fill_standard()  # before anything is opened
-        spool = private_dir(spool_dir())
         address = configured_address()
         runtime = runtime_dir()
-        for folder in (spool, runtime):
-            descriptors.know(folder)
+        if address is None:
+            with contextlib.suppress(OSError):  # the launcher says so
+                runtime = make_runtime()
+        descriptors.know(runtime)
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
-        # One that can be none is told by the sender; what is logged then waits where a daemon of this host finds it.
-        if address and not address_in_environment() and is_remote(address):
-            folder = private_dir(remote_spool(spool, address))
-            self._forwarder = Forwarder(spool, folder, address)
-            spool = folder
         self._doorbell = Doorbell()
-        self.journal = Journal(
-            spool,
-            self._wake,
-            int(settings.read(settings.JOURNAL_BYTES)),
-            settings.read(settings.BLOCK_MS) / 1000,
-            settings.read_choice(settings.SYNC) == settings.ALWAYS,
-        )
+        try:
+            self.journal = self._make_journal(address)
+        except BaseException:
+            self._doorbell.close()
+            raise
         self.shares = read_shares()  # by kind of record: how much of the journal it may fill
         self.pid = os.getpid()
         self.ended = False
@@ -162,7 +174,7 @@ class Session:
         self._counts: dict[int, Counts] = {}
         self._ranked = False  # one of the runs is that of several ranks
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
-        launcher = Launcher(runtime, spool) if address is None else None
+        launcher = Launcher(runtime, spool_dir()) if address is None else None
         self.sender = Sender(
             self.journal,
             self._doorbell,
@@ -171,9 +183,49 @@ class Session:
             self._report,
             self._settled,
             self._forwarder,
-            elsewhere=None if self._forwarder is not None else lambda: _elsewhere(runtime, spool),
+            elsewhere=None if self._forwarder is not None else lambda: _elsewhere(runtime, spool_dir()),
         )
         self.sender.start()
+
+    def _make_journal(self, address: str | None) -> Journal:
+        """A journal in the first spool that can be used, or in memory where there is none.
+
+        Raises:
+            OSError: there is none, also no memory; or no descriptors, which are to be had later.
+        """
+        bytes_max, block = int(settings.read(settings.JOURNAL_BYTES)), settings.read(settings.BLOCK_MS) / 1000
+        durable = settings.read_choice(settings.SYNC) == settings.ALWAYS
+        # One that can be none is told by the sender; what is logged then waits where a daemon of this host finds it.
+        remote = address if address and not address_in_environment() and is_remote(address) else None
+        wanted, reasons, quiet = spool_dir(), [], True
+        for spool in spools(wanted):
+            try:
+                folder = private_dir(spool)
+                if remote:
+                    folder = private_dir(remote_spool(spool, remote))
+                descriptors.know(folder)
+                journal = Journal(folder, self._wake, bytes_max, block, durable)
+            except (OSError, ValueError) as error:
+                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                    raise
+                reasons.append(why(spool, error))
+                leave_spool(spool, wanted)
+                quiet = quiet and SPOOL_VARIABLE not in os.environ and getattr(error, "errno", None) in _NOT_THERE
+                continue
+            if reasons and not quiet:
+                warn(f"no journal can be made in {'; '.join(reasons)}. It is in {folder}", once="spool")
+            if remote:
+                self._forwarder = Forwarder(wanted, folder, remote)
+            return journal
+        if _left:
+            raise OSError("; ".join(reasons))
+        held = MemoryJournal(self._wake, bytes_max, block)
+        warn(
+            f"no journal can be made in {'; '.join(reasons)}. Records are kept in memory: they are written while this "
+            f"process lives, and a kill loses those that are not. {SPOOL_VARIABLE} names another folder",
+            once="spool",
+        )
+        return held
 
     def _wake(self) -> bool:
         return self.sender.wake()
@@ -199,7 +251,7 @@ class Session:
             run = self._runs.get(directory)
             if run is None:
                 number = self._numbers["run"]
-                host = os.uname().nodename
+                host = text_of(os.uname().nodename)
                 rank = who.rank, who.world, who.job, who.attempt, reduce
                 more = {"umask": umask(), **more}
                 definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, *rank, **more)
@@ -281,8 +333,9 @@ class Session:
             again=timeout is not None,
             last=last,
             leftovers=(last or closing) and (had_children() or (last and self._ranked and self.sender.connected)),
-            # What waits for other ranks is in this journal until it is written. A daemon on another host cannot see it.
-            written=last and self._forwarder is not None,
+            # What waits for other ranks is in this journal until it is written. A daemon on another host cannot see it,
+            # nor anybody what is in memory.
+            written=last and (self._forwarder is not None or self.journal.folder is None),
         )
 
     @property
@@ -309,8 +362,17 @@ class Session:
         self.journal.note_records(sum(count.accepted for count in self._counts.values()))
         self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started)))
         if not self.journal.close() and not delivered and self.sender.settled < self.journal.committed:
-            self._say_what_waits()
+            if self.journal.folder is None:
+                self._lose()
+            else:
+                self._say_what_waits()
+        leave_spool(self.journal.path.parent, spool_dir())
         self._doorbell.close()
+
+    def _lose(self) -> None:
+        """Count what was kept in memory and nobody has taken."""
+        for counts in self._counts.values():
+            counts.lose("no_journal")
 
     def _say_what_waits(self) -> None:
         """Say what the daemon has not written in time, unless it will without anybody's doing."""
@@ -350,8 +412,8 @@ def _elsewhere(runtime: Path, spool: Path) -> tuple[str, Launcher]:
 
 
 def load() -> None:
-    """Import what a session needs besides, as long as no record is logged yet. The sender tries again."""
-    global _usage
+    """Import what a session needs besides, and see to the end of the program. The sender tries again."""
+    global _registered, _usage
     with contextlib.suppress(ImportError):
         from resource import RUSAGE_CHILDREN, getrusage
 
@@ -360,12 +422,15 @@ def load() -> None:
         load_link()
     except (ImportError, OSError, MemoryError) as error:
         warn(f"pyzmq cannot be loaded: {error}; records are kept, and it is tried again", once="pyzmq")
+    if not _registered:  # behind pyzmq: what that does at the end is to come after this
+        atexit.register(_at_exit)
+        _registered = True
 
 
+_registered = False
 _current: Session | None = None
 _lock = RLock()
 _next_try = 0.0
-_registered = False
 
 
 def current() -> Session | None:
@@ -373,29 +438,36 @@ def current() -> Session | None:
 
     Then the caller counts the record as dropped; the journal is tried again after ``RETRY_SECONDS``.
     """
-    global _current, _next_try, _registered
+    global _current, _next_try
     session = _current
     if session is not None and not session.ended:
         return session
     with _lock:
         if _current is not None and not _current.ended:
             return _current
-        load()  # before the handler below: what pyzmq does at the end is to come after it
-        if not _registered:
-            atexit.register(_at_exit)
-            _registered = True
+        load()
         if monotonic() < _next_try:
             return None
+        before = _current
         try:
             _current = Session()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             _next_try = monotonic() + RETRY_SECONDS
             warn(
-                f"no journal ({error}); records are dropped and counted until there is one. "
-                "TBXD_SPOOL names another folder for it",
+                f"no journal ({error}); records are dropped and counted until there is one. {SPOOL_VARIABLE} and "
+                f"{RUNTIME_VARIABLE} name other folders for it and the daemon",
                 once="journal",
             )
             return None
+        if _left:
+            warn(
+                f"something was logged when the program had ended; it is kept in {_current.journal.place}, and the "
+                "daemon that runs or the next one writes it",
+                once="late",
+            )
+        if before is not None:
+            for refused in before.refusals():
+                add_counts(_refused_before, refused)
         return _current
 
 
@@ -404,12 +476,46 @@ def active() -> Session | None:
     return _current if _current is not None and not _current.ended else None
 
 
-def _at_exit() -> None:
+def flush(timeout: float | None = None) -> bool:
+    """Wait until everything that this process has logged is in the event files.
+
+    Args:
+        timeout: as for `Session.flush`.
+
+    Returns:
+        True when it is, and this process has kept all that was logged since the last flush. What makes no sense, and is
+        refused for that here or by the daemon, counts as done with.
+    """
+    global _told_missing
+    session = active()
+    done = session is None or session.flush(timeout)
+    missing = sum(count for reason, count in _dropped.items() if reason != "bad_argument")
+    before, _told_missing = _told_missing, missing
+    return done and missing <= before
+
+
+def _missing() -> dict[str, int]:
+    """Records of this process that will be in no event file, by reason."""
     missing = dict(_dropped)
+    add_counts(missing, _refused_before)
     if _current is not None:
-        _current.end()
         for refused in _current.refusals():
             add_counts(missing, refused)
+    return missing
+
+
+leaving: list[Callable[[], None]] = []  # what is called at the end of the program
+_left = False  # whether it is there
+
+
+def _at_exit() -> None:
+    global _left
+    _left = True
+    for call in leaving:
+        call()
+    if _current is not None:
+        _current.end()
+    missing = _missing()
     if missing:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in missing.items())
         warn(f"{sum(missing.values()):,} records were dropped in this process: {reasons}")
@@ -426,11 +532,13 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _counting, _current, _forks, _lock, _next_try, turns
+    global _counting, _current, _forks, _lock, _next_try, _told_missing, turns
     _forks = 0
     _lock = RLock()
     turns = Turns()
     _dropped.clear()
+    _refused_before.clear()
+    _told_missing = 0
     _counting = RLock()
     _next_try = 0.0
     if _current is not None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from .journal_files import SESSION_BYTES
-from .records import LocalProtocolError, RemoteProtocolError
+from .records import PATH_ERRORS, LocalProtocolError, RemoteProtocolError
 
 VERSION = 1  # the newest that this tbxd speaks,
 OLDEST = 1  # and the oldest
@@ -199,7 +199,7 @@ def pack(message: Message, version: int = 0) -> list[bytes]:
             raise LocalProtocolError(f"{len(message.payload):,} bytes in one message; at most {DATA_BYTES_MAX:,}")
         head = [version, "data", message.session, message.stream, message.position]
         return [msgpack.packb(head), message.payload]
-    return [msgpack.packb([version, _NAMES[type(message)], *message])]
+    return [msgpack.packb([version, _NAMES[type(message)], *message], unicode_errors=PATH_ERRORS)]
 
 
 def unpack(frames: list[bytes]) -> Message:
@@ -220,6 +220,7 @@ def unpack_with_version(frames: list[bytes]) -> tuple[int, Message]:
         values = msgpack.unpackb(
             frames[0],
             strict_map_key=False,
+            unicode_errors=PATH_ERRORS,
             max_array_len=100_000,
             max_map_len=100_000,
             max_str_len=TEXT_BYTES_MAX,

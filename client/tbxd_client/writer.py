@@ -24,11 +24,12 @@ from .journal_files import WORD_COMMIT
 from .lenient import soften
 from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
+from .paths import native_path
 from .policy import member
 from .ranks import Identity, default_folder
 from .records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .run import Run, run_of
-from .session import Counts, active
+from .session import Counts, active, flush
 from .settings import warn
 from .snapshot import snapshot, to_float, to_number, to_step
 from .writer_base import Computed, FixedTime
@@ -107,7 +108,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._write = bool(write_to_disk) and place.writes
         described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
         if chosen != job:  # a rank's part of it
-            described["above"] = os.path.realpath(job)
+            described["above"] = os.path.realpath(native_path(job))
         self._run = run_of(chosen, place, filename_suffix, self._numbered, self._write, described)
         self._subruns: dict[str, Run] = {}
         self._charts = {}
@@ -486,11 +487,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 daemon has got on since: then this does not wait.
 
         Returns:
-            True when it is, or only waits for other ranks; False when the daemon took longer. The records are safe in
-            the journal either way.
+            True when it is, or only waits for other ranks. False when the daemon took longer, and the records are safe
+            in the journal; or when some that this process has logged since the last flush could not be kept. `stats`
+            says which, and what was refused because it makes no sense, as a histogram without any finite value.
         """
-        session = active()
-        return session is None or session.flush(timeout)
+        return flush(timeout)
 
     def close(self) -> None:
         """Flush, with ``TBXD_FLUSH_SECONDS`` to do it, 5 by default; so does the end of a ``with``.

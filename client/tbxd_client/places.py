@@ -1,0 +1,101 @@
+"""Which of the folders where a daemon may be is the one: where it runs, or where it can."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from .paths import lock_path, may_be_used, private_dir, runtime_dir, runtimes, spools
+
+LAUNCH_LOCK = "launch.lock"
+TRIED_BYTES = 16 << 10  # what a daemon writes there at the least: its number, its log
+
+
+def find_runtime(wanted: Path | None = None) -> Path:
+    """The runtime folder: that of a daemon that lives, or else the first that can be used. Nothing is made.
+
+    Args:
+        wanted: the folder that is configured; None as it is in the environment.
+    """
+    candidates = runtimes(runtime_dir() if wanted is None else wanted)
+    living = (folder for folder in candidates if _has_daemon(folder))
+    usable = (folder for folder in candidates if may_be_used(folder))
+    return next(living, None) or next(usable, candidates[0])
+
+
+def make_runtime(wanted: Path | None = None) -> Path:
+    """As `find_runtime`, made and tried: a daemon can be started in it.
+
+    Raises:
+        OSError: in none of them; the message says of each why.
+    """
+    candidates = runtimes(runtime_dir() if wanted is None else wanted)
+    for folder in candidates:
+        if _has_daemon(folder):
+            return folder
+    reasons = []
+    for folder in candidates:
+        try:
+            _try(private_dir(folder))
+        except OSError as error:
+            reasons.append(why(folder, error))
+        else:
+            return folder
+    raise OSError(f"no folder for the daemon's socket and lock: {'; '.join(reasons)}")
+
+
+def why(folder: Path, error: Exception) -> str:
+    """An error with the folder that it is about."""
+    text = (getattr(error, "strerror", None) or str(error)) or type(error).__name__
+    return text if str(folder) in text else f"{folder}: {text}"
+
+
+def leave_spool(spool: Path, wanted: Path) -> None:
+    """Remove a spool that stood in for the one that was wanted, if there is nothing in it."""
+    if spool != wanted and spool.name.startswith("spool-") and spool in spools(wanted):
+        with contextlib.suppress(OSError):
+            spool.rmdir()
+
+
+def _has_daemon(folder: Path) -> bool:
+    """Whether somebody holds the lock of a folder of this user's."""
+    try:
+        if folder.lstat().st_uid != os.getuid():
+            return False
+        fd = os.open(lock_path(folder), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there are no locks here, and so no daemon
+        return False
+    finally:
+        os.close(fd)
+    return False
+
+
+def _try(folder: Path) -> None:
+    """Do what a daemon needs.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    fd = os.open(folder / LAUNCH_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return  # somebody starts a daemon there
+    finally:
+        os.close(fd)
+    path = folder / f".try-{os.urandom(6).hex()}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, TRIED_BYTES)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
