@@ -283,7 +283,7 @@ def test_a_place_that_another_user_has_made_before_is_not_used(users: tuple[User
     )
     assert result.returncode == 0, result.stderr
     trap = first.base if how == "a folder" else second.home / "trap"
-    result = first.script(LOG.replace("writer.close()", "print(writer.stats()['dropped'])"), "runs/a", 10, 0.5)
+    result = first.script(LOG.replace("writer.close()", "print(writer.stats()['dropped'])"), "runs/a", 10, 50)
     assert result.returncode == 0, "training goes on"
     assert result.stdout.splitlines() == ["True", "{}"], "another place is taken"
     assert str(first.base) in result.stderr and "It is in /tmp/" in result.stderr, result.stderr
