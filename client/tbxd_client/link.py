@@ -85,6 +85,7 @@ class Link:
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._poller: zmq.Poller = zmq.Poller()
+        self._for_partner = False  # the socket is polled for somebody at its other end, too
         self._key = ""  # whose key is used
         self._connection = -1  # libzmq's descriptor, where it has said so
         self._due = 0.0
@@ -225,6 +226,7 @@ class Link:
             self._monitor = socket.get_monitor_socket(_EVENTS)
             self._poller.register(self._monitor, zmq.POLLIN)
         self._poller.register(socket, zmq.POLLIN)
+        self._for_partner = False
         socket.connect(self.address)
 
     def move(self, address: str) -> None:
@@ -247,8 +249,9 @@ class Link:
         """
         if bell >= 0 and bell not in self._poller:
             self._poller.register(bell, zmq.POLLIN)
-        if self._socket is not None:
+        if self._socket is not None and partner != self._for_partner:
             self._poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if partner else 0))
+            self._for_partner = partner
         ready: dict[Any, int] = dict(self._poller.poll(int(seconds * 1000)))
         return bool(ready.get(self._socket, 0) & zmq.POLLIN), bell in ready
 
