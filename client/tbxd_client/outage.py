@@ -54,8 +54,8 @@ class Outage:
                 )
             self._since, self._met, self._told = -1.0, True, False
             return
-        if self._since < 0:
-            self._since = now
+        if self._since < 0 or (known and not self._told):
+            self._since = now  # when the reason is over, an answer takes its moment
         if self._told or known or now < self._next:
             return
         patience = AGAIN_SECONDS if self._met else START_SECONDS if self._starts else FIRST_SECONDS
