@@ -7,6 +7,7 @@ attempt goes on where this one stopped.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -604,6 +605,8 @@ class RunWriter:
             self.ranks.park()
         except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
             self.error = f"{SYNC_ERROR}{error.strerror or error}"
+            with contextlib.suppress(OSError):
+                self.file.close()  # whatever it was: a file that stays open keeps its lock
             self._close(self.file)  # if it is not yet: a descriptor that is left keeps this process from its own file
         self._unlock_folder()
 
