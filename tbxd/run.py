@@ -508,7 +508,7 @@ class RunWriter:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         fd = open_folder(self.directory, self._umask)
         try:
-            lock_folder(fd)
+            lock_folder(fd, self.name)
             self._contents.believed = trust.found(fd, event_files(fd))
         except OSError:
             os.close(fd)

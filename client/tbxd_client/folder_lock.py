@@ -31,10 +31,14 @@ class FolderHeld(OSError):
     """Another daemon of this user writes the folder."""
 
 
-def lock_folder(folder: int) -> None:
+def lock_folder(folder: int, own: str = "") -> None:
     """Lock a folder, given by a descriptor, until that is closed.
 
     Where somebody else keeps its lock, only `lock_file` keeps daemons apart.
+
+    Args:
+        folder: the descriptor.
+        own: the name of the event file that this process goes on with, which nobody else writes.
 
     Raises:
         FolderHeld: another daemon of this user writes it.
@@ -42,7 +46,7 @@ def lock_folder(folder: int) -> None:
     """
     if _is_flocked(folder):
         raise FolderHeld(0, HELD)
-    if is_file_locked(folder):
+    if is_file_locked(folder, own):
         fcntl.flock(folder, fcntl.LOCK_UN)
         raise FolderHeld(0, HELD)
 

@@ -166,7 +166,7 @@ class Side:
             return
         fd = open_folder(self.directory, self._umask)
         try:
-            lock_folder(fd)
+            lock_folder(fd, self._own)
             self._contents.believed = trust.found(fd, event_files(fd))
         except OSError as error:
             os.close(fd)
