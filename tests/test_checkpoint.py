@@ -153,6 +153,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "BUSY_BYTES", 4000)
     monkeypatch.setattr(checkpoint, "IDLE_BYTES", 100)
     monkeypatch.setattr(checkpoint, "SHARE", 0)
+    monkeypatch.setattr(checkpoint, "TIMES", 0.0)
     monkeypatch.setattr(checkpoint, "LAST_BYTES", 64)
     monkeypatch.setattr(rank_tags, "JOIN_SECONDS", 0.0)
 

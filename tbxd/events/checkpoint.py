@@ -49,6 +49,7 @@ MAGIC = b"tbxdled1"
 NO_BOOT = bytes(16)
 BUSY_BYTES = 32 << 20  # of event files between two checkpoints of a run that is being written,
 IDLE_BYTES = 1 << 20  # and of one that is let go of: fewer are read sooner than a checkpoint is worth
+TIMES = 6.0  # as long as making the last one took, before another of a run that is being written
 SHARE = 8  # while it is written, as many times what the last one took
 HEAD_BYTES, LAST_BYTES = 4 << 10, 64 << 10  # of the newest file that are compared
 SIZE_MAX = 256 << 20
@@ -93,7 +94,8 @@ class Checkpoints:
         known = contents.files.get(own)
         unsaved = contents.unsaved + size - (known.position if known is not None else 0)
         least = max(IDLE_BYTES, contents.kept_bytes) if idle else max(BUSY_BYTES, SHARE * contents.kept_bytes)
-        if self._place is None or unsaved < least:
+        begun = time.monotonic()
+        if self._place is None or unsaved < least or (not idle and begun < contents.keep_after):
             return
         try:
             contents.update(own)
@@ -104,6 +106,8 @@ class Checkpoints:
         except Exception:  # a fault of ours: a daemon that comes next reads more, which must cost this one nothing
             log.exception("%s: no checkpoint", contents.directory)
         contents.unsaved = 0
+        took = time.monotonic() - begun
+        contents.keep_after = begun + took * TIMES
 
     def _path(self, contents: Contents) -> Path:
         """Where the checkpoint of a folder is.

@@ -75,7 +75,8 @@ class Contents:
         self.earlier: Ledger = {}  # what the files before the newest hold
         self.in_order = True  # everything has been read in the order of the files
         self.unsaved = 0  # bytes that have been read since there was nothing, or a checkpoint,
-        self.kept_bytes = 0  # which took so many
+        self.kept_bytes = 0  # which took so many,
+        self.keep_after = 0.0  # and before this, by the monotonic clock, there is no other
         self._newest = ""
         self._forms: dict[bytes, int] = {}
         self._apart, self._apart_next = 0, ALIKE_MIN  # events to take one by one, now and next time
