@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import one_by_one
-from tbxd.events import contents, schema
+from tbxd.events import contents, plain, schema, tape
 from tbxd.events.contents import Contents, contents_of
 from tbxd.events.ledger import NOTE, Entry, Marker, carry_over, encode_ranks, notes
 from tbxd.events.record import frame
@@ -38,6 +39,26 @@ others = st.tuples(
     STEPS,
 )
 parts = st.lists(st.one_of(scalars, others, st.tuples(st.sampled_from(["file", "foreign", "look"]))), max_size=25)
+
+
+def test_a_loop_with_many_tags_is_taken_apart_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(tmp_path)
+    names = [f"layer{number}/weight" for number in range(1000)]
+    for step in range(20):  # cut anywhere
+        cuts = [0, 1 + step, 300 + 7 * step, 700 + step, 1000]
+        for begin, end in pairwise(cuts):
+            files.scalars(0, names[begin:end], step, 1, each=True)
+    taken: list[int] = []
+    values = plain._values
+
+    def counted(data: bytes, at: int, stop: int) -> Any:
+        taken.append(stop - at)
+        return values(data, at, stop)
+
+    monkeypatch.setattr(plain, "_values", counted)
+    found = contents_of(tmp_path)
+    assert 0 < sum(size >= plain.MANY_BYTES for size in taken) < 10, "of 60"
+    one_by_one.check(found)
 
 
 class Files:
@@ -142,8 +163,11 @@ def test_what_is_found_many_at_a_time_is_what_the_events_say_one_by_one(
 ) -> None:
     files = Files(tmp_path_factory.mktemp("run"))
     grown = Contents(files.folder)
-    before, contents.CHUNK_BYTES = contents.CHUNK_BYTES, chunk
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contents, "CHUNK_BYTES", chunk)
+        for module in (contents, plain):
+            patch.setattr(module, "MANY_BYTES", chunk // 20)
+        patch.setattr(tape, "BYTES_MAX", chunk)
         for kind, *how in given_parts:
             if kind == "scalars":
                 files.scalars(*how)
@@ -158,8 +182,6 @@ def test_what_is_found_many_at_a_time_is_what_the_events_say_one_by_one(
         one_by_one.check(grown)
         one_by_one.check(contents_of(files.folder))
         assert grown.in_order
-    finally:
-        contents.CHUNK_BYTES = before
 
 
 @settings(deadline=None, max_examples=100)

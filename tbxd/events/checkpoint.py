@@ -95,6 +95,8 @@ class Checkpoints:
         unsaved = contents.unsaved + size - (known.position if known is not None else 0)
         least = max(IDLE_BYTES, contents.kept_bytes) if idle else max(BUSY_BYTES, SHARE * contents.kept_bytes)
         begun = time.monotonic()
+        if idle:
+            contents.relax()
         if self._place is None or unsaved < least or (not idle and begun < contents.keep_after):
             return
         try:

@@ -18,10 +18,22 @@ from . import schema, trust
 from .crc import masked_crc
 from .file import NOT_OURS, open_to_read
 from .ledger import OVER, Ledger, LedgerReader, copied, merge
-from .plain import FRAME_BYTES, Plain, alike, following, intact, number_at, read_plain, steps_of, wall_time_of
+from .plain import (
+    FRAME_BYTES,
+    MANY_BYTES,
+    Plain,
+    alike,
+    following,
+    intact,
+    number_at,
+    read_plain,
+    steps_of,
+    wall_time_of,
+)
 from .record import HEAD, RECORD_BYTES_MAX, TAIL, DamagedFile
 from .reduced import Reduced
 from .tags import KINDS, Tags
+from .tape import Tape
 
 CHUNK_BYTES = 1 << 20  # read at a time
 FOREIGN_BYTES_MAX = 64 << 20  # of a file that is not believed: how long it takes to read one is another user's matter
@@ -70,6 +82,7 @@ class Contents:
     def _begin(self) -> None:
         self.files: dict[str, FileRead] = {}
         self.tags = Tags()
+        self._tape = Tape()
         self.reduced = Reduced()
         self.reader = LedgerReader()
         self.earlier: Ledger = {}  # what the files before the newest hold
@@ -172,6 +185,10 @@ class Contents:
     def feed(self, data: bytes) -> None:
         """Take whole records that will be in the newest file, but are not yet; only into a `view`."""
         self._feed(data, verify=False)
+
+    def relax(self) -> None:
+        """Give back what only saves time while a run is written."""
+        self._tape = Tape()
 
     def view(self) -> Contents:
         """One whose tags go on by themselves, for what is not in the files yet. It knows of nothing else."""
@@ -291,9 +308,15 @@ class Contents:
         return len(rows) * whole
 
     def _event(self, data: bytes, begin: int, end: int) -> None:
-        plain = read_plain(data, begin, end)
+        plain = read_plain(data, begin, end, None if self.reduced.generation else self._tape)
+        if plain is not None and plain.places is not None:
+            self._mark(plain.mark.decode(), len(plain.places))
+            self.tags.note(plain.places, plain.step, plain.step, plain.wall_time)
+            return
         if plain is not None and (places := self._places(plain)):
             self._plain(data, plain, places)
+            if plain.ends[-1] - plain.begin >= MANY_BYTES:
+                self._tape.add(data, plain.begin, plain.tags, plain.ends, places)
             return
         event = schema.Event()
         try:

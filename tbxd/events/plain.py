@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .crc import CONTRIBUTIONS, masked, plain_crc
 from .record import HEAD, TAIL
+from .tape import Tape
 
 WALL_TIME = slice(HEAD.size + 1, HEAD.size + 9)  # where it stands in a framed event
 STEP_AT = HEAD.size + 10  # and the step's first byte
@@ -23,12 +24,16 @@ FRAME_BYTES = HEAD.size + TAIL.size
 _TIME = struct.Struct("<d").unpack_from
 _FLOAT = struct.Struct("<f").unpack_from
 _SIGN = 1 << 63
+MANY_BYTES = 512  # of values that are looked for on a tape
 MIN_BYTES = 16  # of an event with a value
 
 
 @dataclass(slots=True)
 class Plain:
-    """An event that is scalars. ``tags``: their names, as bytes; ``ends``: where the four bytes of each number end."""
+    """An event that is scalars. ``tags``: their names, as bytes; ``ends``: where the four bytes of each number end.
+
+    ``places``: those of the tags, where they were found on a tape; there are no names and ends then.
+    """
 
     step: int
     step_bytes: int  # of it; 0 where it is left out, as a step of zero may be
@@ -36,16 +41,18 @@ class Plain:
     tags: list[bytes]
     ends: list[int]
     mark: bytes
+    begin: int = 0  # of the first value
+    places: npt.NDArray[np.int64] | None = None
 
 
 class _Other(Exception):
     """An event that is something else."""
 
 
-def read_plain(data: bytes, begin: int, end: int) -> Plain | None:
+def read_plain(data: bytes, begin: int, end: int, tape: Tape | None = None) -> Plain | None:
     """The event in ``data[begin:end]`` if it is scalars alone, and a mark perhaps; None where protobuf has to look.
 
-    Which of both it is makes no difference to what is found.
+    Which of both it is makes no difference to what is found. With a ``tape`` values that are on it are not taken apart.
     """
     try:
         if data[begin] != 0x09 or end - begin < MIN_BYTES:
@@ -62,11 +69,14 @@ def read_plain(data: bytes, begin: int, end: int) -> Plain | None:
         stop = at + length
         if stop > end:
             return None
-        tags, ends = _values(data, at, stop)
+        places = tape.find(data, at, stop) if tape is not None and stop - at >= MANY_BYTES else None
+        tags, ends = _values(data, at, stop) if places is None else ([], [])
         mark = _mark(data, stop, end) if stop < end else b""
     except (IndexError, _Other):
         return None
-    return Plain(step, size, _TIME(data, begin + 1)[0], tags, ends, mark) if tags else None
+    if not tags and places is None:
+        return None
+    return Plain(step, size, _TIME(data, begin + 1)[0], tags, ends, mark, at, places)
 
 
 def _values(data: bytes, at: int, stop: int) -> tuple[list[bytes], list[int]]:

@@ -67,7 +67,9 @@ class Tags:
                     known[name] = self.place(name.decode())
             return [known[name] for name in names]
 
-    def note(self, places: Sequence[int], last: int, most: int, wall_time: float, kind: int = 0) -> None:
+    def note(
+        self, places: Sequence[int] | npt.NDArray[np.int64], last: int, most: int, wall_time: float, kind: int = 0
+    ) -> None:
         """Events that all have something of these tags have come.
 
         Args:
