@@ -1,5 +1,6 @@
 """ulimit -n 24, and the script keeps as many files open as it may."""
 # says: descriptors|records wait
+# writes: later
 # run: ulimit -n 24; python $PROGRAM
 
 import time
