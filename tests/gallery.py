@@ -54,6 +54,7 @@ FACTS = {
 MEANT = {
     "mean": "ranks that log a tag at a step make one point, the mean; the original has one of each",
     "hparams": "no experiment stands beside a row of hparams, from which TensorBoard would take the columns of all",
+    "more": "what the original has is there, and behind it what the original loses",
     "noted": "the program's own notes are the measure",
 }
 MODES = ("original", "warm", "cold", "killed")
@@ -484,6 +485,12 @@ def _records_wrong(program: Program, outcome: Outcome, original: Records) -> lis
         ours = {run: tags for run, tags in ours.items() if run in original}
     elif program.meant == "hparams":
         original = {run: _without(tags, "_hparams_/experiment") for run, tags in original.items()}
+    elif program.meant == "more":
+        ours = {
+            run: {tag: points[: len(original[run][tag])] for tag, points in tags.items() if tag in original[run]}
+            for run, tags in ours.items()
+            if run in original
+        }
     varies = program.facts.get("varies")
     if varies:
         original, ours = (_without_values(records, varies) for records in (original, ours))

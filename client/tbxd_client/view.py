@@ -12,6 +12,7 @@ from typing import Any
 
 from .descriptors import uncut
 
+STATUS_BYTES_MAX = 1 << 14  # of a file of /proc; they have a tenth of it
 _NS_GET_MNTNS_ID = 0x8008B705  # ioctl_nsfs(2), from Linux 6.11 on; numbers of inodes are used again, this one is not
 
 
@@ -20,11 +21,7 @@ def umask() -> int | None:
 
     Read, not set and set back: meanwhile another thread would make its files without one.
     """
-    try:
-        with open("/proc/thread-self/status", encoding="ascii", errors="replace") as lines:
-            return next((int(line.split()[1], 8) for line in lines if line.startswith("Umask:")), None)
-    except (OSError, ValueError, IndexError):
-        return None
+    return _number("/proc/thread-self/status", b"Umask:", 8)
 
 
 def view() -> str:
@@ -54,11 +51,24 @@ def view() -> str:
 
 def _mount_of(fd: int) -> int:
     """The number of the mount that an open file is in, among those of its namespace; 0 where nobody tells."""
+    return _number(f"/proc/self/fdinfo/{fd}", b"mnt_id:", 10) or 0
+
+
+def _number(path: str, name: bytes, base: int) -> int | None:
+    """The number behind a name in a file of ``/proc``; None where there is none.
+
+    Without ``open``, which is gone when a ``__del__`` logs at the interpreter's end.
+    """
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as lines:
-            return next((int(line.split()[1]) for line in lines if line.startswith("mnt_id:")), 0)
+        with uncut:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                text = os.read(fd, STATUS_BYTES_MAX)
+            finally:
+                os.close(fd)
+        return next((int(line.split()[1], base) for line in text.splitlines() if line.startswith(name)), None)
     except (OSError, ValueError, IndexError):
-        return 0
+        return None
 
 
 def seen(directory: str) -> dict[str, Any]:

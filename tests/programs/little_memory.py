@@ -1,5 +1,6 @@
 """ulimit -v: 4 GB of addresses, of which the script itself takes most before it logs."""
 # says: memory|records wait
+# writes: later
 # run: ulimit -v 4000000; OPENBLAS_NUM_THREADS=1 python $PROGRAM
 
 import mmap

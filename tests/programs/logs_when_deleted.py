@@ -1,5 +1,6 @@
 """A trainer object with a __del__ that logs its last line and closes; some die in the loop, one at the very end."""
-# xfail: point 13: ImportError in a __del__ at shutdown
+# says: logged when the program had ended
+# meant: more: the last trainer dies when the original has ended
 
 import time
 

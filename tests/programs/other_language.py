@@ -1,6 +1,5 @@
 """A folder with an umlaut in a machine whose language is C and whose Python does not use UTF-8."""
 # run: PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 LC_ALL=C LANG=C python $PROGRAM
-# xfail: point 13: a folder that is not UTF-8 for Python
 
 import time
 

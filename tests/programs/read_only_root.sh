@@ -2,7 +2,6 @@
 # docker run --read-only: every file system is read-only but the working directory and /dev/shm.
 # run: unshare --mount bash $PROGRAM
 # needs: root, unshare
-# xfail: point 7: /var/tmp is read-only
 
 set -e
 work=$PWD

@@ -1,6 +1,6 @@
 """ulimit -f: no file of this shell may become larger than 100 KiB."""
+# says: no journal can be made
 # run: ulimit -f 100; python $PROGRAM
-# xfail: point 6: a journal under ulimit -f
 
 import time
 
