@@ -252,11 +252,11 @@ def test_a_sender_that_could_not_start_is_tried_again(place: World) -> None:
 BROKEN_ONCE = """
 from tbxd_client import SummaryWriter, wire
 pack, left = wire.pack, [2]
-def broken(message):
+def broken(*arguments, **more):
     if left[0]:
         left[0] -= 1
         raise LookupError("nobody has thought of this")
-    return pack(message)
+    return pack(*arguments, **more)
 wire.pack = broken
 writer = SummaryWriter("logs/a")
 for step in range(10):
