@@ -442,6 +442,49 @@ def test_a_setting_that_is_no_program_is_told_and_nothing_else_is_run(place: Wor
 # --- closed descriptors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_program_that_closes_all_descriptors_keeps_its_files_and_its_records(place: World, warm: bool) -> None:
+    """Also those of the client, whose numbers its own files have afterwards: large records, definitions and rings go
+    into no file of its own, and the lock of the journal holds."""
+    result = place.run(
+        """
+        import os, sys, time
+        import numpy as np
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        for step in range(100):
+            writer.add_scalar("value", step, step)
+        assert sys.argv[1] == "False" or writer.flush(60)
+        os.closerange(3, 1024)
+        files = [open(f"file{number}", "w+b", buffering=0) for number in range(60)]
+        for file in files:
+            file.write(b"x" * 100)
+            file.seek(50)
+        for step in range(100, 200):
+            writer.add_scalar("value", step, step)
+            if step % 10 == 0:
+                writer.add_histogram("histogram", np.arange(50_000.0), step)
+        writer.add_scalar("other", 1.0, 1)
+        assert writer.flush(60)
+        time.sleep(2.5)  # the sender sleeps
+        writer.add_scalar("value", 200.0, 200)
+        assert writer.flush(5)
+        assert writer.stats()["written"] == 212
+        for file in files:
+            assert file.tell() == 50
+            file.seek(0)
+            assert file.read() == b"x" * 100
+        writer.close()
+        for file in files:
+            file.write(b"y")  # none is closed
+        """,
+        warm,
+    )
+    assert result.returncode == 0, result.stderr
+    wait_for(place.drained, "the journal")
+    assert scalars(place.logdir / "a") == {"value": points(range(201)), "other": [(1, 1.0)]}
+
+
 @pytest.mark.parametrize("closed", ["0<&- 1>&- 2>&-", "2>&-", "0<&- 2>&-"])
 def test_no_descriptor_of_ours_has_the_number_of_a_closed_stderr(place: World, closed: str) -> None:
     """A library in C writes to descriptor 2, open or not."""

@@ -33,6 +33,10 @@ DEVNULL = Path(os.devnull)
 STANDARD = 3  # descriptors below are stdin, stdout and stderr, open or not
 
 
+class DescriptorsClosed(Exception):
+    """The program has closed descriptors that are not its own, perhaps all."""
+
+
 class _Uncut:
     """See `uncut`. Threads do not exclude each other, and a signal handler may come in between."""
 

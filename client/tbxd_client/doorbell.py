@@ -12,6 +12,9 @@ class Doorbell:
     """A pipe that wakes the thread that polls it. Ringing never blocks and is safe in a signal handler."""
 
     def __init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
         self._read, self._write = descriptors.open_pipe(os.O_NONBLOCK)
 
     @property
@@ -26,12 +29,14 @@ class Doorbell:
                 os.write(self._write.number, b"!")
 
     def clear(self) -> None:
-        """Take note of having been woken."""
-        try:
-            while self._read.mine and len(os.read(self._read.number, 4096)) == 4096:
+        """Take note of having been woken. Where the program has closed the pipe, there is another one from now on."""
+        with contextlib.suppress(OSError):
+            if self._read.number >= 0 and not (self._read.mine and self._write.mine):
+                self._write.close()
+                self._read.close()
+                self._open()
+            while len(os.read(self._read.number, 4096)) == 4096:
                 pass
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Close the pipe; ringing does nothing from now on."""

@@ -109,6 +109,10 @@ class Launcher:
         self._lost = 0  # daemons in a row that were killed before they had answered
         self._missed = 0.0  # since when a service has not been there
 
+    def is_there(self) -> bool:
+        """Whether a daemon runs, answering or about to."""
+        return is_locked(lock_path(self._runtime))
+
     def ensure(self) -> None:
         """Start a daemon if none runs and nobody else is starting one. To be called until one answers."""
         now = monotonic()

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket as sockets
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import zmq
 
-from .descriptors import STANDARD, open_numbers, uncut
+from .descriptors import STANDARD, DescriptorsClosed, open_numbers, uncut
 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
+from .native import monotonic, poller
 from .paths import KEY_VARIABLE, check_address, is_loopback, is_remote, socket_trouble
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
@@ -61,6 +63,16 @@ def expect_silence(socket: zmq.Socket[bytes]) -> None:
     socket.heartbeat_timeout = socket.heartbeat_ttl = SILENCE_MS
 
 
+def identities(numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Which files are behind descriptors, those that are closed left out."""
+    found = {}
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            state = os.fstat(number)
+            found[number] = state.st_dev, state.st_ino
+    return found
+
+
 class Link:
     """One connection to a daemon. Used by one thread.
 
@@ -84,8 +96,9 @@ class Link:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
-        self._poller: zmq.Poller = zmq.Poller()
-        self._for_partner = False  # the socket is polled for somebody at its other end, too
+        # What libzmq waits with, by number, and the files behind. It ends the process where one is closed.
+        self._own: dict[int, tuple[int, int]] = {}
+        self._lost = False  # one is
         self._key = ""  # whose key is used
         self._connection = -1  # libzmq's descriptor, where it has said so
         self._due = 0.0
@@ -95,6 +108,11 @@ class Link:
         self._trying = 0.0
         self._closed = False
         self._became = ""  # what has become of the last one
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket, connected or about to be."""
+        return self._socket is not None
 
     @property
     def how(self) -> str:
@@ -113,7 +131,12 @@ class Link:
         return self._became not in ("", NO_WORD)
 
     def look(self, now: float) -> None:
-        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
+        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns.
+
+        Raises:
+            DescriptorsClosed: as `poll`.
+        """
+        self._check()
         while self._monitor is not None and self._monitor.poll(0):
             # Two frames: event (uint16) and value (uint32) in the order of the host, and the endpoint.
             frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
@@ -205,8 +228,11 @@ class Link:
                 return
             self.trouble = ""
         self._vanished = 0
+        before = set() if self._own else set(open_numbers(STANDARD))
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket = socket
+        if not self._own:
+            self._own = identities(set(open_numbers(STANDARD)) - before - {socket.FD})
         socket.linger = LINGER_MS
         # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
         socket.sndhwm = socket.rcvhwm = 0
@@ -224,9 +250,6 @@ class Link:
         if self.address.startswith("tcp://"):
             self._trying, self._closed, self._became = 0.0, False, ""
             self._monitor = socket.get_monitor_socket(_EVENTS)
-            self._poller.register(self._monitor, zmq.POLLIN)
-        self._poller.register(socket, zmq.POLLIN)
-        self._for_partner = False
         socket.connect(self.address)
 
     def move(self, address: str) -> None:
@@ -242,18 +265,47 @@ class Link:
     def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
         """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
 
+        Not with libzmq's own poll, which ends the process where somebody has closed the descriptors.
+
         Args:
             seconds: at most.
             bell: -1 for none.
             partner: return, too, when somebody is at the other end, so that `send` can.
+
+        Raises:
+            DescriptorsClosed: somebody has; of this link nothing may be used any more but `close`.
         """
-        if bell >= 0 and bell not in self._poller:
-            self._poller.register(bell, zmq.POLLIN)
-        if self._socket is not None and partner != self._for_partner:
-            self._poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if partner else 0))
-            self._for_partner = partner
-        ready: dict[Any, int] = dict(self._poller.poll(int(seconds * 1000)))
-        return bool(ready.get(self._socket, 0) & zmq.POLLIN), bell in ready
+        waiting = poller()
+        for one in (self._socket, self._monitor):
+            if one is not None:
+                waiting.register(one.FD, select.POLLIN)  # tells of news only, so one looks first
+        if bell >= 0:
+            waiting.register(bell, select.POLLIN)
+        until = monotonic() + seconds
+        while True:
+            patience = 0 if self._has_news(partner) else max(0, until - monotonic())
+            ready = dict(waiting.poll(int(1000 * patience)))
+            if ready.get(bell, 0) & ~select.POLLIN:
+                self._lost = True  # closed by the program: libzmq's are, too, or will be in a moment
+            self._check()
+            news, rung = self._has_news(partner), bell in ready
+            if news or rung or monotonic() >= until or not ready:
+                return self._has_message(), rung
+
+    def _has_message(self) -> bool:
+        return self._socket is not None and bool(int(self._socket.EVENTS) & zmq.POLLIN)
+
+    def _has_news(self, partner: bool) -> bool:
+        """Whether there is a message, something that the monitor tells, or, if that is asked for, a partner."""
+        if self._monitor is not None and int(self._monitor.EVENTS) & zmq.POLLIN:
+            return True
+        wanted = zmq.POLLIN | (zmq.POLLOUT if partner else 0)
+        return self._socket is not None and bool(int(self._socket.EVENTS) & wanted)
+
+    def _check(self) -> None:
+        self._lost = self._lost or identities(self._own) != self._own
+        if self._lost:
+            raise DescriptorsClosed
 
     def send(self, frames: list[bytes]) -> bool:
         """Send a message; False when nobody is at the other end."""
@@ -278,13 +330,11 @@ class Link:
 
     def _close_socket(self) -> None:
         if self._monitor is not None and self._socket is not None:
-            self._poller.unregister(self._monitor)
             with contextlib.suppress(zmq.ZMQError):
                 self._socket.disable_monitor()
             self._monitor.close()
             self._monitor = None
         if self._socket is not None:
-            self._poller.unregister(self._socket)
             self._socket.close()
             self._socket = None
 
@@ -315,5 +365,13 @@ class Link:
 
     def close(self) -> None:
         """End it; what has been sent has a moment to leave."""
+        try:
+            self._check()
+        except DescriptorsClosed:
+            # Left as it is, for good: its threads sleep.
+            for one in (self._context, self._socket, self._monitor):
+                if one is not None:
+                    one._shadow = True
+            return
         self._close_socket()
         self._context.term()

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import headroom, launch, wire
-from .descriptors import uncut
+from .descriptors import DescriptorsClosed, uncut
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
 from .names import text_of
-from .native import RLock, Thread, allocate_lock, monotonic, poller
+from .native import RLock, Thread, allocate_lock, monotonic, poller, sleep
 from .outage import Outage
 from .paths import ADDRESS_VARIABLE, check_address, token_path, told_path
 from .records import ProtocolError
@@ -50,6 +50,7 @@ READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the i
 assert READ_BYTES <= wire.DATA_BYTES_MAX
 HEADROOM_SECONDS = 1.0  # between two looks whether there is what ZeroMQ takes
 RESTART_SECONDS = 1.0  # before the sender begins anew after something that nobody has thought of
+CLOSED_SECONDS = 0.1  # for a program that closes all descriptors, to have done it
 THREAD_SECONDS = 1.0  # between two attempts to have a thread
 SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
 
@@ -324,6 +325,9 @@ class Sender:
             while True:
                 try:
                     self._attempt()
+                except DescriptorsClosed:
+                    sleep(CLOSED_SECONDS)
+                    self._doorbell.clear()
                 except Exception as error:
                     warn(
                         f"sending is interrupted: {type(error).__name__}: {error}; records are kept in "
@@ -389,7 +393,10 @@ class Sender:
         self._last_growth = monotonic()
         while True:
             now = monotonic()
-            link.look(now)
+            # libzmq begins when there is a daemon: as long as it tries by itself, it waits ever longer between two
+            # attempts, and ends this process when the program closes its descriptors.
+            if link.is_open or self._launcher is None or self._launcher.is_there():
+                link.look(now)
             if not headroom.memory(headroom.BYTES_SENDING):
                 raise MemoryError("hardly any memory is left (ulimit -v)")
             self._greet(link, now)
@@ -508,7 +515,11 @@ class Sender:
         return False
 
     def _receive(self, link: Link) -> None:
+        received = []
         while (frames := link.receive()) is not None:
+            received.append(frames)
+        # Whoever waits for one of them goes on when the socket is not in use: he may close all descriptors next.
+        for frames in received:
             try:
                 version, message = wire.unpack_with_version(frames)
             except ProtocolError as error:
