@@ -226,31 +226,34 @@ def test_a_fork_waits_for_what_it_must_not_cut_in_two_but_not_for_a_disk_that_ha
         from tbxd_client import descriptors
         folder = Path.cwd()
         descriptors.know(folder)
-        inside = threading.Event()
+        inside, leave, left = threading.Event(), threading.Event(), threading.Event()
 
         def hold(seconds):
             with descriptors.uncut:
                 fd = os.open(folder / "file", os.O_RDWR | os.O_CREAT)  # open, and not yet known
                 inside.set()
-                time.sleep(seconds)
+                leave.wait(seconds)
                 os.close(fd)
+                left.set()
 
-        def forked(seconds):
-            inside.clear()
+        def fork_while_it_is_held(seconds):
+            for event in (inside, leave, left):
+                event.clear()
             thread = threading.Thread(target=hold, args=(seconds,))
             thread.start()
             inside.wait()
-            begun = time.monotonic()
             pid = os.fork()
             if pid == 0:
                 links = [os.readlink(f"/proc/self/fd/{number}") for number in descriptors.open_numbers(3)[:-1]]
                 os._exit(any("file" in link for link in links))
-            took = time.monotonic() - begun
+            waited = left.is_set()
+            leave.set()
             assert os.waitpid(pid, 0)[1] == 0, "it has the file"
             thread.join()
-            return took
-        assert 0.01 < forked(0.02) < 0.05
-        assert descriptors.FORK_SECONDS <= forked(1.0) < 0.5
+            return waited
+        assert not fork_while_it_is_held(60), "it does not wait for that"
+        descriptors.FORK_SECONDS = 30.0
+        assert fork_while_it_is_held(0.02), "it waits"
         with descriptors.uncut:  # a signal handler that forks
             if os.fork() == 0:
                 os._exit(0)
