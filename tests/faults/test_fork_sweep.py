@@ -39,6 +39,7 @@ def child(kind, number, writer, pipe):
     if kind == "lives":
         pipe.send(writer.flush(30))
     elif kind == "execs":
+        pipe.send(True)
         os.execv(sys.executable, [sys.executable, "-S", "-c", "import time; time.sleep(120)"])
     elif kind == "exits":
         os._exit(0)
@@ -70,7 +71,8 @@ if __name__ == "__main__":
     begun = time.monotonic()
     flushed = writer.flush(30)
     waited = time.monotonic() - begun
-    told = {number: pipe.poll(60) and pipe.recv() for kind, number, process, pipe in children if kind == "lives"}
+    answer = ("lives", "execs")
+    told = {number: pipe.poll(60) and pipe.recv() for kind, number, process, pipe in children if kind in answer}
     living = sum(process.is_alive() for kind, number, process, pipe in children)
     for kind, number, process, pipe in children:
         if kind == "execs":
@@ -118,7 +120,7 @@ def sweep(method: str, scripts: int, warm: bool, folder: Path) -> Sweep:
                 raise AssertionError(f"{method}, {shift:.3f} ms: it hangs: {error.stderr!r}") from None
             assert run.returncode == 0 and not run.stderr, f"{method}, {shift:.3f} ms: {run.stderr}"
             found = json.loads(run.stdout)
-            assert found["flushed"] and all(found["told"].values()) and len(found["told"]) == 2, (shift, found)
+            assert found["flushed"] and all(found["told"].values()) and len(found["told"]) == 4, (shift, found)
             assert found["living"] >= 6, "those that live, exec or are silent, while all is written"
             codes = [code for code, kind in zip(found["codes"], found["kinds"], strict=True) if kind != "execs"]
             assert codes == [0] * 8, (shift, found)
