@@ -27,7 +27,7 @@ CALL_SECONDS = 0.25  # the longest call that logs, on a machine that is busy wit
 FORKS = int(os.environ.get("TBXD_FORKS", "1000"))
 
 SCRIPT = """
-import json, multiprocessing, os, sys, time
+import contextlib, json, multiprocessing, os, sys, time
 from tbxd_client import SummaryWriter
 
 KINDS = ("lives", "returns", "execs", "silent", "exits")
@@ -78,7 +78,8 @@ if __name__ == "__main__":
         if kind == "execs":
             process.terminate()
         else:
-            pipe.send("leave") if process.is_alive() else None
+            with contextlib.suppress(OSError):  # it has ended
+                pipe.send("leave")
     codes = []
     for kind, number, process, pipe in children:
         process.join(60)
