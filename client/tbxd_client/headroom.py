@@ -9,6 +9,7 @@ import mmap
 import os
 import resource
 
+from .descriptors import DEVNULL, Descriptor, open_file
 from .native import Thread, allocate_lock, get_native_id, monotonic, sleep
 
 DESCRIPTORS = 24  # that a context and its socket may need (src/epoll.cpp, src/signaler.cpp)
@@ -39,7 +40,7 @@ def _descriptors() -> bool:
     try:
         with contextlib.suppress(OSError):
             while len(_held) < DESCRIPTORS:
-                _held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                _held.append(open_file(DEVNULL, os.O_RDONLY))
         return len(_held) == DESCRIPTORS
     finally:
         _give_back()
@@ -47,11 +48,10 @@ def _descriptors() -> bool:
 
 def _give_back() -> None:
     while _held:
-        os.close(_held.pop())
+        _held.pop().close()
 
 
-_held: list[int] = []
-os.register_at_fork(after_in_child=_give_back)
+_held: list[Descriptor] = []
 
 
 def _threads_and_memory() -> str:

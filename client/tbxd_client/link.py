@@ -57,6 +57,10 @@ _EVENTS = (
 )
 
 
+_IN, _OUT, _TOLD = int(zmq.POLLIN), int(zmq.POLLOUT), 1 << 16  # numbers: zmq's own are slow to compare
+_EVENTS_OPTION = int(zmq.EVENTS)
+
+
 def expect_silence(socket: zmq.Socket[bytes]) -> None:
     """Have a tcp socket, of either side, notice that the other one is gone without a word."""
     socket.heartbeat_ivl = HEARTBEAT_MS
@@ -99,6 +103,7 @@ class Link:
         # What libzmq waits with, by number, and the files behind. It ends the process where one is closed.
         self._own: dict[int, tuple[int, int]] = {}
         self._lost = False  # one is
+        self._news: list[int] = []  # descriptors that tell of news
         self._key = ""  # whose key is used
         self._connection = -1  # libzmq's descriptor, where it has said so
         self._due = 0.0
@@ -131,12 +136,7 @@ class Link:
         return self._became not in ("", NO_WORD)
 
     def look(self, now: float) -> None:
-        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns.
-
-        Raises:
-            DescriptorsClosed: as `poll`.
-        """
-        self._check()
+        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
         while self._monitor is not None and self._monitor.poll(0):
             # Two frames: event (uint16) and value (uint32) in the order of the host, and the endpoint.
             frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
@@ -232,7 +232,8 @@ class Link:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket = socket
         if not self._own:
-            self._own = identities(set(open_numbers(STANDARD)) - before - {socket.FD})
+            own = sorted(set(open_numbers(STANDARD)) - before - {int(socket.FD)})
+            self._own = identities({*own[:1], *own[-1:]})  # two of them: it is all that is closed, or ours is not
         socket.linger = LINGER_MS
         # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
         socket.sndhwm = socket.rcvhwm = 0
@@ -250,6 +251,7 @@ class Link:
         if self.address.startswith("tcp://"):
             self._trying, self._closed, self._became = 0.0, False, ""
             self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._news = [int(one.FD) for one in (socket, self._monitor) if one is not None]
         socket.connect(self.address)
 
     def move(self, address: str) -> None:
@@ -276,31 +278,30 @@ class Link:
             DescriptorsClosed: somebody has; of this link nothing may be used any more but `close`.
         """
         waiting = poller()
-        for one in (self._socket, self._monitor):
-            if one is not None:
-                waiting.register(one.FD, select.POLLIN)  # tells of news only, so one looks first
+        for number in self._news:
+            waiting.register(number, select.POLLIN)  # tells of what is new only, so one looks first
         if bell >= 0:
             waiting.register(bell, select.POLLIN)
         until = monotonic() + seconds
+        news = self._events(partner)
         while True:
-            patience = 0 if self._has_news(partner) else max(0, until - monotonic())
+            patience = 0 if news else max(0, until - monotonic())
             ready = dict(waiting.poll(int(1000 * patience)))
-            if ready.get(bell, 0) & ~select.POLLIN:
+            if ready.get(bell, 0) & ~_IN:
                 self._lost = True  # closed by the program: libzmq's are, too, or will be in a moment
             self._check()
-            news, rung = self._has_news(partner), bell in ready
-            if news or rung or monotonic() >= until or not ready:
-                return self._has_message(), rung
+            news, rung = self._events(partner), bell in ready
+            if news or rung or not ready or monotonic() >= until:
+                return bool(news & _IN), rung
 
-    def _has_message(self) -> bool:
-        return self._socket is not None and bool(int(self._socket.EVENTS) & zmq.POLLIN)
-
-    def _has_news(self, partner: bool) -> bool:
-        """Whether there is a message, something that the monitor tells, or, if that is asked for, a partner."""
-        if self._monitor is not None and int(self._monitor.EVENTS) & zmq.POLLIN:
-            return True
-        wanted = zmq.POLLIN | (zmq.POLLOUT if partner else 0)
-        return self._socket is not None and bool(int(self._socket.EVENTS) & wanted)
+    def _events(self, partner: bool) -> int:
+        """What there is to do: `_IN` for a message, another bit for a word of the monitor, or for a partner."""
+        found = 0
+        if self._socket is not None:
+            found = int(self._socket.getsockopt(_EVENTS_OPTION)) & (_IN | (_OUT if partner else 0))
+        if self._monitor is not None and int(self._monitor.getsockopt(_EVENTS_OPTION)) & _IN:
+            found |= _TOLD
+        return found
 
     def _check(self) -> None:
         self._lost = self._lost or identities(self._own) != self._own
@@ -337,6 +338,7 @@ class Link:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            self._news = []
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection, so that the daemon notices when the parent ends.

@@ -136,6 +136,7 @@ class Sender:
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
+        self._heard_of = False  # something has come that who waits wants to know
         self._unheard = False  # the last greeting could not be sent: it is, as soon as somebody is there
         self._by_reference = False  # the daemon reads records in the journal's files
         self._held = 0  # what is before it waits for other ranks at the most
@@ -413,7 +414,11 @@ class Sender:
             if self._stopping:
                 self._say_goodbye(link)
                 return
-            answered, rung = link.poll(self._patience(now), self._doorbell.read_fd, self._unheard)
+            patience = self._patience(now)
+            if self._heard_of:  # told where libzmq is not in use: whoever has waited may close all descriptors next
+                self._heard_of = False
+                self._tell_waiters()
+            answered, rung = link.poll(patience, self._doorbell.read_fd, self._unheard)
             if answered:
                 self._receive(link)
             if rung:
@@ -592,7 +597,7 @@ class Sender:
                 self._flush_sent, self._end_sent, self._leftovers_sent = 0, False, self._leftovers_written
                 self._held_up = ""
                 self._knows_leftovers = bool(message.leftovers)
-                self._tell_waiters()
+                self._heard_of = True
                 self._next_report = 0.0
                 if self._launcher is not None:
                     self._launcher.answered()
@@ -607,7 +612,7 @@ class Sender:
                     self._held = message.held
                 if self._leftovers_written < message.leftovers <= self._leftovers_sent:
                     self._leftovers_written = message.leftovers
-                self._tell_waiters()
+                self._heard_of = True
             case wire.Unknown():
                 self._welcomed = False
                 self._next_hello = 0.0
