@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from . import descriptors
 from .descriptors import STANDARD, Descriptor
-from .native import monotonic, poller, sleep
+from .native import monotonic, poller, posix_spawn, sleep, waitpid
 
 STARTED_VARIABLE = "TBXD_STARTED"  # NUMBER:INODE of the pipe
 ALIVE = STANDARD  # that descriptor
@@ -108,7 +108,7 @@ class Helper:
         deadline = monotonic() + seconds
         while self._pid:
             try:
-                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                pid, status = waitpid(self._pid, os.WNOHANG)
             except OSError:  # the trainer has waited for it, or waits for none
                 pid, status = self._pid, 0
             if pid:
@@ -160,7 +160,7 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str], stdin: int, outpu
         command = [SHELL, "-c", _SCRIPT, "tbxd", *command]
     else:
         command = [command[0], "-c", _BOOT, *command[1:]]
-    return os.posix_spawn(
+    return posix_spawn(
         command[0],
         command,
         {**environ, STARTED_VARIABLE: f"{ALIVE}:{os.fstat(pipe).st_ino}"},

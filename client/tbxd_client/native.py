@@ -34,6 +34,8 @@ get_ident = original("_thread", "get_ident")
 get_native_id = original("_thread", "get_native_id")
 _start: Callable[[Callable[[], None], tuple[()]], int] = original("_thread", "start_new_thread")
 poller = original("select", "poll")
+posix_spawn: Callable[..., int] = original("os", "posix_spawn")
+waitpid: Callable[[int, int], tuple[int, int]] = original("os", "waitpid")
 
 # Not ``time.monotonic``, which freezegun stops in every module that has it under a name.
 monotonic: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
