@@ -11,7 +11,7 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.journal_files import JournalError, journals, read_state
-from tbxd_client.launch import is_locked, lock_trouble
+from tbxd_client.launch import is_locked
 from tbxd_client.link import Link
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
@@ -25,6 +25,7 @@ from tbxd_client.paths import (
     spools,
     token_path,
 )
+from tbxd_client.places import lock_trouble
 from tbxd_client.records import RemoteProtocolError
 
 from .settings import Settings

@@ -21,7 +21,7 @@ import zmq
 
 from tbxd_client import wire
 from tbxd_client.doorbell import Doorbell
-from tbxd_client.launch import is_locked, lock_error
+from tbxd_client.launch import is_locked
 from tbxd_client.paths import (
     VIEW_PREFIX,
     addresses_path,
@@ -32,6 +32,7 @@ from tbxd_client.paths import (
     spools,
     token_path,
 )
+from tbxd_client.places import lock_error
 
 from . import __version__, ask, logs, reload
 from .adopt import Adopter

@@ -23,7 +23,7 @@ from tbxd_client import wire
 from tbxd_client.journal import SEGMENT_BYTES_MIN
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
-from tbxd_client.launch import START_SECONDS_MAX, is_locked, lock_trouble
+from tbxd_client.launch import START_SECONDS_MAX, is_locked
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
     KEY_VARIABLE,
@@ -42,6 +42,7 @@ from tbxd_client.paths import (
     spools,
     token_path,
 )
+from tbxd_client.places import lock_trouble
 
 from . import __version__, ask, versions
 from .adopt import QUARANTINE, WHAT_TO_DO
@@ -159,7 +160,9 @@ def _runtime(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
     candidates = runtimes(wanted)
     if settings.runtime_dir in candidates:
         for folder in candidates[: candidates.index(settings.runtime_dir)]:
-            yield _passed_over("runtime folder", folder, RUNTIME_VARIABLE, f"{settings.runtime_dir} is used")
+            yield _passed_over(
+                "runtime folder", folder, RUNTIME_VARIABLE, f"{settings.runtime_dir} is used", lock_trouble(folder)
+            )
     yield from _private("runtime folder", settings.runtime_dir, RUNTIME_VARIABLE)
 
 

@@ -11,7 +11,6 @@ its place would run without its limits, keep it from starting, and write while a
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import math
 import os
@@ -31,13 +30,12 @@ from .paths import (
     lock_path,
     private_dir,
 )
+from .places import NO_LOCKS, lock_error
 from .settings import PYTHON, warn
 
 if TYPE_CHECKING:
     from .helper import Helper
 
-# Of flock: where a file system has none (NFS or Lustre mounted so, some of FUSE, some containers).
-NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL))
 LOOK_SECONDS = 0.1  # between looks while another process starts the daemon
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 5.0, 60.0  # between attempts of this process
 AT_ONCE_MAX = 5  # attempts without a pause, for daemons that were killed before they answered
@@ -65,34 +63,6 @@ def is_locked(path: Path) -> bool:
     finally:
         file.close()
     return False
-
-
-def lock_error(path: Path, error: OSError) -> OSError:
-    """An error of ``flock`` other than that somebody else has the lock, as one that says what to do."""
-    advice = (
-        f"its file system has no locks (flock), and a daemon needs one; set {RUNTIME_VARIABLE} to a folder on a local "
-        "disk"
-        if error.errno in NO_LOCKS
-        else f"it cannot be locked; set {RUNTIME_VARIABLE} to another folder"
-    )
-    return OSError(f"{path}: {error.strerror}: {advice}")
-
-
-def lock_trouble(folder: Path) -> str:
-    """Why no daemon can run in a runtime folder that is there, because nothing in it can be locked; "" where it can."""
-    try:
-        file = descriptors.open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return ""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return ""
-    except OSError as error:
-        return str(lock_error(folder, error))
-    finally:
-        file.close()
-    return ""
 
 
 class Launcher:

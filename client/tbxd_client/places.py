@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from .paths import lock_path, may_be_used, private_dir, runtime_dir, runtimes, spools
+from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, private_dir, runtime_dir, runtimes, spools
 
 LAUNCH_LOCK = "launch.lock"
+# Of flock: where a file system has none (NFS or Lustre mounted so, some of FUSE, some containers).
+NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL))
 TRIED_BYTES = 16 << 10  # what a daemon writes there at the least: its number, its log
 
 
@@ -21,7 +24,7 @@ def find_runtime(wanted: Path | None = None) -> Path:
     """
     candidates = runtimes(runtime_dir() if wanted is None else wanted)
     living = (folder for folder in candidates if _has_daemon(folder))
-    usable = (folder for folder in candidates if may_be_used(folder))
+    usable = (folder for folder in candidates if may_be_used(folder) and not lock_trouble(folder))
     return next(living, None) or next(usable, candidates[0])
 
 
@@ -99,3 +102,31 @@ def _try(folder: Path) -> None:
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)
+
+
+def lock_error(path: Path, error: OSError) -> OSError:
+    """An error of ``flock`` other than that somebody else has the lock, as one that says what to do."""
+    advice = (
+        f"its file system has no locks (flock), and a daemon needs one; set {RUNTIME_VARIABLE} to a folder on a local "
+        "disk"
+        if error.errno in NO_LOCKS
+        else f"it cannot be locked; set {RUNTIME_VARIABLE} to another folder"
+    )
+    return OSError(f"{path}: {error.strerror}: {advice}")
+
+
+def lock_trouble(folder: Path) -> str:
+    """Why no daemon can run in a runtime folder that is there, because nothing in it can be locked; "" where it can."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return ""
+    except OSError as error:
+        return str(lock_error(folder, error))
+    finally:
+        os.close(fd)
+    return ""

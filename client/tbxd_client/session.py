@@ -37,7 +37,7 @@ from .paths import (
     spools,
     view_runtime,
 )
-from .places import leave_spool, make_runtime, why
+from .places import leave_spool, lock_trouble, make_runtime, why
 from .ranks import Identity
 from .records import (
     Definition,
@@ -157,6 +157,8 @@ class Session:
         if address is None:
             with contextlib.suppress(OSError):  # the launcher says so
                 runtime = make_runtime()
+            if runtime != runtime_dir() and (trouble := lock_trouble(runtime_dir())):
+                warn(f"{trouble}. Until then the daemon is in {runtime}", once="runtime")
         descriptors.know(runtime)
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
         self._doorbell = Doorbell()
