@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tbxd_client import wire
 from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
+from tbxd_client.paths import may_be_used, spools
 from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from tbxd_client.view import view
 
@@ -173,11 +174,13 @@ class Hub:
         self._quotas = Quotas(settings)
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
-        self._checkpoints = Checkpoints(settings.spool / LEDGERS)
+        # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
+        spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
+        self._checkpoints = Checkpoints(spool / LEDGERS)
         self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
-        self.ended = Ended(settings.spool / LEDGERS)
+        self.ended = Ended(spool / LEDGERS)
         self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
         self._host = os.uname().nodename
         self._next_sync = 0.0

@@ -191,6 +191,8 @@ class Journal:
         staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
         self._files: list[Descriptor] = []
+        self._maps: list[descriptors.Map] = []
+        self._words = memoryview(b"")
         try:
             self._make_files(staging)
             staging.rename(self.path)
@@ -210,10 +212,12 @@ class Journal:
         # The lock belongs to the open file, which lasts as long as a descriptor or a map of it. With a map of its own a
         # program that closes all descriptors keeps it; children do not have that one.
         self._lock_map = descriptors.map_file(self._control_file, CONTROL_BYTES, inherited=False)
+        self._maps.append(self._lock_map)
         # They do have this one, so it is of another open file, which is not locked.
         unlocked = descriptors.open_file(path, os.O_RDWR)
         try:
-            self._use_control(descriptors.map_file(unlocked, CONTROL_BYTES))
+            self._maps.append(descriptors.map_file(unlocked, CONTROL_BYTES))
+            self._use_control(self._maps[-1])
         finally:
             unlocked.close()
         self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
@@ -228,7 +232,14 @@ class Journal:
         self.words: Words = self._words  # to commit with, for the hot path
 
     def _leave_files(self) -> None:
-        for file in (*self._files, *(segment.file for segment in self._live)):
+        """Give back what an attempt that failed has opened and mapped, at once: the next attempt needs it."""
+        for segment in self._live:
+            segment.close()
+        self._live, self.buffer = (), memoryview(b"")
+        self._words.release()
+        for page in self._maps:
+            page.close()
+        for file in self._files:
             file.close()
 
     def _move_files(self) -> None:

@@ -38,6 +38,8 @@ class Segment:
             # pages one by one that pwrite would have made in large pieces.
             self.map.madvise(mmap.MADV_RANDOM)
         except OSError:
+            if hasattr(self, "map"):
+                self.map.close()
             self.file.close()
             path.unlink(missing_ok=True)
             raise
