@@ -297,6 +297,29 @@ def test_the_daemon_has_nothing_of_the_trainer_that_starts_it(place: World) -> N
     wait_for(lambda: not is_locked(place.runtime / "daemon.lock"), "it to leave as it is told")
 
 
+def test_a_descriptor_beyond_the_limit_is_no_reason_to_start_no_daemon_and_none_that_it_has(place: World) -> None:
+    """`ulimit -n` leaves open what is open; posix_spawn refuses such a number."""
+    result = place.run(
+        """
+        import os, resource
+        from tbxd_client import SummaryWriter
+        reader, pipe = os.pipe()
+        os.dup2(pipe, 251, inheritable=True)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        with SummaryWriter("logs/a") as writer:
+            writer.add_scalar("value", 0.0, 0)
+            assert writer.flush(60)
+        os.fstat(251)
+        print(os.fstat(pipe).st_ino)
+        """
+    )
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert scalars(place.logdir / "a") == {"value": points(range(1))}
+    daemon = psutil.Process(wait_for(place.running, "the daemon"))
+    links = [os.readlink(path) for path in Path(f"/proc/{daemon.pid}/fd").iterdir()]
+    assert f"pipe:[{result.stdout.strip()}]" not in links
+
+
 def test_a_trainer_has_no_child_and_no_signal_of_the_daemon_that_it_has_started(place: World) -> None:
     result = place.run(
         """

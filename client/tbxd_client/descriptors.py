@@ -275,15 +275,17 @@ def _numbers() -> list[int]:
 
 def open_numbers(least: int) -> list[int]:
     """Descriptors of this process, from a number on, its and the client's; too many rather than too few."""
-    found = _numbers() or range(_limit())
+    found = _numbers() or range(min(limit(), NUMBERS_MAX))
     return [number for number in found if number >= least]
 
 
-def _limit() -> int:
+def limit() -> int:
+    """The number that no descriptor can be given; one that was open when the limit was lowered may be beyond it."""
     try:
-        return min(os.sysconf("SC_OPEN_MAX"), NUMBERS_MAX)
+        most = os.sysconf("SC_OPEN_MAX")
     except (OSError, ValueError):
         return 256
+    return most if most >= 0 else sys.maxsize  # no limit
 
 
 def fill_standard() -> None:

@@ -50,6 +50,10 @@ def take_mark() -> None:
     os.environ.pop(STARTED_VARIABLE, None)
     if number >= 0:
         os.set_inheritable(number, False)
+    # Nothing can be opened there here: it is the trainer's, which could not be told to leave it behind (`_spawn`).
+    for beyond in descriptors.open_numbers(max(descriptors.limit(), ALIVE + 1)):
+        with contextlib.suppress(OSError):
+            os.close(beyond)
 
 
 def say_impostor() -> None:
@@ -154,8 +158,10 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str], stdin: int, outpu
         (os.POSIX_SPAWN_DUP2, output, 2),
         (os.POSIX_SPAWN_DUP2, pipe, ALIVE),
     ]
-    # What the trainer has for its own children, sockets that listen above all, is not for this one.
-    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1)]
+    # What the trainer has for its own children, sockets that listen above all, is not for this one. A number that is
+    # not below the limit (`ulimit -n` came after it was opened) is refused here; what is started closes it (`take_mark`).
+    limit = descriptors.limit()
+    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1) if number < limit]
     if os.access(SHELL, os.X_OK):
         command = [SHELL, "-c", _SCRIPT, "tbxd", *command]
     else:
