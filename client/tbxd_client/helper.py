@@ -158,8 +158,8 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str], stdin: int, outpu
         (os.POSIX_SPAWN_DUP2, output, 2),
         (os.POSIX_SPAWN_DUP2, pipe, ALIVE),
     ]
-    # What the trainer has for its own children, sockets that listen above all, is not for this one. A number that is
-    # not below the limit (`ulimit -n` came after it was opened) is refused here; what is started closes it (`take_mark`).
+    # What the trainer has for its own children, sockets that listen above all, is not for this one. A number beyond
+    # the limit (`ulimit -n` came after it was opened) is refused here; what is started closes it (`take_mark`).
     limit = descriptors.limit()
     actions += [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1) if number < limit]
     if os.access(SHELL, os.X_OK):
