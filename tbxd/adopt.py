@@ -14,6 +14,7 @@ import errno
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tbxd_client.journal_files import (
@@ -30,6 +31,7 @@ from tbxd_client.journal_files import (
     unfinished,
 )
 from tbxd_client.launch import is_locked
+from tbxd_client.paths import near
 from tbxd_client.records import RemoteProtocolError
 from tbxd_client.wire import DATA_BYTES_MAX
 
@@ -71,7 +73,12 @@ class Adopter:
         self.quarantined = 0
         self.lost_bytes = 0  # records that were not on disk yet when the machine went down
         self._hub = hub
-        self._spools = spools
+        self._spools = near(list(spools))
+        # Others may be on a network disk that hangs: they are listed on a thread, one look at a time.
+        self._far = [spool for spool in spools if spool not in self._spools]
+        self._far_looks = hub.strand(partial(hub.walls.broke, "the look at a home folder"))
+        self._far_looking = False
+        self._far_found: tuple[list[Path], list[Path]] = ([], [])  # journals and unfinished ones; replaced as a whole
         self._drains: dict[Path, tuple[JournalReader, Client]] = {}
         self._bad: set[Path] = set()
         self._later: dict[Path, tuple[int, float]] = {}  # those that broke: how often, and when they are tried again
@@ -204,6 +211,7 @@ class Adopter:
         return True
 
     def _scan(self, now: float) -> None:
+        self._ask_far()
         blind = self._watch_spools()  # before the look, so that nothing comes in between
         self.elsewhere = {path: left for path, left in self.elsewhere.items() if path.exists()}
         there = set(self._journals())
@@ -289,13 +297,24 @@ class Adopter:
         return blind
 
     def _journals(self) -> list[Path]:
-        return [path for spool in self._spools for path in journals(spool)]
+        return [*(path for spool in self._spools for path in journals(spool)), *self._far_found[0]]
+
+    def _ask_far(self) -> None:
+        if self._far and not self._far_looking:
+            self._far_looking = True
+            self._far_looks.submit(self._look_far)
+
+    def _look_far(self) -> None:  # on a thread of the pool
+        try:
+            found = [path for spool in self._far for path in journals(spool)]
+            self._far_found = found, [path for spool in self._far for path in unfinished(spool)]
+        finally:
+            self._far_looking = False
 
     def _clean_up(self, now: float) -> None:
         """Delete what a kill has left of a journal that was being made, and so held nothing yet, or being removed."""
-        self._unfinished = {
-            path: self._unfinished.get(path, now) for spool in self._spools for path in unfinished(spool)
-        }
+        found = [*(path for spool in self._spools for path in unfinished(spool)), *self._far_found[1]]
+        self._unfinished = {path: self._unfinished.get(path, now) for path in found}
         for path, seen in self._unfinished.items():
             if now - seen > UNFINISHED_SECONDS and not is_locked(path / CONTROL_NAME):
                 remove_journal(path)

@@ -26,6 +26,7 @@ from tbxd_client.paths import (
     VIEW_PREFIX,
     addresses_path,
     lock_path,
+    near,
     places,
     private_dir,
     service_path,
@@ -127,7 +128,7 @@ class Daemon:
             private_dir(folder)
         lock = self._take_lock()
         self._spools = spools(self._settings.spool)
-        swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, *self._spools)]
+        swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, *near(self._spools))]
         try:
             self._doorbell = Doorbell()
             self._endpoint = self._metrics_endpoint()  # before anybody can take the daemon for ready

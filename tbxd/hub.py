@@ -367,14 +367,16 @@ class Hub:
                 self.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
 
     def _see(self, client: Client, directory: str, folder: tuple[int, int]) -> None:  # on a thread of the pool
+        same = False  # also where the look itself breaks: another daemon looks then, and nobody waits for ever
         try:
             state = Path(directory).stat()
             # Behind a link it would be a folder that nobody has named here.
             same = (state.st_dev, state.st_ino) == folder and os.path.realpath(directory) == directory
         except (OSError, ValueError):
-            same = False
-        self._written.put(Seen(client, directory, same))
-        self._wake()
+            pass
+        finally:
+            self._written.put(Seen(client, directory, same))
+            self._wake()
 
     def _decide(self, seen: Seen) -> None:
         client = seen.client

@@ -386,10 +386,16 @@ class RunWriter:
     def _forget_ended(self, other: Ledger) -> Ledger:
         """Of sessions that are over it need not be known one by one how far they were, nor in ``other``; returns that.
 
-        Which they are is asked once: more may be at any moment.
+        Which they are is asked once: more may be at any moment. One whose trainer could not keep more than the files
+        say stays until that is noted.
         """
         with self._lock:
-            over = frozenset(session for session in {*self.ledger, *other} if session in self._ended)
+            over = frozenset(
+                session
+                for session in {*self.ledger, *other}
+                if session in self._ended
+                and self._told.get(session, {}) in ({}, other[session].dropped if session in other else {})
+            )
             self.ledger = forgotten(self.ledger, over)
             for session in over:
                 self._told.pop(session, None)

@@ -82,6 +82,31 @@ def test_a_file_that_is_gone_costs_what_was_in_it_whoever_is_over(tmp_path: Path
     assert contents_of(run).ledger() == found
 
 
+def test_a_session_that_is_over_is_not_forgotten_before_its_drops_are_noted(tmp_path: Path) -> None:
+    """Its last report comes when the run is parked, and the next script's file begins a moment later."""
+    run, ended = tmp_path / "run", Ended()
+    writer = RunWriter(run, lambda batch: None, ended=ended)
+    first = Rank(run, 0, 1, created=1.0)
+    for number, rank in enumerate((first, Rank(run, 0, 1, created=2.0))):
+        session = Session(rank.id, 0)
+        rank.scalar("loss", number, 0.5)
+        name = f"events.out.tfevents.{1_000_000_000 + number:010d}.host.{number + 1}.0"
+        session.feed_definitions(0, rank.definitions)
+        for batch in session.feed_records(0, rank.records) or []:
+            batch.run = batch.run._replace(file_name=name)
+            writer.offer(batch)
+        writer.write()
+        assert not writer.error and writer.name == name
+        writer.park()
+        if not number:
+            assert writer.tell(first.run, first.id, {"journal_full": 7})
+            ended.add([first.id], [])
+    writer.close()
+    ledger = contents_of(run).ledger()
+    assert sum(entry.dropped.get("journal_full", 0) for entry in ledger.values()) == 7
+    assert sum(entry.count for entry in ledger.values()) == 2
+
+
 def test_what_is_torn_damaged_or_a_link_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions = [bytes([number]) * 12 for number in range(1, 9)]
     Ended(tmp_path).add(sessions[:4], [tmp_path / "journal"])

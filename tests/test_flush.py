@@ -304,7 +304,7 @@ def test_a_look_at_all_journals_takes_eight_times_as_long_for_eight_times_as_man
         spool = tmp_path / str(count)
         spool.mkdir()
         hub = Hub(settings, lambda: None, lambda peer, message: None)
-        adopter = Adopter(hub, spool)
+        adopter = Adopter(hub, [spool])
         owned = [Journal(spool, lambda: None, 1 << 20) for _ in range(count)]
         for number, journal in enumerate(owned):
             hello = wire.Hello(journal.session, 0, os.getpid(), os.uname().nodename, str(journal.path), "", "")
@@ -375,6 +375,51 @@ def test_a_rank_that_logs_alone_waits_for_no_other(place: World) -> None:
     assert second.wait() == 0
     wait_for(lambda: len(scalars(place.logdir / "job").get("loss", [])) == 5, "its points", seconds=8)
     wait_for(place.drained, "its journal to go")
+
+
+def test_what_waits_for_other_ranks_is_with_nobody_when_the_daemon_is_gone(place: World) -> None:
+    """flush() is False then, and the end of the script says where its records are."""
+    place.serve()
+    environ = {
+        "TBXD_ADDRESS": f"ipc://{place.runtime}/daemon.sock",  # nobody starts another
+        "TBXD_FLUSH_SECONDS": "0.5",
+        "TBXD_RANKS_SECONDS": "600",
+        **{"TBXD_RANK": "0", "TBXD_WORLD_SIZE": "2", "TBXD_RUN_ID": "job"},
+    }
+    script = place.start(
+        """
+        import sys, time
+        from tbxd_client import SummaryWriter, session
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 1, 0)
+        print(writer.flush(20), writer.stats()["written"], flush=True)
+        sys.stdin.readline()
+        deadline = time.monotonic() + 30
+        while session.active().sender.connected:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        print(writer.flush(0.2), flush=True)
+        sys.stdin.readline()
+        print(writer.flush(20), writer.stats()["written"], flush=True)
+        sys.stdin.readline()
+        """,
+        environ=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert script.stdout is not None and script.stdin is not None
+    assert script.stdout.readline() == "True 0\n", "it waits for the other rank and for nothing else"
+    place.kill_daemon()
+    print(file=script.stdin, flush=True)
+    assert script.stdout.readline() == "False\n"
+    place.serve()
+    print(file=script.stdin, flush=True)
+    assert script.stdout.readline() == "True 0\n", "another daemon has it"
+    place.kill_daemon()
+    _, said = script.communicate("\n", timeout=60)
+    assert script.returncode == 0 and "bytes of records wait in" in said, said
 
 
 def test_a_flush_changes_nothing_of_what_is_reduced(place: World) -> None:

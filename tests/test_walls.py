@@ -467,7 +467,7 @@ def test_a_journal_in_which_nothing_can_be_noted_is_adopted_all_the_same(
     place: World, inside: Inside, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     left_by_a_killed_trainer(place, str(place.logdir / "a"))
-    adopter = Adopter(inside.hub, place.spool)
+    adopter = Adopter(inside.hub, [place.spool])
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     once = Once(monkeypatch, JournalReader, "release", error, *(range(1, 9999) if when == "always" else [1]))
 
@@ -491,7 +491,7 @@ def test_a_journal_whose_adoption_breaks_is_adopted_anew_and_put_aside_at_last(
     monkeypatch.setattr("tbxd.adopt.SCAN_SECONDS", 0.0)
     monkeypatch.setattr(hub_module, "TRY_SECONDS", 0.0)
     left_by_a_killed_trainer(place, str(place.logdir / "a"))
-    adopter = Adopter(inside.hub, place.spool)
+    adopter = Adopter(inside.hub, [place.spool])
     with monkeypatch.context() as patch:
         once = Once(patch, JournalReader, name, error, 1)
 
@@ -513,6 +513,22 @@ def test_a_journal_whose_adoption_breaks_is_adopted_anew_and_put_aside_at_last(
         inside.until(aside, "it to be put aside")
     assert len(list((place.spool / "quarantine").iterdir())) == 1 and not inside.hub.clients
     adopter.close()
+
+
+def test_a_look_at_a_folder_that_breaks_lets_nobody_wait_for_ever(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a client of another mount namespace: it goes to a daemon there, as where the folder is another one."""
+    run = tmp_path / "a"
+    run.mkdir()
+    with monkeypatch.context() as patch:
+        once = Once(patch, hub_module.os.path, "realpath", MemoryError(), *range(1, 100))
+        session = inside.begin("a", view="another", folder=(run.stat().st_dev, run.stat().st_ino))
+        inside.log(session, 0, 10)
+        inside.until(lambda: session not in inside.hub.clients, "the client to be sent away")
+    assert once.raised
+    assert any(isinstance(one, wire.Refused) and one.reason.startswith(wire.ELSEWHERE) for one in inside.answers)
+    assert inside.hub.walls.status()["the look at a folder"]["count"] == 1
 
 
 # --- the daemon --------------------------------------------------------------------------------------------------

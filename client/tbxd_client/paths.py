@@ -31,6 +31,7 @@ HOST_BYTES_MAX = 253  # RFC 1035, 2.3.4, without the length of the root
 # A name or number of a host: letters of any alphabet, digits, ".", "-", "_", or what IPv6 has in brackets, with a zone.
 _HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+NEAR = 4  # so many of `places` are on this host; what follows may be on the network
 VIEW_PREFIX = "view-"  # of a folder in the runtime folder, for a daemon of another mount namespace or root
 REMOTE = "remote"  # of the spool: journals for daemons on other hosts
 
@@ -95,6 +96,16 @@ def _alternatives(wanted: Path, name: str) -> list[Path]:
         return [wanted, *(place for place in own if place != wanted)]
     stand_in = f"{name}-{_digest(wanted)}"  # of that folder alone: two that are configured apart stay apart
     return [wanted, *(place / stand_in for place in places())]
+
+
+def near(folders: list[Path]) -> list[Path]:
+    """Of `runtimes` or `spools`, those on this host, and the one that is wanted wherever it is.
+
+    The home folder may be on a network disk that hangs. So it is looked at only where these will not do, or where
+    nobody waits.
+    """
+    far = places()[NEAR:]
+    return [*folders[:1], *(folder for folder in folders[1:] if folder.parent not in far)]
 
 
 def _digest(path: Path) -> str:

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, private_dir, runtime_dir, runtimes, spools
+from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, near, private_dir, runtime_dir, runtimes, spools
 
 LAUNCH_LOCK = "launch.lock"
 # Of flock: where a file system has none (NFS or Lustre mounted so, some of FUSE, some containers).
@@ -23,9 +24,12 @@ def find_runtime(wanted: Path | None = None) -> Path:
         wanted: the folder that is configured; None as it is in the environment.
     """
     candidates = runtimes(runtime_dir() if wanted is None else wanted)
-    living = (folder for folder in candidates if _has_daemon(folder))
-    usable = (folder for folder in candidates if may_be_used(folder) and not lock_trouble(folder))
-    return next(living, None) or next(usable, candidates[0])
+    for some in _nearest_first(candidates):
+        living = (folder for folder in some if _has_daemon(folder))
+        usable = (folder for folder in some if may_be_used(folder) and not lock_trouble(folder))
+        if found := next(living, None) or next(usable, None):
+            return found
+    return candidates[0]
 
 
 def make_runtime(wanted: Path | None = None) -> Path:
@@ -34,19 +38,26 @@ def make_runtime(wanted: Path | None = None) -> Path:
     Raises:
         OSError: in none of them; the message says of each why.
     """
-    candidates = runtimes(runtime_dir() if wanted is None else wanted)
-    for folder in candidates:
-        if _has_daemon(folder):
-            return folder
     reasons = []
-    for folder in candidates:
-        try:
-            _try(private_dir(folder))
-        except OSError as error:
-            reasons.append(why(folder, error))
-        else:
-            return folder
+    for some in _nearest_first(runtimes(runtime_dir() if wanted is None else wanted)):
+        for folder in some:
+            if _has_daemon(folder):
+                return folder
+        for folder in some:
+            try:
+                _try(private_dir(folder))
+            except OSError as error:
+                reasons.append(why(folder, error))
+            else:
+                return folder
     raise OSError(f"no folder for the daemon's socket and lock: {'; '.join(reasons)}")
+
+
+def _nearest_first(folders: list[Path]) -> Iterator[list[Path]]:
+    """Those on this host, and then those that may be on the network, where a look may take for ever."""
+    here = near(folders)
+    yield here
+    yield [folder for folder in folders if folder not in here]
 
 
 def why(folder: Path, error: Exception) -> str:

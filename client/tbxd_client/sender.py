@@ -117,6 +117,7 @@ class Sender:
         self._forwarder = forwarder
         self._thread: Thread | None = None
         self._next_thread = 0.0
+        self._starting = RLock()  # while it is looked whether there is a thread: two would share one connection's state
         # Who waits for an acknowledgement, by a lock each that is let go when one has come. No `threading.Condition`:
         # a signal handler that raises in the middle of its methods leaves its lock held, or not held, for ever.
         self._waiters: list[LockType] = []
@@ -182,19 +183,23 @@ class Sender:
             return False  # no other thread gets on any more
         if self.alive or self._stopping:
             return True
-        now = monotonic()
-        if now < self._next_thread:
-            return False
-        self._next_thread = now + THREAD_SECONDS
-        try:
-            self._thread = Thread(self._run)
-        except (RuntimeError, MemoryError) as error:
-            warn(
-                f"no thread to send from ({error}); records are kept in {self._journal.place}, and it is tried again",
-                once="thread",
-            )
-            return False
-        return True
+        with self._starting:
+            if self.alive:
+                return True
+            now = monotonic()
+            if now < self._next_thread:
+                return False
+            self._next_thread = now + THREAD_SECONDS
+            try:
+                self._thread = Thread(self._run)
+            except (RuntimeError, MemoryError) as error:
+                warn(
+                    f"no thread to send from ({error}); records are kept in {self._journal.place}, and it is tried "
+                    "again",
+                    once="thread",
+                )
+                return False
+            return True
 
     def flush(
         self,
@@ -266,7 +271,7 @@ class Sender:
     @property
     def settled(self) -> int:
         """The position before which everything is in the event files, or waits for other ranks and nothing else."""
-        return max(self.acknowledged, self._held)
+        return max(self.acknowledged, self._held if self._welcomed else 0)  # a daemon that is gone has nothing
 
     @property
     def connected(self) -> bool:
@@ -342,7 +347,10 @@ class Sender:
         finally:
             if self._launcher is not None:
                 self._launcher.done()
+            self._welcomed = False
             self._tell_waiters()
+            if not self._stopping:  # no memory to wait with, say: the next record asks for another thread
+                self._journal.arm(self._journal.position)
 
     def _can_be(self, address: str) -> bool:
         """Whether there can be such an address. Where not, the journal is only kept until this process ends."""
@@ -590,6 +598,7 @@ class Sender:
                 self._welcomed = True
                 self.refused = ""  # whatever it was, it is over
                 self._asks = 0
+                self._held = 0  # another daemon may have less; this one says it again
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
                 self._limit = message.limit

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from faults.inject import strace, tampered
 from harness import World, scalars, wait_for
+from tbxd_client.paths import runtimes, spools
 
 # In a mount namespace of its own, with places of its own: the world is at /mnt.
 APART = """
@@ -251,3 +253,45 @@ assert len(os.listdir("/proc/self/fd")) == before, "each attempt leaves descript
 def test_an_attempt_to_make_a_journal_leaves_no_descriptors_open(place: World, spare: int) -> None:
     result = place.run(FAILING, spare)
     assert result.returncode == 0, result.stderr
+
+
+HANGS = "delay_enter=30000000"  # microseconds: a network disk whose server is gone
+FILES = "?newfstatat,?openat,?stat,?lstat,?statx,?inotify_add_watch"
+
+
+def test_a_home_folder_that_hangs_holds_up_neither_a_script_nor_a_daemon_that_do_not_need_it(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the last of the places where journals and daemon may be, and may be on the network."""
+    monkeypatch.setenv("HOME", str(place.root / "home"))
+    (place.root / "home").mkdir()
+    log = place.root / "strace.log"
+    daemon = place.serve()
+    under = strace(FILES, HANGS, place.root / "script.log", runtimes(place.runtime)[-1])
+    script = place.start(
+        """
+        import time
+        begun = time.monotonic()
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0, 0)
+        print(time.monotonic() - begun < 15 and writer.flush(10))
+        """,
+        under=under,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert script.communicate(timeout=60)[0] == "True\n", "it was not looked at"
+    with tampered(daemon.pid, FILES, HANGS, log, spools(place.spool)[-1]):
+        wait_for(lambda: log.exists() and log.stat().st_size, "a look at the home folder", 10)
+        result = place.run(
+            """
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/b")
+            for step in range(100):
+                writer.add_scalar("value", step, step)
+            print(writer.flush(10))
+            """
+        )
+        assert result.stdout == "True\n", result.stderr
+        daemon.kill()

@@ -338,3 +338,36 @@ def test_a_close_on_the_senders_own_thread_does_not_wait_for_itself(place: World
     result = place.run(COLLECTED)
     assert result.returncode == 0, result.stderr
     assert [step for step, _ in scalars(place.logdir / "a")["value"]] == [1, 2]
+
+
+ENDED = """
+import time
+from tbxd_client import SummaryWriter, sender, session
+def breaks(*arguments, **more):
+    raise MemoryError
+attempt, pause = sender.Sender._attempt, sender.Sender._pause
+sender.Sender._attempt = sender.Sender._pause = breaks  # neither to send with, nor to wait with
+writer = SummaryWriter("logs/a")
+writer.add_scalar("value", 0, 0)
+deadline = time.monotonic() + 30
+while session.active().sender.alive:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+sender.Sender._attempt, sender.Sender._pause = attempt, pause
+step = 1
+while not writer.stats()["written"]:
+    assert time.monotonic() < deadline, "nobody sends"
+    writer.add_scalar("value", step, step)
+    step += 1
+    time.sleep(0.05)
+writer.close()
+print(step)
+"""
+
+
+def test_a_sender_whose_thread_ends_is_begun_anew_with_a_record(place: World) -> None:
+    """Without a flush, which asks for it anyway."""
+    place.serve()
+    result = place.run(ENDED)
+    assert result.returncode == 0, result.stderr
+    assert len(scalars(place.logdir / "a")["value"]) == int(result.stdout)
