@@ -10,6 +10,7 @@ from __future__ import annotations
 
 QUEUE_BYTES_MAX = 32 << 20
 WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 128 << 10, 8 << 20
+KEPT_BYTES_MAX = 64 << 20  # of all sessions, that wait for other ranks and for nothing else
 GRANTS_BYTES_MAX = 128 << 20
 BASE_BYTES = 64 << 20  # what a daemon may take beside that: Python, numpy, what its threads are about to encode
 COPIES = 3  # at the most, of what is on the way: as received, as batches, as events
@@ -26,6 +27,11 @@ def window(sessions: int) -> int:
     return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, QUEUE_BYTES_MAX // max(1, sessions)))
 
 
+def kept(sessions: int) -> int:
+    """The bytes of each of so many sessions that may wait for other ranks beside its window."""
+    return KEPT_BYTES_MAX // max(1, sessions)
+
+
 class Credit:
     """Windows and grants of all sessions, by their ids."""
 
@@ -33,6 +39,17 @@ class Credit:
         self.waiting: set[bytes] = set()  # those that need a grant and have none
         # Bytes, the position they were given at, when, to whom.
         self._grants: dict[bytes, tuple[int, int, float, str]] = {}
+
+    @staticmethod
+    def base(written: int, held: int, sessions: int) -> int:
+        """The position that a session's window begins at: what waits for other ranks stands beside it, to a bound.
+
+        Args:
+            written: everything before this is in the event files,
+            held: and before this it is, or waits for other ranks.
+            sessions: how many there are.
+        """
+        return max(written, min(held, written + kept(sessions)))
 
     def limit(
         self,
@@ -48,7 +65,7 @@ class Credit:
 
         Args:
             session: its id.
-            written: everything before this is in the event files.
+            written: where its window begins: see `base`.
             expected: everything before this has come.
             record_end: the end of the record that has begun to come.
             sessions: how many there are.

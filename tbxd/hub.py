@@ -75,6 +75,9 @@ class Client:
     journal_seen: bool = False
     announced: int = 0  # the limit that the client was told
     promised: int = 0  # the furthest that it ever was
+    # By the monotonic clock: up to when all that it has logged had come, and when something last did.
+    read: float = field(default_factory=time.monotonic)
+    moved: float = field(default_factory=time.monotonic)
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
@@ -496,8 +499,20 @@ class Hub:
         self._offer(client, batches)
         return True
 
+    def read(self, id: bytes) -> tuple[float, float]:
+        """Up to when all that a session has logged has come, and when something of it last did, by the monotonic clock.
+
+        Any thread may ask. A client sends as far as it may, so one that has stopped before that has no more.
+        """
+        client, now = self.clients.get(id), time.monotonic()
+        if client is None or client.complete or client.broken or not _has_more(client):
+            return now, now
+        return client.read, client.moved
+
     def _offer(self, client: Client, batches: list[Batch]) -> None:
-        now = time.monotonic()
+        now = client.moved = time.monotonic()
+        if not _has_more(client):
+            client.read = now
         if client.undecided or client.elsewhere:
             client.held += batches
             batches = []
@@ -530,6 +545,7 @@ class Hub:
                 self._checkpoints,
                 lambda batch: self._written.put(Held(batch)),
                 self.ended,
+                self.read,
             )
             state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
@@ -604,8 +620,11 @@ class Hub:
     def _hold(self, batch: Batch, moved: dict[bytes, Client]) -> None:
         """A batch waits for other ranks, and for nothing else."""
         client = self.clients.get(batch.session)
-        if client is not None and client.session.hold(batch) and client.flush_to > client.session.written:
-            moved[batch.session] = client
+        if client is not None and client.session.hold(batch):
+            if client.flush_to > client.session.written:
+                moved[batch.session] = client
+            else:
+                self._acknowledge(client)  # what waits takes nothing of what it may send
 
     def _come_back(self, state: RunState, moved: dict[bytes, Client]) -> None:
         """A run has been written, or tried to be."""
@@ -680,7 +699,13 @@ class Hub:
         if not room:  # nor a grant, which others can use
             return max(session.expected, client.announced)
         limit = self._credit.limit(
-            session.id, session.written, session.expected, session.record_end, len(self.clients), now, client.key
+            session.id,
+            self._credit.base(session.written, session.held, len(self.clients)),
+            session.expected,
+            session.record_end,
+            len(self.clients),
+            now,
+            client.key,
         )
         return limit if limit <= session.expected + room else max(client.announced, session.expected + int(room))
 
@@ -970,6 +995,15 @@ class Hub:
             "reads_journal": client.readable is not None,
             "unreadable": client.unreadable,
         }
+
+
+def _has_more(client: Client) -> bool:
+    """Whether a client may have logged more than has come: it sends all there is, or as far as it may."""
+    session = client.session
+    if client.peer is None:  # its journal is read from here, to its end: see `adopt`
+        return not client.complete
+    expected = session.expected
+    return expected >= client.announced or session.record_end > expected or client.flush_to > expected
 
 
 def _has_to_do(state: RunState) -> bool:

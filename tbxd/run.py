@@ -52,6 +52,7 @@ from .events.rows import Piece
 from .events.steps import Steps
 from .lives import Lives
 from .ranks.ranks import Ranks
+from .ranks.reduction import Read
 from .ranks.starts import is_reduced
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single
@@ -93,6 +94,7 @@ class RunWriter:
         checkpoints: of what folders hold; those of the daemon.
         held: called with each batch that is not written because it waits for other ranks, and for nothing else.
         ended: the sessions that are over for good.
+        read: up to when what a session has logged has come, and when something last did, by the monotonic clock.
     """
 
     def __init__(
@@ -105,12 +107,13 @@ class RunWriter:
         checkpoints: Checkpoints | None = None,
         held: Callable[[Batch], None] | None = None,
         ended: Container[bytes] = (),
+        read: Read | None = None,
     ) -> None:
         self.directory = directory
         self._meters = meters or Meters()
         self.checkpoints = checkpoints or Checkpoints()
         self._ended = ended
-        self.ranks = Ranks(self, ranks_seconds)
+        self.ranks = Ranks(self, ranks_seconds, read)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self.ledger: Ledger = {}  # what the files hold; changed under the lock

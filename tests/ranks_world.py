@@ -4,6 +4,7 @@ daemon that can be killed between any two writes."""
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,17 @@ class Daemon:
         self.checkpoints = checkpoints
         self.seconds = seconds
         self.ranks = ranks
+        self.read: dict[bytes, tuple[float, float]] = {}  # of sessions that have more than has come
         self.begin()
 
     def begin(self) -> None:
         self.finished: list[Batch] = []
         self.writer = RunWriter(
-            self.directory, self.finished.append, ranks_seconds=self.seconds, checkpoints=self.checkpoints
+            self.directory,
+            self.finished.append,
+            ranks_seconds=self.seconds,
+            checkpoints=self.checkpoints,
+            read=lambda session: self.read.get(session, (time.monotonic(), time.monotonic())),
         )
         self.sessions: dict[bytes, Session] = {}
         for rank in self.ranks:

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from tbxd.credit import (
     GRANT_SECONDS,
     GRANTS_BYTES_MAX,
+    KEPT_BYTES_MAX,
     QUEUE_BYTES_MAX,
     WINDOW_BYTES_MAX,
     WINDOW_BYTES_MIN,
     Credit,
+    kept,
 )
 
 
@@ -21,6 +23,14 @@ def test_the_window_is_a_part_of_the_whole_within_its_bounds() -> None:
         limit = credit.limit(b"a", 1000, 1000, 0, sessions, 0.0)
         assert WINDOW_BYTES_MIN <= limit - 1000 <= WINDOW_BYTES_MAX
         assert sessions * (limit - 1000) <= max(QUEUE_BYTES_MAX, sessions * WINDOW_BYTES_MIN)
+
+
+def test_what_waits_for_other_ranks_takes_nothing_of_the_window_up_to_a_bound_of_its_own() -> None:
+    for sessions in (1, 2, 256):
+        assert Credit.base(1000, 1000, sessions) == 1000
+        assert Credit.base(1000, 1000 + kept(sessions), sessions) == 1000 + kept(sessions)
+        assert Credit.base(1000, 1 << 40, sessions) == 1000 + kept(sessions)
+        assert sessions * kept(sessions) <= KEPT_BYTES_MAX
 
 
 def test_a_client_that_makes_nothing_of_its_grant_keeps_nobody_waiting() -> None:

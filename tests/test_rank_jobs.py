@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import World, events, wait_for
+from harness import World, events, scalars, wait_for
 from tb import LOADERS, Board, board
 from tbxd_client.event_names import event_files
 
@@ -346,3 +346,29 @@ def test_where_rank_0_alone_logs_nobody_in_the_job_waits_for_it(place: World) ->
     wait_for(place.drained, "the journal of rank 0", seconds=15)
     found = [value.simple_value for event in events(place.logdir / "exp") for value in event.summary.value]
     assert found == list(range(20))
+
+
+def test_sums_are_whole_where_one_rank_alone_logs_large_histograms(place: World) -> None:
+    """Its scalars come later than the others', for what stands before them has to be read first."""
+    script = """
+        import os
+        import numpy as np
+        from tbxd_client import SummaryWriter
+        rank = int(os.environ["RANK"])
+        writer = SummaryWriter("logs/exp", reduce={"tokens": "sum"})
+        numbers = np.random.default_rng(0).normal(size=1_000_000).astype(np.float32)
+        for step in range(60):
+            writer.add_scalar("loss", rank, step)
+            writer.add_scalar("tokens", 1, step)
+            for index in range(10 if rank == 0 and step % 30 == 0 else 0):
+                writer.add_histogram(f"w{index}", numbers, step)
+        writer.close()
+    """
+    place.serve()
+    job = {"WORLD_SIZE": "4", "TBXD_RUN_ID": "k"}
+    processes = [place.start(script, environ={**job, "RANK": str(rank)}) for rank in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    settled(place)
+    found = scalars(place.logdir / "exp")
+    assert found["tokens"] == [(step, 4.0) for step in range(60)]
+    assert found["loss"] == [(step, 1.5) for step in range(60)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import wait_for
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
 from tbxd.events.ledger import decode_ranks
@@ -526,6 +528,70 @@ def test_a_tag_that_all_others_have_passed_by_is_a_ranks_own_without_waiting(tmp
     daemon.write(2)
     assert points(tmp_path) == {"lr": [(0, 0.5), (1, 0.5)], "loss": [(0, 1.0), (1, 1.0)]}
     assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_tag_is_a_ranks_own_when_the_others_have_gone_on_from_what_it_logged_before(tmp_path: Path) -> None:
+    """Nothing that follows it has to be read for that: it may stand behind more than may be on the way."""
+    ranks, daemon = job(tmp_path, 3)
+    for rank in ranks:
+        rank.scalar("loss", 0, float(rank.rank))
+    for tag in ("w0", "w1"):
+        ranks[0].histogram(tag, 0, np.arange(3.0))
+    ranks[1].scalar("loss", 1, 1.0)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(2)
+    assert set(points(tmp_path)) == {"loss"}, "the third may come to it yet"
+    ranks[2].scalar("loss", 1, 1.0)
+    daemon.feed(ranks[2])
+    daemon.write(2)
+    assert {tag: len(found) for tag, found in points(tmp_path).items()} == {"loss": 1, "w0": 1, "w1": 1}
+    assert ranks[0].acked == len(ranks[0].records)
+
+
+def test_no_point_goes_out_without_a_rank_whose_records_are_on_their_way(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long they take, and however many steps wait; what is known of a rank up to a moment counts as such."""
+    monkeypatch.setattr(reduction, "PENDING_STEPS_MAX", 3)
+    ranks, daemon = job(tmp_path, 2, seconds=0.2)
+    now = time.monotonic()
+    for step in range(8):
+        for rank in ranks:
+            rank.scalar("tokens", step, 1.0, reduce="sum")
+    daemon.feed(ranks[0], ranks[0].ends[0])
+    daemon.feed(ranks[1])
+    daemon.read[ranks[0].id] = (now, now + 100)
+    daemon.write()
+    wait_for(lambda: time.monotonic() > now + 0.5, "more than a rank is waited for", pause=0.05)
+    daemon.write()
+    assert points(tmp_path)["tokens"] == [(0, 2.0)]
+    daemon.feed(ranks[0])
+    daemon.read.clear()
+    daemon.write()
+    assert points(tmp_path)["tokens"] == [(step, 2.0) for step in range(8)]
+    ranks[1].scalar("tokens", 8, 1.0, reduce="sum")
+    daemon.feed(ranks[1])
+    daemon.read[ranks[0].id] = (now, now)  # nothing of it comes any more, whatever keeps it
+    daemon.write()
+    wait_for(lambda: daemon.write() or (8, 1.0) in points(tmp_path)["tokens"], "a rank that is given up", 5, 0.05)
+
+
+def test_a_tag_is_not_taken_for_whole_before_a_rank_is_read_that_may_log_it(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.scalar("loss", 0, 1.0)
+        rank.scalar("tokens", 0, 1.0, reduce="sum")
+    daemon.feed(ranks[0], ranks[0].ends[0])
+    daemon.feed(ranks[1])
+    now = time.monotonic()
+    daemon.read[ranks[0].id] = (now - 1, now + 100)
+    daemon.write(2)
+    assert "tokens" not in points(tmp_path)
+    daemon.feed(ranks[0])
+    daemon.read.clear()
+    daemon.write(2)
+    assert points(tmp_path)["tokens"] == [(0, 2.0)]
 
 
 def test_the_first_point_of_a_tag_in_each_file_has_its_colour_and_texts(tmp_path: Path) -> None:

@@ -97,15 +97,18 @@ class Frontier:
         floors: Integers = waited.min(axis=1)
         return floors
 
-    def pass_over(self, tags: Integers, steps: Integers) -> int:
+    def pass_over(self, tags: Integers, steps: Integers, ranks: Mask | None = None) -> int:
         """Wait no more for ranks that have not come to these steps of these tags; they are expected again when they
         have caught up. Returns how many that are, counted once for each tag.
 
         Args:
             tags: (N,), each once.
             steps: (N,).
+            ranks: (world,) those it is about; None for all.
         """
         behind: Mask = self.expected[tags] & (self.latest[tags] < steps[:, None])
+        if ranks is not None:
+            behind &= ranks
         self.expected[tags] &= ~behind
         return int(behind.sum())
 

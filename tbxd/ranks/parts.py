@@ -15,6 +15,8 @@ from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from .points import Integers
 
+RECENT_MAX = 4  # records of a session before one, of which it is known where the others are with their tags
+
 
 @dataclass(slots=True)
 class Shared:
@@ -64,6 +66,7 @@ class Alone:
     tags: Integers
     decided: bool = False
     one: bool = False
+    behind: tuple[tuple[int, int], ...] = ()  # tags and steps that the session has logged just before
 
     @property
     def first_step(self) -> int:
@@ -92,6 +95,8 @@ class Member:
     numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(64, -1, np.int64))  # of scalars' tags, ours
     others: dict[tuple[int, int], int] = field(default_factory=dict)  # the same of other kinds of record
     tags: list[TagDefinition | None] = field(default_factory=list)  # as they are written
+    # Tags and steps of the last of its records that may be parts of points.
+    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
     unmarked: bool = False  # settled further than the run's ledger says
 
 

@@ -22,7 +22,7 @@ from ..events.rows import Piece
 from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
-from .reduction import Reduction, note
+from .reduction import Read, Reduction, note
 from .starts import generation_of, is_reduced
 
 
@@ -62,11 +62,13 @@ class Ranks:
     Args:
         writer: of the run.
         seconds: how long a point waits for a rank.
+        read: see `Reduction`.
     """
 
-    def __init__(self, writer: Home, seconds: float) -> None:
+    def __init__(self, writer: Home, seconds: float, read: Read | None = None) -> None:
         self._writer = writer
         self._seconds = seconds
+        self._read = read
         self._reduction: Reduction | None = None
         self._next: deque[tuple[Batch, float]] = deque()  # of a later start of the job, and when they came
         self._past: set[str] = set()  # starts that were over before the daemon began
@@ -165,6 +167,7 @@ class Ranks:
             writer.encode_as_is,
             writer.go_on,
             _histogram,
+            self._read,
         )
         if reduction.superseded:
             self._past.add(reduction.generation)

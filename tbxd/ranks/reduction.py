@@ -46,7 +46,7 @@ from ..summaries import Refused, metadata_for, text
 from ..summaries.errors import TOO_MANY_TAGS
 from .encoder import PointEncoder
 from .frontier import TooManyTags
-from .parts import Alone, Member, Passed, Shared, settle
+from .parts import RECENT_MAX, Alone, Member, Passed, Shared, settle
 from .points import MEAN, Floats, Groups, Integers, Points, grouped, joined
 from .sides import Sides, curves_of
 from .starts import generation_of
@@ -59,6 +59,7 @@ SHOWN_MAX = 16  # ranks that `tbxd status` names
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
 GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
+Read = Callable[[bytes], tuple[float, float]]
 MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
 
 
@@ -76,6 +77,8 @@ class Reduction:
         as_is: writes a record or scalars of one session.
         go_on: writes what has to stand before points of tags that earlier starts have logged.
         histogram: makes a summary's values of the histograms of several ranks.
+        read: tells of a session up to when all that it has logged has come, and since when nothing more has; None: all
+            has come always.
 
     Raises:
         OSError: what the folder holds cannot be read at this moment.
@@ -93,6 +96,7 @@ class Reduction:
         as_is: AsIs,
         go_on: GoOn,
         histogram: MakeHistogram,
+        read: Read | None = None,
     ) -> None:
         self.generation = generation_of(run)
         self.created = run.created
@@ -100,7 +104,7 @@ class Reduction:
         self.late = 0
         self._seconds = seconds
         self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
-        self._run, self._go_on = run, go_on
+        self._run, self._go_on, self._read = run, go_on, read
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._tags = Tags(run.world, seconds)
@@ -196,14 +200,21 @@ class Reduction:
         alone = self._tags.decided[tags] != SHARED
         if not alone.any():
             self._share(member, tags, values, ends, now)
+            self._note_recent(member, tags, values)
             return
         edges = np.flatnonzero(alone[1:] != alone[:-1]) + 1
         for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(tags)], strict=True):
             part = slice(begin, end)
             if alone[begin]:
-                member.parts.append(Alone(batch, Scalars(values[part], ends[part]), tags[part]))
+                behind = tuple(member.recent)
+                member.parts.append(Alone(batch, Scalars(values[part], ends[part]), tags[part], behind=behind))
             else:
                 self._share(member, tags[part], values[part], ends[part], now)
+            self._note_recent(member, tags[part], values[part])
+
+    @staticmethod
+    def _note_recent(member: Member, tags: Integers, values: npt.NDArray[Any]) -> None:
+        member.recent.extend(zip(tags[-RECENT_MAX:].tolist(), values["step"][-RECENT_MAX:].tolist(), strict=True))
 
     def _single(self, member: Member, batch: Batch, item: Single, now: float) -> None:
         record = item.record
@@ -226,7 +237,7 @@ class Reduction:
         if len(tags) and (self._tags.decided[tags] == SHARED).any():
             self._share_single(member, batch, item, tags, now)
         else:
-            member.parts.append(Alone(batch, item, tags))
+            member.parts.append(Alone(batch, item, tags, behind=tuple(member.recent)))
 
     def _numbered(self, member: Member, batch: Batch, ids: Integers, now: float) -> Integers:
         """Our numbers of a session's tags, of which it is noted that this rank logs them."""
@@ -396,7 +407,8 @@ class Reduction:
             self._tags.newly_shared = False
             for member in self._members.values():
                 self._regroup(member, now)
-        self._tags.decide(now, everything, len(self._alive), self._members.values())
+        read = self._known(now, self._tags.join_seconds)
+        self._tags.decide(now, everything, len(self._alive), self._members.values(), read)
         self._listen()
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
@@ -448,10 +460,38 @@ class Reduction:
         """Whether nothing more comes, as far as is known."""
         return not any(self._alive.values())
 
+    def _known(self, now: float, patience: float) -> Floats:
+        """Up to when it is known of each rank what it has logged, (world,), by the clock of ``now``.
+
+        A rank that has more than has been read is on its way; one of which nothing could be read for ``patience``
+        seconds is not, whatever keeps it.
+        """
+        known = np.full(self._frontier.world, now)
+        if self._read is None:
+            return known
+        for rank, sessions in self._alive.items():
+            for session in sessions:
+                read, moved = self._read(session)
+                if read < now and now - moved < patience:
+                    known[rank] = min(known[rank], read)
+        return known
+
     def _give_up_waiting(self, now: float, everything: bool) -> None:
         if everything:
             self._frontier.expected[:] = False
             return
+        known = self._known(now, self._seconds)
+        for then in sorted(set(known.tolist())):
+            self._pass_over(then, known == then, then >= now)
+
+    def _pass_over(self, now: float, ranks: npt.NDArray[np.bool_], all_read: bool) -> None:
+        """Wait no more for ranks that have not logged what others had long ago.
+
+        Args:
+            now: up to when it is known what they have logged.
+            ranks: (world,) which they are.
+            all_read: that is all of it, so that too many steps do not wait for them either.
+        """
         overdue: dict[int, int] = {}
         for points in self._pending:
             old = points.arrivals <= now - self._seconds
@@ -462,10 +502,11 @@ class Reduction:
         for (tag, step), arrival in self._histogram_arrivals.items():
             if arrival <= now - self._seconds:
                 overdue[tag] = max(step, overdue.get(tag, step))
-        if sum(len(points) for points in self._pending) > PENDING_STEPS_MAX:
+        if all_read and sum(len(points) for points in self._pending) > PENDING_STEPS_MAX:
             self._too_many(overdue)
         if overdue:
-            self._frontier.pass_over(np.array(list(overdue), np.int64), np.array(list(overdue.values()), np.int64))
+            tags, steps = np.array(list(overdue), np.int64), np.array(list(overdue.values()), np.int64)
+            self._frontier.pass_over(tags, steps, ranks)
 
     def _too_many(self, overdue: dict[int, int]) -> None:
         """Of a tag of which too many steps wait the oldest do no more."""
@@ -652,10 +693,13 @@ class Reduction:
         for part in parts:
             if not isinstance(part, Alone) or part.decided or not (self._tags.decided[part.tags] == SHARED).any():
                 member.parts.append(part)
-            elif isinstance(part.item, Scalars):
-                self._scalars(member, part.batch, part.item, -1, now)
-            else:
+                continue
+            if not isinstance(part.item, Scalars):
                 self._single(member, part.batch, part.item, now)
+                continue
+            recent, member.recent = member.recent, deque(part.behind, RECENT_MAX)
+            self._scalars(member, part.batch, part.item, -1, now)
+            member.recent = recent
 
     def _renamed(self, member: Member, batch: Batch) -> Batch:
         """A batch whose tags are called what this rank's are."""

@@ -17,7 +17,7 @@ from tbxd_client.records import STEP_MIN, TagDefinition
 
 from .frontier import Frontier
 from .parts import Alone, Member, Shared
-from .points import MEAN, WORDS, Integers
+from .points import MEAN, WORDS, Floats, Integers
 
 JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
 ALL = "all"  # word for a tag: each rank's is shown by itself
@@ -42,7 +42,7 @@ class Tags:
         self.decided = np.zeros(0, np.int8)
         self.gathered = np.zeros(0, np.bool_)
         self.newly_shared = False  # one has turned out to be, and records of it wait
-        self._seconds, self._join_seconds = seconds, min(JOIN_SECONDS, seconds)
+        self._seconds, self.join_seconds = seconds, min(JOIN_SECONDS, seconds)
         self._known: dict[tuple[int, str], int] = {}
         self._first_seen = np.zeros(0)
         self._last_joined = np.zeros(0)
@@ -101,32 +101,45 @@ class Tags:
     def due(self) -> float:
         """When the next tag has waited long enough for ranks; 0 where none does."""
         young = np.flatnonzero(~self.gathered[: self.frontier.count])
-        return float(self._last_joined[young].min()) + self._join_seconds if len(young) else 0.0
+        return float(self._last_joined[young].min()) + self.join_seconds if len(young) else 0.0
 
-    def decide(self, now: float, everything: bool, joined: int, members: Iterable[Member]) -> None:
+    def decide(
+        self, now: float, everything: bool, joined: int, members: Iterable[Member], read: Floats | None = None
+    ) -> None:
         """Look which tags are gathered.
 
         Args:
             now: seconds, by a clock that does not jump.
+            read: (world,) up to when what each rank has logged is known here, by that clock; None: up to now.
             everything: all of them are.
             joined: how many ranks have come at all.
             members: the sessions, with what of them is not settled.
         """
         known = slice(0, self.frontier.count)
         gathered = self.gathered[known]
-        begun = self._began is not None and now - self._began >= self._join_seconds
+        begun = self._began is not None and now - self._began >= self.join_seconds
         if everything or (begun and joined < 2):
             gathered[:] = True
         elif not gathered.all():
-            gathered |= now - self._last_joined[known] >= self._join_seconds
-            gathered |= now - self._first_seen[known] >= self._seconds
+            then = self._read_by_all(now, read)
+            gathered |= then - self._last_joined[known] >= self.join_seconds
+            gathered |= then - self._first_seen[known] >= self._seconds
         if not gathered.all():
             for member in members:
                 self._pass_by(member)
         self.decided[known][gathered & (self.decided[known] == UNDECIDED)] = SOLO
 
+    def _read_by_all(self, now: float, read: Floats | None) -> Floats:
+        """Up to when it is known of every rank that does not log a tag yet what it has logged, (tags,)."""
+        known = slice(0, self.frontier.count)
+        if read is None or bool((read >= now).all()):
+            return np.full(self.frontier.count, now)
+        then: Floats = np.where(self.frontier.seen[known] | self.frontier.left, now, read).min(axis=1)
+        return then
+
     def _pass_by(self, member: Member) -> None:
-        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it.
+        """A tag is a rank's own when every other rank has come to a later step that this one has logged behind it, or
+        beyond one that it has logged before it.
 
         The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
         """
@@ -137,7 +150,10 @@ class Tags:
             if isinstance(part, Alone):
                 for tag in sorted(set(part.tags.tolist())) if part.one or not part.decided else ():
                     if not self.gathered[tag] and tag not in passed:
-                        passed[tag] = (part.first_step, others.copy())
+                        if self._are_beyond(part.behind, tag, others):
+                            self.gathered[tag] = True
+                        else:
+                            passed[tag] = (part.first_step, others.copy())
             elif isinstance(part, Shared) and passed and len(part.tags):
                 last = int(part.steps.max())
                 place = int(part.steps.argmax())
@@ -148,6 +164,16 @@ class Tags:
                         if ranks.all():
                             self.gathered[tag] = True
                             del passed[tag]
+
+    def _are_beyond(self, behind: Iterable[tuple[int, int]], tag: int, others: npt.NDArray[np.bool_]) -> bool:
+        """Whether all have gone on from what a rank has logged just before a tag: what comes next in the program is not
+        waited for, as it may not be read before this is written."""
+        for before, step in behind:
+            if before != tag and self.decided[before] == SHARED:
+                come = self.frontier.seen[before] & (self.frontier.latest[before] > step)
+                if bool((come | others).all()):
+                    return True
+        return False
 
 
 def _longer(array: npt.NDArray[Any], more: int) -> npt.NDArray[Any]:
