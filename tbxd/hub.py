@@ -24,7 +24,7 @@ from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from tbxd_client.view import view
 
 from .buckets import Meters
-from .credit import Credit
+from .credit import Credit, window
 from .descriptors import runs_open
 from .ended import Ended
 from .events.checkpoint import Checkpoints
@@ -623,7 +623,7 @@ class Hub:
         if client is not None and client.session.hold(batch):
             if client.flush_to > client.session.written:
                 moved[batch.session] = client
-            else:
+            elif self.limit(client) - client.announced >= window(len(self.clients)) // 4:
                 self._acknowledge(client)  # what waits takes nothing of what it may send
 
     def _come_back(self, state: RunState, moved: dict[bytes, Client]) -> None:

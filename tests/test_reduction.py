@@ -453,6 +453,7 @@ def test_where_nobody_is_waited_for_each_point_says_of_which_ranks_it_is_and_the
     logged = log_and_kill(ranks, daemon, calls, random)
     for rank in ranks:
         daemon.feed(rank)
+    daemon.writer.read_for(ranks[0].run)  # also where nothing comes after the last kill
     daemon.write(3)
     marked = members(run)
     beside = {side: members(run / "ranks" / side) for side in ("min", "max") if (run / "ranks" / side).exists()}
