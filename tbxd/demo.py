@@ -34,7 +34,7 @@ from .settings import Settings
 
 NEEDED = {"torch": "torch", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 SETTLE_SECONDS = 30.0  # for the daemon to write what the workers have logged
-END_SECONDS = 10.0
+END_SECONDS = 60.0  # torch takes a second to be taken down, and ten and more on a machine that is busy
 KINDS = {  # method: what the demo logs with it
     "add_scalar": "loss, accuracy, …",
     "log": "8 gradient norms",
@@ -220,7 +220,9 @@ class Crew:
             connection.send(None)
         for number, process in enumerate(self._processes):
             process.join(END_SECONDS)
-            if process.exitcode != 0:
+            if process.exitcode is None:
+                raise DemoFailed(f"worker {number} has done its work, and has not ended {END_SECONDS:.0f} s later")
+            if process.exitcode:
                 raise DemoFailed(f"worker {number} has ended with exit code {process.exitcode}")
 
     def end(self) -> None:
@@ -237,7 +239,8 @@ class Crew:
         except (EOFError, OSError):
             self._processes[number].join(END_SECONDS)
             code = self._processes[number].exitcode
-            raise DemoFailed(f"worker {number} has failed with exit code {code}") from None
+            what = "has failed, and does not end" if code is None else f"has failed with exit code {code}"
+            raise DemoFailed(f"worker {number} {what}") from None
         return message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from harness import World, wait_for, world
 from tb import LOADERS, board
+from tbxd import demo as demo_module
 
 LAYERS = ("conv1", "conv2", "hidden", "output")
 PARAMETERS = {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}
@@ -136,3 +138,16 @@ def test_a_worker_that_fails_fails_the_demo(place: World) -> None:
     assert result.returncode == 1
     assert "no digits today" in result.stderr
     assert re.search(r"tbxd: worker \d has failed with exit code 1\n", result.stderr)
+
+
+def test_a_worker_that_does_not_end_is_said_to_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to have ended with exit code None; and it is ended."""
+    monkeypatch.setattr(demo_module, "END_SECONDS", 0.05)
+    crew = demo_module.Crew(tmp_path, 1, 0)
+    process = multiprocessing.get_context("spawn").Process(target=signal.pause, daemon=True)
+    process.start()
+    crew._processes.append(process)
+    with pytest.raises(demo_module.DemoFailed, match=r"^worker 0 has done its work, and has not ended"):
+        crew.finish()
+    crew.end()
+    assert process.exitcode == -signal.SIGTERM
