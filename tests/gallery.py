@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ HOOK = HERE / "gallery_hook"
 FRAMEWORKS = HERE.parent / ".venv-frameworks"  # made by `make frameworks`
 FACTS = {
     "run": "the command line, for bash; $PROGRAM is the file (python $PROGRAM)",
-    "needs": "words: root, modules, commands; without them it is skipped",
+    "needs": "words: root, mounts and users (namespaces), frameworks, modules, commands; without them it is skipped",
     "exit": "the exit code (0)",
     "oracle": "files that the program writes itself, a row run,tag,step,value before each call, for one that is killed",
     "meant": "in what its records differ from the original's (one of MEANT), and why",
@@ -51,6 +52,7 @@ FACTS = {
     "without": "modes in which it makes no sense: original, warm, cold, killed",
     "xfail": "why it does not pass yet",
 }
+NAMESPACES = {"mounts": ("unshare", "--mount", "true"), "users": ("unshare", "--user", "--map-root-user", "true")}
 MEANT = {
     "mean": "ranks that log a tag at a step make one point, the mean; the original has one of each",
     "hparams": "no experiment stands beside a row of hparams, from which TensorBoard would take the columns of all",
@@ -126,6 +128,9 @@ class Program:
             elif need == "frameworks":
                 if not FRAMEWORKS.exists():
                     return "it needs the environment that `make frameworks` makes"
+            elif need in NAMESPACES:
+                if not _may(NAMESPACES[need]):
+                    return f"it needs to be allowed `{shlex.join(NAMESPACES[need])}`"
             elif not shutil.which(need) and find_spec(need) is None:
                 return f"it needs {need}"
         return ""
@@ -133,10 +138,19 @@ class Program:
     def require(self) -> None:
         """Skip where something is missing; in continuous integration only what cannot be installed may be."""
         missing = self.missing()
-        if missing and ("root" in missing or "frameworks" in missing):
+        if missing and any(word in missing for word in ("root", "allowed", "frameworks")):
             pytest.skip(missing)
         elif missing:
             absent(missing)
+
+
+@cache
+def _may(command: tuple[str, ...]) -> bool:
+    """Whether a command is allowed here, as it is not in every container."""
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def programs() -> list[Program]:

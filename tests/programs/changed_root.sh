@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # chroot into a copy of the machine's files, with the working directory and the temporary folder bound into it.
 # run: unshare --mount bash $PROGRAM
-# needs: root, unshare, chroot
+# needs: root, mounts, chroot
 
 set -e
 mkdir root

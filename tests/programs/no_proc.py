@@ -1,6 +1,6 @@
 """A jail without /proc."""
 # run: unshare --mount bash -c 'umount -l /proc && exec python $PROGRAM'
-# needs: root, unshare
+# needs: root, mounts
 
 import time
 

@@ -1,6 +1,6 @@
 """A uid that has no entry in passwd, no home and no name, as OpenShift gives them."""
 # run: unshare --user --map-user 61234 env --unset HOME --unset USER --unset LOGNAME python $PROGRAM
-# needs: unshare
+# needs: users
 
 import time
 

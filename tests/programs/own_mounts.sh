@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A container with a mount namespace of its own: a tmpfs over the log folder, the home and temporary folders shared.
 # run: unshare --mount bash $PROGRAM
-# needs: root, unshare
+# needs: root, mounts
 # seconds: 40
 
 set -e

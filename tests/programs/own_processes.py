@@ -1,6 +1,6 @@
 """A container with processes of its own: pid 1 is the shell, /proc shows nothing else, and all ends with it."""
 # run: unshare --pid --fork --mount --mount-proc bash -c 'python $PROGRAM; exit $?'
-# needs: root, unshare
+# needs: root, mounts
 # writes: later
 
 import time

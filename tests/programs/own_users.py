@@ -1,6 +1,6 @@
 """A container with users of its own, as rootless podman makes them: root inside is somebody else outside."""
 # run: unshare --user --map-root-user --net python $PROGRAM
-# needs: unshare
+# needs: users
 
 import time
 

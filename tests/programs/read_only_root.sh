@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # docker run --read-only: every file system is read-only but the working directory and /dev/shm.
 # run: unshare --mount bash $PROGRAM
-# needs: root, unshare
+# needs: root, mounts
 
 set -e
 work=$PWD

@@ -1,6 +1,6 @@
 """/var/tmp is read-only, as on hosts that keep people from leaving things there."""
 # run: unshare --mount bash -c 'mount -t tmpfs -o ro tmpfs /var/tmp && unset TBXD_SPOOL && exec python $PROGRAM'
-# needs: root, unshare
+# needs: root, mounts
 
 import time
 

@@ -1,6 +1,6 @@
 """A container whose /dev/shm has 64 KiB."""
 # run: unshare --mount bash -c 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec python $PROGRAM'
-# needs: root, unshare
+# needs: root, mounts
 
 import time
 
