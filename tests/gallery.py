@@ -187,7 +187,7 @@ def _program(path: Path) -> Program:
 
 @dataclass
 class Call:
-    """Times of a call in seconds: in all, on a processor, and ready while another had it."""
+    """Times of a call in seconds: in all, on a processor, and ready while another had it (below 0: not known)."""
 
     method: str
     wall: float
@@ -197,7 +197,12 @@ class Call:
     @property
     def own(self) -> float:
         """Without the time in which the machine was busy with others."""
-        return self.wall - min(self.ready, self.wall)
+        return self.wall - max(0.0, min(self.ready, self.wall))
+
+    @property
+    def long(self) -> bool:
+        """Whether it took longer than is promised, and not because the machine was busy with others."""
+        return self.ready >= 0 and self.own > CALL_SECONDS_PROMISED
 
 
 @dataclass

@@ -26,15 +26,15 @@ _inside = threading.local()
 
 
 def _waited() -> int:
-    """Nanoseconds in which this thread was ready and another had its core."""
+    """Nanoseconds in which this thread was ready and another had its core; -1 where nobody tells (no /proc)."""
     try:
         fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return 0
+        return -1
     try:
         return int(os.read(fd, 100).split()[1])
     except (OSError, ValueError, IndexError):
-        return 0
+        return -1
     finally:
         os.close(fd)
 
@@ -76,7 +76,8 @@ def _timed(name, method):
             wall = time.perf_counter_ns() - began
             cpu = time.thread_time_ns() - cpu
             _inside.call = False
-            _calls.append(f"{name} {wall} {cpu} {_waited() - waited}\n")
+            after = _waited()
+            _calls.append(f"{name} {wall} {cpu} {after - waited if waited >= 0 <= after else -1}\n")
             if wall > LONG_NS or len(_calls) > KEPT_MAX or name in ("close", "flush"):
                 _write()
 

@@ -1,4 +1,5 @@
 """atexit: a summary is logged at the end by a function that was registered before there was a writer."""
+# says: logged when the program had ended
 # oracle: noted.csv
 # meant: noted: the original has closed its file by then
 
