@@ -76,7 +76,7 @@ class Runner:
             for attempt in range(ATTEMPTS):
                 outcome = self._run(program, mode, attempt)
                 longest = outcome.longest()
-                if longest is None or not longest.long:
+                if longest is None or not longest.long or "crowded" in program.facts:
                     break
                 if attempt == ATTEMPTS - 1:
                     result.slow.append((mode, longest))

@@ -12,13 +12,18 @@ writer = SummaryWriter("runs/signals")
 noted = open("noted_loss.csv", "w")
 beats = open("noted_beats.csv", "w")
 beat = 0
+inside = False
 
 
 def alarm(number, frame):
-    global beat
+    global beat, inside
+    if inside:
+        return
+    inside = True
     beats.write(f"runs/signals,beat,{beat},{beat}\n")
     writer.add_scalar("beat", beat, beat)
     beat += 1
+    inside = False
 
 
 signal.signal(signal.SIGALRM, alarm)

@@ -1,5 +1,6 @@
 """A sweep of 50 processes that all begin at once, each a training of its own."""
 # seconds: 120
+# crowded: a call waits for a thread of its process that waits for a core, with any writer
 
 import multiprocessing
 import sys
