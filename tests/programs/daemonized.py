@@ -1,7 +1,7 @@
-"""Forks twice, leaves its session, and points its standard descriptors at a log: a daemon that trains."""
+"""Logs its first record, forks twice, leaves its session, and points its descriptors at a log: a daemon that trains."""
 # without: original
 # meant: noted: the original has no thread in a forked child, and does not end
-# oracle: noted.csv
+# oracle: noted*.csv
 
 import os
 import sys
@@ -25,6 +25,9 @@ def daemonize():
 
 
 writer = SummaryWriter("runs/daemonized")
+with open("noted_first.csv", "w") as noted:
+    noted.write("runs/daemonized,begun,0,1.0\n")
+writer.add_scalar("begun", 1.0, 0)
 daemonize()
 noted = open("noted.csv", "w", buffering=1)
 for step in range(100):
