@@ -444,17 +444,19 @@ def _plain(plugin: str, proto: Any) -> Any:
 # --- the verdict ----------------------------------------------------------------------------------------------
 
 
-def keep(program: Program, outcome: Outcome) -> None:
-    """Keep what the original left, for the runs in which only tbxd's is looked at."""
-    ORIGINALS.mkdir(exist_ok=True)
-    text = {
+def keep(program: Program, outcome: Outcome) -> dict[str, Any]:
+    """Keep what the original left, for the runs in which only tbxd's is looked at; returns it."""
+    found = {
         "program": program.digest,
         "exit": outcome.exit,
         "alarms": sorted({*ALARMING.findall(outcome.stderr)}),
         "records": {} if outcome.noted else outcome.records,
     }
-    path = ORIGINALS / f"{program.name}.json"
-    path.write_text(json.dumps(text, separators=(",", ":"), sort_keys=True) + "\n")
+    if not program.heavy:  # what is only run with its original needs nothing that is kept
+        ORIGINALS.mkdir(exist_ok=True)
+        path = ORIGINALS / f"{program.name}.json"
+        path.write_text(json.dumps(found, separators=(",", ":"), sort_keys=True) + "\n")
+    return found
 
 
 def kept(program: Program) -> dict[str, Any] | None:

@@ -93,9 +93,7 @@ class Runner:
             gallery.account(program, outcome, [])
             assert not outcome.error and outcome.exit == program.exit, (outcome.error, outcome.exit, outcome.stderr)
             assert outcome.records, "the original has written nothing"
-            gallery.keep(program, outcome)
-            found = gallery.kept(program)
-            assert found
+            found = gallery.keep(program, outcome)
         return found
 
     def _run(self, program: Program, mode: str, attempt: int = 0) -> Outcome:
