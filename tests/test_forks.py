@@ -48,6 +48,35 @@ def test_persistent_workers_that_are_made_right_after_the_first_record_hold_noth
     assert scalars(place.logdir / "a") == {"loss": points(range(30))}
 
 
+def test_a_child_of_the_moment_in_which_a_daemon_is_looked_for_keeps_nobody_from_starting_one(place: World) -> None:
+    """Who looks takes the daemon's lock for microseconds; a child kept it for as long as it lived."""
+    place.runtime.mkdir(mode=0o700)
+    (place.runtime / "daemon.lock").touch()  # of an earlier daemon
+    result = place.run(
+        """
+        import fcntl, os, signal, types
+        from tbxd_client import SummaryWriter, places
+        children = []
+        def flock(file, how):
+            fcntl.flock(file, how)
+            if how & fcntl.LOCK_SH:  # another thread forks now
+                child = os.fork()
+                if not child:
+                    signal.pause()
+                children.append(child)
+        places.fcntl = types.SimpleNamespace(**{**vars(fcntl), "flock": flock})
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("loss", 0, 0)
+        written = writer.flush(20)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        assert children and written
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a") == {"loss": points(range(1))}
+
+
 @pytest.mark.parametrize("milliseconds", [0, 2, 5])
 def test_a_child_goes_on_alone_when_its_parent_is_gone_in_the_middle_of_starting_a_daemon(
     place: World, milliseconds: int

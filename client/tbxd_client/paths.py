@@ -360,15 +360,15 @@ def addresses_path(runtime: Path | None = None) -> Path:
 def daemon_addresses(runtime: Path | None = None) -> list[str]:
     """Where the daemon that holds the lock of a runtime folder listens, as far as it says; an older one does not."""
     try:
-        fd = os.open(addresses_path(runtime), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_file(addresses_path(runtime), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return []
     try:
-        found = os.fsdecode(os.read(fd, ADDRESSES_BYTES_MAX)).splitlines()
+        found = os.fsdecode(os.read(file.number, ADDRESSES_BYTES_MAX)).splitlines()
     except OSError:
         return []
     finally:
-        os.close(fd)
+        file.close()
     return [address for address in found if not _wrong_address(address, listening=False)]
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .descriptors import open_file
 from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, near, private_dir, runtime_dir, runtimes, spools
 
 LAUNCH_LOCK = "launch.lock"
@@ -78,17 +79,17 @@ def _has_daemon(folder: Path) -> bool:
     try:
         if folder.lstat().st_uid != os.getuid():
             return False
-        fd = os.open(lock_path(folder), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_file(lock_path(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a child closes it
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # there are no locks here, and so no daemon
         return False
     finally:
-        os.close(fd)
+        file.close()
     return False
 
 
@@ -98,20 +99,20 @@ def _try(folder: Path) -> None:
     Raises:
         OSError: it cannot be done.
     """
-    fd = os.open(folder / LAUNCH_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = open_file(folder / LAUNCH_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
     except BlockingIOError:
         return  # somebody starts a daemon there
     finally:
-        os.close(fd)
+        file.close()
     path = folder / f".try-{os.urandom(6).hex()}"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
     try:
-        os.posix_fallocate(fd, 0, TRIED_BYTES)
+        os.posix_fallocate(file.number, 0, TRIED_BYTES)
     finally:
-        os.close(fd)
+        file.close()
         path.unlink(missing_ok=True)
 
 
@@ -129,15 +130,15 @@ def lock_error(path: Path, error: OSError) -> OSError:
 def lock_trouble(folder: Path) -> str:
     """Why no daemon can run in a runtime folder that is there, because nothing in it can be locked; "" where it can."""
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        file = open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return ""
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return ""
     except OSError as error:
         return str(lock_error(folder, error))
     finally:
-        os.close(fd)
+        file.close()
     return ""
