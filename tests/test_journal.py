@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,6 +253,30 @@ def test_a_full_disk_is_an_error_in_the_call_and_never_a_bus_error(
     with pytest.raises(OSError, match="No space"):
         Journal(tmp_path, lambda: None)
     assert len(list(tmp_path.iterdir())) == 1, "nothing half made stays behind"
+    journal.close()
+
+
+class Held(bytearray):
+    """What is to be logged, by something that tells whether it is still held."""
+
+
+def test_what_could_not_be_kept_is_let_go_of_with_its_call(tmp_path: Path) -> None:
+    """A disk that is full is left alone for a second; what is dropped meanwhile, large perhaps, is not held."""
+    journal = Journal(tmp_path, lambda: False)
+    shutil.rmtree(journal.path)  # no new file can be made there
+    gc.disable()  # as programs that train do
+    try:
+        held = []
+        for _ in range(20):
+            value = Held(2 << 20)
+            held.append(weakref.ref(value))
+            assert journal.append(b"head", memoryview(value)) == "journal_error"
+            del value
+        assert [reference() is None for reference in held] == [True] * 20
+    finally:
+        gc.enable()
+    assert journal.dropped() == {"journal_error": 20}
+    assert journal.append(b"small") == ""
     journal.close()
 
 

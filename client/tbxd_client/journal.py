@@ -167,7 +167,7 @@ class Journal:
         self._wake = wake
         self._waiters: list[LockType] = []  # who waits for room, by a lock each that is let go when there is some
         self._closed = False
-        self._refused: OSError | None = None  # what the disk said to the last new segment, and until when that stands
+        self._refused = 0  # the error number of the disk's refusal of the last new segment, and until when that stands
         self._refused_until = 0.0
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
         self._armed = False  # the sender sleeps, and is to be woken by the next record
@@ -492,7 +492,10 @@ class Journal:
                 raised = error
         self._writing, self.limit = True, CLOSED
         if raised is not None:
-            raise raised
+            try:
+                raise raised
+            finally:
+                del raised  # it has this frame, which would have it: a circle that holds what was to be logged
 
     def _tell_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -543,14 +546,16 @@ class Journal:
             self._delete(self._free.pop(0))
         # A full disk may cost a call milliseconds to find out, so not every call does.
         if self._refused and monotonic() < self._refused_until:
-            raise self._refused
+            # A new one: an error that is kept and raised again keeps the frames of each call that it came out of, and
+            # so what each of them wanted to log.
+            raise OSError(self._refused, os.strerror(self._refused))
         smallest = max(size, min(SEGMENT_BYTES_MIN, capacity))
         try:
             segment = self._make_segment(capacity, smallest)
         except OSError as error:
-            self._refused, self._refused_until = error, monotonic() + RETRY_SECONDS
+            self._refused, self._refused_until = error.errno or errno.EIO, monotonic() + RETRY_SECONDS
             raise
-        self._refused = None
+        self._refused = 0
         return segment
 
     def _make_segment(self, capacity: int, smallest: int) -> Segment:
