@@ -98,7 +98,6 @@ def read_history(directory: Path, generation: str) -> History:
     """The points of one start of a job."""
     history = History()
     current = ""
-    superseded = False
     for name in believed(directory):
         ranks: frozenset[int] | None = None
         ledger = LedgerReader()
@@ -108,7 +107,6 @@ def read_history(directory: Path, generation: str) -> History:
             ledger.follow(writer, len(event.summary.value))
             if writer.startswith("G"):
                 if writer[1:] != current:
-                    superseded = superseded or current == generation
                     current = writer[1:]
                     history = History()
                 reducing = False
@@ -131,7 +129,7 @@ def read_history(directory: Path, generation: str) -> History:
                 history.points.pop((curve, event.step), None)
                 history.points[curve, event.step] = ranks
     history.points = dict(list(history.points.items())[-POINTS_MAX:])
-    return history if current == generation else History(superseded=superseded)
+    return history if current == generation else History()
 
 
 def check(contents: Contents) -> None:

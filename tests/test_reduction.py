@@ -25,6 +25,7 @@ from tbxd.session import Session
 from tbxd.summaries import color_of
 from tbxd.summaries.histogram import histogram_of
 from tbxd_client.event_names import event_files
+from tbxd_client.records import RESTART, pack_record_head
 
 
 @pytest.fixture
@@ -335,6 +336,94 @@ def test_another_start_of_the_job_takes_over_when_the_first_is_over(tmp_path: Pa
     daemon.write(2)
     assert daemon.writer.entry(ranks[1].id).refused == {"late_rank": 1}
     assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+def add(daemon: Daemon, *ranks: Rank) -> None:
+    """Other processes come."""
+    for rank in ranks:
+        daemon.ranks = [*daemon.ranks, rank]
+        daemon.sessions[rank.id] = Session(rank.id, 0)
+
+
+def test_attempts_follow_each_other_by_their_numbers_whatever_clocks_say(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.scalar("loss", 0, 1.0)
+        daemon.feed(rank)
+    daemon.write()
+    again = [Rank(tmp_path, rank, 2, attempt=1, created=0.5) for rank in range(2)]  # a host whose clock is behind
+    add(daemon, *again)
+    for rank in again:
+        rank.scalar("loss", 1, 2.0)
+        daemon.feed(rank)
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(2)
+    assert points(tmp_path)["loss"] == [(0, 1.0), (1, 2.0)]
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in daemon.ranks)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_another_job_in_the_folder_silences_nobody(tmp_path: Path, kill: bool) -> None:
+    """It waits until the first is over, however long; and neither is late when it comes back."""
+    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+    other = [Rank(tmp_path, rank, 2, job="evaluation", created=2.0) for rank in range(2)]
+    add(daemon, *other)
+    for step in range(7):
+        for rank in ranks:
+            rank.scalar("loss", step, float(rank.rank))
+            daemon.feed(rank)
+        for rank in other:
+            rank.scalar("eval", step, 4.0)
+            daemon.feed(rank)
+        daemon.write()
+    assert [step for step, _ in points(tmp_path)["loss"]] == list(range(7))
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(2)
+    if kill:
+        daemon.kill()
+        for rank in other:
+            daemon.feed(rank)
+    for rank in other:
+        daemon.leave(rank)
+    back = [Rank(tmp_path, rank, 2) for rank in range(2)]  # the first job opens the folder again
+    add(daemon, *back)
+    for rank in back:
+        rank.scalar("loss", 7, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write(3)
+    assert points(tmp_path) == {
+        "loss": [(step, 0.5) for step in range(8)],
+        "eval": [(step, 4.0) for step in range(7)],
+    }
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in daemon.ranks)
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+def test_a_restart_that_names_a_tag_whose_ranks_are_shown_one_by_one(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for rank in ranks:
+        rank.scalar("load", 0, float(rank.rank), reduce="all")
+        rank.add(pack_record_head(RESTART, rank.tag("never logged"), 50, 1.0, {}, 0))
+        rank.scalar("load", 50, float(rank.rank), reduce="all")
+        daemon.feed(rank)
+    daemon.write(2)
+    assert points(tmp_path) == {f"load/rank{rank}": [(0, float(rank)), (50, float(rank))] for rank in range(2)}
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+
+
+def test_percentiles_of_infinities_are_infinite(tmp_path: Path) -> None:
+    inf = float("inf")
+    for number, (values, expected) in enumerate(
+        [([1.0, inf], inf), ([inf, inf], inf), ([-inf, 1.0], -inf), ([-inf, -inf], -inf), ([-inf, inf], float("nan"))]
+    ):
+        ranks, daemon = job(tmp_path / str(number), 2)
+        for rank in ranks:
+            rank.scalar("time", 0, values[rank.rank], reduce="p50")
+            daemon.feed(rank)
+        daemon.write()
+        np.testing.assert_equal(points(tmp_path / str(number))["time"], [(0, expected)])
 
 
 TAGS = ("loss", "acc", "grad/norm", "lr")

@@ -26,7 +26,6 @@ class History:
     points: dict[tuple[Curve, int], frozenset[int] | None] = field(default_factory=dict)
     alone: dict[Curve, tuple[bytes, int]] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
-    superseded: bool = False  # another generation has begun since
 
     def holds(self, curve: Curve, step: int, rank: int) -> bool:
         """Whether what a rank has logged is in a point that is there, which `last` tells."""
@@ -119,7 +118,7 @@ class Reduced:
     def history(self, generation: str) -> History:
         """The points of one generation, in the order in which they came."""
         if generation != self.generation:
-            return History(superseded=generation in self.past)
+            return History()
         curves, ranks = self.curves, [decode_ranks(mark) for mark in self.marks]
         points: dict[tuple[Curve, int], frozenset[int] | None] = {}
         columns = (self.point_curves[-POINTS_MAX:], self.point_steps[-POINTS_MAX:], self.point_marks[-POINTS_MAX:])

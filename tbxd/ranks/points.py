@@ -107,8 +107,7 @@ class Groups:
             word: one of `WORDS`; ``last`` is what was logged last, by wall time.
         """
         if word in PERCENTILES:
-            with np.errstate(all="ignore"):
-                return float(np.percentile(self.values_of(group), PERCENTILES[word]))
+            return _percentile(self.values_of(group), PERCENTILES[word])
         if word == LAST:
             begin = int(self.starts[group])
             times = self.points.wall_times[begin : begin + int(self.counts[group])]
@@ -163,6 +162,18 @@ def grouped(points: Points) -> Groups:
         lowest,
         highest,
     )
+
+
+def _percentile(values: Floats, percent: float) -> float:
+    """`np.percentile`, also where a neighbour is infinite: what is between a number and infinity is infinite."""
+    with np.errstate(all="ignore"):
+        result = float(np.percentile(values, percent))
+    if not math.isnan(result) or np.isnan(values).any():
+        return result
+    ordered = np.sort(values).tolist()
+    place = (len(ordered) - 1) * percent / 100
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return float(low if low == high else low + high)  # of both signs: NaN
 
 
 def _first(

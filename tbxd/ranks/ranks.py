@@ -1,7 +1,7 @@
 """What a run has to do with ranks: none of it, until a session says that it is one of several which are reduced.
 
 One start of a job is reduced at a time. The next one, of a job that was started again, waits until nothing more comes
-of the one before, or long enough; what comes of that later is late.
+of the one before, or long enough; what comes of that later is late. Another job waits until the one before is over.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
 from .reduction import Read, Reduction, note
-from .starts import generation_of, is_reduced
+from .starts import generation_of, is_before, is_reduced
 
 
 class Home(Protocol):
@@ -70,7 +70,7 @@ class Ranks:
         self._seconds = seconds
         self._read = read
         self._reduction: Reduction | None = None
-        self._next: deque[tuple[Batch, float]] = deque()  # of a later start of the job, and when they came
+        self._next: deque[tuple[Batch, float]] = deque()  # of a later start or another job, and when they came
         self._past: set[str] = set()  # starts that were over before the daemon began
         self._superseded: list[Batch] = []  # of an earlier start: late
         self._refused = 0  # so many of these are so in what has been encoded
@@ -123,9 +123,15 @@ class Ranks:
         if reduction is None:
             return 0.0
         times = [reduction.due()] if reduction.due() else []
-        if self._next:
-            times.append(self._next[0][1] + self._seconds)
+        times += [came + self._seconds for came in self._followed()]
         return min(times, default=0.0)
+
+    def _followed(self) -> list[float]:
+        """When the first batch of a later start of the same job came: at most one."""
+        assert self._reduction is not None
+        generation = self._reduction.generation
+        times = (came for batch, came in self._next if is_before(generation, generation_of(batch.run)))
+        return [came for came in [next(times, None)] if came is not None]
 
     @property
     def over(self) -> bool:
@@ -182,7 +188,7 @@ class Ranks:
         now = time.monotonic()
         if reduction is not None and generation_of(run) == reduction.generation:
             reduction.take(batch, now)
-        elif reduction is not None and run.created > reduction.created:
+        elif reduction is not None and not is_before(generation_of(run), reduction.generation):
             self._next.append((batch, now))
         else:
             self._superseded.append(batch)
@@ -206,7 +212,8 @@ class Ranks:
             else:
                 early.append((session, run))
         self._gone += early
-        self._ending = bool(self._next) and (reduction.over or now - self._next[0][1] >= self._seconds)
+        waited = any(now - came >= self._seconds for came in self._followed())
+        self._ending = bool(self._next) and (reduction.over or waited)
         reduction.emit(now, pieces, everything=self._ending)
         self._writer.flush_scalars(pieces)
         return sessions + reduction.settle(pieces)

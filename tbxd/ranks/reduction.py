@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from .frontier import TooManyTags
 from .parts import RECENT_MAX, Alone, Member, Passed, Shared, settle
 from .points import MEAN, Floats, Groups, Integers, Points, grouped, joined
 from .sides import Sides, curves_of
-from .starts import generation_of
+from .starts import generation_of, is_before
 from .tags import ALL, SHARED, UNDECIDED, Tags
 
 LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
@@ -99,7 +100,6 @@ class Reduction:
         read: Read | None = None,
     ) -> None:
         self.generation = generation_of(run)
-        self.created = run.created
         self.missing = 0  # values that points went out without
         self.late = 0
         self._seconds = seconds
@@ -127,7 +127,8 @@ class Reduction:
         self._last_step = 0
         self.sides = Sides(directory, self.generation, run, checkpoints)
         self._history = reduced.history(self.generation)
-        self.superseded = self._history.superseded  # it was over before the daemon began
+        # It was over before the daemon began.
+        self.superseded = any(is_before(self.generation, other) for other in (*reduced.past, reduced.generation))
         if not self.superseded:
             self.sides.read()
         self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
@@ -705,7 +706,9 @@ class Reduction:
         """A batch whose tags are called what this rank's are."""
         if all(tag is None or tag.reduce != ALL for tag in member.tags):
             return batch
-        return Batch(batch.session, batch.run, member.tags, batch.rows, batch.token, numbered=batch.numbered)
+        # A restart names a tag that need not have been logged.
+        tags = [mine or theirs for mine, theirs in zip_longest(member.tags, batch.tags)]
+        return Batch(batch.session, batch.run, tags, batch.rows, batch.token, numbered=batch.numbered)
 
 
 def note(text: str) -> bytes:

@@ -16,3 +16,18 @@ def generation_of(run: RunDefinition) -> str:
     """The name of one start of a job."""
     digest = hashlib.sha256(run.job.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{digest}.{run.attempt:x}.{run.world:x}"
+
+
+def is_before(generation: str, other: str) -> bool:
+    """Whether a start of a job is one before another of the same job, by attempts: clocks of hosts differ."""
+    job, _, rest = generation.partition(".")
+    other_job, _, other_rest = other.partition(".")
+    return job == other_job and _attempt(rest) < _attempt(other_rest)
+
+
+def _attempt(rest: str) -> int:
+    digits = rest.partition(".")[0]
+    try:
+        return int(digits, 16)
+    except ValueError:  # somebody else's, in an event file
+        return -1
