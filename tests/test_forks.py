@@ -77,6 +77,53 @@ def test_a_child_of_the_moment_in_which_a_daemon_is_looked_for_keeps_nobody_from
     assert scalars(place.logdir / "a") == {"loss": points(range(1))}
 
 
+def test_what_a_signal_handler_raises_lets_no_later_fork_wait(place: World) -> None:
+    """It may come where the thread is just about to say that a fork need not wait for it any more."""
+    result = place.run(
+        """
+        import os, signal, threading, time
+        from tbxd_client import descriptors
+        class Raised(Exception): pass
+        armed = False
+        def handler(number, frame):
+            if armed:
+                raise Raised
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+        deadline = time.monotonic() + 20
+        while not descriptors._inside:
+            assert time.monotonic() < deadline
+            try:
+                armed = True
+                for _ in range(10_000):
+                    with descriptors.uncut:
+                        pass
+                armed = False
+            except Raised:
+                armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        took = []
+        def fork():
+            for _ in range(6):
+                begun = time.monotonic()
+                child = os.fork()
+                if not child:
+                    os._exit(0)
+                took.append(time.monotonic() - begun)
+                os.waitpid(child, 0)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        print(took)
+        assert min(took[1:]) < 0.04, took
+        with descriptors.uncut:
+            pass
+        assert not descriptors._inside and not descriptors._long
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("milliseconds", [0, 2, 5])
 def test_a_child_goes_on_alone_when_its_parent_is_gone_in_the_middle_of_starting_a_daemon(
     place: World, milliseconds: int

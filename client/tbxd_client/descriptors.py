@@ -45,8 +45,10 @@ class _Uncut:
         depth = _inside.get(me, 0)
         deadline = 0.0
         while True:
-            _inside[me] = depth + 1  # before the look: of two that do so, one at least sees the other
-            if depth or not _forking.difference((me,)):
+            # Before the look: of two that do so, one at least sees the other. Nothing is called between them, or what a
+            # signal handler raises there would leave this thread in it.
+            _inside[me] = depth + 1
+            if depth or not _forking - {me}:
                 return
             now = monotonic()
             deadline = deadline or now + FORK_SECONDS
@@ -60,11 +62,15 @@ class _Uncut:
         depth = _inside.pop(me, 0)
         if depth > 1:
             _inside[me] = depth - 1
+        _long.discard(me)
 
 
 uncut = _Uncut()  # `with uncut:` no fork comes in between
 _inside: dict[int, int] = {}  # threads, and how deep they are in it
 _forking: set[int] = set()  # threads
+# Those of which a fork has waited in vain: a disk hangs, or what a signal handler has raised has kept one from saying
+# that it is out of it. No other fork waits for them.
+_long: set[int] = set()
 
 
 class Descriptor:
@@ -312,7 +318,12 @@ def _before_fork() -> None:
     me = get_ident()
     _forking.add(me)
     deadline = monotonic() + FORK_SECONDS
-    while any(thread != me for thread in tuple(_inside)) and monotonic() < deadline:
+    while others := [thread for thread in tuple(_inside) if thread != me]:
+        if monotonic() > deadline:
+            for thread in others:
+                _long.add(thread)
+                _inside.pop(thread, None)
+            return
         sleep(PAUSE_SECONDS)
 
 
@@ -321,9 +332,10 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    cut = bool(_inside)  # a disk hangs, or a signal handler forks
+    cut = bool(_inside or _long)  # a disk hangs, or a signal handler forks
     _forking.clear()
     _inside.clear()
+    _long.clear()
     for descriptor in tuple(_all):
         descriptor.close()
     for mapped in tuple(_own_maps):
