@@ -200,7 +200,12 @@ def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
             found = f"{place} belongs to uid {state.st_uid}, you are {os.getuid()}; it is not used"
             yield Finding(what, "trouble", found, f"set {variable} to a folder of your own")
         elif not os.access(place, os.W_OK | os.X_OK):
-            yield Finding(what, "trouble", f"{place} has mode {mode:04o}: you may not write it", f"chmod 700 {place}")
+            if os.statvfs(place).f_flag & os.ST_RDONLY:
+                advice = f"set {variable} to a folder of your own, on a disk that may be written"
+                yield Finding(what, "trouble", f"{place} is on a disk that is mounted read-only", advice)
+            else:
+                found = f"{place} has mode {mode:04o}: you may not write it"
+                yield Finding(what, "trouble", found, f"chmod 700 {place}")
         elif mode & 0o077:
             found = f"{place} has mode {mode:04o}: others get in until the next daemon or writer closes it"
             yield Finding(what, "warning", found, f"chmod 700 {place}")

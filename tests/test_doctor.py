@@ -295,6 +295,11 @@ def test_disks_that_are_full_small_or_read_only_are_said(place: World) -> None:
         subprocess.run(["mount", "-o", "remount,ro", place.logdir], check=True)
         found = {what: (level, text) for what, level, text, _ in bad(doctor(place, place.logdir, code=1))}
         assert found["its space"] == ("trouble", f"{place.logdir} is mounted read-only")
+        subprocess.run(["mount", "-o", "remount,ro", place.spool], check=True)
+        said = [(level, text, advice) for what, level, text, advice in bad(doctor(place, code=None)) if what == "spool"]
+        level, text, advice = said[0]
+        assert level == "warning" and text.startswith(f"{place.spool} is on a disk that is mounted read-only: "), said
+        assert "set TBXD_SPOOL" in advice and not any("chmod" in advice for _, _, advice in said)
     finally:
         for folder in mounted:
             subprocess.run(["umount", "-l", folder], check=True)
