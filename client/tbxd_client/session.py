@@ -53,6 +53,7 @@ from .shares import read_shares
 from .turns import Turns
 from .view import umask, view
 
+STOP_SECONDS = 0.3  # for the sender to end, at the least
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
 _NOT_THERE = (errno.ENOENT, errno.EROFS, errno.EACCES)  # of one of several places: nothing that has to be said
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
@@ -355,14 +356,26 @@ class Session:
         self.sender.abandon()
 
     def end(self) -> None:
-        """Flush, close, and say on stderr what could not be delivered and where it is."""
+        """Flush, close, and say on stderr what could not be delivered and where it is.
+
+        A signal handler that raises (Ctrl-C once more) ends the waiting only: the exception comes when that is done.
+        """
         if self.ended:
             return
         self.ended = True
         started = monotonic()
-        delivered = self.flush(last=True)
-        self.journal.note_records(sum(count.accepted for count in self._counts.values()))
-        self.sender.stop(max(0.3, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started)))
+        delivered, seconds = False, STOP_SECONDS
+        try:
+            delivered = self.flush(last=True)
+            seconds = max(seconds, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started))
+        finally:
+            try:
+                self.journal.note_records(sum(count.accepted for count in self._counts.values()))
+                self.sender.stop(seconds)
+            finally:
+                self._close(delivered)
+
+    def _close(self, delivered: bool) -> None:
         if not self.journal.close() and not delivered and self.sender.settled < self.journal.committed:
             if self.journal.folder is None:
                 self._lose()
@@ -513,10 +526,25 @@ _left = False  # whether it is there
 def _at_exit() -> None:
     global _left
     _left = True
-    for call in leaving:
-        call()
+    raised: BaseException | None = None
+    for call in (*leaving, _end_current):
+        try:
+            call()
+        except (KeyboardInterrupt, SystemExit):
+            pass  # who ends a script once more does not want it to wait, and it does not
+        except BaseException as error:
+            raised = error  # of a handler, for Python to show: what is to be said is said before
+    _say_what_is_missing()
+    if raised is not None:
+        raise raised
+
+
+def _end_current() -> None:
     if _current is not None:
         _current.end()
+
+
+def _say_what_is_missing() -> None:
     missing = _missing()
     if missing:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in missing.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from inject import train
 from oracle import Count, judge, read_count
 from report import account
 
-from harness import World, wait_for
+from harness import World, events, wait_for
 
 EXITS = {
     "return": (0,),
@@ -63,6 +64,41 @@ def test_every_way_out_is_gone_within_its_bound_with_its_own_exit_code(place: Wo
     counts = {number: read_count(place, number) for number in range(len(EXITS))}
     assert all(count.returned == COUNT for count in counts.values())
     account("exits", len(EXITS), judge([place.logdir / "a"], counts))
+
+
+IMPATIENT = """
+import atexit, signal, sys
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+for step in range(50):
+    writer.add_scalar("value", step, step)
+if sys.argv[1] == "raises":
+    def ring(number, frame):
+        raise TimeoutError("the time is over")
+else:
+    ring = signal.default_int_handler
+signal.signal(signal.SIGALRM, ring)
+atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.5)  # called before the last flush begins, which takes longer
+"""
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "raises"])
+@pytest.mark.parametrize("kept", ["on disk", "in memory"])
+def test_who_does_not_want_to_wait_at_the_end_is_told_all_the_same(place: World, how: str, kept: str) -> None:
+    """Ctrl-C once more, in the last flush: it ends the waiting, and not what is said of records."""
+    environ = {"TBXD_FLUSH_SECONDS": "50", "TBXD_ADDRESS": f"ipc://{place.runtime}/nobody.sock"}
+    under = ["prlimit", "--fsize=200000"] if kept == "in memory" else []
+    trainer = place.start(IMPATIENT, how, under=under, environ=environ, stderr=subprocess.PIPE, text=True)
+    _, said = trainer.communicate(timeout=40)  # and not the 50 s
+    assert trainer.returncode == 0
+    assert ("Traceback" in said) == (how == "raises"), said
+    if kept == "in memory":
+        assert "50 records were dropped in this process: 50 no_journal" in said, said
+        return
+    assert f"bytes of records wait in {place.spool}" in said, said
+    place.ensure()
+    wait_for(place.drained, "the journal")
+    assert [event.step for event in events(place.logdir / "a") if event.summary.value] == list(range(50))
 
 
 CHILDREN = """
