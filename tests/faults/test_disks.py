@@ -183,10 +183,11 @@ def test_a_read_only_disk_holds_up_its_own_run_only(place: World) -> None:
 def test_a_slow_disk_holds_up_its_own_run_only(place: World) -> None:
     daemon = place.serve()
     options: dict[str, Any] = {"count": 3000, "hz": 1500, "wait": True, "flush": 120}
-    one = train(place, 0, "logs/sick", **options)
+    one = train(place, 0, "logs/sick", pause=100, **options)
     name = wait_for(lambda: _file(place, "sick"), "the run's file")
     log = place.root / "strace"
     with tampered(daemon.pid, "write", "delay_exit=500000", log, place.logdir / "sick" / name):
+        say_go(one)  # not before: what is written before strace is there, under load perhaps all, is not slow
         other = train(place, 1, "logs/other", **options)
         other_is_written(place, 3000)
         wait_for(lambda: log.read_text().count("write(") >= 2, "slow writes")
