@@ -92,8 +92,10 @@ class Program:
 
     @property
     def digest(self) -> str:
-        """Of the file, to know whether what is kept of it is of this version."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        """Of what it does, to know whether what is kept of it is of this version; not of what is said of it."""
+        told = tuple(f"# {fact}: " for fact in FACTS if fact != "run")
+        lines = [line for line in self.path.read_text().splitlines() if not line.startswith(told)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     @property
     def command(self) -> str:
@@ -160,10 +162,15 @@ def programs() -> list[Program]:
     Raises:
         ValueError: a file says something of itself that is no fact.
     """
-    return [_program(path) for path in sorted(PROGRAMS.iterdir()) if path.suffix in (".py", ".sh")]
+    return [read(path) for path in sorted(PROGRAMS.iterdir()) if path.suffix in (".py", ".sh")]
 
 
-def _program(path: Path) -> Program:
+def read(path: Path) -> Program:
+    """A program and the facts at its head.
+
+    Raises:
+        ValueError: it says something of itself that is no fact, or not what it is.
+    """
     text = path.read_text()
     facts: dict[str, str] = {}
     for line in text.splitlines():

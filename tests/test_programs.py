@@ -172,3 +172,15 @@ def test_what_the_gallery_holds_against_a_program_is_found() -> None:
     ]
     for ours in others:
         assert list(gallery.differences(theirs, ours)), ours
+
+
+def test_what_a_program_says_of_itself_is_known(tmp_path: Path) -> None:
+    found = gallery.programs()
+    assert len(found) >= 50 and len({program.name for program in found}) == len(found)
+    for text, told in (('"""One."""\n# neds: torch\n', "neds"), ('"""One."""\n# meant: else: why\n', "else")):
+        (tmp_path / "one.py").write_text(text)
+        with pytest.raises(ValueError, match=told):
+            gallery.read(tmp_path / "one.py")
+    (tmp_path / "one.py").write_text('"""One."""\n# needs: torch\n# exit: 7\n\nimport os\n# run: away\n')
+    program = gallery.read(tmp_path / "one.py")
+    assert (program.title, program.exit, program.command) == ("One.", 7, "python $PROGRAM")
