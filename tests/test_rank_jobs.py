@@ -372,3 +372,41 @@ def test_sums_are_whole_where_one_rank_alone_logs_large_histograms(place: World)
     found = scalars(place.logdir / "exp")
     assert found["tokens"] == [(step, 4.0) for step in range(60)]
     assert found["loss"] == [(step, 1.5) for step in range(60)]
+
+
+def test_what_goes_back_in_a_job_is_shown_as_without_ranks(place: World) -> None:
+    script = """
+        import os, time
+        from tbxd_client import SummaryWriter
+        rank = int(os.environ["RANK"])
+        open(f"ready-{rank}", "w").close()
+        while not (os.path.exists("ready-0") and os.path.exists("ready-1")):
+            time.sleep(0.01)
+        with SummaryWriter("logs/exp") as writer:
+            for epoch in range(3):
+                for step in range(10):
+                    writer.add_scalar("epochs", 10 * epoch + step + rank, step)
+            for call in range(20):
+                writer.add_scalar("no step", call + rank)
+            for step in range(100):
+                writer.add_scalar("loss", step + rank, step)
+        for _ in range(2):
+            with SummaryWriter("logs/exp", purge_step=50) as writer:
+                for step in range(50, 100):
+                    writer.add_scalar("loss", step + rank, step)
+    """
+    place.serve()
+    job = {"WORLD_SIZE": "2", "TBXD_RUN_ID": "k"}
+    processes = [place.start(script, environ={**job, "RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait(60) for process in processes] == [0] * 2
+    settled(place)
+    found = scalars(place.logdir / "exp")
+    assert found["epochs"] == [(step, 10 * epoch + step + 0.5) for epoch in range(3) for step in range(10)]
+    assert found["no step"] == [(0, call + 0.5) for call in range(20)]
+    steps = [*range(100), *range(50, 100), *range(50, 100)]
+    assert found["loss"] == [(step, step + 0.5) for step in steps]
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            shown.until(lambda: "exp" in shown.runs(), "the run")
+            shown.until(lambda: len(shown.scalars("exp", "loss")) == 100, "each step once")
+            assert shown.scalars("exp", "loss") == [(step, step + 0.5) for step in range(100)]

@@ -426,6 +426,94 @@ def test_percentiles_of_infinities_are_infinite(tmp_path: Path) -> None:
         np.testing.assert_equal(points(tmp_path / str(number))["time"], [(0, expected)])
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    "steps",
+    [[0] * 20, [*range(10)] * 3, [*range(100), *range(50, 100)], [0, 1, 2, 1, 2, 3, 3, 2, 5]],
+    ids=["no step", "epochs", "purged", "to and fro"],
+)
+def test_what_goes_back_is_a_stretch_of_its_own_and_nothing_is_late(
+    tmp_path: Path, steps: list[int], mixed: bool
+) -> None:
+    """The n-th of one rank goes with the n-th of another, however far one is ahead."""
+    ranks, daemon = job(tmp_path, 3)
+    values = np.random.default_rng(7).normal(size=(len(steps), 3))
+    for index, step in enumerate(steps):
+        for rank in ranks:
+            rank.scalar("loss", step, float(values[index, rank.rank]))
+            rank.scalar("acc", index, float(rank.rank))
+    random = np.random.default_rng(8)
+    while mixed and any(rank.sent < len(rank.records) for rank in ranks):
+        rank = ranks[int(random.integers(3))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        daemon.write()
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(2)
+    found = points(tmp_path)
+    assert [step for step, _ in found["loss"]] == steps
+    np.testing.assert_allclose([value for _, value in found["loss"]], values.mean(axis=1), rtol=1e-5, atol=1e-6)
+    assert found["acc"] == [(index, 1.0) for index in range(len(steps))]
+    for side, how in (("min", np.min), ("max", np.max)):
+        beside = points(tmp_path / "ranks" / side)["loss"]
+        assert beside == [(step, np.float32(how(row))) for step, row in zip(steps, values, strict=True)]
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
+def test_a_rank_that_does_not_go_back_is_taken_to_be_where_the_others_are(tmp_path: Path, quick: None) -> None:
+    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+    for rank in ranks:
+        for step in range(3):
+            rank.scalar("loss", step, 1.0)
+        daemon.feed(rank)
+    daemon.write()
+    ranks[0].scalar("loss", 1, 5.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert points(tmp_path)["loss"][3:] == [(1, 5.0)]
+    for rank in ranks:
+        rank.scalar("loss", 3, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write(2)
+    assert points(tmp_path)["loss"][4:] == [(3, 0.5)]
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_rank_that_logs_a_tag_twice_at_a_step_counts_with_the_last_value(tmp_path: Path, apart: bool) -> None:
+    """Nor do the others lose it for that, whenever it comes."""
+    ranks, daemon = job(tmp_path, 2)
+    for step in range(5):
+        for rank in ranks:
+            rank.scalar("loss", step, 1.0)
+        ranks[0].scalar("loss", step, 5.0)
+    ranks[0].scalar("loss", 5, 1.0)
+    for end in ranks[0].ends if apart else ranks[0].ends[-1:]:
+        daemon.feed(ranks[0], end)
+        daemon.write()
+    daemon.feed(ranks[1])
+    daemon.write(2)
+    assert points(tmp_path)["loss"] == [(step, 3.0) for step in range(5)]
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+    assert ranks[1].acked == len(ranks[1].records)
+
+
+def test_a_rank_that_has_ended_in_an_earlier_stretch_is_not_waited_for(tmp_path: Path) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    for step in (0, 1, 0, 1):
+        ranks[0].scalar("loss", step, 1.0)
+    ranks[1].scalar("loss", 0, 3.0)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(0, 2.0)]
+    daemon.leave(ranks[1])
+    daemon.write(2)
+    assert points(tmp_path)["loss"] == [(0, 2.0), (1, 1.0), (0, 1.0), (1, 1.0)]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+
+
 TAGS = ("loss", "acc", "grad/norm", "lr")
 Program = list[tuple[str, int]]
 

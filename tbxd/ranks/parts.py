@@ -21,22 +21,27 @@ RECENT_MAX = 4  # records of a session before one, of which it is known where th
 @dataclass(slots=True)
 class Shared:
     """Records of a session that are parts of points. ``late`` says which of them no point holds; of a row all tags have
-    one end, and it is one record. ``reason`` is why its point could not be made."""
+    one end, and it is one record. ``reason`` is why its point could not be made. ``stretches``: of their tags that they
+    are in."""
 
     tags: Integers
     steps: Integers
     ends: Integers
     late: npt.NDArray[np.bool_] | None = None
     reason: str = ""
+    stretches: Integers | None = None
 
-    def settle(self, entry: Entry, emitted: Integers) -> bool:
+    def settle(self, entry: Entry, emitted: Integers, current: Integers) -> bool:
         """Settle what points that are out hold, or hold no more.
 
         Args:
             entry: of the session; moved on.
-            emitted: (tags,) the last step of each that is out.
+            emitted: (tags,) the last step of each that is out,
+            current: (tags,) and of which stretch.
         """
         out = self.steps <= emitted[self.tags]
+        if self.stretches is not None:
+            out = (self.stretches < current[self.tags]) | (out & (self.stretches == current[self.tags]))
         count = len(out) if out.all() else int(np.argmin(out))
         if count < len(out):  # a row is settled with its last tag
             while count and self.ends[count] == self.ends[count - 1]:
@@ -53,6 +58,8 @@ class Shared:
         settle(entry, int(ends[-1]), records - refused, self.reason)
         settle(entry, int(ends[-1]), refused, LATE_RANK)
         self.tags, self.steps, self.ends = self.tags[count:], self.steps[count:], self.ends[count:]
+        if self.stretches is not None:
+            self.stretches = self.stretches[count:]
         return True
 
 

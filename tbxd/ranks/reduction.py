@@ -29,6 +29,7 @@ from tbxd_client.records import (
     RESTART,
     ROW,
     SCALAR,
+    STEP_MAX,
     STEP_MIN,
     TEXT,
     RunDefinition,
@@ -114,6 +115,8 @@ class Reduction:
         self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
         self._pending: list[Points] = []
+        # Of stretches that are not gone out yet: points, each of one rank, and which.
+        self._later: list[tuple[Points, Integers]] = []
         self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
         self._histogram_arrivals: dict[tuple[int, int], float] = {}
         # Of what cannot be put together: whose is shown of a tag, and which session's was before the daemon began.
@@ -132,7 +135,8 @@ class Reduction:
         if not self.superseded:
             self.sides.read()
         self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
-        self._restarted = False
+        self._restarts: dict[int, int] = {}  # of each rank, how often it has said where it goes on
+        self._restarted = 0  # the most
 
     def leave(self, session: bytes, rank: int) -> None:
         """Nothing more comes of a session than what has come or is on the way here."""
@@ -150,7 +154,9 @@ class Reduction:
             "alive": sum(bool(sessions) for sessions in self._alive.values()),
             "missing": self.missing,
             "late": self.late,
-            "waiting": sum(len(points) for points in self._pending) + len(self._histograms),
+            "waiting": sum(len(points) for points in self._pending)
+            + sum(len(points) for points, _ in self._later)
+            + len(self._histograms),
         }
 
     def behind(self) -> list[int]:
@@ -177,6 +183,7 @@ class Reduction:
                 sessions.add(batch.session)
                 self._frontier.come_back(member.rank)
             self._tags.begin(now)
+        self._regroup_all(now)  # what came before stands before this, in the order of its rank
         last = batch.items[-1]
         member.batches.append((int(last.ends[-1]) if isinstance(last, Scalars) else last.end, batch))
         settled = self._entry(batch.session).end
@@ -222,10 +229,11 @@ class Reduction:
         if record is None:  # it makes no sense, and is refused when its turn comes
             member.parts.append(Alone(batch, item, np.zeros(0, np.int64), decided=True))
             return
-        if record.kind == RESTART:  # of all ranks', the first
-            part = Passed(item.end) if self._restarted else Alone(batch, item, np.zeros(0, np.int64), decided=True)
-            self._restarted = True
-            member.parts.append(part)
+        if record.kind == RESTART:  # of the n-th of all ranks, the first that comes
+            said = self._restarts[member.rank] = self._restarts.get(member.rank, 0) + 1
+            first = said > self._restarted
+            self._restarted = max(said, self._restarted)
+            member.parts.append(Alone(batch, item, np.zeros(0, np.int64), decided=True) if first else Passed(item.end))
             return
         if record.kind == ROW:
             tags = self._numbered(member, batch, np.array(batch.row(record.tag).tags, np.int64), now)
@@ -309,8 +317,16 @@ class Reduction:
     def _add(self, member: Member, part: Shared, values: Floats, wall_times: Floats, now: float) -> None:
         """Take numbers for points."""
         member.parts.append(part)
-        fresh = part.steps > self._frontier.emitted[part.tags]
-        self._judge(member, part, fresh)
+        frontier = self._frontier
+        part.stretches = frontier.follow(part.tags, member.rank, part.steps)
+        if self._later:
+            self._take_back(member)
+        now_out = frontier.stretch[part.tags]
+        if (part.stretches > now_out).any():
+            self._put_off(member, part, values, wall_times, now)
+        # What belongs to an earlier stretch, which is out, is behind all that there can be of this one: late.
+        fresh = (part.steps > frontier.emitted[part.tags]) & (part.stretches == now_out)
+        self._judge(member, part, fresh, part.stretches == now_out)
         if not fresh.any():
             return
         tags, steps = part.tags, part.steps
@@ -321,13 +337,109 @@ class Reduction:
         ranks = np.full(count, member.rank, np.int64)
         self._pending.append(Points(tags, steps, ranks, values, wall_times, np.full(count, now)))
 
-    def _judge(self, member: Member, part: Shared, fresh: npt.NDArray[np.bool_]) -> None:
-        """Which records are late, and which are in a point already, that was made before a restart."""
+    def _put_off(self, member: Member, part: Shared, values: Floats, wall_times: Floats, now: float) -> None:
+        """Keep what is of a later stretch until the one before has gone out: until all have gone back."""
+        assert part.stretches is not None
+        ahead = part.stretches > self._frontier.stretch[part.tags]
+        tags = part.tags[ahead]
+        count = len(tags)
+        ranks = np.full(count, member.rank, np.int64)
+        points = Points(tags, part.steps[ahead], ranks, values[ahead], wall_times[ahead], np.full(count, now))
+        self._later.append((points, part.stretches[ahead]))
+
+    def _take_back(self, member: Member) -> None:
+        """What was taken for a stretch, and has turned out to be a step that one rank has logged twice, is so."""
+        frontier, rank = self._frontier, member.rank
+        for number, (points, stretches) in enumerate(self._later):
+            if int(points.ranks[0]) != rank:
+                continue
+            own = frontier.own[points.tags, rank]
+            back = stretches > own
+            if not back.any():
+                continue
+            tags, current = points.tags[back], own[back] == frontier.stretch[points.tags[back]]
+            fresh = current & (points.steps[back] > frontier.emitted[tags])
+            for part in member.parts:
+                if isinstance(part, Shared) and part.stretches is not None:
+                    again = np.isin(part.tags, tags) & (part.stretches > frontier.own[part.tags, rank])
+                    part.stretches[again] = frontier.own[part.tags[again], rank]
+                    out = again & (part.stretches == frontier.stretch[part.tags])
+                    out &= part.steps <= frontier.emitted[part.tags]
+                    if out.any():
+                        part.late = out if part.late is None else part.late | out
+                        self.late += int(out.sum())
+            if fresh.any():
+                come = points.where(np.flatnonzero(back)[fresh])
+                self._pending.append(come)
+            stretches[back] = own[back]
+            keep = stretches > frontier.stretch[points.tags]
+            self._later[number] = (points.where(keep), stretches[keep])
+        self._later = [later for later in self._later if len(later[1])]
+
+    def _put_off_tags(self) -> list[int]:
+        return sorted({tag for points, _ in self._later for tag in set(points.tags.tolist())})
+
+    def _behind_restarts(self) -> set[int]:
+        """Tags whose next stretch a rank begins behind a restart that is not written yet."""
+        held: set[int] = set()
+        for member in self._members.values():
+            before: set[int] = set()
+            restarts = False
+            for part in member.parts:
+                if isinstance(part, Alone):
+                    record = part.item.record if isinstance(part.item, Single) else None
+                    restarts = restarts or (record is not None and record.kind == RESTART)
+                elif isinstance(part, Shared) and part.stretches is not None:
+                    following = part.stretches == self._frontier.stretch[part.tags] + 1
+                    tags = set(part.tags[following].tolist())
+                    if restarts:
+                        held |= tags - before
+                    before |= tags
+        return held
+
+    def _advance_tags(self, floors: Integers) -> bool:
+        """Begin the next stretch of tags whose last one is out. True when there are some."""
+        if not self._later:
+            return False
+        held = self._behind_restarts()
+        ready = [tag for tag in self._put_off_tags() if floors[tag] == STEP_MAX and tag not in held]
+        if not ready:
+            return False
+        frontier = self._frontier
+        for tag in ready:
+            frontier.advance(tag)
+            self._held[tag] = self._held_beside[tag] = STEP_MIN
+            self.sides.forget(self._tags.names[tag])
+        self._looks.clear()
+        later, self._later = self._later, []
+        for points, stretches in later:
+            due = (stretches <= frontier.stretch[points.tags]) & np.isin(points.tags, ready)
+            if due.any():
+                come = points.where(due)
+                self._pending.append(come)
+                rank = int(come.ranks[0])
+                there = frontier.latest[come.tags, rank] < STEP_MAX
+                frontier.note(come.tags[there], rank, come.steps[there])
+            if not due.all():
+                self._later.append((points.where(~due), stretches[~due]))
+        return True
+
+    def _judge(
+        self, member: Member, part: Shared, fresh: npt.NDArray[np.bool_], current: npt.NDArray[np.bool_]
+    ) -> None:
+        """Which records are late, and which are in a point already, that was made before a restart.
+
+        Args:
+            member: whose.
+            part: the records.
+            fresh: (N,) which are of points that are not out; those that a side shows otherwise are taken from it.
+            current: (N,) which are of the stretches that go out.
+        """
         again = fresh & (part.steps <= self._held_beside[part.tags])
-        if fresh.all() and not again.any():
+        if (fresh | ~current).all() and not again.any():
             return
         late = np.zeros(len(fresh), np.bool_)
-        for index in np.flatnonzero(~fresh | again).tolist():
+        for index in np.flatnonzero((~fresh & current) | again).tolist():
             tag, step = int(part.tags[index]), int(part.steps[index])
             curve = (self._tags.names[tag], False)
             if again[index]:  # in the sides, but not in the run: with the same ranks here as there
@@ -336,7 +448,7 @@ class Reduction:
                 late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
         # A rank that has come so far is expected to go on, also when it was late but would have been in time had
         # anybody waited for it.
-        there = ~fresh & (~late | (part.steps > self._old_emitted(part.tags)))
+        there = ~fresh & current & (~late | (part.steps > self._old_emitted(part.tags)))
         self._frontier.note(part.tags[there], member.rank, part.steps[there])
         fresh &= ~late
         if late.any():
@@ -404,19 +516,25 @@ class Reduction:
         """
         self._look(now)
         self._announce(pieces)
-        if self._tags.newly_shared:
-            self._tags.newly_shared = False
-            for member in self._members.values():
-                self._regroup(member, now)
+        self._regroup_all(now)
         read = self._known(now, self._tags.join_seconds)
         self._tags.decide(now, everything, len(self._alive), self._members.values(), read)
         self._listen()
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
         self._give_up_waiting(now, everything)
+        self._frontier.go_beyond(self._put_off_tags())
         floors = self._tags.floors()
         self._emit_points(floors, pieces)
         self._emit_histograms(floors, pieces)
+        while self._later:
+            for member in self._members.values():  # a restart comes before the points that follow it
+                self._advance(member, pieces)
+            if not self._advance_tags(floors):
+                break
+            self._frontier.go_beyond(self._put_off_tags())
+            floors = self._tags.floors()
+            self._emit_points(floors, pieces)
         self.sides.show(self.missing, self.late, self._last_step)
         for member in self._members.values():
             self._advance(member, pieces)
@@ -450,7 +568,9 @@ class Reduction:
 
     def due(self) -> float:
         """When something has waited long enough; 0 when nothing waits."""
+        later = [float(points.arrivals.min()) + self._seconds for points, _ in self._later]
         times = [float(points.arrivals.min()) + self._seconds for points in self._pending if len(points)]
+        times += later
         times += [arrival + self._seconds for arrival in self._histogram_arrivals.values()]
         if self._tags.due():
             times.append(self._tags.due())
@@ -481,9 +601,18 @@ class Reduction:
         if everything:
             self._frontier.expected[:] = False
             return
+        self._leave_behind(now)
         known = self._known(now, self._seconds)
         for then in sorted(set(known.tolist())):
             self._pass_over(then, known == then, then >= now)
+
+    def _leave_behind(self, now: float) -> None:
+        """Wait no more for ranks that do not come to a stretch in which others have been for long."""
+        known = self._known(now, self._seconds)
+        for points, _ in self._later:
+            for tag in set(points.tags[points.arrivals <= float(known.min()) - self._seconds].tolist()):
+                behind = self._frontier.own[tag] <= self._frontier.stretch[tag]
+                self._frontier.expected[tag] &= ~behind
 
     def _pass_over(self, now: float, ranks: npt.NDArray[np.bool_], all_read: bool) -> None:
         """Wait no more for ranks that have not logged what others had long ago.
@@ -634,7 +763,7 @@ class Reduction:
         while member.parts:
             part = member.parts[0]
             if isinstance(part, Shared):
-                member.unmarked |= part.settle(entry, self._frontier.emitted)
+                member.unmarked |= part.settle(entry, self._frontier.emitted, self._frontier.stretch)
                 if len(part.tags):
                     return
             elif isinstance(part, Passed):
@@ -687,6 +816,12 @@ class Reduction:
         for member in self._members.values():
             if member.parts:
                 self._silent[member.rank] = False
+
+    def _regroup_all(self, now: float) -> None:
+        if self._tags.newly_shared:
+            self._tags.newly_shared = False
+            for member in self._members.values():
+                self._regroup(member, now)
 
     def _regroup(self, member: Member, now: float) -> None:
         """Put what was thought to be a rank's own to what the others log."""

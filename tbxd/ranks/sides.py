@@ -18,6 +18,7 @@ from .encoder import Curves
 from .points import Floats, Groups, Integers
 from .side import Side
 
+SPREAD = ("std", "lowest", "highest")
 COUNTS = ("tbxd/ranks/missing", "tbxd/ranks/late")
 
 
@@ -56,6 +57,13 @@ class Sides:
     def last(self, curve: Curve) -> int:
         """The last step of a curve that is here; `STEP_MIN` where there is none."""
         return max(side.history.last.get(curve, STEP_MIN) for side in (self._min, self._max))
+
+    def forget(self, tag: str) -> None:
+        """A tag is logged anew from an earlier step on: what is here of it is nothing that comes again."""
+        about = (f"tbxd/ranks/{word}/{tag}" for word in SPREAD)
+        for side, names in ((self._min, (tag,)), (self._max, (tag,)), (self._about, about)):
+            for name in names:
+                side.history.last.pop((name, False), None)
 
     def excludes(self, curve: Curve, step: int, rank: int) -> bool:
         """Whether there is a point here that a rank is not in."""
