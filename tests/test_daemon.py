@@ -248,7 +248,7 @@ def test_an_address_that_is_too_long_is_said_and_the_records_are_kept(place: Wor
     assert "at most 107 bytes" in result.stderr
     assert len(place.journals()) == 1
     refused = place.tbxd("serve", "--address", address)
-    assert refused.returncode == 1 and "at most 107 bytes" in refused.stderr
+    assert refused.returncode == 2 and "at most 107 bytes" in refused.stderr
 
 
 def test_tcp_works_on_loopback_and_nowhere_else(place: World) -> None:

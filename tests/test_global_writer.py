@@ -202,7 +202,7 @@ def test_one_writer_of_the_process_is_shared_by_its_modules_and_forked_children(
         import first, second
         assert first.writer is second.writer
         first.work(), second.work()
-        first.writer.flush()
+        assert first.writer.smw.flush(30)
         if os.fork() == 0:
             second.work()
             from tbxd_client import GlobalSummaryWriter

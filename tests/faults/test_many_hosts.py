@@ -122,7 +122,7 @@ class Job:
         for rank, process in self.ranks.items():
             if process.poll() is None:
                 said = json.loads(self._hear(rank))
-                assert said["flushed"] and not said["pending"], said
+                assert said["flushed"], said  # what is pending waits for other ranks
                 assert process.wait(60) == 0
 
     def _hear(self, rank: int) -> str:
