@@ -33,7 +33,7 @@ from tbxd_client.paths import (
     spools,
     token_path,
 )
-from tbxd_client.places import lock_error
+from tbxd_client.places import NOT_THERE, lock_error, runtime_trouble, why
 
 from . import __version__, ask, logs, reload
 from .adopt import Adopter
@@ -124,13 +124,15 @@ class Daemon:
         _allow_descriptors()
         _keep_memory()
         self._settle()
+        self._heed_signals()
         if (folder := Path(self._settings.address.removeprefix("ipc://")).parent) in places():
             private_dir(folder)
         lock = self._take_lock()
+        if lock < 0:
+            return
         self._spools = spools(self._settings.spool)
         swept = [_keep_from_sweepers(folder) for folder in (self._settings.runtime_dir, *near(self._spools))]
         try:
-            self._doorbell = Doorbell()
             self._endpoint = self._metrics_endpoint()  # before anybody can take the daemon for ready
             roots = Roots(self._settings.roots or "")
             self._receiver = Receiver(self._settings.address)
@@ -143,10 +145,6 @@ class Daemon:
             _remove_old_views(self._runtime)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
             self._troubles = Troubles()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
-            self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
-            signal.signal(signal.SIGHUP, self._on_hangup)  # also of a terminal that closes: it goes on
             addresses = "".join(f"{receiver.address}\n" for receiver in self._receivers)
             _write_private(addresses_path(self._settings.runtime_dir), addresses)  # for who looks for it elsewhere
             for receiver in self._receivers:
@@ -166,13 +164,29 @@ class Daemon:
         Raises:
             OSError: there is no runtime folder.
         """
-        before, self._settings = self._settings, self._settings.settled()
-        if self._settings.runtime_dir != before.runtime_dir:
-            log.info("%s cannot be used: %s is the runtime folder", before.runtime_dir, self._settings.runtime_dir)
-        for spool in spools(before.spool):
-            with contextlib.suppress(OSError):
+        self._settings = self._settings.settled()
+        wanted, runtime = self._settings.runtime_wanted, self._settings.runtime_dir
+        if wanted != runtime and (trouble := runtime_trouble(wanted, wanted.parent not in places())):
+            log.warning("%s. Until then the daemon is in %s", trouble, runtime)
+        wanted, reasons, quiet = self._settings.spool, [], self._settings.spool.parent in places()
+        for spool in spools(wanted):
+            try:
                 private_dir(spool)
-                return
+            except OSError as error:
+                reasons.append(why(spool, error))
+                quiet = quiet and error.errno in NOT_THERE
+                continue
+            if reasons and not quiet:
+                log.warning("no journal can be made in %s. Scripts make theirs in %s", "; ".join(reasons), spool)
+            return
+
+    def _heed_signals(self) -> None:
+        """Be told to stop and to read the settings again: from before the lock tells who the daemon is."""
+        self._doorbell = Doorbell()
+        self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)  # also of a terminal that closes: it goes on
 
     def _remote_receivers(self, roots: Roots) -> list[Receiver]:
         """Where trainers on other hosts come in, if they may.
@@ -224,13 +238,16 @@ class Daemon:
         self._receivers[peer.receiver].send(peer, message)
 
     def _take_lock(self) -> int:
-        """The lock of the runtime folder; a service gets it from a daemon that a writer has started."""
+        """The lock of the runtime folder; a service gets it from a daemon that a writer has started.
+
+        -1 where it is told to stop meanwhile.
+        """
         path = lock_path(self._settings.runtime_dir)
         if not self._service:
             return _take_lock(path)
         _write_private(service_path(self._settings.runtime_dir), self._service + "\n")
         deadline = time.monotonic() + TAKE_OVER_SECONDS
-        while True:
+        while not self._stopping:
             try:
                 return _take_lock(path)
             except AlreadyRunning:
@@ -243,6 +260,7 @@ class Daemon:
                     log.info("the daemon that a writer has started (pid %d) makes way", found["pid"])
                     ask.ask(self._settings, "stop", timeout=1.0)
             time.sleep(TAKE_OVER_LOOK_SECONDS)
+        return -1
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._forced = self._stopping  # the second one does not wait for a slow disk

@@ -326,6 +326,7 @@ class Settings:
     key_tags: int
     metrics: str | None
     log_level: str | None
+    runtime_wanted: Path  # `runtime_dir` as it was given; another may stand in for it
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Settings:
@@ -339,8 +340,8 @@ class Settings:
             value = given.setdefault(setting.name, setting.default)
             if setting.kind in (NUMBER, INTEGER, WORD) and value is not None and (wrong := setting.problem(value)):
                 raise BadSetting(f"{setting.option[2:]} {wrong}")
-        runtime = find_runtime(Path(given["runtime_dir"] or runtime_dir()).absolute())
-        given["runtime_dir"] = runtime
+        given["runtime_wanted"] = Path(given["runtime_dir"] or runtime_dir()).absolute()
+        given["runtime_dir"] = runtime = find_runtime(given["runtime_wanted"])
         given["spool"] = Path(given["spool"] or spool_dir()).absolute()
         given["keys"] = Path(given["keys"] or keys_dir()).absolute()
         given["address"] = given["address"] or default_address(runtime)
@@ -360,7 +361,7 @@ class Settings:
         Raises:
             OSError: there is none.
         """
-        runtime = make_runtime(self.runtime_dir)
+        runtime = make_runtime(self.runtime_wanted)
         own = self.address == default_address(self.runtime_dir)
         return replace(self, runtime_dir=runtime, address=default_address(runtime) if own else self.address)
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -22,7 +23,7 @@ import zmq
 from harness import World, scalars, wait_for, world
 from tbxd_client import wire
 from tbxd_client.launch import AT_ONCE_MAX, RETRY_SECONDS_MIN, is_locked
-from tbxd_client.paths import SOCKET_PATH_BYTES_MAX
+from tbxd_client.paths import SOCKET_PATH_BYTES_MAX, places
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 LOG_ONE = """
@@ -275,9 +276,58 @@ def test_tcp_works_on_loopback_and_nowhere_else(place: World) -> None:
 
 
 def test_a_folder_of_somebody_else_is_not_trusted(place: World) -> None:
-    place.runtime.symlink_to(place.root)
-    refused = place.tbxd("serve")
-    assert refused.returncode == 1 and "is not a folder" in refused.stderr
+    """Nor is a link. Another stands in for it, in which scripts, commands and a daemon meet; each says so."""
+    theirs = place.root / "theirs"
+    theirs.mkdir()
+    place.runtime.symlink_to(theirs)
+    script = (
+        LOG_ONE
+        + """
+    from tbxd_client.places import find_runtime
+    print(find_runtime())
+    """
+    )
+    daemon = subprocess.Popen([sys.executable, "-m", "tbxd", "serve"], env=place.environ, stderr=subprocess.PIPE)
+    place.processes.append(daemon)
+    status = wait_for(place.status, "the daemon")
+    result = place.run(script, "logs/a", 0)
+    assert result.returncode == 0, result.stderr
+    instead = Path(result.stdout.strip())
+    assert instead.parent in places() and instead.name.startswith("run-") and instead.stat().st_uid == os.getuid()
+    assert status["pid"] == daemon.pid and status["address"] == f"ipc://{instead}/daemon.sock"
+    assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
+    daemon.terminate()
+    said = f"{place.runtime} is not a folder; remove it, or set TBXD_RUNTIME_DIR and TBXD_SPOOL"
+    told = f"{said}. Until then the daemon is in {instead}\n"
+    assert result.stderr == f"tbxd: {told}"
+    assert daemon.stderr is not None and daemon.stderr.read().decode().endswith(f"WARNING tbxd.daemon: {told}")
+    assert daemon.wait(30) == 0 and not list(theirs.iterdir())
+    shutil.rmtree(instead)
+
+
+def test_who_is_told_to_stop_or_to_read_again_as_it_starts_does_so(place: World) -> None:
+    """Whoever reads in the lock who the daemon is may send it signals, however little of it is there yet."""
+    script = """
+        import os, signal, sys
+        from tbxd import daemon
+        real = daemon._take_lock
+        def take(path):
+            lock = real(path)
+            for name in sys.argv[1:]:
+                os.kill(os.getpid(), getattr(signal, name))
+            print("locked", flush=True)
+            return lock
+        daemon._take_lock = take
+        from tbxd.cli import main
+        main(["serve"])
+    """
+    for signals in (["SIGTERM"], ["SIGINT"], ["SIGHUP", "SIGTERM"], ["SIGTERM", "SIGTERM"]):
+        result = place.run(script, *signals)
+        assert (result.returncode, result.stdout) == (0, "locked\n"), (signals, result.stderr)
+        assert not place.running()
+    goes_on = place.start(script, "SIGHUP")
+    wait_for(lambda: goes_on.poll() is not None or place.status(), "the daemon that is told to read again")
+    assert goes_on.poll() is None
 
 
 class Peer:

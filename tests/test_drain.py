@@ -158,6 +158,7 @@ def test_what_was_put_aside_or_cannot_be_read_remains_and_is_said(place: World, 
         0,
         "0 bytes of records were written\n1 journals were put aside earlier (`tbxd doctor`)\n",
     )
+    wait_for(lambda: not place.running(), "the daemon of that drain to leave, which would take what is left next")
     leave(place, nobody)
     (journal,) = journals(place.spool)
     (journal / "control").write_bytes(b"another version")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 from harness import World, scalars, wait_for, world
 from manager import manager
 from tbxd.notify import FEEDS_PER_DEADLINE, STATUS_CHARACTERS_MAX, Notifier
+from tbxd_client.paths import spools
 
 WATCHDOG_SECONDS = 2.0
 LOG_ONE = """
@@ -34,6 +37,24 @@ def serve(place: World, environ: dict[str, str], *arguments: str, **options: Any
     )
     place.processes.append(process)
     return process
+
+
+def test_a_daemon_whose_spool_is_none_is_ready_and_says_where_journals_are(tmp_path: Path) -> None:
+    with world(tmp_path / "world") as place, manager(tmp_path) as systemd:
+        place.spool.write_text("a file where the spool should be")
+        instead = spools(place.spool)[1]
+        daemon = serve(place, systemd.environ(), stderr=subprocess.PIPE)
+        systemd.wait("READY=1")
+        result = place.run(LOG_ONE, 0)
+        assert result.returncode == 0 and f"It is in {instead}" in result.stderr, result.stderr
+        assert scalars(place.logdir / "a") == {"value": [(0, 1.0)]}
+        daemon.terminate()
+        assert daemon.stderr is not None
+        said = daemon.stderr.read().decode()
+        assert f"WARNING tbxd.daemon: no journal can be made in {place.spool}: File exists" in said
+        assert said.endswith(f"Scripts make theirs in {instead}\n")
+        assert daemon.wait(30) == 0 and place.spool.is_file()
+        shutil.rmtree(instead, ignore_errors=True)  # the last script may have removed it
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -56,9 +77,11 @@ def test_ready_is_said_once_records_are_accepted_and_stopping_before_it_leaves(t
 
 def test_a_daemon_that_cannot_accept_records_never_says_that_it_is_ready(tmp_path: Path) -> None:
     with world(tmp_path / "world") as place, manager(tmp_path) as systemd:
-        (place.root / "spool").write_text("a file where the spool should be")
-        assert serve(place, systemd.environ()).wait(60) == 1
-        (place.root / "spool").unlink()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+            assert serve(place, systemd.environ(), "--address", address).wait(60) == 1
         first = serve(place, {})
         wait_for(place.running, "the first daemon")
         assert serve(place, systemd.environ()).wait(60) == 4

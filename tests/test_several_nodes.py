@@ -377,7 +377,8 @@ def test_what_a_killed_trainer_has_left_on_its_host_is_sent_by_the_next_one(two:
     assert killed.returncode == -9 and len(two.left()) == 1
     # A daemon of that host does not take it: it is not for that host's disk.
     here = dict(place.extra)
-    assert two.tbxd(None, "drain", TBXD_ADDRESS="").returncode == 0
+    left = two.tbxd(None, "drain", TBXD_ADDRESS="")
+    assert left.returncode == 1 and f"TBXD_ADDRESS={two.address} tbxd drain" in left.stdout, left
     assert place.extra == here and len(two.left()) == 1 and not scalars(place.logdir / "a")
     stalled = two.tbxd(two.far / "none.key", "drain", "--json")
     assert stalled.returncode == 1 and "there is no key" in stalled.stdout

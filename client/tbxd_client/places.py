@@ -15,6 +15,8 @@ from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, near, private_dir, 
 LAUNCH_LOCK = "launch.lock"
 # Of flock: where a file system has none (NFS or Lustre mounted so, some of FUSE, some containers).
 NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL))
+# Why one of several places that nobody has configured is passed over without a word: it is not there.
+NOT_THERE = frozenset((errno.ENOENT, errno.EROFS, errno.EACCES))
 TRIED_BYTES = 16 << 10  # what a daemon writes there at the least: its number, its log
 
 
@@ -125,6 +127,23 @@ def lock_error(path: Path, error: OSError) -> OSError:
         else f"it cannot be locked; set {RUNTIME_VARIABLE} to another folder"
     )
     return OSError(f"{path}: {error.strerror}: {advice}")
+
+
+def runtime_trouble(wanted: Path, configured: bool) -> str:
+    """Why no daemon can run in the runtime folder that was wanted, as a sentence without its end; "" where one can, or
+    where nobody has to know.
+
+    Args:
+        wanted: the folder.
+        configured: somebody has named it, and so wants to know.
+    """
+    if trouble := lock_trouble(wanted):
+        return trouble
+    try:
+        _try(private_dir(wanted))
+    except OSError as error:
+        return why(wanted, error) if configured or error.errno not in NOT_THERE else ""
+    return ""
 
 
 def lock_trouble(folder: Path) -> str:

@@ -37,7 +37,7 @@ from .paths import (
     spools,
     view_runtime,
 )
-from .places import leave_spool, lock_trouble, make_runtime, why
+from .places import NOT_THERE, leave_spool, make_runtime, runtime_trouble, why
 from .ranks import Identity
 from .records import (
     Definition,
@@ -55,7 +55,6 @@ from .view import umask, view
 
 STOP_SECONDS = 0.3  # for the sender to end, at the least
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
-_NOT_THERE = (errno.ENOENT, errno.EROFS, errno.EACCES)  # of one of several places: nothing that has to be said
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
 
 
@@ -158,7 +157,8 @@ class Session:
         if address is None:
             with contextlib.suppress(OSError):  # the launcher says so
                 runtime = make_runtime()
-            if runtime != runtime_dir() and (trouble := lock_trouble(runtime_dir())):
+            wanted, named = runtime_dir(), RUNTIME_VARIABLE in os.environ
+            if runtime != wanted and (trouble := runtime_trouble(wanted, named)):
                 warn(f"{trouble}. Until then the daemon is in {runtime}", once="runtime")
         descriptors.know(runtime)
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
@@ -213,7 +213,7 @@ class Session:
                     raise
                 reasons.append(why(spool, error))
                 leave_spool(spool, wanted)
-                quiet = quiet and SPOOL_VARIABLE not in os.environ and getattr(error, "errno", None) in _NOT_THERE
+                quiet = quiet and SPOOL_VARIABLE not in os.environ and getattr(error, "errno", None) in NOT_THERE
                 continue
             if reasons and not quiet:
                 warn(f"no journal can be made in {'; '.join(reasons)}. It is in {folder}", once="spool")
