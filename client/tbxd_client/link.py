@@ -168,7 +168,8 @@ class Link:
                 now,
             )
         else:
-            self._vanished += 1
+            # Without a key a connection that ends in the midst of its handshake has been cut: libzmq makes another.
+            self._vanished += self.remote
             if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._vanished >= VANISHED_MAX:
                 self._fail(self._no_handshake(), now)
 

@@ -88,7 +88,7 @@ def test_whatever_the_clock_of_the_next_daemon_says_all_is_written_in_order(
     place.logdir.mkdir()
     with tailing(place.logdir) as boards:
         address = f"ipc://{place.runtime}/daemon.sock"
-        trainer = train(place, 0, "logs/a", count=3000, hz=1000, wait=True, flush=60, environ={"TBXD_ADDRESS": address})
+        trainer = train(place, 0, "logs/a", count=9000, hz=1000, wait=True, flush=60, environ={"TBXD_ADDRESS": address})
         kills = 0
         for clock in (offset, "+0", offset):
             wait_for(lambda kills=kills: len(list(place.logdir.glob("a/*"))) > kills, "the daemon to write")
