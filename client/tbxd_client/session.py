@@ -37,7 +37,7 @@ from .paths import (
     spools,
     view_runtime,
 )
-from .places import NOT_THERE, leave_spool, make_runtime, runtime_trouble, why
+from .places import NOT_THERE, leave_spool, lock_trouble, make_runtime, runtime_trouble, why
 from .ranks import Identity
 from .records import (
     Definition,
@@ -158,7 +158,9 @@ class Session:
             with contextlib.suppress(OSError):  # the launcher says so
                 runtime = make_runtime()
             wanted, named = runtime_dir(), RUNTIME_VARIABLE in os.environ
-            if runtime != wanted and (trouble := runtime_trouble(wanted, named)):
+            # With neither named both are in one place, and what is said of the spool is enough.
+            apart = named or SPOOL_VARIABLE in os.environ
+            if runtime != wanted and (trouble := runtime_trouble(wanted, named) if apart else lock_trouble(wanted)):
                 warn(f"{trouble}. Until then the daemon is in {runtime}", once="runtime")
         descriptors.know(runtime)
         self._forwarder: Forwarder | None = None  # of journals for a daemon on another host
