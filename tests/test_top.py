@@ -54,7 +54,8 @@ class Terminal:
         self.before = termios.tcgetattr(other)
         self.other = other
         environ = {**place.environ, "TERM": "xterm-256color"}
-        environ.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "LINES", "COLUMNS"):  # the size is the terminal's: the last two would be believed more
+            environ.pop(name, None)
 
         def take_terminal() -> None:
             os.setsid()
