@@ -772,7 +772,7 @@ class Hub:
             if place < too_many or now - state.used > IDLE_SECONDS:
                 self._tidy(state, state.writer.park)
         for state in opened:
-            if state.writer.dirty:
+            if state.writer.dirty or state.writer.untidy:
                 state.writer.sync_due = True  # in the midst of a write that goes on and on
                 self._tidy(state, state.writer.sync)
 

@@ -116,6 +116,7 @@ class RunWriter:
         self.ranks = Ranks(self, ranks_seconds, read)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
+        self._untidy = ""  # that of them which the last sync or park has found, and the next may find gone
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.file: EventFile | None = None
         self.sync_due = False  # what is written is to be on the disk soon; any thread may say so
@@ -228,6 +229,11 @@ class RunWriter:
         """Whether something is written that the disk may not have."""
         file = self.file
         return (file is not None and file.dirty) or self.ranks.dirty
+
+    @property
+    def untidy(self) -> bool:
+        """Whether what is wrong with it was found by a sync or a park: the next sync is to see whether it still is."""
+        return bool(self._untidy) and self.error == self._untidy
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
@@ -579,10 +585,10 @@ class RunWriter:
                 self._sync_file()
             if self._folder >= 0 and time.monotonic() >= self._next_notice:
                 self._see_others()
-            if self.error.startswith(SYNC_ERROR):
-                self.error = ""
+            if self.untidy:
+                self.error = self._untidy = ""
         except OSError as error:
-            self.error = f"{error.strerror or error}"
+            self.error = self._untidy = f"{error.strerror or error}"
         if parked:
             self._park_files()
 
@@ -613,7 +619,7 @@ class RunWriter:
             self.file.park()
             self.ranks.park()
         except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
-            self.error = f"{SYNC_ERROR}{error.strerror or error}"
+            self.error = self._untidy = f"{SYNC_ERROR}{error.strerror or error}"
             with contextlib.suppress(OSError):
                 self.file.close()  # whatever it was: a file that stays open keeps its lock
             self._close(self.file)  # if it is not yet: a descriptor that is left keeps this process from its own file

@@ -282,6 +282,26 @@ def test_a_job_that_breaks_leaves_its_run_able_to_be_written(
     inside.until(lambda: not any(state.writer.error for state in inside.hub.runs.values()), "all to be well again")
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["open", "parked"])
+def test_a_run_that_could_not_be_looked_at_is_well_again_when_it_can(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """The error of a job that only tidies is gone with its cause, though the run is never written again."""
+    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 3600.0 if kept else 0.02)
+    session = inside.begin("a")
+    inside.log(session, 0, 5)
+    inside.until(lambda: inside.settled(session), "the run")
+    (state,) = inside.hub.runs.values()
+    inside.until(lambda: not state.writer.dirty and state.writer.open is kept, "it to be tidy")
+    once = Once(monkeypatch, RunWriter, "_see_others", OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 1)
+    monkeypatch.setattr(state.writer, "_next_notice", 0.0)
+    if not kept:  # it is opened once more, for the disk
+        state.writer.file.dirty = True
+    state.strand.submit(state.writer.sync)
+    inside.until(lambda: once.raised, "the error")
+    inside.until(lambda: not state.writer.error, "it to be well again", seconds=5)
+
+
 @pytest.mark.parametrize("error", RAISED, ids=named)
 def test_a_run_of_ranks_whose_job_breaks_goes_on(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, error: BaseException
