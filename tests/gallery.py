@@ -494,7 +494,7 @@ def _alarms(program: Program, outcome: Outcome, known: list[str]) -> list[str]:
     """Lines on stderr that would alarm somebody, but for kinds that the original has, too."""
     patterns = [program.facts["says"]] if "says" in program.facts else []
     if outcome.mode == "killed":  # on a machine so busy that the next daemon is not there in time
-        patterns.append(r"records wait in .* the next daemon")
+        patterns.append(r"records wait in .* the (next )?daemon")
     found = []
     for line in outcome.stderr.splitlines():
         if line.startswith("tbxd:"):

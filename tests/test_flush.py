@@ -22,6 +22,7 @@ from tbxd.receiver import Peer
 from tbxd.settings import Settings
 from tbxd_client import wire
 from tbxd_client.journal import Journal
+from tbxd_client.sender import LIVES_SECONDS
 
 FLUSH_SECONDS_MAX = 0.05  # of a call in training
 BUSY_SECONDS = 0.1  # that this machine may keep a process waiting besides, with everything else that runs on it
@@ -442,12 +443,34 @@ def test_a_flush_changes_nothing_of_what_is_reduced(place: World) -> None:
     assert scalars(place.logdir / "job")["tokens"] == [(step, 3.0) for step in range(10)]
 
 
-def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
-    """Whatever time the daemon takes: it has their records, or their journals, and nobody has to do anything."""
-    place.serve()
+def test_a_daemon_that_runs_and_has_not_answered_in_time_writes_what_waits_and_nobody_is_told_to_start_one(
+    place: World,
+) -> None:
+    daemon = place.serve()
+    os.kill(daemon.pid, signal.SIGSTOP)
     script = """
-        import os, sys
         from tbxd_client import SummaryWriter
+        SummaryWriter("logs/a").add_scalar("value", 1.0, 1)
+    """
+    result = place.run(script, environ={"TBXD_FLUSH_SECONDS": "0.2"})
+    said = result.stderr
+    assert result.returncode == 0 and "records wait in" in said and "the daemon writes them when it can" in said, said
+    assert "serve" not in said, said
+    os.kill(daemon.pid, signal.SIGCONT)
+    wait_for(place.drained, "its journal to go", seconds=20)
+    assert scalars(place.logdir / "a") == {"value": [(1, 1.0)]}
+
+
+def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
+    """Whatever time the daemon takes: it has their records, or their journals, and nobody has to do anything.
+
+    One to which the daemon has said nothing for `LIVES_SECONDS`, on a machine that is so busy, may say that it waits.
+    """
+    place.serve()
+    begun = time.monotonic()
+    script = """
+        import os, sys, time
+        from tbxd_client import SummaryWriter, session
         reading, writing = os.pipe()
         for rank in range(int(os.environ["WORLD_SIZE"])):
             if os.fork() == 0:
@@ -457,6 +480,8 @@ def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
                 for step in range(20):
                     for tag in range(10):
                         writer.add_scalar(f"value/{tag}", step + rank, step)
+                while not session.active().sender.gets_on:  # the daemon knows it: starting all is not what takes long
+                    time.sleep(0.01)
                 os.write(1, b"!")
                 os.read(reading, 1)
                 sys.exit(3)
@@ -478,7 +503,12 @@ def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
     assert job.stdout is not None
     assert job.stdout.read(RANKS) == RANKS * b"!"
     _, said = job.communicate(timeout=120)
-    assert job.returncode == 0 and not said, said.decode()
+    assert job.returncode == 0, said.decode()
+    if time.monotonic() - begun < LIVES_SECONDS:
+        assert not said, said.decode()
+    assert all(
+        line.endswith("the daemon writes them when it can (`tbxd status`)") for line in said.decode().splitlines()
+    )
     wait_for(place.drained, "their journals to go", seconds=20)
     found = scalars(place.logdir / "job")
     mean = (RANKS - 1) / 2

@@ -296,6 +296,11 @@ class Sender:
         return self._thread is not None and self._thread.alive
 
     @property
+    def awaited(self) -> bool:
+        """Whether a daemon runs here that has not answered yet, or not for a while: it finds what is left to it."""
+        return self._launcher is not None and self._launcher.is_there()
+
+    @property
     def greeted(self) -> bool:
         """Whether the daemon knows the session, and has been sent all its definitions."""
         return self._welcomed and self._sent_definitions >= self._journal.definitions_end

@@ -403,7 +403,7 @@ class Session:
             return  # it is busy: it has the records, or reads them in the journal that is left to it
         elif self.sender.held_up:
             what = f"{self.sender.held_up}. The daemon writes them when it can (`tbxd status`)"
-        elif self.sender.connected:
+        elif self.sender.connected or self.sender.awaited:
             what = "the daemon writes them when it can (`tbxd status`)"
         else:
             what = "the next daemon of this user on this host writes them (`tbxd serve`)"
