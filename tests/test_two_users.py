@@ -513,7 +513,7 @@ def test_a_run_folder_that_another_user_locks_is_written_all_the_same(users: tup
 
     def error() -> str:
         found = first.tbxd("status", "--json", **own)
-        return json.loads(found.stdout)["runs"].get(str(folder), {}).get("error", "") if found.stdout else ""
+        return json.loads(found.stdout).get("runs", {}).get(str(folder), {}).get("error", "") if found.stdout else ""
 
     assert "another tbxd daemon" in wait_for(error, "the second daemon to be kept away")
     (first.home / "enough").touch()
