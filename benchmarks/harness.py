@@ -29,6 +29,7 @@ import psutil
 from tbxd.events import schema
 from tbxd.events.record import read_records
 from tbxd_client.event_names import event_files
+from tbxd_client.journal_files import journals, unfinished
 from tbxd_client.launch import is_locked
 from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
 
@@ -284,7 +285,7 @@ def read_steps(folder: Path) -> dict[tuple[str, str, int], list[int]]:
 
 def _check_spool(folder: Path) -> None:
     spool = folder / "spool"
-    left = list(spool.iterdir()) if spool.exists() else []
+    left = journals(spool) + unfinished(spool)
     if left:
         raise MeasurementError(f"journals are left behind: {left}")
 
