@@ -28,7 +28,7 @@ LEFT = """
     for step in range(1000):
         writer.add_scalar("value", step * 3, step)
     if len(sys.argv) > 2:  # a helper that nothing in Python knows of: it inherits all that is open
-        libc = ctypes.CDLL(None)
+        libc = ctypes.PyDLL(None)  # keeps the GIL: in the child nobody is left who could give it back
         pid = libc.fork()
         if not pid:
             os.close(1)
