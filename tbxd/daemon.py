@@ -121,7 +121,7 @@ class Daemon:
             OSError, ValueError: the folders or the address cannot be used.
         """
         modes.take_over()
-        _allow_descriptors()
+        _raise_limits()
         _keep_memory()
         self._settle()
         self._heed_signals()
@@ -522,12 +522,19 @@ def _remove_old_views(runtime: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _allow_descriptors() -> None:
-    """As many file descriptors as this process may have: each client takes one, and each run that is open two."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _raise_limits() -> None:
+    """As many file descriptors and as large files as this process may have.
+
+    Each client takes a descriptor, and each run that is open two. A daemon that a trainer has started inherits its
+    limits: what somebody sets for the checkpoints of one script (`ulimit -f`) is not meant for the event files of all.
+    """
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
+        soft, hard = resource.getrlimit(limit)
+        if soft != hard:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(limit, (hard, hard))
+    with contextlib.suppress(OSError, ValueError):  # with CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _keep_memory() -> None:

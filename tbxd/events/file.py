@@ -23,10 +23,11 @@ from .trust import Trust
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
 
 COPY_BYTES = 1 << 20  # stored again at a time
+WORTH_BYTES = 64 << 10  # a file that may grow no further is left for the next from here on; below, files would be many
 
 
 class FileLost(OSError):
-    """The file is not where it was: removed, replaced, or cut by somebody else."""
+    """The file cannot be gone on with: removed, replaced or cut by somebody else, or as large as one may be."""
 
 
 def open_to_read(path: Path, folder: int | None = None, believed: Trust | None = None) -> int:
@@ -99,7 +100,8 @@ class EventFile:
         """Append whole records.
 
         Raises:
-            FileLost: the file is not there any more; nothing was written.
+            FileLost: the file is not there any more, and nothing was written; or it is as large as a file may be
+                (`ulimit -f`, vfat), and what was written of ``data`` is there.
             OSError: the disk takes no more. What is missing is written first by the next call; until then the
                 records count as not written.
         """
@@ -112,6 +114,12 @@ class EventFile:
                 self.size += written
                 self.dirty = True
                 view = view[written:]
+        except OSError as error:
+            if error.errno != errno.EFBIG or self.size < WORTH_BYTES:
+                raise
+            with contextlib.suppress(OSError):
+                self.sync()
+            raise FileLost(error.errno, f"{self.path} may not grow any more, another file goes on") from error
         finally:
             self._rest = bytes(view)
 

@@ -14,8 +14,9 @@ import pytest
 from inject import NOBODY, descriptors, injected, say_go, start_daemon, tampered, told, train
 from oracle import Count, judge, read_count
 from report import account
+from tb import LOADERS, board
 
-from harness import World, wait_for
+from harness import World, scalars, wait_for
 from tbxd import credit
 
 MANY_RUNS = """
@@ -318,3 +319,44 @@ def test_more_than_the_daemon_can_take_keeps_both_sides_within_their_memory(
     counts = {number: read_count(place, number) for number in range(writers)}
     print(f"{writers} writers: daemon {peak >> 20} MiB, a trainer {most >> 20} MiB, {dropped:,} dropped")
     account("overload", writers, judge([place.logdir / str(run) for run in range(4)], counts, dropped=dropped))
+
+
+LARGE_FILES = """
+import sys
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+for step in range(20_000):
+    writer.add_scalar("value", step, step)
+    writer.add_scalar("other", step, step)
+print(writer.flush(30))
+writer.close()
+"""
+
+
+@pytest.mark.parametrize("most", [100_000, 300_000, 1_100_000])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_limit_of_a_trainers_files_loses_nothing_in_the_daemon_it_starts(place: World, most: int, hard: bool) -> None:
+    """The event file ended at the trainer's limit, and what came after it was lost with the trainer's memory."""
+    limit = f"--fsize={most}:{most if hard else ''}"
+    trainer = place.start(LARGE_FILES, under=["prlimit", limit], stdout=-1, stderr=-1)
+    out, said = trainer.communicate(timeout=60)
+    assert (trainer.returncode, out) == (0, b"True\n"), said
+    assert not said or (b"Records are kept in memory" in said and said.count(b"\n") == 1), "a journal needs 1 MiB"
+    wait_for(place.drained, "the journal")
+    expected = {tag: [(n, n) for n in range(20_000)] for tag in ("value", "other")}
+    assert scalars(place.logdir / "a") == expected
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            shown.until(lambda shown=shown: shown.scalars("a", "other") == expected["other"], loader)
+    sizes = [path.stat().st_size for path in (place.logdir / "a").iterdir()]
+    can_raise = not hard or may_raise_limits()
+    assert (len(sizes) == 1) == can_raise and (can_raise or max(sizes) == most)
+
+
+CAP_SYS_RESOURCE = 24  # linux/capability.h
+
+
+def may_raise_limits() -> bool:
+    status = Path("/proc/self/status").read_text().splitlines()
+    (effective,) = (line.split()[1] for line in status if line.startswith("CapEff"))
+    return bool(int(effective, 16) >> CAP_SYS_RESOURCE & 1)

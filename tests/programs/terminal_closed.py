@@ -26,6 +26,8 @@ else:
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, __file__, "train"])
-    os.read(terminal, 100)
+    said = b""
+    while b"\n" not in said:
+        said += os.read(terminal, 100)
     os.close(terminal)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
