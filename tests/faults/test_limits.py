@@ -14,10 +14,11 @@ import pytest
 from inject import NOBODY, descriptors, injected, say_go, start_daemon, tampered, told, train
 from oracle import Count, judge, read_count
 from report import account
-from tb import LOADERS, board
 
 from harness import World, scalars, wait_for
+from tb import LOADERS, board
 from tbxd import credit
+from tbxd_client.headroom import DESCRIPTORS
 
 MANY_RUNS = """
 import sys
@@ -360,3 +361,27 @@ def may_raise_limits() -> bool:
     status = Path("/proc/self/status").read_text().splitlines()
     (effective,) = (line.split()[1] for line in status if line.startswith("CapEff"))
     return bool(int(effective, 16) >> CAP_SYS_RESOURCE & 1)
+
+
+FEW = """
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+for step in range(1000):
+    writer.add_scalar("value", step, step)
+print(writer.flush(5), writer.stats()["accepted"], writer.stats()["dropped"])
+writer.close()
+"""
+
+
+@pytest.mark.parametrize(("spare", "sends"), [(-8, False), (24, True)])
+def test_a_script_with_few_descriptors_keeps_its_records_and_a_few_more_are_enough(
+    place: World, spare: int, sends: bool
+) -> None:
+    most = DESCRIPTORS + spare  # of which the standard streams, the journal and the daemon's start take some
+    script = place.start(FEW, under=limit_descriptors(most), stdout=-1, stderr=-1)
+    out, said = script.communicate(timeout=60)
+    assert (script.returncode, out) == (0, b"%s 1000 {}\n" % str(sends).encode())
+    assert (b"hardly any file descriptors" in said) != sends
+    place.ensure()
+    wait_for(place.drained, "the journal")
+    assert scalars(place.logdir / "a") == {"value": [(step, step) for step in range(1000)]}
