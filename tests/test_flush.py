@@ -515,6 +515,19 @@ def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
     assert found == {f"value/{tag}": [(step, step + mean) for step in range(20)] for tag in range(10)}
 
 
+def test_a_line_on_stderr_is_one_write_so_that_those_of_many_processes_do_not_mix(place: World) -> None:
+    """With PYTHONUNBUFFERED, as containers have it, the ends of lines came as writes of their own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # one write, one message
+    with ours, theirs:
+        script = place.start(
+            "from tbxd_client.settings import warn; warn('one'); warn('another')",
+            environ={"PYTHONUNBUFFERED": "1"},
+            stderr=theirs,
+        )
+        assert script.wait(60) == 0
+        assert [ours.recv(100), ours.recv(100)] == [b"tbxd: one\n", b"tbxd: another\n"]
+
+
 # --- the messages ----------------------------------------------------------------------------------------------------
 
 

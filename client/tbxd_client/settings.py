@@ -188,5 +188,6 @@ def warn(message: str, once: str = "") -> None:
         _said.add(key)
         # A child forked in the middle of it would find the lock of stderr held.
         with uncut, contextlib.suppress(Exception):  # closed, or whatever a program has put there: nobody listens
-            if sys.stderr is not None:  # with None, print would take stdout
-                print(f"tbxd: {message}", file=sys.stderr, flush=True)
+            if sys.stderr is not None:
+                sys.stderr.write(f"tbxd: {message}\n")  # at once: print would write the end of the line by itself,
+                sys.stderr.flush()  # and where stderr is unbuffered, lines of several processes would mix
