@@ -509,6 +509,11 @@ class Hub:
             return now, now
         return client.read, client.moved
 
+    def alive(self, id: bytes) -> bool:
+        """Whether the process of a session may still log. Any thread may ask."""
+        client = self.clients.get(id)
+        return client is not None and client.peer is not None and not client.complete
+
     def _offer(self, client: Client, batches: list[Batch]) -> None:
         now = client.moved = time.monotonic()
         if not _has_more(client):
@@ -546,6 +551,7 @@ class Hub:
                 lambda batch: self._written.put(Held(batch)),
                 self.ended,
                 self.read,
+                self.alive,
             )
             state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
@@ -923,6 +929,7 @@ class Hub:
                     "error": state.writer.error,
                     "notice": state.writer.notice,
                     "ranks": state.writer.ranks.status(),
+                    "removed": state.writer.losses.removed,
                 }
                 for directory, state in self.runs.items()
             },

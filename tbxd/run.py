@@ -51,6 +51,7 @@ from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
 from .lives import Lives
+from .losses import Losses
 from .ranks.ranks import Ranks
 from .ranks.reduction import Read
 from .ranks.starts import is_reduced
@@ -66,8 +67,8 @@ from .summaries.openvino_graph import graph_of as openvino_graph_of
 log = logging.getLogger(__name__)
 
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
-FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
+AGAIN_SECONDS = 1.0  # before another lost file is made anew without a pause
 NOTICE_SECONDS = 4.0  # between looks whether another user writes the folder as well
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
@@ -95,6 +96,7 @@ class RunWriter:
         held: called with each batch that is not written because it waits for other ranks, and for nothing else.
         ended: the sessions that are over for good.
         read: up to when what a session has logged has come, and when something last did, by the monotonic clock.
+        alive: whether the process of a session may still log.
     """
 
     def __init__(
@@ -108,8 +110,11 @@ class RunWriter:
         held: Callable[[Batch], None] | None = None,
         ended: Container[bytes] = (),
         read: Read | None = None,
+        alive: Callable[[bytes], bool] = lambda session: True,
     ) -> None:
         self.directory = directory
+        self.losses = Losses(directory, alive)
+        self._next_again = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._meters = meters or Meters()
         self.checkpoints = checkpoints or Checkpoints()
         self._ended = ended
@@ -131,6 +136,7 @@ class RunWriter:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
+        self._made = False  # the folder was there when it was opened again
         self._umask: int | None = None  # of the trainer that opened the run
         self.notice = ""  # what does not keep it from writing, but has to be known, for `tbxd status`
         self._next_notice = 0.0
@@ -239,6 +245,12 @@ class RunWriter:
 
     def write(self) -> None:
         """Write what is queued."""
+        if not self._try() and time.monotonic() >= self._next_again:
+            self._next_again = time.monotonic() + AGAIN_SECONDS
+            self._try()  # a file that is lost holds nobody up: a new one can be made at once
+
+    def _try(self) -> bool:
+        """Write what is queued. False where the event file is lost, and all is ready to go on in a new one."""
         try:
             if self._finishing:
                 self._finish()
@@ -255,6 +267,7 @@ class RunWriter:
             self.error = trouble
         except FileLost as error:
             self._start_over(str(error))
+            return False
         except OSError as error:
             if self._encoding:  # no disk was to be asked for anything there: what is encoded is lost
                 self._start_over(f"{error.strerror or error}")
@@ -264,6 +277,7 @@ class RunWriter:
             self._start_over(f"internal error: {type(error).__name__}: {error}")
         finally:
             self.ranks.publish()
+        return True
 
     def recover(self, why: str) -> None:
         """A job of this run has raised, at any place in it: go on from what the files hold.
@@ -438,10 +452,16 @@ class RunWriter:
         self.checkpoints.load(self._contents)
         ledger = self._forget_ended(self.contents.ledger())
         self._shown = _drops(ledger)
-        self._note_losses(ledger)
+        anew = bool(self._names) and self._names.isdisjoint(self._contents.names())
+        opened = self._queue[0].session if anew and self._made and self._queue else b""
+        past = self.losses.note(self.ledger, ledger, anew, opened)
+        if opened in ledger:
+            self._shown = _drops({opened: ledger[opened]})
         with self._lock:
             self.ledger = ledger
             self._known = True
+            for session in past:
+                self._told.pop(session, None)
 
     def _is_overtaken(self, own: str, names: list[str]) -> bool:
         """Whether the run has to go on in a new file: where one of this user's has come behind its own, whose ledger
@@ -496,23 +516,6 @@ class RunWriter:
             log.warning("%s: %s", self.directory, notice)
         self.notice = notice
 
-    def _note_losses(self, found: Ledger) -> None:
-        """Count in ``found``, the ledger of a folder that was read again, what was written and is not there any more.
-
-        Somebody has removed or cut the file meanwhile. The records were acknowledged, so nobody has them.
-        """
-        total = 0
-        for session, entry in self.ledger.items():
-            there = found.get(session, Entry())
-            lost = entry.written - there.written
-            if entry.end < there.end or lost <= 0:
-                continue
-            total += lost
-            refused = {**entry.refused, FILE_LOST: entry.refused.get(FILE_LOST, 0) + lost}
-            found[session] = Entry(entry.end, entry.count, refused, entry.dropped)
-        if total:
-            log.warning("%s: %d records that were written are gone with their file", self.directory, total)
-
     def _accepts(self, run: RunDefinition, names: list[str]) -> bool:
         """Whether a new file may have the name that a trainer has told its user already."""
         wanted, suffix = run.file_name, run.filename_suffix.replace("/", "_")
@@ -521,6 +524,7 @@ class RunWriter:
     def _lock_folder(self) -> None:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._made = bool(self._names) and self.directory.is_dir()
         fd = open_folder(self.directory, self._umask)
         try:
             lock_folder(fd, self.name)

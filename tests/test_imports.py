@@ -78,7 +78,7 @@ DAEMON = (
     ("summaries.__init__", "system.curves"),
     ("scalars",),
     ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts"),
-    ("ranks.encoder", "ranks.parts", "lives"),
+    ("ranks.encoder", "ranks.parts", "lives", "losses"),
     ("ranks.side", "ranks.tags"),
     ("ranks.sides",),
     ("ranks.reduction",),

@@ -1,0 +1,65 @@
+"""What was written and is not there any more: somebody has removed, renamed or cut event files, or the whole folder.
+
+A process that goes on logging has lost something, which is counted with it and shown in the run. Who removes a folder
+between two runs has lost nothing, and whoever logs there next has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from .events.ledger import Entry, Ledger
+
+log = logging.getLogger(__name__)
+
+FILE_LOST = "file_lost"  # why a record counts as dropped that was in a file which somebody has removed or cut
+
+
+class Losses:
+    """Of one folder.
+
+    Args:
+        directory: the folder.
+        alive: whether the process of a session may still log.
+    """
+
+    def __init__(self, directory: Path, alive: Callable[[bytes], bool]) -> None:
+        self.removed = 0  # records of processes that are over, in files of folders that somebody has removed since
+        self._directory = directory
+        self._alive = alive
+
+    def note(self, before: Ledger, found: Ledger, anew: bool, opened: bytes) -> set[bytes]:
+        """Take note of what is missing in ``found``, the ledger of a folder that was read again.
+
+        Args:
+            before: what the files held when they were known last.
+            anew: no file of then is there: it is another folder of the same name.
+            opened: the session that has made it anew; empty for none. What it had logged before was written.
+
+        Returns:
+            Sessions of which nothing is to be known any more.
+        """
+        lost, past = 0, set()
+        for session, entry in before.items():
+            there = found.get(session, Entry())
+            missing = entry.written - there.written
+            if entry.end < there.end or missing <= 0:
+                if anew and session not in found and not self._alive(session):
+                    past.add(session)
+                continue
+            if anew and session == opened:
+                found[session] = entry  # it was written, and removed by who begins anew
+            elif anew and not self._alive(session):
+                self.removed += missing
+                past.add(session)
+            else:
+                lost += missing
+                refused = {**entry.refused, FILE_LOST: entry.refused.get(FILE_LOST, 0) + missing}
+                found[session] = Entry(entry.end, entry.count, refused, entry.dropped)
+        if past:
+            log.info("%s was removed and made anew; %d records were in it", self._directory, self.removed)
+        if lost:
+            log.warning("%s: %d records that were written are gone with their file", self._directory, lost)
+        return past

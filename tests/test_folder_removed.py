@@ -1,0 +1,101 @@
+"""A folder that somebody removes between two runs: who logs there next begins clean and without a pause."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import World, scalars, wait_for
+from ranks_world import Rank
+from tbxd.run import RunWriter
+from tbxd.session import Session
+
+SCRIPT = """
+    import shutil, sys, time
+    from tbxd_client import SummaryWriter
+    for life in map(int, sys.argv[1:]):
+        writer = SummaryWriter("logs/run")
+        for step in range(100 - 10 * life):
+            writer.add_scalar("loss", life, step)
+        begun = time.monotonic()
+        assert writer.flush(30)
+        print(time.monotonic() - begun)
+        writer.close()
+        if life != int(sys.argv[-1]):
+            shutil.rmtree("logs/run")
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_whoever_logs_there_next_begins_clean_and_at_once(place: World, processes: int) -> None:
+    place.serve()
+    took = []
+    lives = [[0, 1, 2, 3]] if processes == 1 else [[life] for life in range(processes)]
+    for arguments in lives:
+        shutil.rmtree(place.logdir / "run", ignore_errors=True)
+        result = place.run(SCRIPT, *arguments)
+        assert result.returncode == 0 and not result.stderr, result.stderr
+        took += [float(line) for line in result.stdout.split()]
+    assert scalars(place.logdir / "run") == {"loss": [(step, 3.0) for step in range(70)]}
+    assert min(took[1:]) < 0.5, "it waited for the pause after trouble"
+    status = place.status()
+    assert status is not None
+    run = status["runs"][str(place.logdir / "run")]
+    accepted, removed = (340, 0) if processes == 1 else (70, 270)
+    assert (run["accepted"], run["written"], run["dropped"], run["removed"]) == (accepted, accepted, {}, removed)
+    assert status["totals"]["dropped"] == {} and not run["error"]
+
+
+def test_what_was_refused_and_dropped_before_stays_with_what_was_removed(place: World) -> None:
+    place.serve()
+    script = """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/run") as writer:
+            writer.add_histogram("empty", [], 0)
+            writer.add_scalar("loss", 1.0, 0)
+    """
+    assert place.run(script).returncode == 0
+    assert any(tag.startswith("tbxd/dropped/") for tag in scalars(place.logdir / "run"))
+    wait_for(place.drained, "the journal to be drained")
+    shutil.rmtree(place.logdir / "run")
+    again = "from tbxd_client import SummaryWriter\nSummaryWriter('logs/run').add_scalar('a', 1, 0)"
+    assert place.run(again).returncode == 0
+    assert scalars(place.logdir / "run") == {"a": [(0, 1.0)]}
+    status = place.status()
+    assert status is not None and status["runs"][str(place.logdir / "run")]["dropped"] == {}
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_what_a_process_that_lives_has_lost_is_still_counted(tmp_path: Path, parked: bool) -> None:
+    run = tmp_path / "run"
+    alive: set[bytes] = set()
+    writer = RunWriter(run, lambda batch: None, alive=alive.__contains__)
+    ranks = [Rank(run, 0, 1) for _ in range(3)]
+    sessions = [Session(rank.id, 0) for rank in ranks]
+
+    def log(number: int, step: int) -> None:
+        rank, session = ranks[number], sessions[number]
+        rank.scalar("loss", step, 1.0)
+        session.feed_definitions(session.definitions_expected, rank.definitions[session.definitions_expected :])
+        for batch in session.feed_records(session.expected, rank.records[session.expected :]) or []:
+            writer.offer(batch)
+        writer.write()
+        assert not writer.error
+
+    log(0, 0)
+    log(1, 1)
+    if parked:
+        writer.park()
+    shutil.rmtree(run)
+    run.mkdir()
+    alive.add(ranks[1].id)
+    log(2, 2)
+    assert writer.losses.removed == 1
+    assert scalars(run)["tbxd/dropped/file_lost"] == [(2, 1.0)]
+    assert {session: (entry.written, entry.refused) for session, entry in writer.settled().items()} == {
+        ranks[1].id: (0, {"file_lost": 1}),
+        ranks[2].id: (1, {}),
+    }
+    writer.close()
