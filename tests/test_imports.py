@@ -17,7 +17,7 @@ CLIENT = (
     ("interpreters", "native"),
     ("descriptors",),
     ("folder_lock", "view"),
-    ("settings", "turns", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
+    ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
     ("paths", "executable", "jobs"),
     ("places",),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),

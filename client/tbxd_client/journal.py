@@ -22,7 +22,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
 from . import descriptors
 from .descriptors import Descriptor
@@ -48,18 +48,17 @@ from .journal_files import (
     session_name,
     sync_folder,
 )
-from .native import RLock, allocate_lock, monotonic
+from .native import RLock, monotonic
 from .records import FILL_BYTES_MAX
+from .room import Patience, Room
 from .segment import Segment
 from .settings import warn
-
-if TYPE_CHECKING:
-    from _thread import LockType
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
 SEGMENT_BYTES_MIN = 1 << 20
 SEGMENT_BYTES_MAX = 16 << 20
+SEGMENTS_MIN = 16  # of a full journal, unless there is something large in it
 FREE_SEGMENTS_MAX = 4
 MAPPED_RECORD_BYTES_MAX = 64 << 10  # larger records go through pwrite
 FRESH_RECORD_BYTES_MAX = 16 << 10  # also those larger than this, where nothing has been stored yet
@@ -69,6 +68,8 @@ LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does som
 COPY_BYTES = 1 << 20  # stored again at a time
 CLOSED = -1  # a `limit` that no record fits
 STORING = -2  # one while the hot path stores a scalar: what comes on the same thread has interrupted it
+FULL = "journal_full"
+NO_ROOM = "no_room"  # instead of it, while it is worth waiting: nothing was counted
 
 
 class JournalClosed(Exception):
@@ -80,6 +81,13 @@ class Words(Protocol):
 
     def __setitem__(self, word: int, value: int, /) -> None:
         """Store a word of the control page."""
+
+
+class _Deferred(NamedTuple):
+    """A record that is put off, and who counts it as dropped if it finds no room then."""
+
+    record: bytes
+    dropped: Callable[[str], object] | None
 
 
 class _CommitAll:
@@ -165,14 +173,14 @@ class Journal:
         self.block_seconds = block_seconds
         self.durable = durable
         self._wake = wake
-        self._waiters: list[LockType] = []  # who waits for room, by a lock each that is let go when there is some
+        self._room = Room()
         self._closed = False
         self._refused = 0  # the error number of the disk's refusal of the last new segment, and until when that stands
         self._refused_until = 0.0
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
         self._armed = False  # the sender sleeps, and is to be woken by the next record
         self._writing = False  # a record is on its way into its place
-        self._deferred: list[bytes] = []
+        self._deferred: list[_Deferred] = []
         self._free: list[Segment] = []
         # Oldest first; the last one is being filled. Replaced, never changed: the sender reads it without the lock,
         # which a thread that a signal handler interrupted may be holding for as long as the handler waits.
@@ -272,7 +280,8 @@ class Journal:
     @property
     def _open_limit(self) -> int:
         """The `limit` while nothing unusual is to be done."""
-        return CLOSED if self._closed or self.durable or self._armed else self._segment_end
+        closed = self._closed or self.durable or self._armed or self._deferred
+        return CLOSED if closed else self._segment_end
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -296,7 +305,12 @@ class Journal:
             self.definitions_end = os.fstat(fd).st_size
 
     def append(
-        self, *parts: bytes | memoryview, aligned: Callable[[int], bytes] | None = None, share: float = 1.0
+        self,
+        *parts: bytes | memoryview,
+        aligned: Callable[[int], bytes] | None = None,
+        share: float = 1.0,
+        patience: Patience | None = None,
+        dropped: Callable[[str], object] | None = None,
     ) -> str:
         """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
 
@@ -308,11 +322,18 @@ class Journal:
             share: how much of the journal may be full for it to be taken, from 0 to 1.
             aligned: called with the offset in its file at which the second piece would begin; returns what to
                 store instead of the first, at most `FILL_BYTES_MAX` bytes longer.
+            patience: of a caller who waits for room himself, because he holds something: as long as that is worth it,
+                `NO_ROOM` is returned and nothing counted. Without it the call waits.
+            dropped: is told why, where the record was put off and found no room then; this call has returned "".
 
         Raises:
             JournalClosed: the journal is closed, or this is a forked child: nothing was counted.
         """
-        reason = self._append(parts, aligned, share)
+        waits = patience is None
+        if patience is None:
+            patience = self.patience()
+        while (reason := self._append(parts, aligned, share, patience, dropped)) == NO_ROOM and waits:
+            patience.wait()
         if self.durable and not reason:
             try:
                 self.sync(wait=-1)
@@ -320,35 +341,59 @@ class Journal:
                 warn(f"{self.path}: {error}; a crash of the machine would lose what waits", once="sync")
         return reason
 
+    def patience(self, waits: bool = True) -> Patience:
+        """How long a record that the caller begins to append may wait for room.
+
+        Not at all where this thread has the lock already: it is in the midst of a call, which would not end meanwhile.
+        """
+        return Patience(self._room, self.block_seconds if waits and not self.lock._is_owned() else 0.0)
+
     def _append(
-        self, parts: tuple[bytes | memoryview, ...], aligned: Callable[[int], bytes] | None = None, share: float = 1.0
+        self,
+        parts: tuple[bytes | memoryview, ...],
+        aligned: Callable[[int], bytes] | None,
+        share: float,
+        patience: Patience,
+        dropped: Callable[[str], object] | None,
     ) -> str:
-        size = sum(map(len, parts))
         # A signal handler, a finalizer or a trace function that has interrupted the hot path on this thread. (One that
         # has left it with an exception does not hold the lock any more, and what it has left is mended below.)
         interrupts = self.interrupts
         with self.lock:
             if self._writing or interrupts:
-                return self._defer(parts, interrupts)
+                return self._defer(_Deferred(b"".join(parts), dropped), interrupts)
             if self._closed:
                 raise JournalClosed
-            # From here on a signal handler that logs on this thread is put off until this record has its place.
-            self._writing, self.limit = True, CLOSED
+            self._append_deferred()  # by a call that has ended with an exception
             try:
-                if size > FRESH_RECORD_BYTES_MAX:
-                    self._rewind()
-                reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX, share)
-                if not reason and aligned is not None:
-                    parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
-                    size = sum(map(len, parts))
-                reason = reason or self._write(size, parts)
+                # From here on a signal handler that logs on this thread is put off until this record has its place.
+                self._writing, self.limit = True, CLOSED
+                reason = self._place(parts, aligned, share, patience)
             finally:
                 self._writing = False
                 self.limit = self._open_limit
-            if not reason:
-                self._words[WORD_COMMIT] = self.position
-        self._append_deferred()  # without the lock, which a wait for room lets go of once
-        return reason and self.count_drop(reason)
+            self._append_deferred()
+        return reason if reason in ("", NO_ROOM) else self.count_drop(reason)
+
+    def _place(
+        self,
+        parts: tuple[bytes | memoryview, ...],
+        aligned: Callable[[int], bytes] | None,
+        share: float,
+        patience: Patience,
+    ) -> str:
+        """Store a record and commit it; `_writing` is set. Returns why there is no place for it."""
+        size = sum(map(len, parts))
+        if size > FRESH_RECORD_BYTES_MAX:
+            self._rewind()
+        reason = self._make_room(size if aligned is None else size + FILL_BYTES_MAX, share, patience)
+        if not reason and aligned is not None:
+            parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
+            size = sum(map(len, parts))
+        reason = reason or self._write(size, parts)
+        if not reason:
+            self._words[WORD_COMMIT] = self.position
+        return reason
 
     def _write(self, size: int, parts: tuple[bytes | memoryview, ...]) -> str:
         start = self.position
@@ -394,25 +439,29 @@ class Journal:
         """Commit the scalar that has just been stored, and what was put off for it; the lock is held."""
         self.words = self._words
         self._words[WORD_COMMIT] = self.position
-        # A wait for room would let go of the lock once, and it is held twice.
-        stalled, self._stalled = self._stalled, True
-        try:
-            self._append_deferred()
-        except JournalClosed:
-            pass
-        finally:
-            self._stalled = stalled and self._stalled
+        self._append_deferred()
 
     def _append_deferred(self) -> None:
-        if self.interrupts:
-            return
-        while self._deferred:
-            self._append((self._deferred.pop(0),))
+        """Append what was put off; the lock is held. It waits for no room: whose call it was has returned."""
+        while self._deferred and not self._closed and not self.interrupts:
+            reason, dropped = "", None
+            try:
+                self._writing, self.limit = True, CLOSED  # before it is taken, or a handler in between would come first
+                if self._deferred:
+                    record, dropped = self._deferred.pop(0)
+                    reason = self._place((record,), None, 1.0, self.patience(waits=False))
+            finally:
+                self._writing = False
+                self.limit = self._open_limit
+            if reason:
+                self.count_drop(reason)
+                if dropped is not None:
+                    dropped(reason)
 
-    def _defer(self, parts: tuple[bytes | memoryview, ...], interrupts: bool) -> str:
+    def _defer(self, deferred: _Deferred, interrupts: bool) -> str:
         if len(self._deferred) >= DEFERRED_RECORDS_MAX:
             return self.count_drop("reentrant")
-        self._deferred.append(b"".join(parts))
+        self._deferred.append(deferred)
         if interrupts:
             self.words = _CommitAll(self._commit_all)
         return ""
@@ -424,8 +473,12 @@ class Journal:
                 self._words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
         return reason
 
-    def _make_room(self, size: int, share: float) -> str:
-        """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none."""
+    def _make_room(self, size: int, share: float, patience: Patience) -> str:
+        """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none.
+
+        Nobody waits in here: with the lock, or in the middle of a record, he would keep others from room that they
+        have.
+        """
         if self._armed:
             self._armed = self._wake()
         quota = int(self.bytes_max * share)
@@ -433,17 +486,16 @@ class Journal:
             return ""
         if size > quota:
             return "too_large"
-        deadline = monotonic() + self.block_seconds
-        while True:
-            try:
-                if self._has_room(size, quota) or self._next_segment(size, quota):
-                    return ""
-            except OSError:
-                return "journal_error"
-            remaining = deadline - monotonic()
-            if self._stalled or remaining <= 0 or not self._wait(remaining):
-                self._stalled = True
-                return "journal_full"
+        try:
+            if self._has_room(size, quota) or self._next_segment(size, quota):
+                return ""
+        except OSError:
+            return "journal_error"
+        if not self._stalled and patience.lasts():
+            self._wake()
+            return NO_ROOM
+        self._stalled = self._stalled or patience.waits
+        return FULL
 
     def _has_room(self, size: int, quota: int) -> bool:
         """Whether the segment in use takes it, and the files in use leave room for what may fill more than ``quota``.
@@ -461,54 +513,15 @@ class Journal:
         end = self.position + size - live[0].base
         return live[0].capacity <= quota or end * self.bytes_max <= quota * live[0].capacity
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait until something is released. Others may append meanwhile; nothing of ours has its place yet.
-
-        Not by a `threading.Condition`: what a signal handler raises in the middle of one leaves its lock not held.
-        """
-        self._wake()
-        waiter = allocate_lock()
-        waiter.acquire()
-        self._waiters.append(waiter)
-        self._writing = False
-        try:
-            self.lock.release()  # the first call in here: nothing can be raised before it
-            woken: bool = waiter.acquire(True, seconds)
-        finally:
-            self._take_back()
-        if self._closed:
-            raise JournalClosed
-        return woken
-
-    def _take_back(self) -> None:
-        """Take the lock whatever a signal handler raises meanwhile, and raise that then."""
-        raised: BaseException | None = None
-        while True:
-            try:
-                if not self.lock._is_owned():
-                    self.lock.acquire()
-                break
-            except BaseException as error:
-                raised = error
-        self._writing, self.limit = True, CLOSED
-        if raised is not None:
-            try:
-                raise raised
-            finally:
-                del raised  # it has this frame, which would have it: a circle that holds what was to be logged
-
-    def _tell_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.release()
-
     def _next_segment(self, size: int, quota: int) -> bool:
         current = self._live[-1]
         if self._rewind() and self._has_room(size, quota):
             return True
-        # What is acknowledged to its end goes as soon as there is another.
-        live = self._live if self.released < self.position else self._live[:-1]
-        room = quota - sum(segment.capacity for segment in live)
+        # What is acknowledged to its end goes as soon as there is another. What is not yet counts by what waits in it:
+        # else what is larger would wait as long as scalars come, of which some always wait.
+        older = sum(segment.capacity for segment in self._live[:-1])
+        waiting = self.position - max(self.released, current.base)
+        room = min(quota - waiting, self.bytes_max - (current.capacity if waiting else 0)) - older
         segment = self._free_segment(size, room) or self._new_segment(size, current.capacity, room)
         if segment is None:
             return False
@@ -540,7 +553,9 @@ class Journal:
     def _new_segment(self, size: int, previous: int, room: int) -> Segment | None:
         if size > room:
             return None
-        capacity = max(size, min(2 * previous, SEGMENT_BYTES_MAX, room))
+        # Small in a small journal: what is large has to fit beside the one that scalars are stored into.
+        most = min(SEGMENT_BYTES_MAX, max(SEGMENT_BYTES_MIN, self.bytes_max // SEGMENTS_MIN))
+        capacity = max(size, min(2 * previous, most, room))
         used = sum(segment.capacity for segment in self._live)
         while self._free and used + capacity + sum(item.capacity for item in self._free) > self.bytes_max:
             self._delete(self._free.pop(0))
@@ -633,7 +648,7 @@ class Journal:
             for segment in done:
                 self._retire(segment)
             self._stalled = False
-            self._tell_waiters()
+            self._room.tell()
             return True
         finally:
             self.lock.release()
@@ -770,6 +785,7 @@ class Journal:
         try:
             if not self._writing and not self._closed:
                 self._words[WORD_COMMIT] = self.position
+                self._append_deferred()
             return self.committed
         finally:
             self.lock.release()
@@ -779,15 +795,13 @@ class Journal:
         if self.interrupts:
             self.words = _AllClosed(self.position > self.committed)
             self.limit = CLOSED
-        if not self._closed:
-            self._append_deferred()
         with self.lock:
             if self._closed:
                 return False
             finished = self.released >= self.commit()
             self._closed = True
             self.limit = CLOSED
-            self._tell_waiters()
+            self._room.tell()
             if finished:
                 self._remove()
             for segment in (*self._live, *self._free):
@@ -812,7 +826,7 @@ class Journal:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without touching it."""
         self.lock = RLock()
-        self._waiters = []
+        self._room = Room()
         self._syncing = RLock()
         self._closed = True
         self.limit = CLOSED  # its descriptors are closed, as all of the parent's (`descriptors`)

@@ -17,7 +17,7 @@ from typing import Any
 from . import event_names
 from . import session as session_module
 from .folder_lock import is_held
-from .journal import CLOSED, Journal, JournalClosed
+from .journal import CLOSED, NO_ROOM, Journal, JournalClosed
 from .names import text_of
 from .native import RLock
 from .paths import configured_address, is_remote, native_path, told_path
@@ -42,9 +42,11 @@ from .records import (
     scalar_head,
     tag_of_head,
 )
+from .room import Patience
 from .session import Counts, Session
 from .settings import ALL, warn
 from .snapshot import Array
+from .turns import Wait
 from .view import seen
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of an address, such as s3://; one letter may be a drive's
@@ -333,7 +335,7 @@ class Run:
         if session is None:
             return False
         try:
-            self._count(session.journal.append(record))
+            self._count(session.journal.append(record, dropped=self._count_late))
         except JournalClosed:
             return False
         return True
@@ -348,7 +350,14 @@ class Run:
         name: str = "",
         description: str = "",
     ) -> None:
-        """Log a scalar the long way."""
+        """Log a scalar the long way.
+
+        One of a tag that is known needs no turn, so that it stays behind what else was logged with its tag.
+        """
+        head = self.scalars.get(tag) if self.session is not None else None
+        if head is not None and not (color or name or description):
+            if self.packed(pack_scalar(tag_of_head(head), step, wall_time, value)):
+                return
 
         def make(session: Session) -> _Pieces:
             return (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),), None
@@ -414,19 +423,25 @@ class Run:
     def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
             return
-        if not session_module.turns.run(lambda: self._append_now(kind, make)):
+        if not session_module.turns.run(_Call(self, kind, make)):
             self._count("reentrant")
 
-    def _append_now(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
+    def _append_now(self, call: _Call, patient: bool) -> Wait | None:
+        """A turn of a call that logs; what it is to wait with before its next one, None when it is done."""
         while True:
             session = None
             try:
                 session = self.bind()
                 if session is None:
                     self._count("no_journal")
-                    return
-                parts, aligned = make(session)
-                reason = session.journal.append(*parts, aligned=aligned, share=session.shares[kind])
+                    return None
+                parts, aligned = call.record(session)
+                patience, share = call.patience(session.journal, patient), session.shares[call.kind]
+                reason = session.journal.append(
+                    *parts, aligned=aligned, share=share, patience=patience, dropped=self._count_late
+                )
+                if reason == NO_ROOM:
+                    return patience.wait
             except JournalClosed:  # a fork, or the end of the program: go on in a new session
                 self._session = None
                 continue
@@ -441,7 +456,12 @@ class Run:
                 warn(f"{self.directory}: {error}; records are dropped and counted", once="definition")
                 reason = "journal_error"
             self._count(reason)
-            return
+            return None
+
+    def _count_late(self, reason: str) -> None:
+        """Count as dropped what was put off, and so has been counted as accepted."""
+        with self.journal.lock:
+            self.counts.drop(reason, accepted=0)
 
     def _count(self, reason: str) -> None:
         with self.journal.lock:  # the one that `add_scalar` holds while it counts
@@ -449,6 +469,36 @@ class Run:
                 self.counts.drop(reason)
             else:
                 self.counts.accepted += 1
+
+
+class _Call:
+    """A call that logs one record, for `Turns`; it may need several turns, while there is no room for it."""
+
+    __slots__ = ("_made", "_make", "_patience", "_run", "_session", "kind")
+
+    def __init__(self, run: Run, kind: int, make: Callable[[Session], _Pieces]) -> None:
+        self.kind = kind
+        self._run = run
+        self._make = make
+        self._made: _Pieces = (), None
+        self._session: Session | None = None  # that it is made for
+        self._patience: Patience | None = None
+
+    def __call__(self, patient: bool) -> Wait | None:
+        return self._run._append_now(self, patient)
+
+    def record(self, session: Session) -> _Pieces:
+        """The record, made once for a session."""
+        if self._session is not session:
+            self._made = self._make(session)
+            self._session, self._patience = session, None
+        return self._made
+
+    def patience(self, journal: Journal, patient: bool) -> Patience:
+        """How long it still waits; for the journal of the session that it is made for."""
+        if self._patience is None or not patient:
+            self._patience = journal.patience(patient)
+        return self._patience
 
 
 def run_of(

@@ -89,9 +89,9 @@ class Counts:
         dropped = dict(self.dropped)
         return [self.accepted, dropped]
 
-    def drop(self, reason: str) -> None:
-        """Count a record that is not kept."""
-        self.accepted += 1
+    def drop(self, reason: str, accepted: int = 1) -> None:
+        """Count a record that is not kept; ``accepted`` is 0 where it has been counted as accepted before."""
+        self.accepted += accepted
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         with _counting:
             _dropped[reason] = _dropped.get(reason, 0) + 1

@@ -2,6 +2,8 @@
 
 A lock alone would let the handler wait for the very thread it has interrupted; a re-entrant lock alone would let it in
 while things are half done. Here it leaves its job, and the call it interrupted does that next.
+
+A job that has to wait for something ends, and comes again when that is over: others have their turns meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ from .native import RLock
 
 DEFERRED_MAX = 1024
 
+Wait = Callable[[], None]
+# Called with whether it may wait. Returns what to wait with, before it is called again; None when it is done.
+Job = Callable[[bool], Wait | None]
+
 
 class Turns:
     """Runs jobs one at a time, over all threads."""
@@ -19,7 +25,7 @@ class Turns:
     def __init__(self) -> None:
         self._lock = RLock()
         self._busy = False
-        self._deferred: list[Callable[[], None]] = []
+        self._deferred: list[Job] = []
 
     @property
     def interrupted(self) -> bool:
@@ -31,22 +37,46 @@ class Turns:
         finally:
             self._lock.release()
 
-    def run(self, job: Callable[[], None]) -> bool:
+    def run(self, job: Job) -> bool:
         """Run ``job`` now, or right after the job that the calling signal handler has interrupted.
 
         False: neither, because too many are put off already.
         """
+        waiting: list[tuple[Job, Wait]] = []
+        patient = not self._lock._is_owned()  # else this has interrupted a turn, which would not end meanwhile
+        try:
+            taken = self._take(job, patient, waiting)
+            while waiting:
+                again, wait = waiting.pop(0)
+                wait()  # with nothing held
+                self._take(again, True, waiting)
+        finally:  # of a signal handler that raises: the record that has waited is given up, the others wait no more
+            for again, _ in waiting:
+                self._take(again, False, [])
+        return taken
+
+    def _take(self, job: Job, patient: bool, waiting: list[tuple[Job, Wait]]) -> bool:
+        """A turn of ``job``, behind those that are put off already; what is to come again goes to ``waiting``."""
         with self._lock:
-            if self._busy:
-                if len(self._deferred) >= DEFERRED_MAX:
-                    return False
-                self._deferred.append(job)
-                return True
-            self._busy = True
-            try:
-                job()
-            finally:  # an interrupted job may end with what the handler raised: KeyboardInterrupt, SystemExit
-                self._busy = False
-                while self._deferred:
-                    self.run(self._deferred.pop(0))
+            if len(self._deferred) >= DEFERRED_MAX:
+                return False
+            self._deferred.append(job)
+            if not self._busy:
+                self._run_all(patient, waiting)
             return True
+
+    def _run_all(self, patient: bool, waiting: list[tuple[Job, Wait]]) -> None:
+        try:
+            while self._deferred:
+                wait = None
+                try:
+                    self._busy = True  # before it is taken, or a handler in between would come first
+                    job = self._deferred.pop(0)
+                    wait = job(patient)
+                finally:
+                    self._busy = False
+                if wait is not None:
+                    waiting.append((job, wait))
+        except BaseException:  # an interrupted job may end with what the handler raised: KeyboardInterrupt, SystemExit
+            self._run_all(False, waiting)
+            raise
