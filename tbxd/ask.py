@@ -80,10 +80,10 @@ def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
         socket.connect(check_address(settings.address))
         try:
             socket.send_multipart(wire.pack(wire.Ask(what, "")))
-            version, answer = wire.unpack_with_version(socket.recv_multipart())
+            version, answer = wire.unpack_with_version(socket.recv_multipart(), wire.ANSWER_BYTES_MAX)
             if _is_older(version, answer):
                 socket.send_multipart(wire.pack(wire.Ask(what, ""), version))
-                answer = wire.unpack(socket.recv_multipart())
+                _, answer = wire.unpack_with_version(socket.recv_multipart(), wire.ANSWER_BYTES_MAX)
         except zmq.Again:
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
         except RemoteProtocolError as error:
@@ -113,7 +113,7 @@ def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Mess
 
     Whoever does not take the key, or a host that cannot be connected to, is not waited for to the end.
     """
-    link = Link(address, aloud=False)
+    link = Link(address, aloud=False, bytes_max=wire.ANSWER_BYTES_MAX)
     try:
         begun = time.monotonic()
         asked, version = False, wire.VERSION
@@ -127,7 +127,7 @@ def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Mess
             link.poll(LOOK_SECONDS)
             if (frames := link.receive()) is None:
                 continue
-            spoken, answer = wire.unpack_with_version(frames)
+            spoken, answer = wire.unpack_with_version(frames, wire.ANSWER_BYTES_MAX)
             if spoken == version or not _is_older(spoken, answer):
                 return answer
             asked, version = False, spoken

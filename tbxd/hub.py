@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tbxd_client import wire
-from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX, DROP_REASONS
+from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX
 from tbxd_client.paths import may_be_used, spools
 from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from tbxd_client.view import view
@@ -32,6 +32,7 @@ from .events.ledger import OVER, Entry
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .receiver import Peer
+from .reported import Reported
 from .roots import Roots
 from .run import RunWriter
 from .session import Batch, Session
@@ -51,10 +52,6 @@ IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 RUNS_MAX = 100_000
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
-CLIENT_REASONS = (*DROP_REASONS, "no_journal")
-# Records that a client may say it has logged, over all its runs: a million a second for two years. Sums over all
-# sessions that there can be stay below what msgpack can hold.
-RECORDS_TOLD_MAX = 1 << 46
 
 Send = Callable[[Peer, wire.Message], None]
 
@@ -84,7 +81,7 @@ class Client:
     again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
     under_way: int = 0  # batches of it that runs have, and have not given back
     complete: bool = False  # nothing more comes
-    reported: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)  # by the number of the run
+    reported: Reported = field(default_factory=Reported)
     received: dict[int, int] = field(default_factory=dict)
     local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
     undecided: int = 0  # runs of which it is not known yet whether their folders are those that are seen here
@@ -313,8 +310,7 @@ class Hub:
             self._acknowledge(client, moved=True)
 
     def _report(self, client: Client, report: wire.Report) -> None:
-        client.reported = _checked_report(report.runs)
-        for number, (_, dropped) in client.reported.items():
+        for number, dropped in client.reported.take(report.runs).items():
             self._tell(client, number, dropped)
 
     def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
@@ -399,7 +395,7 @@ class Hub:
         if not client.undecided and not client.elsewhere:
             held, client.held = client.held, []
             self._offer(client, held)
-            for number, (_, dropped) in client.reported.items():
+            for number, dropped in client.reported.drops():
                 self._tell(client, number, dropped)
 
     def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
@@ -426,6 +422,9 @@ class Hub:
             if session.definitions_expected > DEFINITIONS_BYTES_MAX:
                 raise RemoteProtocolError(f"definitions of more than {DEFINITIONS_BYTES_MAX:,} bytes")
             self.see_folders(client, known)
+            for run in session.runs[known:]:
+                if run is not None:  # a report may have been there first
+                    self._tell(client, run.id, client.reported.dropped(run.id))
             if client.key:
                 fresh, client.tags = session.places - client.tags, session.places
                 folders = (run.directory for run in session.runs[known:] if run is not None)
@@ -476,6 +475,7 @@ class Hub:
                 client.announced,
                 int(client.readable is not None),
                 leftovers=1,
+                reports=1,
             ),
         )
 
@@ -675,10 +675,9 @@ class Hub:
             client.news = {}
             session = client.session
             trouble = self._trouble(client) if session.held < client.flush_to else ""
-            self._send(
-                client.peer,
-                wire.Ack(session.id, session.written, limit, counts, session.held, client.leftovers_written, trouble),
-            )
+            more = session.held, client.leftovers_written, trouble
+            for part in wire.parts(counts):
+                self._send(client.peer, wire.Ack(session.id, session.written, limit, part, *more))
 
     def _trouble(self, client: Client) -> str:
         """What keeps one of its runs from being written; "" for nothing."""
@@ -980,7 +979,7 @@ class Hub:
         for run in client.session.runs:
             if run is not None:
                 told, received = result.get(run.directory, (0, 0))
-                told += client.reported.get(run.id, (0, {}))[0]
+                told += client.reported.accepted(run.id)
                 result[run.directory] = (told, received + client.received.get(run.id, 0))
         return result
 
@@ -1022,30 +1021,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long, not for us to look at; a NUL in it
         return False
-
-
-def _checked_report(runs: dict[int, Any]) -> dict[int, tuple[int, dict[str, int]]]:
-    """What a client says of its runs.
-
-    Raises:
-        RemoteProtocolError: it is something else than numbers of runs and counts, or more than can be.
-    """
-    result = {}
-    total = 0
-    for number, counts in runs.items():
-        if type(number) is not int or type(counts) is not list or len(counts) != 2:
-            raise RemoteProtocolError("a report of something else than runs and counts")
-        accepted, dropped = counts
-        if not _is_count(accepted) or type(dropped) is not dict or len(dropped) > len(CLIENT_REASONS):
-            raise RemoteProtocolError("a report of something else than counts")
-        if not all(key in CLIENT_REASONS and _is_count(value) for key, value in dropped.items()):
-            raise RemoteProtocolError("a report with a reason that is not known, or of something else than counts")
-        total += max(accepted, sum(dropped.values()))
-        if total > RECORDS_TOLD_MAX:
-            raise RemoteProtocolError(f"a report of more than {RECORDS_TOLD_MAX:,} records")
-        result[number] = (accepted, dropped)
-    return result
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= RECORDS_TOLD_MAX

@@ -172,6 +172,9 @@ class Receiver:
                 self.refused += 1
                 peer = replace(peer, version=max(0, min(error.version, wire.VERSION)))
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
+            except wire.TooLong as error:  # a refusal would be the end of its session; records go on without this
+                self.refused += 1
+                log.warning("passed over: %s. Update the script's tbxd_client", error)
             except RemoteProtocolError as error:
                 self.refused += 1
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))

@@ -446,7 +446,7 @@ def test_batches_repeated_swapped_and_with_a_gap_are_written_once(place: World) 
     place.serve()
     peer = Peer(place)
     session = os.urandom(12)
-    assert peer.hello(session) == wire.Welcome(session, 0, 0, 8 << 20, leftovers=1)
+    assert peer.hello(session) == wire.Welcome(session, 0, 0, 8 << 20, leftovers=1, reports=1)
     records = [pack_scalar(0, step, float(step), float(step)) for step in range(100)]
     peer.send(wire.Data(session, wire.DEFINITIONS, 0, definitions(place)))
     peer.send(wire.Data(session, wire.RECORDS, 34 * 50, b"".join(records[50:])))  # a gap

@@ -13,8 +13,8 @@ from tbxd import check, cli, credit
 from tbxd import settings as daemon_settings
 from tbxd.config import MACHINE_FILE
 from tbxd.events.ledger import Entry, Marker, notes
-from tbxd.hub import CLIENT_REASONS
 from tbxd.losses import FILE_LOST
+from tbxd.reported import CLIENT_REASONS
 from tbxd.summaries import errors
 from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
 from tbxd_client import settings as client_settings

@@ -26,6 +26,7 @@ from tbxd.hub import Hub
 from tbxd.pool import Pool
 from tbxd.ranks.sides import Sides
 from tbxd.receiver import Peer as Route
+from tbxd.reported import RECORDS_TOLD_MAX
 from tbxd.run import RunWriter
 from tbxd.session import Session
 from tbxd.settings import Settings
@@ -166,8 +167,8 @@ def test_numbers_that_no_client_counts_end_its_session_and_nobody_elses(place: W
     [
         {0: [-1, {}]},
         {0: [1, {"too_large": -1}]},
-        {0: [hub_module.RECORDS_TOLD_MAX, {}], 1: [1, {}]},
-        {0: [0, {"too_large": hub_module.RECORDS_TOLD_MAX + 1}]},
+        {0: [RECORDS_TOLD_MAX, {}], 1: [1, {}]},
+        {0: [0, {"too_large": RECORDS_TOLD_MAX + 1}]},
         {0: [True, {}]},
     ],
 )
@@ -182,7 +183,7 @@ def test_sums_of_what_files_and_clients_say_are_never_more_than_can_be_told(insi
     for _ in range(5):
         session = inside.begin()
         inside.log(session, 0, 1)
-        inside.hub.handle(inside.peer, wire.Report(session, {0: [hub_module.RECORDS_TOLD_MAX, {}]}))
+        inside.hub.handle(inside.peer, wire.Report(session, {0: [RECORDS_TOLD_MAX, {}]}))
     for state in inside.hub.runs.values():  # as a ledger may say that somebody has made
         for number in range(5):
             state.writer.tell(RunDefinition(0, "/x", "host", 1, 1.0), bytes([number] * 12), {"too_large": 2**63 - 1})

@@ -20,7 +20,7 @@ messages = st.one_of(
     st.builds(wire.Flush, st.just(SESSION), sizes, sizes, sizes),
     st.builds(wire.Report, st.just(SESSION), st.dictionaries(st.integers(0, 9), st.lists(st.integers(0, 9)))),
     st.builds(wire.Goodbye, st.just(SESSION)),
-    st.builds(wire.Welcome, st.just(SESSION), sizes, sizes, sizes, sizes, sizes),
+    st.builds(wire.Welcome, st.just(SESSION), sizes, sizes, sizes, sizes, sizes, sizes),
     st.builds(
         wire.Ack,
         st.just(SESSION),

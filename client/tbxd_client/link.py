@@ -83,18 +83,20 @@ class Link:
     Args:
         address: the daemon's endpoint.
         aloud: whether the user is told on stderr what is wrong with a key.
+        bytes_max: of a message that comes; whoever sends a longer one is not listened to.
 
     Raises:
         ValueError: no such endpoint can be.
     """
 
-    def __init__(self, address: str, aloud: bool = True) -> None:
+    def __init__(self, address: str, aloud: bool = True, bytes_max: int = FRAME_BYTES_MAX) -> None:
         self.address = check_address(address)
         self.remote = is_remote(address)  # it takes a key
         self._key_path: Path | None = None
         if self.remote:
             self._key_path = client_key_path()  # now: the script may change its folder
         self._aloud = aloud
+        self._bytes_max = bytes_max
         self.trouble = ""  # why there is no connection, where the key or the owner of the socket is the reason
         # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
         self._context = zmq.Context()
@@ -240,7 +242,7 @@ class Link:
         socket.sndhwm = socket.rcvhwm = 0
         socket.immediate = 1  # queue nothing for a daemon that is not there
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-        socket.maxmsgsize = FRAME_BYTES_MAX
+        socket.maxmsgsize = self._bytes_max
         if self.address.startswith("tcp://"):
             expect_silence(socket)
             socket.connect_timeout = CONNECT_MS

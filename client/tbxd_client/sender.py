@@ -27,6 +27,7 @@ from .native import RLock, Thread, allocate_lock, monotonic, poller, sleep
 from .outage import Outage
 from .paths import ADDRESS_VARIABLE, check_address, token_path, told_path
 from .records import ProtocolError
+from .reports import HEARTBEAT_SECONDS, Reports
 from .settings import warn
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ BUSY_SECONDS = 0.25  # where they have come at every look for so long; else it d
 HELLO_SECONDS = 0.25  # between greetings while nobody answers
 LIVES_SECONDS = 10.0  # without a word of the daemon, which may be busy, before a script that ends takes it for gone
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
-REPORT_SECONDS = 1.0  # between reports of counts that have changed
 ASK_SECONDS = 3.0  # between two questions to a daemon that is too old
 ASKS_MAX = 3  # of them: scripts of an older version may have started it again
-HEARTBEAT_SECONDS = 15.0  # between reports that have not
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
 WAIT_SECONDS = 0.2  # between looks whether a wait is still for something
 READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
@@ -112,7 +111,7 @@ class Sender:
         self._doorbell = doorbell
         self._address = address
         self._launcher = launcher
-        self._reports = reports
+        self._reports = Reports(journal.session, reports)
         self._settled = settled
         self._forwarder = forwarder
         self._thread: Thread | None = None
@@ -155,12 +154,10 @@ class Sender:
         # When things are due, by the monotonic clock.
         self._heard = 0.0
         self._next_hello = 0.0
-        self._next_report = 0.0
         self._next_sync = 0.0
         self._sync_mark = 0
         self._last_growth = 0.0
         self._growing_since = 0.0  # since when each look has found records
-        self._last_report: tuple[float, dict[int, Any]] = (0.0, {})
 
     # --- called by the trainer's threads ---------------------------------------------------------------------
 
@@ -457,8 +454,7 @@ class Sender:
         # All is written. Sleep until the journal rings; a record that came just now keeps us up.
         if not self._journal.arm(committed):
             return TICK_SECONDS
-        told = self._reports() == self._last_report[1]
-        return HEARTBEAT_SECONDS if told else max(self._next_report - now, TICK_SECONDS)
+        return HEARTBEAT_SECONDS if self._reports.settled else max(self._reports.due - now, TICK_SECONDS)
 
     def _greet(self, link: Link, now: float) -> None:
         owed = self.acknowledged < self._sent or self._sent_definitions == 0
@@ -539,7 +535,7 @@ class Sender:
         # Whoever waits for one of them goes on when the socket is not in use: he may close all descriptors next.
         for frames in received:
             try:
-                version, message = wire.unpack_with_version(frames)
+                version, message = wire.unpack_with_version(frames, wire.FRAME_BYTES_MAX)
             except ProtocolError as error:
                 warn(
                     f"the daemon at {self._address} sent something else than expected: {error}",
@@ -612,7 +608,7 @@ class Sender:
                 self._held_up = ""
                 self._knows_leftovers = bool(message.leftovers)
                 self._heard_of = True
-                self._next_report = 0.0
+                self._reports.begin(bool(message.reports))
                 if self._launcher is not None:
                     self._launcher.answered()
             case wire.Ack():
@@ -651,15 +647,11 @@ class Sender:
         self._next_hello = 0.0
         return True
 
-    def _report(self, link: Link, now: float) -> None:
-        if now < self._next_report or not self._welcomed:
-            return
-        self._next_report = now + REPORT_SECONDS
-        counts = self._reports()
-        sent, last = self._last_report
-        if counts != last or now - sent > HEARTBEAT_SECONDS:
-            self._last_report = (now, counts)
-            self._push(link, wire.Report(self._journal.session, counts))
+    def _report(self, link: Link, now: float, last: bool = False) -> None:
+        if self._welcomed:
+            for report in self._reports.messages(now, last):
+                if not self._push(link, report):
+                    return  # all of it is told to the daemon that says welcome next
 
     def _sync(self, now: float) -> None:
         """Once a second, bring onto the disk what nobody has acknowledged for a second."""
@@ -678,7 +670,7 @@ class Sender:
 
     def _say_goodbye(self, link: Link) -> None:
         if self._welcomed:
-            self._push(link, wire.Report(self._journal.session, self._reports()))
+            self._report(link, monotonic(), last=True)
             if self.acknowledged >= self._journal.committed:
                 self._push(link, wire.Goodbye(self._journal.session))
 

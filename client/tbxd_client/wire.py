@@ -11,6 +11,7 @@ send ahead of that is its ``limit``, the flow control.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgpack
@@ -26,10 +27,15 @@ ALWAYS = frozenset(("ask", "answer", "refused"))
 DATA_BYTES_MAX = 1 << 20  # payload of one Data
 MESSAGE_BYTES_MAX = 1 << 20  # a first frame
 FRAME_BYTES_MAX = 4 << 20  # what a socket accepts at all (ZMQ_MAXMSGSIZE)
+ANSWER_BYTES_MAX = 256 << 20  # of the daemon to whoever has asked: it names every run and session
+PART_BYTES = MESSAGE_BYTES_MAX // 2  # about so much of a `Report` or `Ack` goes into one message
 TEXT_BYTES_MAX = 64 << 10
 
 ELSEWHERE = "elsewhere"  # what the reason of a `Refused` begins with whose run is a folder that the daemon does not see
 RECORDS, DEFINITIONS = 0, 1  # the streams of a session
+COUNT_BYTES_MAX = 9  # of a number, or of the head of a text or a map
+_REPORT = msgpack.packb("report")  # behind the head of the array and the version, a byte each
+_REPORT_END = 2 + len(_REPORT)
 
 
 class OtherVersion(RemoteProtocolError):
@@ -39,6 +45,10 @@ class OtherVersion(RemoteProtocolError):
         spoken = f"{VERSION}" if OLDEST == VERSION else f"{OLDEST} to {VERSION}"
         super().__init__(f"protocol version {version}; this tbxd speaks {spoken}. Update the older side")
         self.version = version
+
+
+class TooLong(RemoteProtocolError):
+    """A message that others can do without is longer than one may be: an older client's `Report` of very many runs."""
 
 
 class Hello(NamedTuple):
@@ -92,7 +102,11 @@ class Flush(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the client has counted: ``runs`` maps the number of a run to [accepted, {reason: dropped}]."""
+    """What the client has counted: ``runs`` maps the number of a run to [accepted, {reason: dropped}].
+
+    To a daemon whose `Welcome` says that it keeps them, only runs of which that has changed; of very many runs in
+    several messages.
+    """
 
     session: bytes
     runs: dict[int, Any]
@@ -108,7 +122,8 @@ class Welcome(NamedTuple):
     """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``.
 
     ``journal`` is 1 where it can read the session's journal, and takes `Stored`; older daemons do not say.
-    ``leftovers`` is 1 where it answers a `Flush` with such a number; older daemons do not.
+    ``leftovers`` is 1 where it answers a `Flush` with such a number; older daemons do not. ``reports`` is 1 where it
+    keeps what it was told of runs that a `Report` does not name; older daemons forget it.
     """
 
     session: bytes
@@ -117,15 +132,17 @@ class Welcome(NamedTuple):
     limit: int
     journal: int = 0
     leftovers: int = 0
+    reports: int = 0
 
 
 class Ack(NamedTuple):
     """Everything before ``written`` is in the event files; records are taken up to ``limit``.
 
     ``runs`` maps the numbers of the runs that this is news of to [records settled, {reason: refused among them}],
-    counted since the session began. Everything before ``held`` is written, or waits for other ranks of the job and for
-    nothing else. ``leftovers`` is the number of the last `Flush` whose leftovers are written. ``trouble`` is what keeps
-    a run of the session from being written, "" for nothing. Older daemons do not say these three.
+    counted since the session began; of very many runs in several messages. Everything before ``held`` is written, or
+    waits for other ranks of the job and for nothing else. ``leftovers`` is the number of the last `Flush` whose
+    leftovers are written. ``trouble`` is what keeps a run of the session from being written, "" for nothing. Older
+    daemons do not say these three.
     """
 
     session: bytes
@@ -207,15 +224,35 @@ def unpack(frames: list[bytes]) -> Message:
     return unpack_with_version(frames)[1]
 
 
-def unpack_with_version(frames: list[bytes]) -> tuple[int, Message]:
+def parts(runs: dict[int, Any]) -> Iterator[dict[int, Any]]:
+    """What a `Report` or an `Ack` says of runs, in pieces for a message each; one that is empty where it is."""
+    part: dict[int, Any] = {}
+    size = 0
+    for number, counts in runs.items():
+        if size > PART_BYTES:
+            yield part
+            part, size = {}, 0
+        part[number] = counts
+        size += COUNT_BYTES_MAX * 2 + sum(len(reason) * 4 + COUNT_BYTES_MAX for reason in counts[1])
+    yield part
+
+
+def unpack_with_version(frames: list[bytes], bytes_max: int = MESSAGE_BYTES_MAX) -> tuple[int, Message]:
     """The message in ``frames``, and the version that it is written in.
+
+    Args:
+        frames: as they have come.
+        bytes_max: of the first of them.
 
     Raises:
         OtherVersion: it is of a version that this side does not speak.
+        TooLong: it is too long, and of no importance.
         RemoteProtocolError: it is none; the text says why.
     """
-    if not 1 <= len(frames) <= 2 or len(frames[0]) > MESSAGE_BYTES_MAX:
-        raise RemoteProtocolError(f"a message of {len(frames)} frames and {len(frames[0]) if frames else 0} bytes")
+    if not 1 <= len(frames) <= 2 or len(frames[0]) > bytes_max:
+        wrong = f"a message of {len(frames)} frames and {len(frames[0]) if frames else 0:,} bytes"
+        report = len(frames) == 1 and frames[0][:_REPORT_END].endswith(_REPORT)
+        raise (TooLong if report else RemoteProtocolError)(f"{wrong}; at most {bytes_max:,} are possible")
     try:
         values = msgpack.unpackb(
             frames[0],

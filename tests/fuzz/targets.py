@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import one_by_one
 from tbxd import hub
+from tbxd.reported import Reported
 from tbxd.events import contents as event_contents
 from tbxd.events import schema
 from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
@@ -121,7 +122,7 @@ def wire_frames(data: bytes) -> None:
     assert repr(wire.unpack(wire.pack(message))) == repr(message)
     if isinstance(message, wire.Report):
         with contextlib.suppress(RemoteProtocolError):
-            hub._checked_report(message.runs)
+            Reported().take(message.runs)
 
 
 # --- the hub ------------------------------------------------------------------------------------------------------
