@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import shutil
 import signal
@@ -399,3 +400,81 @@ def test_what_is_planted_in_a_journal_is_not_followed(tmp_path: Path) -> None:
     os.mkfifo(path / "definitions")
     with pytest.raises(JournalError):
         JournalReader(path)
+
+
+DESCRIPTORS = """
+import json, os, resource, sys, threading
+from pathlib import Path
+from tbxd_client.journal import Journal
+def mapped():
+    return sum(".segment" in line for line in open("/proc/self/maps"))
+before = len(os.listdir("/proc/self/fd"))
+journal = Journal(Path(sys.argv[1]), lambda: None, bytes_max=8 << 30)
+large = bytes(1 << 20)
+most = maps = 0
+failed = []
+def sync():
+    while not stop.is_set():
+        try:
+            journal.sync()
+        except OSError as error:
+            failed.append(str(error))
+stop = threading.Event()
+thread = threading.Thread(target=sync)
+thread.start()
+for number in range(int(sys.argv[2])):
+    assert journal.append(number.to_bytes(4, "big"), large[4:]) == ""
+    most = max(most, len(os.listdir("/proc/self/fd")) - before)
+    maps = max(maps, mapped())
+stop.set()
+thread.join()
+position = 0
+for number in range(int(sys.argv[2])):  # whether its file rests or not
+    found = b""
+    while len(found) < 1 << 20:
+        found += journal.read(position + len(found), (1 << 20) - len(found))
+    assert int.from_bytes(found[:4], "big") == number and not any(found[4:]), number
+    position += 1 << 20
+    if number % 7 == 0:
+        journal.release(position)
+    most = max(most, len(os.listdir("/proc/self/fd")) - before)
+journal.release(position)
+print(json.dumps([most, maps, failed, len(journal._live), len(list(journal.path.iterdir()))]))
+assert journal.close()
+print(json.dumps(len(os.listdir("/proc/self/fd")) - before))
+"""
+
+
+def test_a_journal_of_many_segments_takes_few_descriptors_and_maps(tmp_path: Path) -> None:
+    """A backlog of 600 MiB is 40 files: two descriptors for each were 80, and a thousand with 8 GiB."""
+    found = {}
+    for megabytes in (100, 600):
+        place = tmp_path / f"{megabytes}"
+        place.mkdir()
+        result = subprocess.run(
+            [sys.executable, "-c", DESCRIPTORS, str(place), str(megabytes)], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        counts, left = map(json.loads, result.stdout.splitlines())
+        most, maps, failed, live, files = counts
+        assert not failed and left == 0
+        assert live == 1 and files <= 2 + 1 + 4, "what is released is used again or deleted"
+        found[megabytes] = most, maps
+    assert found[600][0] <= 45 and found[600][1] <= 14, found
+
+
+def test_a_backlog_whose_files_rest_outlives_its_trainer_and_a_disk_that_refused(tmp_path: Path) -> None:
+    """All of it is synced, stored again after an fdatasync that failed, and read by who comes after."""
+    journal = Journal(tmp_path, lambda: None, bytes_max=1 << 30)
+    for number in range(300):
+        journal.append(number.to_bytes(4, "big"), bytes((1 << 20) - 4))
+    assert sum(segment.rests for segment in journal._live) > 3
+    journal._sync_failed = True
+    journal.sync()
+    assert read_state(journal.path).synced == journal.committed == 300 << 20
+    path = journal.path
+    assert not journal.close()
+    reader = JournalReader(path)
+    for number in range(300):
+        assert reader.read(number << 20, 4) == number.to_bytes(4, "big")
+    reader.remove()

@@ -193,6 +193,28 @@ def duplicate(descriptor: Descriptor, least: int = STANDARD) -> Descriptor:
         return Descriptor(fcntl.fcntl(descriptor.valid(), fcntl.F_DUPFD_CLOEXEC, least))
 
 
+def another(descriptor: Descriptor) -> Descriptor:
+    """A descriptor of the same file, by its path where the one is closed, also by another thread meanwhile.
+
+    Raises:
+        OSError: there is none left, or what is at its path is another file, or nothing.
+    """
+    with uncut:
+        found = None
+        with contextlib.suppress(OSError):
+            found = duplicate(descriptor)
+        if found is None or found._identity != descriptor._identity:  # closed and given away between look and copy
+            if found is not None:
+                found.close()
+            if descriptor.path is None:
+                raise OSError(errno.EBADF, "a descriptor of tbxd was closed")
+            found = open_file(descriptor.path, descriptor.flags | os.O_NOFOLLOW)
+            if found._identity != descriptor._identity:
+                found.close()
+                raise OSError(errno.ESTALE, f"{descriptor.path} is another file than it was")
+        return found
+
+
 class Map(mmap.mmap):
     """A file in memory, without a descriptor of the file.
 

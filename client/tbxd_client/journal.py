@@ -60,6 +60,8 @@ SEGMENT_BYTES_MIN = 1 << 20
 SEGMENT_BYTES_MAX = 16 << 20
 SEGMENTS_MIN = 16  # of a full journal, unless there is something large in it
 FREE_SEGMENTS_MAX = 4
+OPEN_SEGMENTS_MAX = 8  # that hold records: each has a map and up to two descriptors. Further ones have none
+SYNCED_SEGMENTS_MAX = 8  # at a time, with a descriptor each
 MAPPED_RECORD_BYTES_MAX = 64 << 10  # larger records go through pwrite
 FRESH_RECORD_BYTES_MAX = 16 << 10  # also those larger than this, where nothing has been stored yet
 DEFERRED_RECORDS_MAX = 256
@@ -528,6 +530,8 @@ class Journal:
         current.end = self.position
         self._live = (*self._live, segment)
         self._enter(segment)
+        if sum(not item.rests for item in self._live) > OPEN_SEGMENTS_MAX + 1:
+            current.rest()
         if self.released >= self.position:
             self._live = tuple(item for item in self._live if item is not current)
             self._retire(current)
@@ -616,7 +620,7 @@ class Journal:
         """
         segment, there = self.locate(position)
         offset = SEGMENT_HEAD_BYTES + position - segment.base
-        return os.pread(segment.file.valid(), min(length, there), offset) if there > 0 else b""
+        return segment.read(offset, min(length, there)) if there > 0 else b""
 
     def locate(self, position: int) -> tuple[Segment, int]:
         """The file that holds ``position``, and how many bytes of records are there from it on. As `read`."""
@@ -654,6 +658,9 @@ class Journal:
             self.lock.release()
 
     def _retire(self, segment: Segment) -> None:
+        if segment.rests:
+            self._delete(segment)
+            return
         segment.rebase(FREE)
         self._free.append(segment)
         while len(self._free) > FREE_SEGMENTS_MAX:
@@ -679,17 +686,24 @@ class Journal:
         Raises:
             OSError: the disk cannot take it.
         """
+        end = self.committed
+        while not self._sync_some(wait, end):
+            pass
+
+    def _sync_some(self, wait: float, end: int) -> bool:
+        """Sync as much as may be at a time; whether there is nothing more to do before ``end``."""
         if not self.lock.acquire(timeout=wait):
-            return
+            return True
         try:
             if self._closed:
-                return
+                return True
             unsynced = self._unsynced()
+            done = unsynced.committed >= end
         finally:
             self.lock.release()
         try:
             with self._syncing:
-                self._sync(unsynced)
+                return self._sync(unsynced) or done
         finally:
             unsynced.close()
 
@@ -702,7 +716,10 @@ class Journal:
                 last = self._live[-1]
                 for segment in self._live:
                     if segment.base < committed and (segment is last or segment.end > synced):
-                        result.files.append(descriptors.duplicate(segment.file))
+                        if len(result.files) == SYNCED_SEGMENTS_MAX:
+                            result.committed = segment.base
+                            break
+                        result.files.append(descriptors.another(segment.file))
             result.files.append(descriptors.duplicate(self._definitions_file))
             result.files.append(descriptors.duplicate(self._control_file))
         except OSError:
@@ -710,9 +727,10 @@ class Journal:
             raise
         return result
 
-    def _sync(self, unsynced: Unsynced) -> None:
+    def _sync(self, unsynced: Unsynced) -> bool:
+        """Sync that; whether nothing was to be done."""
         if unsynced.committed <= self._synced or monotonic() < self._sync_refused_until:
-            return
+            return True
         try:
             if self._sync_failed:
                 self._store_again(unsynced)
@@ -735,6 +753,7 @@ class Journal:
         self._synced = max(self._synced, end)
         self._synced_definitions = max(self._synced_definitions, unsynced.definitions_end)
         self._named = max(self._named, unsynced.names)
+        return False
 
     def _store_again(self, unsynced: Unsynced) -> None:
         """Store once more what an fdatasync that failed may have left behind.
@@ -765,7 +784,11 @@ class Journal:
             if start < stop:
                 head = SEGMENT_HEAD_BYTES if start == segment.base else 0
                 offset = SEGMENT_HEAD_BYTES - segment.base
-                _store_again(segment.file.valid(), offset + start - head, offset + stop)
+                file = descriptors.another(segment.file)
+                try:
+                    _store_again(file.number, offset + start - head, offset + stop)
+                finally:
+                    file.close()
                 return stop
         return end
 

@@ -40,6 +40,13 @@ class MemorySegment(Segment):
         self.map = _memory(SEGMENT_HEAD_BYTES + capacity)
         self.view = memoryview(self.map)
 
+    @property
+    def rests(self) -> bool:
+        return False
+
+    def rest(self) -> None:
+        """It has no descriptor, and its memory holds what it holds."""
+
     def close(self) -> None:
         self.view.release()
         self.map.close()

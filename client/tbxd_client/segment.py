@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -50,11 +51,39 @@ class Segment:
         self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
         self.base = self.end = base
 
+    @property
+    def rests(self) -> bool:
+        """Whether it has neither map nor descriptor."""
+        return self.file.number < 0
+
+    def rest(self) -> None:
+        """Give back its map and its descriptor: nothing is stored into it any more until it is deleted."""
+        self.view.release()
+        self.map.close()
+        self.file.close()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file. Another thread may let it rest meanwhile.
+
+        Raises:
+            OSError: it is not there any more, or the disk fails.
+        """
+        if not self.rests:
+            with contextlib.suppress(OSError):
+                data = os.pread(self.file.valid(), length, offset)
+                if self.file.mine:  # else it may have been that of another file that was read
+                    return data
+        file = descriptors.another(self.file)
+        try:
+            return os.pread(file.number, length, offset)
+        finally:
+            file.close()
+
     def move(self, folder: Path) -> None:
         """Its folder has another name now."""
         self.path = self.file.path = folder / self.path.name
 
     def close(self) -> None:
-        self.view.release()
-        self.map.close()
-        self.file.close()
+        """Give back what it has."""
+        if not self.rests:
+            self.rest()
