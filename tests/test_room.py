@@ -41,7 +41,9 @@ for step in range(100):
 
 
 def test_what_has_room_goes_on_while_a_large_record_waits_for_it(alone: World) -> None:
-    script = FULL + """
+    script = (
+        FULL
+        + """
 took = {}
 def timed(name, call, *arguments):
     start = time.monotonic()
@@ -58,6 +60,7 @@ took["large"] = time.monotonic() - began
 print(json.dumps([took, writer.stats()]), flush=True)
 os._exit(0)
 """
+    )
     result = alone.run(script)
     assert result.returncode == 0, result.stderr
     took, stats = json.loads(result.stdout)
@@ -68,7 +71,9 @@ os._exit(0)
 
 def test_a_handler_that_raises_in_the_wait_leaves_everything_in_order(alone: World) -> None:
     """What it has logged before is kept; the record that waited was not logged, as its call did not return."""
-    script = FULL + """
+    script = (
+        FULL
+        + """
 thread.join()
 def handler(number, frame):
     writer.add_scalar("handler", 1.0, 1)
@@ -90,6 +95,7 @@ writer.add_scalar("known", 3.0, 3)
 print(json.dumps([took, other.is_alive(), writer.stats()["accepted"] - before]), flush=True)
 os._exit(0)
 """
+    )
     result = alone.run(script)
     assert result.returncode == 0, result.stderr
     took, hangs, accepted = json.loads(result.stdout)
@@ -100,7 +106,9 @@ os._exit(0)
 
 def test_what_a_handler_logs_while_the_call_it_interrupts_is_under_way_waits_as_that_one(alone: World) -> None:
     """A large record that was put off finds no room: it waits at the end of the call that it has interrupted."""
-    script = FULL + """
+    script = (
+        FULL
+        + """
 thread.join()
 writer._run.journal._stalled = False
 def handler(number, frame):
@@ -128,6 +136,7 @@ other.join()
 print(json.dumps([took, *done, writer.stats()["accepted"] - before, writer.stats()["dropped"]]), flush=True)
 os._exit(0)
 """
+    )
     result = alone.run(script)
     assert result.returncode == 0, result.stderr
     took, other, accepted, dropped = json.loads(result.stdout)

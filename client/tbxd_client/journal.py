@@ -519,11 +519,13 @@ class Journal:
         current = self._live[-1]
         if self._rewind() and self._has_room(size, quota):
             return True
-        # What is acknowledged to its end goes as soon as there is another. What is not yet counts by what waits in it:
-        # else what is larger would wait as long as scalars come, of which some always wait.
         older = sum(segment.capacity for segment in self._live[:-1])
         waiting = self.position - max(self.released, current.base)
-        room = min(quota - waiting, self.bytes_max - (current.capacity if waiting else 0)) - older
+        # What is acknowledged to its end goes as soon as there is another, and what is being acknowledged soon after.
+        # That counts by what waits in it: else what is large would wait for as long as scalars come, as one of them
+        # always waits.
+        counts = current.capacity if self.released <= current.base and waiting else waiting
+        room = min(quota - counts, self.bytes_max - (current.capacity if waiting else 0)) - older
         segment = self._free_segment(size, room) or self._new_segment(size, current.capacity, room)
         if segment is None:
             return False

@@ -33,7 +33,7 @@ TEXT_BYTES_MAX = 64 << 10
 
 ELSEWHERE = "elsewhere"  # what the reason of a `Refused` begins with whose run is a folder that the daemon does not see
 RECORDS, DEFINITIONS = 0, 1  # the streams of a session
-COUNT_BYTES_MAX = 9  # of a number, or of the head of a text or a map
+_COUNT_BYTES = 9  # of a number, or of the head of a text or a map
 _REPORT = msgpack.packb("report")  # behind the head of the array and the version, a byte each
 _REPORT_END = 2 + len(_REPORT)
 
@@ -233,7 +233,7 @@ def parts(runs: dict[int, Any]) -> Iterator[dict[int, Any]]:
             yield part
             part, size = {}, 0
         part[number] = counts
-        size += COUNT_BYTES_MAX * 2 + sum(len(reason) * 4 + COUNT_BYTES_MAX for reason in counts[1])
+        size += _COUNT_BYTES * 2 + sum(len(reason) * 4 + _COUNT_BYTES for reason in counts[1])
     yield part
 
 

@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import one_by_one
 from tbxd import hub
-from tbxd.reported import Reported
 from tbxd.events import contents as event_contents
 from tbxd.events import schema
 from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
@@ -33,6 +32,7 @@ from tbxd.events.record import DamagedFile, frame, read_records
 from tbxd.events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
 from tbxd.events.steps import Steps
 from tbxd.receiver import Peer
+from tbxd.reported import Reported
 from tbxd.run import GRAPHS, RunWriter
 from tbxd.session import Batch, Scalars, Session
 from tbxd.settings import Settings
