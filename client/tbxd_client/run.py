@@ -355,8 +355,8 @@ class Run:
         One of a tag that is known needs no turn, so that it stays behind what else was logged with its tag.
         """
         head = self.scalars.get(tag) if self.session is not None else None
-        plain = head is not None and not (color or name or description)
-        if plain and self.packed(pack_scalar(tag_of_head(head), step, wall_time, value)):
+        plain = not (color or name or description)
+        if head is not None and plain and self.packed(pack_scalar(tag_of_head(head), step, wall_time, value)):
             return
 
         def make(session: Session) -> _Pieces:
