@@ -118,10 +118,50 @@ def test_what_log_is_given_wrong_is_refused_before_anything_is_logged() -> None:
 # --- folders ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://b/r", "hdfs://host:9000/r", "az://c/r", "file:///tmp/r"])
+@pytest.mark.parametrize("folder", ["s3://bucket/run", "gs://b/r", "hdfs://host:9000/r", "az://c/r", "file://s3://b/r"])
 def test_an_address_is_no_folder_and_the_constructor_says_what_to_do(folder: str) -> None:
     with pytest.raises(ValueError, match=r"is an address .* give a folder"):
         SummaryWriter(folder)
+
+
+def test_a_file_address_is_the_folder_behind_it_as_for_torch(place: World) -> None:
+    result = place.run(
+        """
+        import os
+        from tbxd_client import SummaryWriter
+        for folder in ("file://logs/a", f"file://{os.getcwd()}/logs/b"):
+            with SummaryWriter(folder) as writer:
+                writer.add_scalar("value", 1, 0)
+                writer.add_scalars("loss", {"train": "0.5"}, 0)
+                assert writer.logdir == folder
+        """
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    for run in ("a", "b"):
+        assert scalars(place.logdir / run) == {"value": [(0, 1)]}
+        assert scalars(place.logdir / run / "loss" / "train") == {"loss": [(0, 0.5)]}
+
+
+def test_the_text_of_a_number_is_a_number_in_each_call_that_takes_several(place: World) -> None:
+    """torch's `add_scalars` hands each to ``float()``; what is no number is refused before anything is logged."""
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a") as writer:
+            writer.add_scalars("loss", {"train": "0.5", "test": 0.25}, 1)
+            writer.add_hparams({"lr": 1}, {"loss": "0.75"}, run_name="row")
+            for call in (writer.add_scalars, writer.add_hparams):
+                try:
+                    call("loss" if call == writer.add_scalars else {"lr": 2}, {"right": 1, "wrong": "much"})
+                except TypeError as error:
+                    print(error)
+        """
+    )
+    assert result.returncode == 0 and result.stdout.count("'much'") == 2, result
+    assert scalars(place.logdir / "a" / "loss" / "train") == {"loss": [(1, 0.5)]}
+    assert scalars(place.logdir / "a" / "loss" / "test") == {"loss": [(1, 0.25)]}
+    assert scalars(place.logdir / "a" / "row")["loss"] == [(0, 0.75)]
+    assert not (place.logdir / "a" / "loss" / "right").exists()
 
 
 def test_a_part_of_the_path_that_no_file_system_takes_is_refused_in_the_constructor(tmp_path: Path) -> None:

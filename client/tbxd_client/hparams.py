@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .names import clean_tag, text_of
-from .snapshot import to_float
+from .snapshot import to_float, to_number
 
 HPARAMS_BYTES_MAX = 1 << 20
 SHOWN_MAX = 1000  # characters of a value that is no number
@@ -86,7 +86,7 @@ def metrics_of(metrics: Any) -> dict[str, float]:
     """
     if not isinstance(metrics, Mapping):
         raise TypeError(f"metric_dict is {type(metrics).__name__}; a dictionary is expected")
-    return {clean_tag(name): to_float(value, f"metric {name!r}") for name, value in metrics.items()}
+    return {clean_tag(name): to_number(value, f"metric {name!r}") for name, value in metrics.items()}
 
 
 def domains_of(domains: Any, values: Mapping[str, Value]) -> dict[str, list[Value]]:

@@ -49,6 +49,7 @@ from .snapshot import Array
 from .turns import Wait
 from .view import seen
 
+LOCAL = "file://"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # of an address, such as s3://; one letter may be a drive's
 SUFFIX_BYTES_MAX = 100  # of the event file's name
 FILE_VERSION = b"brain.Event:2"  # of an event file; TensorFlow, tsl/lib/io or core/util/events_writer.h
@@ -527,6 +528,8 @@ def run_of(
         raise TypeError(f"filename_suffix is {type(suffix).__name__}; a text is expected")
     if "\0" in logdir:
         raise ValueError(f"the log folder {logdir[:80]!r} has a NUL in its name")
+    if logdir.startswith(LOCAL):  # as for torch: it is behind it, also a relative one
+        logdir = logdir[len(LOCAL) :]
     scheme = _SCHEME.match(logdir)
     if scheme is not None:
         raise ValueError(

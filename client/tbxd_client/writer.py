@@ -246,7 +246,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
-        numbers = {text_of(key): to_float(value, tag) for key, value in tag_scalar_dict.items()}
+        numbers = {text_of(key): to_number(value, tag) for key, value in tag_scalar_dict.items()}
         if self._unwritten is not None:
             self._keep({f"{tag}/{clean_tag(key)}": [walltime, step, value] for key, value in numbers.items()})
             return
