@@ -16,7 +16,7 @@ from tbxd.events.ledger import Entry, Marker, notes
 from tbxd.losses import FILE_LOST
 from tbxd.reported import CLIENT_REASONS
 from tbxd.summaries import errors
-from tbxd_client import jobs, journal_files, lenient, policy, ranks, records, wire
+from tbxd_client import jobs, journal_files, lenient, limits, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
 from tbxd_client.records import pack_scalar, pack_text_record
@@ -63,10 +63,10 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
 
 
 def test_every_limit_of_the_protocol_is_in_its_table_with_its_value() -> None:
-    table = dict(re.findall(r"^\| `(\w+_MAX)` \| (\d+) \| (?:records|wire) \|$", PROTOCOL, re.M))
+    table = dict(re.findall(r"^\| `(\w+_MAX)` \| (\d+) \| (?:records|wire|limits) \|$", PROTOCOL, re.M))
     code = {
         name: str(value)
-        for module in (records, wire)
+        for module in (records, wire, limits)
         for name, value in vars(module).items()
         if name.endswith("_MAX") and not name.startswith(("_", "STEP", "TEXT"))
     }

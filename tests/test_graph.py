@@ -111,7 +111,7 @@ def test_an_output_is_not_lost_to_a_value_of_its_name(monkeypatch: pytest.Monkey
 
 
 def test_parts_of_attributes_beyond_the_limit_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "ATTRIBUTES_BYTES_MAX", 20)
+    monkeypatch.setattr(graph, "NODE_ATTRIBUTES_BYTES_MAX", 20)
     cut = [node.attr["attr"].s.decode() for node in ours(*models.cases()["constants"]).node]
     assert all(len(text.encode()) <= 20 for text in cut)
     assert "{ value : tensor(…" in cut
@@ -182,7 +182,7 @@ def test_what_torch_cannot_trace_raises_what_torch_raises(
             _pytorch_graph.graph(model, inputs)
 
 
-@pytest.mark.parametrize("limit", ["NODES_MAX", "NAME_BYTES_MAX", "GRAPH_BYTES_MAX"])
+@pytest.mark.parametrize("limit", ["NODES_MAX", "NODE_NAME_BYTES_MAX", "GRAPH_BYTES_MAX"])
 def test_a_graph_beyond_a_limit_raises(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, limit, 5)
     with pytest.raises(ValueError, match="at most 5 are possible"):
@@ -355,11 +355,11 @@ NODE = ["name", "op", ["input"], "attributes", [1]]
         '{"nodes":[["","",[],"",[' + "9" * 100_000 + "]]]}",
         json.dumps({"nodes": [0] * (graph.NODES_MAX + 1)}),
         '"' + "x" * graph.GRAPH_BYTES_MAX + '"',
-        json.dumps({"nodes": [["x" * (graph.NAME_BYTES_MAX + 1), *NODE[1:]]]}),
-        json.dumps({"nodes": [[NODE[0], "\ud800" * graph.NAME_BYTES_MAX, *NODE[2:]]]}),
-        json.dumps({"nodes": [[*NODE[:2], ["ä" * graph.NAME_BYTES_MAX], *NODE[3:]]]}),
-        json.dumps({"nodes": [[*NODE[:3], "x" * (graph.ATTRIBUTES_BYTES_MAX + 1), NODE[4]]]}),
-        json.dumps({"nodes": [[*NODE[:4], [1] * (graph.DIMENSIONS_MAX + 1)]]}),
+        json.dumps({"nodes": [["x" * (graph.NODE_NAME_BYTES_MAX + 1), *NODE[1:]]]}),
+        json.dumps({"nodes": [[NODE[0], "\ud800" * graph.NODE_NAME_BYTES_MAX, *NODE[2:]]]}),
+        json.dumps({"nodes": [[*NODE[:2], ["ä" * graph.NODE_NAME_BYTES_MAX], *NODE[3:]]]}),
+        json.dumps({"nodes": [[*NODE[:3], "x" * (graph.NODE_ATTRIBUTES_BYTES_MAX + 1), NODE[4]]]}),
+        json.dumps({"nodes": [[*NODE[:4], [1] * (graph.NODE_DIMENSIONS_MAX + 1)]]}),
         json.dumps({"nodes": [[*NODE[:4], [1 << 63]]]}),
         json.dumps({"nodes": [[*NODE[:4], [-2]]]}),
         json.dumps({"nodes": [[*NODE[:4], [True]]]}),

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from tbxd.summaries import Refused
 from tbxd.summaries.heatmap import CELLS_MAX, HATCH, LONG_SIDE, Scale, colors, heatmap_of, pooled
-from tbxd_client.media import COLORMAPS, LABELS_MAX, heatmap_attrs
+from tbxd_client.limits import COLORMAPS, LABELS_MAX
+from tbxd_client.media import heatmap_attrs
 from tbxd_client.snapshot import snapshot
 
 

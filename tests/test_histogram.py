@@ -15,7 +15,8 @@ from tensorboardX.writer import SummaryWriter
 
 from tbxd.summaries import Refused
 from tbxd.summaries.histogram import CHUNK, histogram_of, tensorflow_edges
-from tbxd_client.media import BINS_MAX, histogram_attrs
+from tbxd_client.limits import BINS_MAX
+from tbxd_client.media import histogram_attrs
 from tbxd_client.snapshot import snapshot
 
 EDGES = SummaryWriter(write_to_disk=False).default_bins

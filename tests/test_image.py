@@ -14,7 +14,8 @@ from PIL import Image
 from tensorboardX.summary import image as tensorboardx_image
 
 from tbxd.summaries import Refused
-from tbxd.summaries.image import PIXELS_MAX, pixels_of, png
+from tbxd.summaries.image import pixels_of, png
+from tbxd_client.limits import PIXELS_MAX
 from tbxd_client.media import figure_to_array, image_attrs
 from tbxd_client.snapshot import snapshot, widened
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "native"),
+    ("interpreters", "native", "limits"),
     ("descriptors",),
     ("folder_lock", "view"),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),

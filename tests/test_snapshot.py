@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbxd_client.records import DIMENSIONS_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from tbxd_client.limits import DIMENSIONS_MAX
+from tbxd_client.records import RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
 from tbxd_client.snapshot import TooLarge, snapshot, to_float, to_step, widened
 
 DTYPES = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", ">f4", ">i8"]

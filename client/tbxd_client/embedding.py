@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .limits import NUMBERS_MAX, POINTS_MAX, SPRITE_SIDE_MAX
 from .names import text_of
 from .snapshot import Array, check_real, snapshot
-
-POINTS_MAX = 1 << 20
-NUMBERS_MAX = 1 << 24
-SPRITE_SIDE_MAX = 8192  # pixels; what browsers take (https://github.com/lanpa/tensorboardX/issues/516)
 
 
 def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str, Array]:

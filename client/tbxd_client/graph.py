@@ -21,11 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-NODES_MAX = 1 << 18  # of one graph; TensorBoard's tab is slow from some ten thousand on
-NAME_BYTES_MAX = 1 << 14  # a node's name, with its scopes, and its operation
-ATTRIBUTES_BYTES_MAX = 1 << 16  # what a node says of itself; TensorBoard shows 1,024 bytes
-DIMENSIONS_MAX = 64  # of a shape; those that torch's own operations take
-GRAPH_BYTES_MAX = 1 << 26  # all of it, as text
+from .limits import GRAPH_BYTES_MAX, NODE_ATTRIBUTES_BYTES_MAX, NODE_DIMENSIONS_MAX, NODE_NAME_BYTES_MAX, NODES_MAX
 
 _TOP = "__module"  # how a trace calls the model itself
 _GET_ATTRIBUTE = "prim::GetAttr"
@@ -195,14 +191,14 @@ def _attributes(node: Any) -> str:
         found[name] = read(name) if read is not None else f"<{kind}>"
     text = str(found).replace("'", " ")  # TensorBoard's parser ends a text at a quote
     data = text.encode("utf-8", "backslashreplace")
-    if len(data) <= ATTRIBUTES_BYTES_MAX:
+    if len(data) <= NODE_ATTRIBUTES_BYTES_MAX:
         return text
-    return data[: ATTRIBUTES_BYTES_MAX - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT
+    return data[: NODE_ATTRIBUTES_BYTES_MAX - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT
 
 
 def _shape(value: Any) -> list[int] | None:
     sizes = value.type().sizes()
-    return None if sizes is None or len(sizes) > DIMENSIONS_MAX else list(sizes)
+    return None if sizes is None or len(sizes) > NODE_DIMENSIONS_MAX else list(sizes)
 
 
 def _shape_at_the_edge(value: Any) -> list[int] | None:
@@ -216,9 +212,9 @@ def _shape_at_the_edge(value: Any) -> list[int] | None:
 def _text(nodes: list[Node]) -> str:
     for node in nodes:
         size = max(len(text.encode("utf-8", "backslashreplace")) for text in (node.name, node.op))
-        if size > NAME_BYTES_MAX:
+        if size > NODE_NAME_BYTES_MAX:
             raise ValueError(
-                f"node {node.name[:80]!r}… has a name of {size:,} bytes; at most {NAME_BYTES_MAX:,} are possible"
+                f"node {node.name[:80]!r}… has a name of {size:,} bytes; at most {NODE_NAME_BYTES_MAX:,} are possible"
             )
     rows = [[node.name, node.op, node.inputs, node.attributes, node.shape] for node in nodes]
     text = json.dumps({"nodes": rows}, separators=(",", ":"))

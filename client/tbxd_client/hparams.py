@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .limits import HPARAMS_BYTES_MAX
 from .names import clean_tag, text_of
 from .snapshot import to_float, to_number
 
-HPARAMS_BYTES_MAX = 1 << 20
 SHOWN_MAX = 1000  # characters of a value that is no number
 
 Value = bool | float | str

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .media import CHANNELS_MAX
+from .limits import CHANNELS_MAX
 from .names import clean_tag, text_of
 from .snapshot import Array, snapshot, to_float
 

@@ -12,22 +12,25 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from .limits import (
+    BIN_RULES,
+    BINS_MAX,
+    BOXES_MAX,
+    CHANNELS_MAX,
+    COLORMAPS,
+    LABEL_CHARS_MAX,
+    LABELS_MAX,
+    RESCALE_MAX,
+    SAMPLE_RATE_MAX,
+    SOUND_CHANNELS_MAX,
+)
 from .names import text_of
 from .settings import warn
 from .snapshot import Array, TooLarge, check_real, snapshot, to_float, widened
 
-COLORMAPS = ("viridis", "magma", "gray", "coolwarm")
-BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
-BINS_MAX = 65_536  # bins of one histogram: 1 MiB in the event file
-CHANNELS_MAX = 4
 PICTURES_LOOKED_AT_MAX = 16  # in one process, for the note about their range; a look takes 10 µs
 PIXELS_LOOKED_AT = 4096
 FLOAT_PICTURE_SUSPECT = 1.5  # slightly more than 1 is common, after an interpolation say
-BOXES_MAX = 10_000  # on one picture
-RESCALE_MAX = 16
-SAMPLE_RATE_MAX = 1_000_000
-LABELS_MAX = 2048  # labels of one axis of a heat map
-LABEL_CHARS_MAX = 32
 
 _LAYOUTS = (set("HW"), set("CHW"), set("NHW"), set("NCHW"))
 
@@ -360,7 +363,7 @@ def audio_attrs(array: Array, sample_rate: Any) -> dict[str, Any]:
     """
     check_real(array, "a sound")
     shape = array.shape if len(array.shape) <= 2 else tuple(size for size in array.shape if size != 1)
-    if not array.shape or len(shape) > 2 or 0 in shape or (len(shape) == 2 and min(shape) > 2):
+    if not array.shape or len(shape) > 2 or 0 in shape or (len(shape) == 2 and min(shape) > SOUND_CHANNELS_MAX):
         raise ValueError(f"a sound of shape {array.shape}; (frames,), (frames, 1 or 2) or (1 or 2, frames) is expected")
     rate = 44_100.0 if sample_rate is None else to_float(sample_rate, "sample_rate")
     if not 1 <= rate <= SAMPLE_RATE_MAX or rate != int(rate):

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from .limits import MODEL_BYTES_MAX
 from .protowire import BYTES, FIXED32, FIXED64, VARINT, VARINT_BYTES_MAX, WireError, encoded, field, fields
 
-MODEL_BYTES_MAX = 1 << 26  # of a graph as it is sent
 NODE_BYTES_MAX = 1 << 28  # of a node as it is in the file
 TENSOR_BYTES_MAX = 1 << 12  # of a tensor within a node; of a larger one the numbers are left out
 DEPTH_MAX = 32  # of graphs within nodes

@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .limits import CONFIG_BYTES_MAX, LAYOUT_BYTES_MAX, THRESHOLDS_MAX
 from .names import clean_tag
 from .snapshot import Array, check_real, snapshot, to_float, widened
 
-THRESHOLDS_MAX = 10_000  # of one curve
 VERTEX_AXES = 3  # batch, vertex, coordinate
-LAYOUT_BYTES_MAX = 1 << 20
 
 
 def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -85,7 +84,7 @@ def mesh(vertices: Any, colors: Any, faces: Any, config: Any) -> tuple[dict[str,
 
     Raises:
         TypeError: something is no number, or the config is nothing that JSON can hold.
-        ValueError: another shape.
+        ValueError: another shape, or a config of more than `CONFIG_BYTES_MAX`.
     """
     arrays: dict[str, Array] = {}
     for name, values in (("vertices", vertices), ("faces", faces), ("colors", colors)):
@@ -101,9 +100,12 @@ def mesh(vertices: Any, colors: Any, faces: Any, config: Any) -> tuple[dict[str,
     if "colors" in arrays and arrays["colors"].shape != arrays["vertices"].shape:
         raise ValueError(f"colors of shape {arrays['colors'].shape} for vertices of shape {arrays['vertices'].shape}")
     try:
-        return arrays, {"config": json.dumps({} if config is None else config, sort_keys=True)}
+        text = json.dumps({} if config is None else config, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"config_dict: {error}") from error
+    if len(text) > CONFIG_BYTES_MAX:
+        raise ValueError(f"config_dict of {len(text):,} bytes as JSON; at most {CONFIG_BYTES_MAX:,} are possible")
+    return arrays, {"config": text}
 
 
 def layout(wanted: Any) -> dict[str, dict[str, list[Any]]]:

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from .limits import LIST_MAX, ROW_VALUES_MAX
+
 # --- limits, checked on both sides -----------------------------------------------------------------------------
 
 RECORD_BYTES_MAX = 1 << 30  # one record, payload included
-ATTRS_BYTES_MAX = 1 << 20  # everything of a record that is not its tag, time or payload
+ATTRS_BYTES_MAX = 2 << 20  # everything of a record that is not its tag, time or payload
 DEFINITION_BYTES_MAX = 1 << 20  # one run, tag or row definition
 TAG_BYTES_MAX = 1024  # TensorBoard serves 500 characters without trouble
 DESCRIPTION_BYTES_MAX = 16 << 10
@@ -30,8 +32,6 @@ PATH_BYTES_MAX = 4096  # PATH_MAX of Linux
 RUNS_MAX = 100_000  # runs a session may define
 TAGS_MAX = 1_000_000  # tags a session may define
 ROWS_MAX = 100_000  # rows a session may define
-ROW_VALUES_MAX = 10_000  # values in one row
-DIMENSIONS_MAX = 8  # of an array
 RANKS_MAX = 100_000  # processes of a job
 JOB_BYTES_MAX = 255  # its name
 SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX = 1, 3600  # between samples of the node that a run asks for
@@ -115,7 +115,7 @@ ARRAY_KINDS = frozenset(
 _VIEWED_BYTES_MIN = 64 << 10
 _VIEWED_ATTRS_BYTES = 4096
 _RECORD_LIMITS: dict[str, int] = {
-    "max_array_len": ROW_VALUES_MAX,
+    "max_array_len": LIST_MAX,
     "max_map_len": 64,
     "max_str_len": RECORD_BYTES_MAX,
     "max_bin_len": RECORD_BYTES_MAX,

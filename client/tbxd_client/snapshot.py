@@ -14,13 +14,11 @@ from collections.abc import Callable, Sequence
 from struct import calcsize
 from typing import Any
 
-from .records import DIMENSIONS_MAX, RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from .limits import BFLOAT16, DIMENSIONS_MAX, DTYPES
+from .records import RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
 from .settings import warn
 
-BFLOAT16 = "bfloat16"  # the one dtype that numpy has no name for; the daemon widens it
-_DTYPES = frozenset(  # that the daemon reads, by numpy's names
-    ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
-)
+_DTYPES = frozenset(DTYPES)
 # The same by the names of the buffer protocol, which tells all that is needed in half the time.
 _FORMATS = (
     {"?": "|b1", "b": "|i1", "h": "<i2", "i": "<i4", "l": f"<i{calcsize('l')}", "q": "<i8", "B": "|u1", "H": "<u2"}

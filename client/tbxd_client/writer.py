@@ -22,6 +22,7 @@ from .file_writer import FileWriter
 from .journal import CLOSED, STORING, JournalClosed
 from .journal_files import WORD_COMMIT
 from .lenient import soften
+from .limits import ROW_VALUES_MAX
 from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
 from .paths import native_path
@@ -352,8 +353,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         told = told_apart(values)
         scalars = [one for one in told if one.kind == log_values.SCALAR]
         clean, numbers = tuple(one.tag for one in scalars), [one.value for one in scalars]
-        for first in range(0, len(clean), records.ROW_VALUES_MAX):
-            last = first + records.ROW_VALUES_MAX
+        for first in range(0, len(clean), ROW_VALUES_MAX):
+            last = first + ROW_VALUES_MAX
             self._run.values(clean[first:last], step, walltime, numbers[first:last])
         self._log_others([one for one in told if one.kind != log_values.SCALAR], step, walltime)
         self._next_step = step + 1

@@ -276,7 +276,7 @@ class PluginMethods(WriterBase):
 
         Raises:
             TypeError: ``model`` is no module of torch.
-            ValueError: the graph is too large, see `graph.NODES_MAX`.
+            ValueError: the graph is too large, see `limits.NODES_MAX`.
             Exception: what the model raises when it is called so, and what torch cannot trace; nothing is logged.
         """
         if not self._write:
@@ -301,7 +301,7 @@ class PluginMethods(WriterBase):
         Raises:
             OSError: it cannot be read.
             TypeError, ValueError: no file, no model of ONNX, or one whose graph is too large
-                (`model_files.MODEL_BYTES_MAX`).
+                (`limits.MODEL_BYTES_MAX`).
         """
         if self._write:
             data = model_files.onnx_graph(prototxt if onnx_model_file is None else onnx_model_file)
@@ -315,7 +315,7 @@ class PluginMethods(WriterBase):
 
         Raises:
             OSError: it cannot be read.
-            TypeError, ValueError: no file, or one that is too large (`model_files.MODEL_BYTES_MAX`).
+            TypeError, ValueError: no file, or one that is too large (`limits.MODEL_BYTES_MAX`).
         """
         if self._write:
             data = model_files.openvino_xml(xmlname)

@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.records import DIMENSIONS_MAX, Record
-from tbxd_client.snapshot import BFLOAT16
+from tbxd_client.limits import ARRAYS_MAX, BFLOAT16, DIMENSIONS_MAX, DTYPES
+from tbxd_client.records import Record
 
 from .errors import Refused
 
 AnyArray = npt.NDArray[Any]
 
-# What a client may send, with the bytes of one element. No other name reaches numpy, which would take "O" and "V9".
-_DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
-ARRAYS_MAX = 8  # in one record
-_ITEM_BYTES = {BFLOAT16: 2} | {name: int(name[2:]) for name in _DTYPES}
+_ITEM_BYTES = {BFLOAT16: 2} | {name: int(name[2:]) for name in DTYPES}
 
 
 def array_of(record: Record) -> AnyArray:

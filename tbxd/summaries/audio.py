@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.media import SAMPLE_RATE_MAX
+from tbxd_client.limits import SAMPLE_RATE_MAX, SOUND_CHANNELS_MAX
 from tbxd_client.records import AUDIO, Record, TagDefinition
 
 from ..events import schema
@@ -17,7 +17,6 @@ from .arrays import AnyArray, array_of, check_real
 from .errors import Refused
 from .metadata import summary_value
 
-CHANNELS_MAX = 2
 FULL_SCALE = 32_768  # what readers divide int16 by, so that a sound read as floating point and logged is the same
 
 
@@ -56,9 +55,9 @@ def frames_of(array: AnyArray) -> npt.NDArray[np.int16]:
     check_real(array)
     frames = array.squeeze() if array.ndim > 2 else array
     frames = frames.reshape(-1, 1) if frames.ndim < 2 else frames
-    if frames.ndim != 2 or not frames.size or min(frames.shape) > CHANNELS_MAX:
+    if frames.ndim != 2 or not frames.size or min(frames.shape) > SOUND_CHANNELS_MAX:
         raise Refused("bad_record", f"a sound of shape {array.shape}")
-    if frames.shape[1] > CHANNELS_MAX:
+    if frames.shape[1] > SOUND_CHANNELS_MAX:
         frames = frames.T
     if frames.dtype.kind != "f":
         return _samples(frames)

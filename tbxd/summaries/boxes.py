@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tbxd_client.media import BOXES_MAX, LABEL_CHARS_MAX, RESCALE_MAX
+from tbxd_client.limits import BOXES_MAX, LABEL_CHARS_MAX, PIXELS_MAX, RESCALE_MAX
 from tbxd_client.records import BOXES, Record, TagDefinition
 
 from .arrays import AnyArray, arrays_of, check_real, number_attr, shown
 from .errors import Refused
-from .image import PIXELS_MAX, Pixels, picture_value, pixels_of
+from .image import Pixels, picture_value, pixels_of
 
 INK, PAPER = (255, 0, 0), (255, 255, 255)
 LINE = 2  # pixels

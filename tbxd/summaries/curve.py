@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.plots import THRESHOLDS_MAX
+from tbxd_client.limits import THRESHOLDS_MAX
 from tbxd_client.records import PR_CURVE, PR_CURVE_RAW, Record, TagDefinition
 
 from ..events import schema

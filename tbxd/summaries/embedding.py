@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from tbxd_client.embedding import NUMBERS_MAX, POINTS_MAX, SPRITE_SIDE_MAX, columns_of
+from tbxd_client.embedding import columns_of
+from tbxd_client.limits import NUMBERS_MAX, POINTS_MAX, SPRITE_SIDE_MAX
 from tbxd_client.records import Record, TagDefinition
 
 from ..events import schema

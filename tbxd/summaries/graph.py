@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tbxd_client.graph import ATTRIBUTES_BYTES_MAX, DIMENSIONS_MAX, GRAPH_BYTES_MAX, NODES_MAX
+from tbxd_client.limits import GRAPH_BYTES_MAX, NODE_ATTRIBUTES_BYTES_MAX, NODE_DIMENSIONS_MAX, NODES_MAX
 from tbxd_client.records import Record
 
 from ..events import schema
@@ -47,14 +47,14 @@ def _node(given: object) -> Any:
     if not isinstance(given, list) or len(given) != 5 or not isinstance(given[2], list):
         raise Refused("bad_record", f"a node that is {given!r:.80}")
     name, op, inputs, attributes, shape = given
-    attr = {"attr": schema.AttrValue(s=node_text(attributes, ATTRIBUTES_BYTES_MAX).encode())}
+    attr = {"attr": schema.AttrValue(s=node_text(attributes, NODE_ATTRIBUTES_BYTES_MAX).encode())}
     if shape is not None:
         attr["_output_shapes"] = schema.AttrValue(list=schema.AttrValue.ListValue(shape=[_shape(shape)]))
     return node_def(name, op, inputs, **attr)
 
 
 def _shape(sizes: object) -> Any:
-    if not isinstance(sizes, list) or len(sizes) > DIMENSIONS_MAX:
+    if not isinstance(sizes, list) or len(sizes) > NODE_DIMENSIONS_MAX:
         raise Refused("bad_record", f"a node of shape {sizes!r:.80}")
     if not all(type(size) is int and _SIZE_MIN <= size <= _SIZE_MAX for size in sizes):
         raise Refused("bad_record", f"a node of shape {sizes!r:.80}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.media import COLORMAPS, LABEL_CHARS_MAX, LABELS_MAX
+from tbxd_client.limits import COLORMAPS, LABEL_CHARS_MAX, LABELS_MAX, MATRIX_AXIS_MAX, MATRIX_VALUES_MAX
 from tbxd_client.records import HEATMAP, Record, TagDefinition
 
 from .arrays import AnyArray, array_of, check_real, number_attr, shown
@@ -23,8 +23,6 @@ from .errors import Refused
 from .image import Pixels, picture_value
 
 CELLS_MAX = 512  # cells drawn on one axis; of a larger matrix the means of neighbours
-VALUES_MAX = 1 << 26  # of the matrix
-AXIS_MAX = 1 << 20
 LONG_SIDE = 512  # pixels; the longer side of the cells has more than half of it, but for very few cells
 CELL_PIXELS_MAX = 128
 SHORT_SIDE_MIN = 24  # pixels; a single row of many cells is drawn higher than wide
@@ -94,7 +92,7 @@ def heatmap_of(
     check_real(array)
     if array.ndim != 2 or not array.size:
         raise Refused("bad_record", f"a heat map of shape {array.shape}")
-    if array.size > VALUES_MAX or max(array.shape) > AXIS_MAX:
+    if array.size > MATRIX_VALUES_MAX or max(array.shape) > MATRIX_AXIS_MAX:
         raise Refused("too_large", f"a heat map of shape {array.shape}")
     if not isinstance(colormap, str) or colormap not in _CONTROL_POINTS:
         raise Refused("bad_record", f"colormap {colormap!r:.40}")

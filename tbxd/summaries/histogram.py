@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.media import BIN_RULES, BINS_MAX
+from tbxd_client.limits import BIN_RULES, BINS_MAX
 from tbxd_client.records import HISTOGRAM, HISTOGRAM_RAW, Record, TagDefinition
 
 from ..events import schema

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.media import CHANNELS_MAX
+from tbxd_client.limits import CHANNELS_MAX, PIXELS_MAX
 from tbxd_client.records import IMAGE, Record, TagDefinition
 
 from ..events import schema
@@ -17,7 +17,6 @@ from .arrays import AnyArray, array_of, check_real
 from .errors import Refused
 from .metadata import summary_value
 
-PIXELS_MAX = 1 << 26  # of a picture or a whole grid: 8192 by 8192, far beyond what a browser shows well
 GRID_COLUMNS = 8  # as tensorboardX and torch do
 
 # zlib's level. On a photograph 1 takes half the time of Pillow's default 6 (256 by 256: 4.0 ms for 8.0 ms) for 5 to 8 %

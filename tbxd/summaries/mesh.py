@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tbxd_client.limits import CONFIG_BYTES_MAX
 from tbxd_client.records import MESH, Record, TagDefinition
 
 from ..events import schema
@@ -16,7 +17,6 @@ from .tensor import tensor_of
 
 # ContentType of plugins/mesh/plugin_data.proto; its names end the tags.
 _PARTS = {"vertices": (1, "VERTEX"), "faces": (2, "FACE"), "colors": (3, "COLOR")}
-CONFIG_CHARS_MAX = 1 << 20
 SIZE_MAX = (1 << 31) - 1  # of an axis in the plugin's own data
 
 
@@ -30,7 +30,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
     arrays, config = arrays_of(record), record.attrs.get("config")
     if "vertices" not in arrays or not arrays.keys() <= _PARTS.keys():
         raise Refused("bad_record", f"a mesh of {sorted(arrays)!r:.80}")
-    if not isinstance(config, str) or len(config) > CONFIG_CHARS_MAX:
+    if not isinstance(config, str) or len(config) > CONFIG_BYTES_MAX:
         raise Refused("bad_record", f"a mesh with config {config!r:.40}")
     components = sum(1 << _PARTS[name][0] for name in arrays)
     values = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tbxd_client.graph import NAME_BYTES_MAX, NODES_MAX
+from tbxd_client.limits import NODE_NAME_BYTES_MAX, NODES_MAX
 
 from ..events import schema
 from .arrays import shown
@@ -33,12 +33,12 @@ def node_def(name: object, op: object, inputs: Iterable[object], **attributes: A
     """A ``NodeDef``; each attribute is the ``AttrValue`` of its name.
 
     Raises:
-        Refused: ``bad_record``: something is no text, or of more than `NAME_BYTES_MAX`.
+        Refused: ``bad_record``: something is no text, or of more than `NODE_NAME_BYTES_MAX`.
     """
     return schema.NodeDef(
-        name=node_text(name, NAME_BYTES_MAX),
-        op=node_text(op, NAME_BYTES_MAX),
-        input=[node_text(source, NAME_BYTES_MAX) for source in inputs],
+        name=node_text(name, NODE_NAME_BYTES_MAX),
+        op=node_text(op, NODE_NAME_BYTES_MAX),
+        input=[node_text(source, NODE_NAME_BYTES_MAX) for source in inputs],
         attr=[schema.NodeDef.AttrEntry(key=key, value=value) for key, value in attributes.items()],
     )
 

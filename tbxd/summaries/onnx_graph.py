@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tbxd_client.graph import ATTRIBUTES_BYTES_MAX, DIMENSIONS_MAX
+from tbxd_client.limits import NODE_ATTRIBUTES_BYTES_MAX, NODE_DIMENSIONS_MAX
 from tbxd_client.records import Record
 
 from ..events import schema
@@ -38,8 +38,10 @@ def _nodes(graph: Any) -> Iterator[Any]:
     for value in (*graph.input, *graph.output):
         kind = value.type.tensor_type
         sizes = [dim.dim_value for dim in kind.shape.dim]
-        if len(sizes) > DIMENSIONS_MAX:
-            raise Refused("bad_record", f"a value of {len(sizes):,} dimensions; at most {DIMENSIONS_MAX} are allowed")
+        if len(sizes) > NODE_DIMENSIONS_MAX:
+            raise Refused(
+                "bad_record", f"a value of {len(sizes):,} dimensions; at most {NODE_DIMENSIONS_MAX} are allowed"
+            )
         shape = schema.TensorShapeProto(dim=[schema.TensorShapeProto.Dim(size=size) for size in sizes])
         yield node_def(
             value.name,
@@ -57,11 +59,11 @@ def _parameters(node: Any) -> bytes:
     """What a node's attributes say, as the originals write it; cut where it is long."""
     texts = []
     for attribute in node.attribute:
-        if attribute.ByteSize() > ATTRIBUTES_BYTES_MAX:
+        if attribute.ByteSize() > NODE_ATTRIBUTES_BYTES_MAX:
             texts.append(f"{attribute.name} = …")
         else:
             texts.append(" = ".join(str(value) for _, value in attribute.ListFields()))
     text = ", ".join(texts).encode("utf-8", "backslashreplace")
-    if len(text) <= ATTRIBUTES_BYTES_MAX:
+    if len(text) <= NODE_ATTRIBUTES_BYTES_MAX:
         return text
-    return text[: ATTRIBUTES_BYTES_MAX - len(_CUT)].decode("utf-8", "ignore").encode() + _CUT
+    return text[: NODE_ATTRIBUTES_BYTES_MAX - len(_CUT)].decode("utf-8", "ignore").encode() + _CUT

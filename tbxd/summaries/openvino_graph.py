@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 from xml.parsers import expat
 
-from tbxd_client.graph import NODES_MAX
-from tbxd_client.model_files import MODEL_BYTES_MAX
+from tbxd_client.limits import MODEL_BYTES_MAX, NODES_MAX
 from tbxd_client.records import Record
 
 from ..events import schema

@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tbxd_client.media import CHANNELS_MAX
+from tbxd_client.limits import CHANNELS_MAX, GIF_FRAMES_MAX, GIF_HUNDREDTHS_MAX, GIF_SIDE_MAX, PIXELS_MAX
 from tbxd_client.records import VIDEO, Record, TagDefinition
 
 from ..events import schema
 from .arrays import AnyArray, array_of, check_real, number_attr
 from .errors import Refused
-from .image import PIXELS_MAX, Pixels, as_bytes
+from .image import Pixels, as_bytes
 from .metadata import summary_value
 
 HUNDREDTHS_MIN = 2  # of a second for one frame; browsers slow down what asks for less
-HUNDREDTHS_MAX = 65_535
-SIDE_MAX = 65_535  # pixels of a GIF
-FRAMES_MAX = HUNDREDTHS_MAX  # each takes memory of its own, and where they are equal they become one
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
@@ -67,7 +64,7 @@ def frames_of(array: AnyArray, dataformats: object) -> Pixels:
     columns = 2 ** (count - 1).bit_length() // rows
     if times * rows * height * columns * width > PIXELS_MAX:
         raise Refused("too_large", f"a video of {times} frames of {columns * width} by {rows * height} pixels")
-    if times > FRAMES_MAX or max(rows * height, columns * width) > SIDE_MAX:
+    if times > GIF_FRAMES_MAX or max(rows * height, columns * width) > GIF_SIDE_MAX:
         raise Refused("too_large", f"a GIF of {times} frames of {columns * width} by {rows * height} pixels")
     grid = np.zeros((times, rows * height, columns * width, channels), np.uint8)
     for place, video in enumerate(as_bytes(videos)):
@@ -82,13 +79,13 @@ def gif(frames: Pixels, rate: float) -> bytes:
 
     A GIF counts in hundredths of a second; they are spread so that the whole has the right length.
     """
-    longest = [HUNDREDTHS_MAX * (number + 1) for number in range(len(frames))]
+    longest = [GIF_HUNDREDTHS_MAX * (number + 1) for number in range(len(frames))]
     ends = [round(min(100 * (number + 1) / rate, end)) for number, end in enumerate(longest)]
     lengths = [max(HUNDREDTHS_MIN, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
     try:
         return _saved(frames, lengths)
     except (OverflowError, struct.error):  # frames that are equal become one, which would have to last too long
-        most = HUNDREDTHS_MAX // len(frames)
+        most = GIF_HUNDREDTHS_MAX // len(frames)
         return _saved(frames, [min(length, most) for length in lengths])
 
 
