@@ -1,4 +1,4 @@
-"""The largest that a call takes is written: each limit is the same on both sides, and is logged through the real daemon."""
+"""The largest that a call takes is written: each limit is the same on both sides, and tried with the real daemon."""
 
 from __future__ import annotations
 
