@@ -52,8 +52,8 @@ from .events.rows import Piece
 from .events.steps import Steps
 from .lives import Lives
 from .losses import Losses
+from .ranks.patience import Read
 from .ranks.ranks import Ranks
-from .ranks.reduction import Read
 from .ranks.starts import is_reduced
 from .scalars import ScalarWriter, float32
 from .session import Batch, Scalars, Single

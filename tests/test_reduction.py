@@ -20,7 +20,7 @@ from one_by_one import read_events
 from ranks_world import Daemon, Rank
 from tbxd.events.ledger import decode_ranks
 from tbxd.events.schema import END_KIND
-from tbxd.ranks import reduction, tags
+from tbxd.ranks import patience, tags
 from tbxd.session import Session
 from tbxd.summaries import color_of
 from tbxd.summaries.histogram import histogram_of
@@ -674,7 +674,7 @@ def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int
 
 
 def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reduction, "PENDING_STEPS_MAX", 3)
+    monkeypatch.setattr(patience, "PENDING_STEPS_MAX", 3)
     ranks, daemon = job(tmp_path, 2)
     for rank in ranks:
         rank.scalar("loss", 0, float(rank.rank))
@@ -731,7 +731,7 @@ def test_no_point_goes_out_without_a_rank_whose_records_are_on_their_way(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long they take, and however many steps wait; what is known of a rank up to a moment counts as such."""
-    monkeypatch.setattr(reduction, "PENDING_STEPS_MAX", 3)
+    monkeypatch.setattr(patience, "PENDING_STEPS_MAX", 3)
     ranks, daemon = job(tmp_path, 2, seconds=0.2)
     now = time.monotonic()
     for step in range(8):

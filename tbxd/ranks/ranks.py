@@ -22,7 +22,9 @@ from ..events.rows import Piece
 from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
-from .reduction import Read, Reduction, note
+from .emission import note
+from .patience import Read
+from .reduction import Reduction
 from .starts import generation_of, is_before, is_reduced
 
 

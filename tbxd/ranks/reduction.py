@@ -12,7 +12,6 @@ not made again, and one that a side holds is left out there (`History`).
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
@@ -36,33 +35,28 @@ from tbxd_client.records import (
     TagDefinition,
 )
 
-from ..events import schema
 from ..events.checkpoint import Checkpoints
-from ..events.ledger import Entry, Marker, encode_ranks
-from ..events.record import frame
+from ..events.ledger import Entry, Marker
 from ..events.reduced import Curve, Reduced
 from ..events.rows import Piece
-from ..scalars import finite_times, float32
+from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
-from ..summaries import Refused, metadata_for, text
+from ..summaries import Refused, text
 from ..summaries.errors import TOO_MANY_TAGS
-from .encoder import PointEncoder
+from .emission import Emission, GoOn, MakeHistogram, note
 from .frontier import TooManyTags
 from .parts import RECENT_MAX, Alone, Member, Passed, Shared, settle
-from .points import MEAN, Floats, Groups, Integers, Points, grouped, joined
-from .sides import Sides, curves_of
+from .patience import Patience, Read
+from .points import Floats, Integers, Points, grouped, joined
+from .sides import Sides
+from .speakers import Speakers
 from .starts import generation_of, is_before
 from .tags import ALL, SHARED, UNDECIDED, Tags
 
-LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
-PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
 SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
-GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
-Read = Callable[[bytes], tuple[float, float]]
-MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
 
 
 class Reduction:
@@ -101,11 +95,9 @@ class Reduction:
         read: Read | None = None,
     ) -> None:
         self.generation = generation_of(run)
-        self.missing = 0  # values that points went out without
         self.late = 0
         self._seconds = seconds
-        self._marker, self._entry, self._as_is, self._histogram = marker, entry, as_is, histogram
-        self._run, self._go_on, self._read = run, go_on, read
+        self._marker, self._entry, self._as_is = marker, entry, as_is
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._tags = Tags(run.world, seconds)
@@ -113,30 +105,28 @@ class Reduction:
         # The last step of each tag that the run held at the beginning, and the sides.
         self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
         self._pending: list[Points] = []
         # Of stretches that are not gone out yet: points, each of one rank, and which.
         self._later: list[tuple[Points, Integers]] = []
         self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
         self._histogram_arrivals: dict[tuple[int, int], float] = {}
-        # Of what cannot be put together: whose is shown of a tag, and which session's was before the daemon began.
-        self._speakers: dict[int, int] = {}
-        self._authors: dict[int, bytes] = {}
-        self._silent = np.zeros(run.world, np.bool_)
-        self._encoder = PointEncoder()
-        self._announced: Marker | None = None  # of the file that names the generation
-        self._described: set[int] = set()  # tags whose metadata that file has, or that have none
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
-        self._last_step = 0
         self.sides = Sides(directory, self.generation, run, checkpoints)
+        self._emission = Emission(run, self.generation, self._tags, self.sides, marker, go_on, histogram)
+        self._speakers = Speakers(self._frontier)
+        self._patience = Patience(self._frontier, seconds, read)
         self._history = reduced.history(self.generation)
         # It was over before the daemon began.
         self.superseded = any(is_before(self.generation, other) for other in (*reduced.past, reduced.generation))
         if not self.superseded:
             self.sides.read()
-        self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
         self._restarts: dict[int, int] = {}  # of each rank, how often it has said where it goes on
         self._restarted = 0  # the most
+
+    @property
+    def missing(self) -> int:
+        """Values that points went out without."""
+        return self._emission.missing
 
     def leave(self, session: bytes, rank: int) -> None:
         """Nothing more comes of a session than what has come or is on the way here."""
@@ -293,13 +283,12 @@ class Reduction:
             more = np.full(max(16, number), STEP_MIN, np.int64)
             self._held = np.concatenate([self._held, more])
             self._held_beside = np.concatenate([self._held_beside, more])
-            self._begun = np.concatenate([self._begun, np.zeros(len(more), np.bool_)])
         last = self._history.last.get(curve)
         owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
         self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
         if owner != session or alone > STEP_MIN:
-            self._authors[number] = owner
-        self._begun[number] = last is not None or alone > STEP_MIN
+            self._speakers.recall(number, owner)
+        self._emission.recall(number, last is not None or alone > STEP_MIN)
         if last is not None:
             self._held[number] = last
         beside = self.sides.last(curve)
@@ -410,7 +399,7 @@ class Reduction:
             frontier.advance(tag)
             self._held[tag] = self._held_beside[tag] = STEP_MIN
             self.sides.forget(self._tags.names[tag])
-        self._looks.clear()
+        self._patience.forget()
         later, self._later = self._later, []
         for points, stretches in later:
             due = (stretches <= frontier.stretch[points.tags]) & np.isin(points.tags, ready)
@@ -448,27 +437,12 @@ class Reduction:
                 late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
         # A rank that has come so far is expected to go on, also when it was late but would have been in time had
         # anybody waited for it.
-        there = ~fresh & current & (~late | (part.steps > self._old_emitted(part.tags)))
+        there = ~fresh & current & (~late | (part.steps > self._patience.old(part.tags)))
         self._frontier.note(part.tags[there], member.rank, part.steps[there])
         fresh &= ~late
         if late.any():
             part.late = late
             self.late += int(late.sum())
-
-    def _old_emitted(self, tags: Integers) -> Integers:
-        """How far tags had gone out when it was about as long ago as a rank is waited for."""
-        if not self._looks:
-            return np.full(len(tags), STEP_MIN, np.int64)
-        _, emitted = self._looks[0]
-        steps: Integers = np.where(tags < len(emitted), emitted[np.minimum(tags, len(emitted) - 1)], STEP_MIN)
-        return steps
-
-    def _look(self, now: float) -> None:
-        count = self._frontier.count
-        if count and (not self._looks or now - self._looks[-1][0] >= self._seconds / LOOKS):
-            self._looks.append((now, self._frontier.emitted[:count].copy()))
-            while len(self._looks) > 1 and now - self._looks[1][0] >= self._seconds:
-                self._looks.popleft()
 
     def _share_single(self, member: Member, batch: Batch, item: Single, tags: Integers, now: float) -> None:
         record = item.record
@@ -492,7 +466,7 @@ class Reduction:
                 late = step > int(self._held[tags[0]]) or not self._history.holds(curve, step, member.rank)
                 part.late = np.array([late])
                 self.late += late
-                if not late or step > int(self._old_emitted(tags)[0]):
+                if not late or step > int(self._patience.old(tags)[0]):
                     self._frontier.note(tags, member.rank, steps)
                 return
             self._frontier.note(tags, member.rank, steps)
@@ -514,15 +488,21 @@ class Reduction:
             pieces: for the run's event file.
             everything: wait for nobody.
         """
-        self._look(now)
-        self._announce(pieces)
+        self._patience.look(now)
+        if self._members:
+            self._emission.announce(pieces)
         self._regroup_all(now)
-        read = self._known(now, self._tags.join_seconds)
+        read = self._patience.known(now, self._alive, self._tags.join_seconds)
         self._tags.decide(now, everything, len(self._alive), self._members.values(), read)
-        self._listen()
+        self._speakers.listen(self._members.values())
         for member in self._members.values():  # a restart comes before what is logged after it
             self._advance(member, pieces)
-        self._give_up_waiting(now, everything)
+        if everything:
+            self._frontier.expected[:] = False
+        else:
+            known = self._patience.known(now, self._alive)
+            self._patience.leave_behind(known, (points for points, _ in self._later))
+            self._patience.pass_over(now, known, self._pending, self._histogram_arrivals)
         self._frontier.go_beyond(self._put_off_tags())
         floors = self._tags.floors()
         self._emit_points(floors, pieces)
@@ -535,7 +515,7 @@ class Reduction:
             self._frontier.go_beyond(self._put_off_tags())
             floors = self._tags.floors()
             self._emit_points(floors, pieces)
-        self.sides.show(self.missing, self.late, self._last_step)
+        self.sides.show(self.missing, self.late, self._emission.last_step)
         for member in self._members.values():
             self._advance(member, pieces)
 
@@ -581,75 +561,6 @@ class Reduction:
         """Whether nothing more comes, as far as is known."""
         return not any(self._alive.values())
 
-    def _known(self, now: float, patience: float) -> Floats:
-        """Up to when it is known of each rank what it has logged, (world,), by the clock of ``now``.
-
-        A rank that has more than has been read is on its way; one of which nothing could be read for ``patience``
-        seconds is not, whatever keeps it.
-        """
-        known = np.full(self._frontier.world, now)
-        if self._read is None:
-            return known
-        for rank, sessions in self._alive.items():
-            for session in sessions:
-                read, moved = self._read(session)
-                if read < now and now - moved < patience:
-                    known[rank] = min(known[rank], read)
-        return known
-
-    def _give_up_waiting(self, now: float, everything: bool) -> None:
-        if everything:
-            self._frontier.expected[:] = False
-            return
-        self._leave_behind(now)
-        known = self._known(now, self._seconds)
-        for then in sorted(set(known.tolist())):
-            self._pass_over(then, known == then, then >= now)
-
-    def _leave_behind(self, now: float) -> None:
-        """Wait no more for ranks that do not come to a stretch in which others have been for long."""
-        known = self._known(now, self._seconds)
-        for points, _ in self._later:
-            for tag in set(points.tags[points.arrivals <= float(known.min()) - self._seconds].tolist()):
-                behind = self._frontier.own[tag] <= self._frontier.stretch[tag]
-                self._frontier.expected[tag] &= ~behind
-
-    def _pass_over(self, now: float, ranks: npt.NDArray[np.bool_], all_read: bool) -> None:
-        """Wait no more for ranks that have not logged what others had long ago.
-
-        Args:
-            now: up to when it is known what they have logged.
-            ranks: (world,) which they are.
-            all_read: that is all of it, so that too many steps do not wait for them either.
-        """
-        overdue: dict[int, int] = {}
-        for points in self._pending:
-            old = points.arrivals <= now - self._seconds
-            if old.any():
-                for tag in np.unique(points.tags[old]).tolist():
-                    step = int(points.steps[old & (points.tags == tag)].max())
-                    overdue[tag] = max(step, overdue.get(tag, step))
-        for (tag, step), arrival in self._histogram_arrivals.items():
-            if arrival <= now - self._seconds:
-                overdue[tag] = max(step, overdue.get(tag, step))
-        if all_read and sum(len(points) for points in self._pending) > PENDING_STEPS_MAX:
-            self._too_many(overdue)
-        if overdue:
-            tags, steps = np.array(list(overdue), np.int64), np.array(list(overdue.values()), np.int64)
-            self._frontier.pass_over(tags, steps, ranks)
-
-    def _too_many(self, overdue: dict[int, int]) -> None:
-        """Of a tag of which too many steps wait the oldest do no more."""
-        points = self._pending[0] if len(self._pending) == 1 else joined(self._pending)
-        floors = self._frontier.floors()
-        waiting = points.steps > floors[points.tags]
-        tags, steps = points.tags[waiting], points.steps[waiting]
-        for tag in np.flatnonzero(np.bincount(tags) > PENDING_STEPS_MAX).tolist():
-            known = np.unique(steps[tags == tag])
-            if len(known) > PENDING_STEPS_MAX:
-                step = int(known[-PENDING_STEPS_MAX - 1])
-                overdue[tag] = max(step, overdue.get(tag, step))
-
     def _emit_points(self, floors: Integers, pieces: list[Piece]) -> None:
         if not self._pending:
             return
@@ -662,49 +573,7 @@ class Reduction:
         self._pending = [rest] if len(rest) else []
         groups = grouped(points.where(whole))
         np.maximum.at(self._frontier.emitted, groups.tags, groups.steps)
-        self._last_step = max(self._last_step, int(groups.steps.max()))
-        self.missing += int(np.maximum(self._frontier.ranks[groups.tags] - groups.counts, 0).sum())
-        marks = self._marks(groups)
-        order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
-        self._marker().interrupt()
-        numbers = groups.mean.copy()
-        words = [self._tags.words[tag] for tag in groups.tags.tolist()]
-        for place, word in enumerate(words):
-            if word != MEAN:
-                numbers[place] = groups.reduced(place, word)
-        names = [self._tags.names[tag] for tag in groups.tags.tolist()]
-        self._begin_tags(groups.tags, groups.steps, pieces)
-        told = self._describe(groups, numbers, marks, pieces)
-        pieces += self._encoder.events(curves_of(order[~np.isin(order, told)], names, groups, numbers, marks))
-        self.sides.add(order[groups.counts[order] > 1], names, groups, marks)
-
-    def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
-        """Append the first points of tags that have a colour, a name or a text, with these; returns which they are."""
-        told = []
-        for tag in set(groups.tags.tolist()) - self._described:
-            self._described.add(tag)
-            metadata = metadata_for(SCALAR, self._tags.definitions[tag])
-            if metadata is not None:
-                place = int(np.argmax(groups.tags == tag))  # of its least step
-                number = float(float32(numbers[place : place + 1])[0])
-                value = schema.Summary.Value(tag=self._tags.names[tag], simple_value=number, metadata=metadata)
-                what = schema.Summary(value=[value])
-                wall_time = float(finite_times(groups.wall_times[place : place + 1])[0])
-                pieces.append(_event(int(groups.steps[place]), wall_time, marks[place], summary=what))
-                told.append(place)
-        return told
-
-    def _begin_tags(self, tags: Integers, steps: Integers, pieces: list[Piece]) -> None:
-        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
-        fresh = ~self._begun[tags]
-        if not fresh.any():
-            return
-        firsts: dict[str, int] = {}
-        for tag, step in zip(tags[fresh].tolist(), steps[fresh].tolist(), strict=True):
-            name = self._tags.names[tag]
-            firsts[name] = min(step, firsts.get(name, step))
-        self._begun[tags] = True
-        self._go_on(self._run, firsts, pieces)
+        self._emission.points(groups, pieces)
 
     def restart(self, step: int, asked: float) -> None:
         """All tags go on from a step, also beside the run.
@@ -714,46 +583,17 @@ class Reduction:
         """
         self.sides.restart(step, asked)
 
-    def _marks(self, groups: Groups) -> list[str]:
-        """Which ranks each group is of."""
-        whole = encode_ranks(None)
-        marks = [whole] * len(groups)
-        for place in np.flatnonzero(groups.counts < self._frontier.world).tolist():
-            marks[place] = encode_ranks(groups.ranks_of(place))
-        return marks
-
-    def _announce(self, pieces: list[Piece]) -> None:
-        """Say once in each file which start of the job has begun."""
-        marker = self._marker()
-        if self._members and marker is not self._announced:
-            self._announced = marker
-            marker.interrupt()
-            pieces.append(note("G" + self.generation))
-            self._described.clear()
-
     def _emit_histograms(self, floors: Integers, pieces: list[Piece]) -> None:
         whole = sorted(key for key in self._histograms if key[1] <= floors[key[0]])
         for tag, step in whole:
             parts = self._histograms.pop((tag, step))
             del self._histogram_arrivals[tag, step]
-            ranks = sorted(parts)
             self._frontier.emitted[tag] = max(int(self._frontier.emitted[tag]), step)
-            self.missing += max(0, int(self._frontier.ranks[tag]) - len(ranks))
-            self._marker().interrupt()
             try:
-                summary = self._histogram([parts[rank][:2] for rank in ranks])
+                self._emission.histogram(tag, step, parts, pieces)
             except Refused as refused:
                 for _, _, part in parts.values():
                     part.reason = refused.reason
-                continue
-            wall_time = max(
-                float(finite_times(np.array([item.record.wall_time]))[0])
-                for _, item, _ in parts.values()
-                if item.record is not None
-            )
-            self._begin_tags(np.array([tag]), np.array([step]), pieces)
-            mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
-            pieces.append(_event(step, wall_time, mark, summary=summary))
 
     # --- settling --------------------------------------------------------------------------------------------
 
@@ -782,7 +622,8 @@ class Reduction:
             assert isinstance(item, Single)
             if not self._tags.gathered[part.tags[0]]:
                 return False
-            if not self._speaks(member, int(part.tags[0]), item):
+            assert item.record is not None
+            if not self._speakers.speaks(member, int(part.tags[0]), item.record.step):
                 settle(self._entry(member.session), item.end, 1, "")
                 member.unmarked = True
                 return True
@@ -790,32 +631,11 @@ class Reduction:
         steps = item.values["step"].astype(np.int64) if isinstance(item, Scalars) else None
         if steps is not None:
             np.maximum.at(self._frontier.emitted, part.tags, steps)
-            self._last_step = max(self._last_step, int(steps.max()))
+            self._emission.last_step = max(self._emission.last_step, int(steps.max()))
         elif isinstance(item, Single) and item.record is not None and item.record.kind != RESTART and len(part.tags):
             self._frontier.emitted[part.tags] = np.maximum(self._frontier.emitted[part.tags], item.record.step)
         member.unmarked = False
         return True
-
-    def _speaks(self, member: Member, tag: int, item: Single) -> bool:
-        """Whether of what several ranks log, and cannot be put together, this rank's is shown: the lowest's is, and
-        where that has ended the next one's from there on."""
-        if member.rank == self._speakers.get(tag) or member.session == self._authors.get(tag):
-            self._speakers[tag] = member.rank
-            return True
-        assert item.record is not None
-        there = self._frontier.seen[tag] & ~self._silent
-        if int(np.argmax(there)) != member.rank or item.record.step <= self._frontier.emitted[tag]:
-            return False
-        self._speakers[tag] = member.rank
-        self._authors.pop(tag, None)
-        return True
-
-    def _listen(self) -> None:
-        """Look which ranks have ended, and have nothing left here."""
-        self._silent = self._frontier.left.copy()
-        for member in self._members.values():
-            if member.parts:
-                self._silent[member.rank] = False
 
     def _regroup_all(self, now: float) -> None:
         if self._tags.newly_shared:
@@ -844,14 +664,3 @@ class Reduction:
         # A restart names a tag that need not have been logged.
         tags = [mine or theirs for mine, theirs in zip_longest(member.tags, batch.tags)]
         return Batch(batch.session, batch.run, tags, batch.rows, batch.token, numbered=batch.numbered)
-
-
-def note(text: str) -> bytes:
-    """An event, framed, that only says something to the ledger."""
-    return _event(0, time.time(), text)
-
-
-def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
-    event = schema.Event(wall_time=wall_time, step=step, **what)
-    event.source_metadata.writer = mark
-    return frame(event.SerializeToString())

@@ -1,0 +1,162 @@
+"""What goes out: points that are whole become events of the run, and what its sides show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.records import SCALAR, RunDefinition
+
+from ..events import schema
+from ..events.ledger import Marker, encode_ranks
+from ..events.record import frame
+from ..events.rows import Piece
+from ..scalars import finite_times, float32
+from ..session import Batch, Single
+from ..summaries import metadata_for
+from .encoder import PointEncoder
+from .parts import Shared
+from .points import MEAN, Floats, Groups, Integers
+from .sides import Sides, curves_of
+from .tags import Tags
+
+GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
+MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
+Parts = dict[int, tuple[Batch, Single, Shared]]  # of a histogram, by rank
+
+
+class Emission:
+    """Writes the points of one start of a job.
+
+    Args:
+        run: as its first rank defines it.
+        generation: its name.
+        tags: those of the run.
+        sides: the runs beside it.
+        marker: gives the marker of the file that is being written.
+        go_on: writes what has to stand before points of tags that earlier starts have logged.
+        histogram: makes a summary's values of the histograms of several ranks.
+    """
+
+    def __init__(
+        self,
+        run: RunDefinition,
+        generation: str,
+        tags: Tags,
+        sides: Sides,
+        marker: Callable[[], Marker],
+        go_on: GoOn,
+        histogram: MakeHistogram,
+    ) -> None:
+        self.missing = 0  # values that points went out without
+        self.last_step = 0
+        self._run, self._generation = run, generation
+        self._tags, self._frontier, self._sides = tags, tags.frontier, sides
+        self._marker, self._go_on, self._histogram = marker, go_on, histogram
+        self._encoder = PointEncoder()
+        self._announced: Marker | None = None  # of the file that names the generation
+        self._described: set[int] = set()  # tags whose metadata that file has, or that have none
+        self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
+
+    def recall(self, tag: int, begun: bool) -> None:
+        """Whether the run held something of a new tag before the daemon began."""
+        if tag >= len(self._begun):
+            self._begun = np.concatenate([self._begun, np.zeros(max(16, tag), np.bool_)])
+        self._begun[tag] = begun
+
+    def announce(self, pieces: list[Piece]) -> None:
+        """Say once in each file which start of the job has begun."""
+        marker = self._marker()
+        if marker is not self._announced:
+            self._announced = marker
+            marker.interrupt()
+            pieces.append(note("G" + self._generation))
+            self._described.clear()
+
+    def points(self, groups: Groups, pieces: list[Piece]) -> None:
+        """Append points of scalars."""
+        self.last_step = max(self.last_step, int(groups.steps.max()))
+        self.missing += int(np.maximum(self._frontier.ranks[groups.tags] - groups.counts, 0).sum())
+        marks = self._marks(groups)
+        order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
+        self._marker().interrupt()
+        numbers = groups.mean.copy()
+        words = [self._tags.words[tag] for tag in groups.tags.tolist()]
+        for place, word in enumerate(words):
+            if word != MEAN:
+                numbers[place] = groups.reduced(place, word)
+        names = [self._tags.names[tag] for tag in groups.tags.tolist()]
+        self._begin_tags(groups.tags, groups.steps, pieces)
+        told = self._describe(groups, numbers, marks, pieces)
+        pieces += self._encoder.events(curves_of(order[~np.isin(order, told)], names, groups, numbers, marks))
+        self._sides.add(order[groups.counts[order] > 1], names, groups, marks)
+
+    def histogram(self, tag: int, step: int, parts: Parts, pieces: list[Piece]) -> None:
+        """Append one of histograms.
+
+        Raises:
+            Refused: it cannot be made.
+        """
+        ranks = sorted(parts)
+        self.missing += max(0, int(self._frontier.ranks[tag]) - len(ranks))
+        self._marker().interrupt()
+        summary = self._histogram([parts[rank][:2] for rank in ranks])
+        wall_time = max(
+            float(finite_times(np.array([item.record.wall_time]))[0])
+            for _, item, _ in parts.values()
+            if item.record is not None
+        )
+        self._begin_tags(np.array([tag]), np.array([step]), pieces)
+        mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
+        pieces.append(_event(step, wall_time, mark, summary=summary))
+
+    def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
+        """Append the first points of tags that have a colour, a name or a text, with these; returns which they are."""
+        told = []
+        for tag in set(groups.tags.tolist()) - self._described:
+            self._described.add(tag)
+            metadata = metadata_for(SCALAR, self._tags.definitions[tag])
+            if metadata is not None:
+                place = int(np.argmax(groups.tags == tag))  # of its least step
+                number = float(float32(numbers[place : place + 1])[0])
+                value = schema.Summary.Value(tag=self._tags.names[tag], simple_value=number, metadata=metadata)
+                what = schema.Summary(value=[value])
+                wall_time = float(finite_times(groups.wall_times[place : place + 1])[0])
+                pieces.append(_event(int(groups.steps[place]), wall_time, marks[place], summary=what))
+                told.append(place)
+        return told
+
+    def _begin_tags(self, tags: Integers, steps: Integers, pieces: list[Piece]) -> None:
+        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        fresh: npt.NDArray[np.bool_] = ~self._begun[tags]
+        if not fresh.any():
+            return
+        firsts: dict[str, int] = {}
+        for tag, step in zip(tags[fresh].tolist(), steps[fresh].tolist(), strict=True):
+            name = self._tags.names[tag]
+            firsts[name] = min(step, firsts.get(name, step))
+        self._begun[tags] = True
+        self._go_on(self._run, firsts, pieces)
+
+    def _marks(self, groups: Groups) -> list[str]:
+        """Which ranks each group is of."""
+        whole = encode_ranks(None)
+        marks = [whole] * len(groups)
+        for place in np.flatnonzero(groups.counts < self._frontier.world).tolist():
+            marks[place] = encode_ranks(groups.ranks_of(place))
+        return marks
+
+
+def note(text: str) -> bytes:
+    """An event, framed, that only says something to the ledger."""
+    return _event(0, time.time(), text)
+
+
+def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
+    event = schema.Event(wall_time=wall_time, step=step, **what)
+    event.source_metadata.writer = mark
+    return frame(event.SerializeToString())
