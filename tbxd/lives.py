@@ -18,6 +18,7 @@ from tbxd_client.records import RunDefinition, TagDefinition
 
 from .events.contents import Contents
 from .events.resume import Life, Resume
+from .ranks.restarts import Scope
 from .ranks.starts import generation_of, is_reduced
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ class Restart:
     tags: Sequence[str]
     events: bytes
     all: bool
-    heard: bool = True  # nobody of the same life has said so before
 
 
 class Lives:
@@ -50,7 +50,6 @@ class Lives:
         self._lives: dict[Key, Life] = {}
         self._begun = False  # one of them
         self._attempts: dict[str, int] = {}  # of each job, the highest
-        self._restarted: dict[Key, tuple[int, bytes]] = {}  # where a life goes on by its own word, and whose
         self._sessions: dict[bytes, Key] = {}
         self._seen: dict[bytes, npt.NDArray[np.bool_]] = {}  # tags, by number, that a session has logged
 
@@ -85,7 +84,7 @@ class Lives:
 
     def forget(self, session: bytes) -> None:
         """Nothing comes of a session any more."""
-        for known in (self._sessions, self._seen, self._lives, self._restarted):
+        for known in (self._sessions, self._seen, self._lives):
             known.pop(session, None)
 
     def join(self, session: bytes, run: RunDefinition) -> None:
@@ -133,28 +132,37 @@ class Lives:
         return self._resume.end(life.cuts(firsts.items())) if life else b""
 
     def restart(
-        self, session: bytes, step: int, asked: float, own: str, pending: Iterable[bytes | memoryview]
+        self,
+        session: bytes,
+        step: int,
+        asked: float,
+        own: str,
+        pending: Iterable[bytes | memoryview],
+        scope: Scope | None = None,
     ) -> Restart:
         """A session says itself from where on it goes.
 
         Args:
             step: what stands at or behind it is to be forgotten.
             asked: when it said so, in seconds since the epoch. Tags that were logged later stay as they are: whoever
-                logs them has begun anew already.
+                logs them has begun anew already. Of ranks ``scope`` says what they have logged before.
             own: the event file that is being written.
             pending: the records that the newest file does not have yet.
+            scope: of a rank, whose restart takes what its job has logged, whenever that was.
         """
-        key = self._sessions[session]
-        said, who = self._restarted.get(key, (None, session))
-        if said == step and who != session:
-            return Restart((), b"", all=False, heard=False)  # another rank of the same attempt has said so
         try:
             self._resume.read(own, pending)
         except OSError as error:
             log.warning("%s: what it has behind step %d cannot be read: %s", self._contents.directory, step, error)
         found = self._resume.beyond(step)
-        tags = [tag for tag, logged in found.items() if logged <= asked and not tag.startswith(self._keep)]
-        self._restarted[key] = (step, session)
+        life = self._lives.get(self._sessions[session]) if scope is not None else None
+
+        def falls(tag: str, logged: float) -> bool:
+            if scope is not None and tag in scope.tags:
+                return scope.forget
+            return logged <= asked or (life is not None and life.has_yet_to_log(tag))
+
+        tags = [tag for tag, logged in found.items() if falls(tag, logged) and not tag.startswith(self._keep)]
         for life in self._lives.values():
             life.restart(step)
         return Restart(tags, self._resume.end(dict.fromkeys(tags, step)), all=len(tags) == len(found))

@@ -767,11 +767,11 @@ class RunWriter:
     def _again(self, batch: Batch, record: Record, step: int, event: dict[str, Any], pieces: list[Piece]) -> bytes:
         """What has to stand before an event where the run goes on from an earlier step."""
         if record.kind == RESTART:
-            restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces)
+            scope = self.ranks.scope if is_reduced(batch.run) else None
+            restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces, scope)
             if self._steps is not None:
                 self._steps.restart(step, None if restart.all else restart.tags)
-            if restart.heard:
-                self.ranks.restart(step, record.wall_time)
+            self.ranks.restart(step, record.wall_time)
             if not restart.all:
                 event.clear()  # START would take the others with it, so that the event is nothing but a record's
             return restart.events

@@ -11,9 +11,11 @@ from typing import Any
 from tbxd.events import schema, trust
 from tbxd.events.contents import Contents
 from tbxd.events.file import open_to_read
-from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, merge
+from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, decode_stretch, merge
+from tbxd.events.rank_notes import decode_looked, decode_member, decode_restarted
 from tbxd.events.record import DamagedFile, read_records
-from tbxd.events.reduced import POINTS_MAX, History
+from tbxd.events.reduced import JOBS_MAX, POINTS_MAX, History
+from tbxd.events.schema import END_KIND
 from tbxd.events.tags import KINDS
 from tbxd_client.event_names import event_files
 from tbxd_client.records import STEP_MAX, STEP_MIN
@@ -95,41 +97,80 @@ def read_tags(directory: Path) -> dict[str, Known]:
 
 
 def read_history(directory: Path, generation: str) -> History:
-    """The points of one start of a job."""
+    """The points of one start of a job, and what is noted of the sessions of its ranks."""
+    job = generation.partition(".")[0]
     history = History()
+    starts: dict[str, str] = {}  # of each job, the last
+    ranks_of: dict[bytes, int] = {}
+    points: list[tuple[Any, int, int, frozenset[int] | None]] = []
     current = ""
     for name in believed(directory):
-        ranks: frozenset[int] | None = None
         ledger = LedgerReader()
-        reducing = False
+        mark = ""
         for event in read_events(directory / name):
             writer = event.source_metadata.writer
             ledger.follow(writer, len(event.summary.value))
+            if writer:
+                mark = writer if writer.startswith("R") else ""
             if writer.startswith("G"):
-                if writer[1:] != current:
-                    current = writer[1:]
-                    history = History()
-                reducing = False
-            elif writer.startswith("R"):
-                reducing, ranks = True, decode_ranks(writer)
-            elif writer:
-                reducing = False
-            if current != generation:
+                current = writer[1:]
+                its = current.partition(".")[0]
+                if its == job and starts.get(its) != current:
+                    history, ranks_of, points = History(), {}, []
+                starts.pop(its, None)
+                starts[its] = current
+                while len(starts) > JOBS_MAX:
+                    gone = next(iter(starts))
+                    del starts[gone]
+                    if gone == job:
+                        history, ranks_of, points = History(), {}, []
+            if not current or current != generation:
                 continue
+            note_rank(history, ranks_of, len(points), writer, ledger)
             for value in event.summary.value:
-                if value.HasField(schema.END_KIND):
+                if value.HasField(END_KIND):
                     continue
                 curve = (value.tag, value.HasField("histo"))
-                if not reducing:
-                    _, last = history.alone.get(curve, (b"", event.step))
-                    history.alone[curve] = (ledger.session, max(event.step, last))
+                if not mark:
+                    history.alone[curve] = (ledger.session, event.step)
                     continue
-                history.last[curve] = event.step
+                stretch, ranks = decode_stretch(mark), decode_ranks(mark)
+                history.last[curve] = max(history.last.get(curve, (0, STEP_MIN)), (stretch, event.step))
                 history.numbers[value.tag] = value.simple_value
-                history.points.pop((curve, event.step), None)
-                history.points[curve, event.step] = ranks
-    history.points = dict(list(history.points.items())[-POINTS_MAX:])
-    return history if current == generation else History()
+                points.append((curve, stretch, event.step, ranks))
+    first = max(0, len(points) - POINTS_MAX)
+    for number, (curve, stretch, step, ranks) in list(enumerate(points))[first:]:
+        history.points[curve, stretch, step] = ranks
+        history.order.setdefault(curve, []).append((number, stretch, step, ranks))
+    return history if starts.get(job) == generation else History()
+
+
+def note_rank(history: History, ranks_of: dict[bytes, int], count: int, writer: str, ledger: LedgerReader) -> None:
+    """What an event says of sessions of ranks, behind so many points."""
+    settled: list[bytes] = []
+    if writer.startswith("I"):
+        member = decode_member(writer)
+        if member is not None:
+            ranks_of[member[1]] = member[0]
+    elif writer.startswith("P"):
+        restart = decode_restarted(writer)
+        if restart is not None:
+            history.restarts.append(restart)
+    elif writer.startswith("S"):
+        settled = ledger.settled
+    elif writer.startswith("U"):
+        for item in decode_looked(writer):
+            if item.tag < 0:
+                history.looked[item.session] = item.position
+                settled.append(item.session)
+                continue
+            begins = history.begins.setdefault(item.session, {}).setdefault(item.tag, [])
+            if not begins or item.begin > begins[-1][0]:
+                begins.append((item.begin, item.stretch))
+    for session in settled:
+        history.settled[session] = count
+        if session in ranks_of:
+            history.settled_ranks[ranks_of[session]] = count
 
 
 def check(contents: Contents) -> None:
@@ -147,6 +188,6 @@ def check(contents: Contents) -> None:
     for tag in expected.values():
         tag.kind = tag.kind if tag.kind in KINDS else ""
     assert repr(found) == repr({name: tag.state() for name, tag in expected.items()})  # a time may be no number
-    for generation in {*contents.reduced.past, contents.reduced.generation, "none"}:
+    for generation in {*contents.reduced.past, *contents.reduced.generations, "none"}:
         if generation:
             assert repr(contents.reduced.history(generation)) == repr(read_history(directory, generation))

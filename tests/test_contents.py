@@ -16,12 +16,15 @@ import one_by_one
 from tbxd.events import contents, plain, schema, tape
 from tbxd.events.contents import Contents, contents_of
 from tbxd.events.ledger import NOTE, Entry, Marker, carry_over, encode_ranks, notes
+from tbxd.events.rank_notes import Looked, Restarted, encode_looked, encode_member
 from tbxd.events.record import frame
 from tbxd.events.scalar import ScalarEncoder
 
 SESSIONS = [bytes([number]) * 12 for number in range(3)]
 STEPS = st.one_of(st.integers(0, 200), st.sampled_from([127, 128, 16383, 16384, 2**40, 2**63 - 1, -1, -(2**63)]))
 TAGS = st.sampled_from(["a", "b", "loss/train", "ü", "x" * 130])
+
+NOTES = ("member", "looked", "restart")  # about ranks
 
 # What is written one after the other.
 scalars = st.tuples(
@@ -33,7 +36,9 @@ scalars = st.tuples(
     st.booleans(),  # a record each, or one
 )
 others = st.tuples(
-    st.sampled_from(["histo", "image", "text", "metadata", "end", "start", "note", "ranks", "settle", "job", "bytes"]),
+    st.sampled_from(
+        ["histo", "image", "text", "metadata", "end", "start", "note", "ranks", "settle", "job", "bytes", *NOTES]
+    ),
     st.integers(0, 2),
     TAGS,
     STEPS,
@@ -137,7 +142,9 @@ class Files:
                 return
             case "ranks":
                 self.marker.interrupt()
-                self.event(step, encode_ranks([whose] if whose else None), summary=schema.Summary(value=[value]))
+                self.event(
+                    step, encode_ranks([whose] if whose else None, step % 3), summary=schema.Summary(value=[value])
+                )
                 return
             case "settle":
                 self.entries[session].end += 34
@@ -147,7 +154,18 @@ class Files:
                 return
             case "job":
                 self.marker.interrupt()
-                self.event(0, f"G{whose}")
+                self.event(0, f"G{whose}.{step % 2}")
+                return
+            case "member" | "looked" | "restart":
+                self.marker.interrupt()
+                position = abs(step) % 1000
+                texts = {
+                    "member": [encode_member(whose, session)],
+                    "looked": encode_looked([Looked(session, position, whose, position, step % 3), Looked(session, 9)]),
+                    "restart": [Restarted(1 + step % 3, whose, session, position).encode()],
+                }
+                for text in texts[kind]:
+                    self.event(0, text)
                 return
             case "bytes":  # no writer of ours makes any
                 self.event(step, f"M{whose}=", wall_time=float("nan"))

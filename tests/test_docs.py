@@ -12,7 +12,8 @@ from harness import World, scalars, wait_for
 from tbxd import check, cli, credit
 from tbxd import settings as daemon_settings
 from tbxd.config import MACHINE_FILE
-from tbxd.events.ledger import Entry, Marker, notes
+from tbxd.events import rank_notes
+from tbxd.events.ledger import Entry, Marker, decode_ranks, decode_stretch, encode_ranks, notes
 from tbxd.losses import FILE_LOST
 from tbxd.reported import CLIENT_REASONS
 from tbxd.summaries import errors
@@ -58,7 +59,14 @@ def test_the_marks_of_the_event_file_page_are_what_the_code_makes() -> None:
     ranks = Marker()
     far = [(Entry(34 * n, n), Entry(34 * n, n, {"late_rank": 1} if n == 3 else {})) for n in (1, 2, 3)]
     settled = [text for entries in far for text in ranks.settle(dict(zip((session, other), entries, strict=True)))]
-    assert example(EVENT_FILE, "ranks").splitlines() == settled
+    looked = [rank_notes.Looked(other, 136, 2, 102, 1), rank_notes.Looked(other, 136)]
+    said = [rank_notes.encode_member(1, other), *rank_notes.encode_looked(looked)]
+    said += [rank_notes.Restarted(1, 1, other, 136).encode(), encode_ranks([0, 1, 3], stretch=2)]
+    assert example(EVENT_FILE, "ranks").splitlines() == said + settled
+    assert rank_notes.decode_member(said[0]) == (1, other) and rank_notes.decode_looked(said[1]) == looked
+    assert rank_notes.decode_restarted(said[2]) == rank_notes.Restarted(1, 1, other, 136)
+    assert (decode_ranks(said[3]), decode_stretch(said[3])) == ({0, 1, 3}, 2)
+    assert (decode_ranks("R.a"), decode_stretch("R.a"), decode_stretch("Ra")) == (None, 10, 0)
     assert example(EVENT_FILE, "note") == notes({session: {"journal_full": 31}})[0]
 
 

@@ -20,7 +20,7 @@ from one_by_one import read_events
 from ranks_world import Daemon, Rank
 from tbxd.events.ledger import decode_ranks
 from tbxd.events.schema import END_KIND
-from tbxd.ranks import patience, tags
+from tbxd.ranks import reduction, tags, waiting
 from tbxd.session import Session
 from tbxd.summaries import color_of
 from tbxd.summaries.histogram import histogram_of
@@ -32,6 +32,7 @@ from tbxd_client.records import RESTART, pack_record_head
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tags are decided at once, so that nothing has to wait for a clock."""
     monkeypatch.setattr(tags, "JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(tags, "START_SECONDS", 0.0)
 
 
 def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -102,6 +103,47 @@ def test_a_tag_is_not_taken_for_a_ranks_own_before_others_had_time_to_log_it(tmp
     daemon.feed(ranks[2])
     daemon.write()
     assert points(tmp_path) == {"loss": [(0, 3.0)]}
+
+
+def test_a_rank_that_has_never_been_seen_is_waited_for_from_the_first_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as for any rank; not by a daemon that finds the job begun, nor by one whose rank has logged too much."""
+    monkeypatch.setattr(tags, "JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(tags, "START_SECONDS", 1.0)
+    ranks, daemon = job(tmp_path / "late", 3)
+    for rank in ranks:
+        rank.scalar("tokens", 0, 1.0, reduce="sum")
+    for rank in ranks[:2]:
+        daemon.feed(rank)
+        daemon.write(2)
+    assert points(tmp_path / "late") == {} and 0.5 < daemon.writer.ranks.due - time.monotonic() <= 1
+    daemon.feed(ranks[2])
+    daemon.write()
+    assert points(tmp_path / "late")["tokens"] == [(0, 3.0)]
+    for rank in ranks[:2]:
+        rank.scalar("new", 1, 1.0, reduce="sum")
+    daemon.kill()
+    for rank in ranks[:2]:
+        daemon.feed(rank)
+    daemon.write(2)
+    assert points(tmp_path / "late")["new"] == [(1, 2.0)]
+    ranks, daemon = job(tmp_path / "never", 3)
+    ranks[0].scalar("tokens", 0, 1.0, reduce="sum")
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert points(tmp_path / "never") == {}
+    wait_for(lambda: daemon.write() or points(tmp_path / "never"), "a rank that never comes", 10, 0.1)
+    ranks, daemon = job(tmp_path / "much", 3)
+    monkeypatch.setattr(reduction, "kept", lambda sessions: 100_000)
+    for step in range(3):
+        ranks[0].histogram("w", step, np.zeros(5000))
+    daemon.feed(ranks[0], ranks[0].ends[0])
+    daemon.write(2)
+    assert points(tmp_path / "much") == {}
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert len(points(tmp_path / "much")["w"]) == 3
 
 
 def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
@@ -597,6 +639,79 @@ def run_program(run: Path, program: tuple[int, list[Program]], seed: int) -> Non
     daemon.writer.close()
 
 
+@st.composite
+def to_and_fro(draw: st.DrawFn) -> tuple[int, list[list[tuple[str, int]]]]:
+    """For each rank of a job what it logs: one program, whose tags go back as they like, and which not all ranks log.
+
+    A step that is repeated before a later one is left out: what is meant by that depends on when it is known.
+    """
+    world = draw(st.integers(2, 3))
+    tags = TAGS[:3]
+    whose = {tag: draw(st.sets(st.integers(0, world - 1), min_size=2)) for tag in tags}
+    program: list[tuple[str, int]] = []
+    for tag, step in draw(st.lists(st.tuples(st.sampled_from(tags), st.integers(0, 3)), min_size=4, max_size=14)):
+        before = [old for name, old in program if name == tag][-2:]
+        if len(before) < 2 or not before[0] == before[1] < step:
+            program.append((tag, step))
+    return world, [[(tag, step) for tag, step in program if rank in whose[tag]] for rank in range(world)]
+
+
+@pytest.mark.parametrize("histograms", [False, True])
+@given(program=to_and_fro(), seed=st.integers(0, 1 << 30))
+@settings(max_examples=100, deadline=None)
+def test_what_goes_back_is_in_one_point_each_time_whatever_is_killed(
+    tmp_path_factory: pytest.TempPathFactory, histograms: bool, program: tuple[int, list[Program]], seed: int
+) -> None:
+    """The n-th record of one rank is in the n-th point of its tag, with the n-th of all others that log it."""
+    world, calls = program
+    random = np.random.default_rng(seed)
+    run = tmp_path_factory.mktemp("run")
+    ranks, daemon = job(run, world)
+    expected: dict[str, list[tuple[int, list[float]]]] = {}
+    for rank, own in zip(ranks, calls, strict=True):
+        place: dict[str, int] = {}
+        for tag, step in own:
+            value = float(random.normal())
+            if histograms and tag == TAGS[0]:
+                rank.histogram(tag, step, np.array([value]))
+            else:
+                rank.scalar(tag, step, value)
+            known = expected.setdefault(tag, [])
+            number = place[tag] = place.get(tag, -1) + 1
+            if number == len(known):
+                known.append((step, []))
+            known[number][1].append(value)
+    for _ in range(int(random.integers(1, 20))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.6:
+            daemon.write()
+        if random.random() < 0.4:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(3)
+    found = points(run)
+    assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
+        tag: [step for step, _ in values] for tag, values in expected.items()
+    }
+    for tag, values in expected.items():
+        if not (histograms and tag == TAGS[0]):
+            means = [np.mean(of_ranks) for _, of_ranks in values]
+            np.testing.assert_allclose([value for _, value in found[tag]], means, rtol=1e-5, atol=1e-6)
+            for side, extreme in (("min", min), ("max", max)):
+                beside = points(run / "ranks" / side)[tag]
+                assert beside == [(step, np.float32(extreme(of_ranks))) for step, of_ranks in values]
+    for rank in ranks:
+        entry = daemon.writer.entry(rank.id)
+        assert (entry.count, entry.refused) == (rank.accepted, {})
+        assert rank.acked == len(rank.records)
+    daemon.writer.close()
+
+
 def check(run: Path, logged: Logged, ranks: list[Rank], daemon: Daemon) -> None:
     found = points(run)
     assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
@@ -674,7 +789,7 @@ def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int
 
 
 def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PENDING_STEPS_MAX", 3)
+    monkeypatch.setattr(waiting, "PENDING_STEPS_MAX", 3)
     ranks, daemon = job(tmp_path, 2)
     for rank in ranks:
         rank.scalar("loss", 0, float(rank.rank))
@@ -731,7 +846,7 @@ def test_no_point_goes_out_without_a_rank_whose_records_are_on_their_way(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long they take, and however many steps wait; what is known of a rank up to a moment counts as such."""
-    monkeypatch.setattr(patience, "PENDING_STEPS_MAX", 3)
+    monkeypatch.setattr(waiting, "PENDING_STEPS_MAX", 3)
     ranks, daemon = job(tmp_path, 2, seconds=0.2)
     now = time.monotonic()
     for step in range(8):

@@ -13,7 +13,7 @@ write here.
 =====  ===========================================================
 bytes  what
 =====  ===========================================================
-8      ``tbxdled1``
+8      ``tbxdled2``
 32     SHA-256 of all that follows
 8      length of the next part, little endian
 …      JSON: see `_head`
@@ -45,7 +45,7 @@ from .tags import COLUMNS, Tags
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"tbxdled1"
+MAGIC = b"tbxdled2"
 NO_BOOT = bytes(16)
 BUSY_BYTES = 32 << 20  # of event files between two checkpoints of a run that is being written,
 IDLE_BYTES = 1 << 20  # and of one that is let go of: fewer are read sooner than a checkpoint is worth

@@ -371,7 +371,7 @@ class Contents:
     def _mark(self, writer: str, values: int) -> None:
         self.reader.follow(writer, values)
         if writer:
-            self.reduced.follow(writer)
+            self.reduced.follow(writer, self.reader.settled)
 
 
 def _check(data: bytes, at: int, end: int) -> None:

@@ -19,12 +19,21 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
     than the size of a scalar where others stand between them: those of other runs of the session.
 ``G<generation>``
     ranks of one start of a job, named by this, are reduced from here on; no record.
-``R[<ranks>]``
+``R[<ranks>][.<stretch>]``
     with an event: its values, and those of each event without a mark that follows, are what several ranks have logged,
-    and no records of one session. ``ranks`` (``<first>[-<last>]+…``) says of which, where it is not all of them.
+    and no records of one session. ``ranks`` (``<first>[-<last>]+…``) says of which, where it is not all of them,
+    ``stretch`` how often the tag had gone back before.
 ``S<ordinals>[=<session>],<end>,<count>[,<refusals>];…``
     a note, which is no record, of how far sessions are settled whose records are in such events. ``ordinals`` is one,
     or ``<first>-<last>`` of several that are equally far.
+``U<session>,<position>[,<tag>,<from>,<stretch>];…``
+    notes, before those, of sessions of which something is in such events that they are not settled up to: records up to
+    a position have been looked at, and of a tag (its number in the session) those from ``from`` on are in this stretch.
+    An item without a tag is the last one of its session.
+``I<rank>,<session>``
+    a note, before the first of those: a session is this rank's.
+``P<number>,<rank>,<session>,<position>``
+    a note: the restart (``purge_step``) that stands there is so many-th of its rank.
 ``N[<session>,<drops>;…]``
     a note of the daemon's own, which is no record: how many records the trainer of a session could not keep, since it
     began. They are no part of its ``count``.
@@ -63,6 +72,7 @@ _SETTLED = re.compile(
     re.ASCII,
 )
 _RANKS = re.compile(r"([0-9a-f]{1,8})(?:-([0-9a-f]{1,8}))?", re.ASCII)
+_STRETCH = re.compile(r"[0-9a-f]{1,15}", re.ASCII)
 _COUNT = re.compile(r"(\w+):([0-9a-f]{1,15})\b", re.ASCII)
 _NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
@@ -123,13 +133,13 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
         + (f",{_counts(entry.refused)},{_counts(entry.dropped)}" if entry.dropped else _refusals(entry.refused))
         for session, entry in ledger.items()
     ]
-    yield from _texts("L", items)
+    yield from texts("L", items)
     yield CARRY_END
 
 
 def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
     """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
-    return _texts(NOTE, [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or [NOTE]
+    return texts(NOTE, [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or [NOTE]
 
 
 def ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -149,34 +159,47 @@ def _range(begin: int, last: int) -> str:
     return f"{begin:x}" if begin == last else f"{begin:x}-{last:x}"
 
 
-def encode_ranks(ranks: list[int] | None) -> str:
-    """The mark of events that hold what these ranks, ascending, have logged; None: all of them."""
-    return "R" if ranks is None else "R" + "+".join(_range(*span) for span in ranges(ranks))
+def encode_ranks(ranks: list[int] | None, stretch: int = 0) -> str:
+    """The mark of events that hold what these ranks, ascending, have logged; None: all of them.
+
+    Args:
+        stretch: of the tags of these events.
+    """
+    whose = "R" if ranks is None else "R" + "+".join(_range(*span) for span in ranges(ranks))
+    return f"{whose}.{stretch:x}" if stretch else whose
+
+
+def decode_stretch(text: str) -> int:
+    """The stretch that a mark of `encode_ranks` names."""
+    digits = text.partition(".")[2]
+    return int(digits, 16) if _STRETCH.fullmatch(digits) else 0
 
 
 def decode_ranks(text: str) -> frozenset[int] | None:
-    """The inverse of `encode_ranks`."""
+    """The ranks that a mark of `encode_ranks` names."""
     ranks: set[int] = set()
-    for begin, last in _RANKS.findall(text[1:]):
+    for begin, last in _RANKS.findall(text[1:].partition(".")[0]):
         first = int(begin, 16)
         ranks.update(range(first, min(int(last or begin, 16), first + RANKS_MAX) + 1))
     return frozenset(ranks) if ranks else None
 
 
-def _texts(kind: str, items: list[str]) -> list[str]:
-    texts: list[str] = []
+def texts(kind: str, items: list[str]) -> list[str]:
+    """Texts that begin with a letter and have some items, as many as fit in each."""
+    found: list[str] = []
     for item in items:
-        if texts and len(texts[-1]) + 1 + len(item) <= TEXT_CHARS:
-            texts[-1] += ";" + item
+        if found and len(found[-1]) + 1 + len(item) <= TEXT_CHARS:
+            found[-1] += ";" + item
         else:
-            texts.append(kind + item)
-    return texts
+            found.append(kind + item)
+    return found
 
 
 class Marker:
     """Makes the marks of one file: says for each event what it has to carry, "" for most."""
 
     def __init__(self) -> None:
+        self.generation = ""  # that the file has named last
         self._ordinals: dict[bytes, int] = {}
         self._session = b""
         self._by_value = False
@@ -224,7 +247,7 @@ class Marker:
                 equal.setdefault(far, []).append(ordinal)
         for (end, count, refused), ordinals in equal.items():
             items += [f"{_range(*span)},{end:x},{count:x}{refused}" for span in ranges(sorted(ordinals))]
-        return _texts("S", items)
+        return texts("S", items)
 
     def pass_over(self, end: int) -> None:
         """Events without a mark follow, up to the one whose last record ends at ``end``."""
@@ -253,6 +276,7 @@ class LedgerReader:
         self.ours = False  # the file keeps a ledger
         self.complete = False  # what earlier files hold has been carried over whole
         self.session = b""  # whose record the last event is; empty where it is none
+        self.settled: list[bytes] = []  # the sessions that the last event, a note, has taken further
         self._owner = b""  # of the current entry
         self._sessions: dict[int, bytes] = {}
         self._current: Entry | None = None
@@ -276,7 +300,7 @@ class LedgerReader:
             self.pass_over(1, values)
         elif writer == CARRY_END:
             self.complete = True
-        elif writer.startswith(("R", "G")):
+        elif writer.startswith(("R", "G", "I", "U", "P")):
             self._current = None
         elif writer.startswith("S"):
             self._current = None
@@ -331,6 +355,7 @@ class LedgerReader:
         return reader
 
     def _settle(self, writer: str) -> None:
+        self.settled = []
         for first, last, session, end, count, refused in _SETTLED.findall(writer):
             begin = int(first, 16)
             if session:
@@ -338,6 +363,7 @@ class LedgerReader:
             for ordinal in range(begin, min(int(last or first, 16), begin + len(self._sessions)) + 1):
                 named = self._sessions.get(ordinal)
                 if named is not None:
+                    self.settled.append(named)
                     entry = self.ledger.setdefault(named, Entry())
                     entry.end, entry.count, entry.refused = int(end, 16), int(count, 16), _parse_counts(refused)
 

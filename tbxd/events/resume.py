@@ -155,6 +155,10 @@ class Life:
                 cuts[tag] = step
         return cuts
 
+    def has_yet_to_log(self, tag: str) -> bool:
+        """Whether an earlier life has logged a tag, and this one not yet."""
+        return tag in self._earlier
+
     def restart(self, step: int) -> None:
         """All tags go on from a step."""
         for tag, last in self._earlier.items():

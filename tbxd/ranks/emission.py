@@ -19,14 +19,13 @@ from ..scalars import finite_times, float32
 from ..session import Batch, Single
 from ..summaries import metadata_for
 from .encoder import PointEncoder
-from .parts import Shared
 from .points import MEAN, Floats, Groups, Integers
 from .sides import Sides, curves_of
 from .tags import Tags
+from .waiting import Key, Parts
 
 GoOn = Callable[[RunDefinition, dict[str, int], list[Piece]], None]
 MakeHistogram = Callable[[list[tuple[Batch, Single]]], Any]
-Parts = dict[int, tuple[Batch, Single, Shared]]  # of a histogram, by rank
 
 
 class Emission:
@@ -58,7 +57,7 @@ class Emission:
         self._tags, self._frontier, self._sides = tags, tags.frontier, sides
         self._marker, self._go_on, self._histogram = marker, go_on, histogram
         self._encoder = PointEncoder()
-        self._announced: Marker | None = None  # of the file that names the generation
+        self._announced: Marker | None = None  # that of the file
         self._described: set[int] = set()  # tags whose metadata that file has, or that have none
         self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
 
@@ -69,20 +68,26 @@ class Emission:
         self._begun[tag] = begun
 
     def announce(self, pieces: list[Piece]) -> None:
-        """Say once in each file which start of the job has begun."""
+        """Say in each file which start of a job what follows is of, where that is another one."""
         marker = self._marker()
         if marker is not self._announced:
             self._announced = marker
+            self._described.clear()
+        if marker.generation != self._generation:
+            marker.generation = self._generation
             marker.interrupt()
             pieces.append(note("G" + self._generation))
-            self._described.clear()
+
+    def begun_tags(self) -> list[str]:
+        """Of which this start of the job has something out."""
+        return [name for name, begun in zip(self._tags.names, self._begun.tolist(), strict=False) if begun]
 
     def points(self, groups: Groups, pieces: list[Piece]) -> None:
         """Append points of scalars."""
         self.last_step = max(self.last_step, int(groups.steps.max()))
         self.missing += int(np.maximum(self._frontier.ranks[groups.tags] - groups.counts, 0).sum())
         marks = self._marks(groups)
-        order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps))
+        order = np.lexsort((groups.tags, np.unique(marks, return_inverse=True)[1], groups.steps, groups.stretches))
         self._marker().interrupt()
         numbers = groups.mean.copy()
         words = [self._tags.words[tag] for tag in groups.tags.tolist()]
@@ -95,12 +100,13 @@ class Emission:
         pieces += self._encoder.events(curves_of(order[~np.isin(order, told)], names, groups, numbers, marks))
         self._sides.add(order[groups.counts[order] > 1], names, groups, marks)
 
-    def histogram(self, tag: int, step: int, parts: Parts, pieces: list[Piece]) -> None:
+    def histogram(self, key: Key, parts: Parts, pieces: list[Piece]) -> None:
         """Append one of histograms.
 
         Raises:
             Refused: it cannot be made.
         """
+        tag, stretch, step = key
         ranks = sorted(parts)
         self.missing += max(0, int(self._frontier.ranks[tag]) - len(ranks))
         self._marker().interrupt()
@@ -111,7 +117,7 @@ class Emission:
             if item.record is not None
         )
         self._begin_tags(np.array([tag]), np.array([step]), pieces)
-        mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks)
+        mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks, stretch)
         pieces.append(_event(step, wall_time, mark, summary=summary))
 
     def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
@@ -121,7 +127,7 @@ class Emission:
             self._described.add(tag)
             metadata = metadata_for(SCALAR, self._tags.definitions[tag])
             if metadata is not None:
-                place = int(np.argmax(groups.tags == tag))  # of its least step
+                place = int(np.argmax(groups.tags == tag))  # its first place
                 number = float(float32(numbers[place : place + 1])[0])
                 value = schema.Summary.Value(tag=self._tags.names[tag], simple_value=number, metadata=metadata)
                 what = schema.Summary(value=[value])
@@ -143,11 +149,12 @@ class Emission:
         self._go_on(self._run, firsts, pieces)
 
     def _marks(self, groups: Groups) -> list[str]:
-        """Which ranks each group is of."""
-        whole = encode_ranks(None)
+        """Which ranks each group is of, and which stretch."""
+        whole, world = encode_ranks(None), self._frontier.world
         marks = [whole] * len(groups)
-        for place in np.flatnonzero(groups.counts < self._frontier.world).tolist():
-            marks[place] = encode_ranks(groups.ranks_of(place))
+        for place in np.flatnonzero((groups.counts < world) | (groups.stretches > 0)).tolist():
+            ranks = groups.ranks_of(place) if groups.counts[place] < world else None
+            marks[place] = encode_ranks(ranks, int(groups.stretches[place]))
         return marks
 
 

@@ -16,14 +16,26 @@ from .points import Floats, Integers
 
 @dataclass(slots=True)
 class Curves:
-    """Points for one event file, (K,) each. Those with one step and one ``mark`` that follow each other share an event;
-    no tag comes twice in one."""
+    """Points for one event file, (K,) each, whose places are ``stretches`` and ``steps``. Those with one step and one
+    ``mark``, which is that of a stretch, share an event where they follow each other; no tag comes twice in one."""
 
     tags: Sequence[str]
+    stretches: Integers
     steps: Integers
     wall_times: Floats
     numbers: Floats
     marks: Sequence[str]
+
+    def where(self, places: list[int]) -> Curves:
+        """Some of them."""
+        return Curves(
+            [self.tags[place] for place in places],
+            self.stretches[places],
+            self.steps[places],
+            self.wall_times[places],
+            self.numbers[places],
+            [self.marks[place] for place in places],
+        )
 
 
 class PointEncoder:

@@ -1,13 +1,13 @@
 """Who has logged how far: which groups are whole, and for whom is not waited any more. No I/O, clocks or threads.
 
-A rank's steps grow, tag by tag. So a group is whole when every rank that is expected has logged its tag at its step or
-behind it: the least of their last steps is the tag's *floor*, and whatever stands at or before it can go out, in the
-order of the steps.
+A rank's steps grow, tag by tag, or it goes back: then a *stretch* of the tag begins for it. So what a rank logs with a
+tag has a place, its stretch and its step, and places grow. A group is whole when every rank that is expected has come
+to its place or beyond it: the least of their places is the tag's *floor*, and whatever stands at or before it can go
+out, in the order of the places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from tbxd_client.records import STEP_MAX, STEP_MIN
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-CELLS_MAX = 1 << 24  # tags times ranks: what is known of each takes 30 bytes
+CELLS_MAX = 1 << 24  # tags times ranks: what is known of each takes 22 bytes
+STRETCH_MAX = np.iinfo(np.int64).max  # beyond all that there are
 
 
 class TooManyTags(Exception):
@@ -28,9 +29,12 @@ class TooManyTags(Exception):
 class Frontier:
     """The tags of a run by number, and the ranks 0 to ``world`` - 1.
 
-    ``seen``: which ranks have ever logged a tag; ``expected``: those of them that are waited for; ``latest``: the last
-    step of each, (tags, world) all three. ``emitted``: the last step of a tag that has gone out; ``ranks``: how many
-    have ever logged it, (tags,) both. Arrays may be longer than there are tags.
+    ``seen``: which ranks have ever logged a tag; ``expected``: those of them that are waited for; ``own``, ``last``:
+    the place of each, its stretch and its step (`STEP_MIN`: nothing of that stretch yet); ``repeats``: of its
+    stretches, the last ones that began with the same step; (tags, world) all five. ``stretch``, ``emitted``: the last
+    place of a tag that has gone out; ``ranks``: how many have ever logged it; (tags,) all three. ``left``: ranks of
+    which nothing more comes; ``paused``: those of which nothing more comes before the others have come as far; (world,)
+    both. Arrays may be longer than there are tags.
     """
 
     def __init__(self, world: int) -> None:
@@ -38,17 +42,15 @@ class Frontier:
         self.count = 0
         self.seen = np.zeros((0, world), np.bool_)
         self.expected = np.zeros((0, world), np.bool_)
-        self.latest = np.zeros((0, world), np.int64)
-        self.emitted = np.zeros(0, np.int64)
-        self.ranks = np.zeros(0, np.int64)
-        # A rank that logs a step anew, or an earlier one, begins a stretch of the tag: which one goes out, and of each
-        # rank in which it is, and at what step.
-        self.stretch = np.zeros(0, np.int64)
         self.own = np.zeros((0, world), np.int64)
         self.last = np.zeros((0, world), np.int64)
-        self.repeats = np.zeros((0, world), np.int32)  # of these stretches, the last ones that began with the same step
-        self.left = np.zeros(world, np.bool_)  # ranks of which nothing more comes
-        self._gone = 0  # how many these are
+        self.repeats = np.zeros((0, world), np.int32)
+        self.stretch = np.zeros(0, np.int64)
+        self.emitted = np.zeros(0, np.int64)
+        self.ranks = np.zeros(0, np.int64)
+        self.left = np.zeros(world, np.bool_)
+        self.paused = np.zeros(world, np.bool_)
+        self._gone = 0  # how many have left
 
     def add(self) -> int:
         """The number of a new tag.
@@ -61,11 +63,9 @@ class Frontier:
         if self.count == len(self.emitted):
             size = max(16, 2 * self.count)
             self.seen, self.expected = _grown(self.seen, size, False), _grown(self.expected, size, False)
-            self.latest = _grown(self.latest, size, STEP_MIN)
-            self.stretch, self.own = _grown(self.stretch, size, 0), _grown(self.own, size, 0)
-            self.last = _grown(self.last, size, STEP_MIN)
+            self.own, self.last = _grown(self.own, size, 0), _grown(self.last, size, STEP_MIN)
             self.repeats = _grown(self.repeats, size, 0)
-            self.emitted = _grown(self.emitted, size, STEP_MIN)
+            self.stretch, self.emitted = _grown(self.stretch, size, 0), _grown(self.emitted, size, STEP_MIN)
             self.ranks = _grown(self.ranks, size, 0)
         self.count += 1
         return self.count - 1
@@ -83,11 +83,11 @@ class Frontier:
             return True
         return self.ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
 
-    def note(self, tags: Integers, rank: int, steps: Integers) -> None:
-        """A rank has logged some tags at some steps, in time: it is waited for from now on."""
-        column = self.latest[:, rank]
-        np.maximum.at(column, tags, steps)
+    def note(self, tags: Integers, rank: int) -> None:
+        """A rank has logged some tags in time: it is waited for from now on."""
         self.expected[tags, rank] = not self.left[rank]
+
+    # --- places of ranks -------------------------------------------------------------------------------------
 
     def follow(self, tags: Integers, rank: int, steps: Integers) -> Integers:
         """In which stretch of its tag each of a rank's records is, (N,); ``tags`` and ``steps`` in its order, (N,)."""
@@ -136,26 +136,66 @@ class Frontier:
             stretches[index] = own[tag]
         return stretches
 
-    def go_beyond(self, tags: Iterable[int]) -> None:
-        """Wait for no more in the stretch of these tags that goes out of ranks that have come to a later one. Where
-        one has repeated a step, it is waited for until it shows whether the others do so as well."""
-        for tag in tags:
-            ahead = self.own[tag] > self.stretch[tag]
-            waited = self.expected[tag] & ~self.left
-            beyond = ahead if bool((ahead | ~waited).all()) else ahead & (self.repeats[tag] == 0)
-            self.latest[tag, beyond] = STEP_MAX
-            self.expected[tag, beyond] = ~self.left[beyond]
+    def reached(self, tag: int, stretch: int, step: int) -> Mask:
+        """Which ranks have come to a place of a tag, or beyond it, (world,)."""
+        own = self.own[tag]
+        come: Mask = (own > stretch) | ((own == stretch) & (self.last[tag] >= step))
+        come &= self.seen[tag]
+        return come
 
-    def advance(self, tag: int) -> None:
-        """The next stretch of a tag begins to go out. Ranks that have not come to it are taken to be in it."""
-        stretch = self.stretch[tag] = self.stretch[tag] + 1
-        behind = self.own[tag] < stretch
-        self.own[tag, behind] = stretch
-        self.last[tag, behind] = STEP_MIN
-        self.repeats[tag] = np.minimum(self.repeats[tag], self.own[tag] - stretch)
-        self.latest[tag] = STEP_MIN
-        self.expected[tag] = ~behind & self.seen[tag] & ~self.left
-        self.emitted[tag] = STEP_MIN
+    # --- what goes out ---------------------------------------------------------------------------------------
+
+    def floors(self) -> tuple[Integers, Integers]:
+        """Up to which place each tag is whole: stretches and steps, (tags,) both."""
+        known = slice(0, self.count)
+        expected, own = self.expected[known], self.own[known]
+        stretches: Integers = np.where(expected, own, STRETCH_MAX).min(axis=1, initial=STRETCH_MAX)
+        least = stretches[:, None]
+        # A rank that has repeated a step is waited for until it shows whether the others do so as well.
+        here = expected & ((own == least) & ~self.paused | (own > least) & (own - self.repeats[known] <= least))
+        steps: Integers = np.where(here, self.last[known], STEP_MAX).min(axis=1, initial=STEP_MAX)
+        return stretches, steps
+
+    def is_out(self, tags: Integers, stretches: Integers, steps: Integers) -> Mask:
+        """Which places, (N,), have gone out, or are behind such that have."""
+        return not_beyond(stretches, steps, self.stretch[tags], self.emitted[tags])
+
+    def advance(self, tags: Integers, stretches: Integers, steps: Integers) -> None:
+        """Places, (N,), go out. Ranks behind their stretches are taken to be in these with what comes next."""
+        order = np.lexsort((steps, stretches, tags))
+        tags, stretches, steps = tags[order], stretches[order], steps[order]
+        last = np.append(tags[1:] != tags[:-1], True)
+        tags, stretches, steps = tags[last], stretches[last], steps[last]
+        ahead = ~not_beyond(stretches, steps, self.stretch[tags], self.emitted[tags])
+        tags, stretches, steps = tags[ahead], stretches[ahead], steps[ahead]
+        on = stretches > self.stretch[tags]
+        self.stretch[tags], self.emitted[tags] = stretches, steps
+        for tag, stretch in zip(tags[on].tolist(), stretches[on].tolist(), strict=True):
+            own = self.own[tag]
+            behind = own < stretch
+            own[behind] = stretch
+            self.last[tag, behind] = STEP_MIN
+            self.expected[tag] &= ~behind
+            self.repeats[tag] = np.minimum(self.repeats[tag], own - stretch)
+
+    def pass_over(self, tags: Integers, stretches: Integers, steps: Integers, ranks: Mask | None = None) -> int:
+        """Wait no more for ranks that have not come to these places; they are expected again when they have caught up.
+        Returns how many that are, counted once for each tag.
+
+        Args:
+            tags: (N,), each once.
+            stretches, steps: (N,).
+            ranks: (world,) those it is about; None for all.
+        """
+        own, last = self.own[tags], self.last[tags]
+        behind: Mask = (own < stretches[:, None]) | (own == stretches[:, None]) & (last < steps[:, None])
+        behind &= self.expected[tags]
+        if ranks is not None:
+            behind &= ranks
+        self.expected[tags] &= ~behind
+        return int(behind.sum())
+
+    # --- ranks that end --------------------------------------------------------------------------------------
 
     def leave(self, rank: int) -> None:
         """Nothing more comes of a rank than what has come or is on the way here."""
@@ -168,27 +208,11 @@ class Frontier:
         self._gone -= bool(self.left[rank])
         self.left[rank] = False
 
-    def floors(self) -> Integers:
-        """Up to which step each tag is whole, (tags,)."""
-        known = slice(0, self.count)
-        waited = np.where(self.expected[known], self.latest[known], STEP_MAX)
-        floors: Integers = waited.min(axis=1)
-        return floors
 
-    def pass_over(self, tags: Integers, steps: Integers, ranks: Mask | None = None) -> int:
-        """Wait no more for ranks that have not come to these steps of these tags; they are expected again when they
-        have caught up. Returns how many that are, counted once for each tag.
-
-        Args:
-            tags: (N,), each once.
-            steps: (N,).
-            ranks: (world,) those it is about; None for all.
-        """
-        behind: Mask = self.expected[tags] & (self.latest[tags] < steps[:, None])
-        if ranks is not None:
-            behind &= ranks
-        self.expected[tags] &= ~behind
-        return int(behind.sum())
+def not_beyond(stretches: Integers, steps: Integers, stretch: Any, step: Any) -> Mask:
+    """Which places stand at or before other ones."""
+    result: Mask = (stretches < stretch) | (stretches == stretch) & (steps <= step)
+    return result
 
 
 def _grown(array: npt.NDArray[Any], size: int, fill: object) -> npt.NDArray[Any]:

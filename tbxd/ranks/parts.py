@@ -11,8 +11,10 @@ import numpy.typing as npt
 from tbxd_client.records import STEP_MIN, TagDefinition
 
 from ..events.ledger import Entry
+from ..events.reduced import Curve, Place
 from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
+from .frontier import Frontier
 from .points import Integers
 
 RECENT_MAX = 4  # records of a session before one, of which it is known where the others are with their tags
@@ -20,28 +22,34 @@ RECENT_MAX = 4  # records of a session before one, of which it is known where th
 
 @dataclass(slots=True)
 class Shared:
-    """Records of a session that are parts of points. ``late`` says which of them no point holds; of a row all tags have
-    one end, and it is one record. ``reason`` is why its point could not be made. ``stretches``: of their tags that they
-    are in."""
+    """Records of a session that are parts of points, in the ``stretches`` of their tags. ``late`` says which of them no
+    point holds; of a row all tags have one end, and it is one record. ``reason`` is why its point could not be made."""
 
     tags: Integers
+    stretches: Integers
     steps: Integers
     ends: Integers
     late: npt.NDArray[np.bool_] | None = None
     reason: str = ""
-    stretches: Integers | None = None
+    joins: bool = False  # others may be put behind them
 
-    def settle(self, entry: Entry, emitted: Integers, current: Integers) -> bool:
+    def join(self, other: Shared) -> None:
+        """Put others behind these."""
+        if self.late is not None or other.late is not None:
+            late = (np.zeros(len(part.tags), np.bool_) if part.late is None else part.late for part in (self, other))
+            self.late = np.concatenate(list(late))
+        self.tags, self.ends = np.concatenate([self.tags, other.tags]), np.concatenate([self.ends, other.ends])
+        self.steps = np.concatenate([self.steps, other.steps])
+        self.stretches = np.concatenate([self.stretches, other.stretches])
+
+    def settle(self, entry: Entry, frontier: Frontier) -> bool:
         """Settle what points that are out hold, or hold no more.
 
         Args:
             entry: of the session; moved on.
-            emitted: (tags,) the last step of each that is out,
-            current: (tags,) and of which stretch.
+            frontier: what is out.
         """
-        out = self.steps <= emitted[self.tags]
-        if self.stretches is not None:
-            out = (self.stretches < current[self.tags]) | (out & (self.stretches == current[self.tags]))
+        out = frontier.is_out(self.tags, self.stretches, self.steps)
         count = len(out) if out.all() else int(np.argmin(out))
         if count < len(out):  # a row is settled with its last tag
             while count and self.ends[count] == self.ends[count - 1]:
@@ -58,8 +66,7 @@ class Shared:
         settle(entry, int(ends[-1]), records - refused, self.reason)
         settle(entry, int(ends[-1]), refused, LATE_RANK)
         self.tags, self.steps, self.ends = self.tags[count:], self.steps[count:], self.ends[count:]
-        if self.stretches is not None:
-            self.stretches = self.stretches[count:]
+        self.stretches = self.stretches[count:]
         return True
 
 
@@ -73,7 +80,8 @@ class Alone:
     tags: Integers
     decided: bool = False
     one: bool = False
-    behind: tuple[tuple[int, int], ...] = ()  # tags and steps that the session has logged just before
+    stretch: int = 0  # of the tag, where it is one
+    behind: tuple[tuple[int, int, int], ...] = ()  # tags and places that the session has logged just before
 
     @property
     def first_step(self) -> int:
@@ -92,19 +100,50 @@ class Passed:
 
 
 @dataclass(slots=True)
+class Restart:
+    """A session says where it goes on. What it logs behind that is looked at when the others have come as far, or have
+    been waited for."""
+
+    batch: Batch
+    item: Single
+    number: int  # so many-th of its rank
+    came: float
+
+
+@dataclass(slots=True)
 class Member:
     """A session of a rank."""
 
     session: bytes
     rank: int
-    parts: deque[Shared | Alone | Passed] = field(default_factory=deque)
+    parts: deque[Shared | Alone | Passed | Restart] = field(default_factory=deque)
     batches: deque[tuple[int, Batch]] = field(default_factory=deque)  # that are not settled, by their ends
     numbers: npt.NDArray[np.int64] = field(default_factory=lambda: np.full(64, -1, np.int64))  # of scalars' tags, ours
     others: dict[tuple[int, int], int] = field(default_factory=dict)  # the same of other kinds of record
+    ids: dict[int, int] = field(default_factory=dict)  # and the session's own of ours
     tags: list[TagDefinition | None] = field(default_factory=list)  # as they are written
-    # Tags and steps of the last of its records that may be parts of points.
-    recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
+    # Tags and places of the last of its records that may be parts of points.
+    recent: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
+    named: bool = False  # the ledger says whose it is
     unmarked: bool = False  # settled further than the run's ledger says
+    restart: Restart | None = None  # what it waits at, and what has come behind that
+    backlog: deque[tuple[Batch, Scalars | Single]] = field(default_factory=deque)
+    came: float = 0.0
+    # Places in points that the files hold, while its records of them have not come again.
+    outstanding: dict[Curve, Place] = field(default_factory=dict)
+    # Stretches of tags of which the ledger says where they begin.
+    said: set[tuple[int, int]] = field(default_factory=set)
+    listed: set[int] = field(default_factory=set)  # tags of which it says all that are not settled
+
+    def size(self) -> int:
+        """Bytes of what is not settled."""
+        return sum(batch.size for _, batch in self.batches)
+
+    def taken(self) -> int:
+        """Up to where its records have been looked at, but for what waits behind a restart."""
+        if self.restart is not None:
+            return self.restart.item.end
+        return self.batches[-1][0] if self.batches else 0
 
 
 def settle(entry: Entry, end: int, records: int, reason: str) -> None:

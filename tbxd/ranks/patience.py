@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from tbxd_client.records import STEP_MIN
 
-from .frontier import Frontier
-from .points import Floats, Integers, Points, joined
+from .frontier import Frontier, not_beyond
+from .points import Floats, Integers
+from .waiting import Overdue, Waiting
 
 Read = Callable[[bytes], tuple[float, float]]
 LOOKS = 8  # in the time for which a rank is waited for, at how far the tags have gone out
-PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
 
 
 class Patience:
@@ -23,34 +23,34 @@ class Patience:
 
     Args:
         frontier: who has logged how far.
-        seconds: how long a point waits for a rank.
+        waiting: what waits.
+        seconds: how long it does for a rank.
         read: tells of a session up to when all that it has logged has come, and since when nothing more has; None: all
             has come always.
     """
 
-    def __init__(self, frontier: Frontier, seconds: float, read: Read | None) -> None:
-        self._frontier, self._seconds, self._read = frontier, seconds, read
-        self._looks: deque[tuple[float, Integers]] = deque()  # how far the tags had gone out, at what times
+    def __init__(self, frontier: Frontier, waiting: Waiting, seconds: float, read: Read | None) -> None:
+        self._frontier, self._waiting, self._seconds, self._read = frontier, waiting, seconds, read
+        # How far the tags had gone out, at what times.
+        self._looks: deque[tuple[float, Integers, Integers]] = deque()
 
     def look(self, now: float) -> None:
         """Remember how far the tags have gone out."""
-        count = self._frontier.count
+        frontier = self._frontier
+        count = frontier.count
         if count and (not self._looks or now - self._looks[-1][0] >= self._seconds / LOOKS):
-            self._looks.append((now, self._frontier.emitted[:count].copy()))
+            self._looks.append((now, frontier.stretch[:count].copy(), frontier.emitted[:count].copy()))
             while len(self._looks) > 1 and now - self._looks[1][0] >= self._seconds:
                 self._looks.popleft()
 
-    def forget(self) -> None:
-        """Tags go back: how far they were says nothing any more."""
-        self._looks.clear()
-
-    def old(self, tags: Integers) -> Integers:
-        """How far tags had gone out when it was about as long ago as a rank is waited for."""
+    def were_out(self, tags: Integers, stretches: Integers, steps: Integers) -> npt.NDArray[np.bool_]:
+        """Which places, (N,), had gone out about as long ago as a rank is waited for."""
         if not self._looks:
-            return np.full(len(tags), STEP_MIN, np.int64)
-        _, emitted = self._looks[0]
-        steps: Integers = np.where(tags < len(emitted), emitted[np.minimum(tags, len(emitted) - 1)], STEP_MIN)
-        return steps
+            return np.zeros(len(tags), np.bool_)
+        _, stretch, emitted = self._looks[0]
+        known = np.minimum(tags, len(emitted) - 1)
+        stretch, emitted = (np.where(tags < len(emitted), old[known], STEP_MIN) for old in (stretch, emitted))
+        return not_beyond(stretches, steps, stretch, emitted)
 
     def known(self, now: float, alive: Mapping[int, Iterable[bytes]], patience: float | None = None) -> Floats:
         """Up to when it is known of each rank what it has logged, (world,), by the clock of ``now``.
@@ -69,66 +69,22 @@ class Patience:
                     known[rank] = min(known[rank], read)
         return known
 
-    def leave_behind(self, known: Floats, later: Iterable[Points]) -> None:
-        """Wait no more for ranks that do not come to a stretch in which others have been for long."""
-        for points in later:
-            for tag in set(points.tags[points.arrivals <= float(known.min()) - self._seconds].tolist()):
-                behind = self._frontier.own[tag] <= self._frontier.stretch[tag]
-                self._frontier.expected[tag] &= ~behind
-
-    def pass_over(
-        self, now: float, known: Floats, pending: list[Points], histograms: Mapping[tuple[int, int], float]
-    ) -> None:
+    def pass_over(self, now: float, known: Floats) -> None:
         """Wait no more for ranks that have not logged what others had long ago.
 
         Args:
             now: seconds, by a clock that does not jump.
             known: (world,) see `known`.
-            pending: what waits, of scalars,
-            histograms: and since when, by tag and step, of histograms.
         """
         for then in sorted(set(known.tolist())):
-            self._pass_over(then, known == then, then >= now, pending, histograms)
+            overdue = self._waiting.overdue(then - self._seconds)
+            if then >= now:  # all of these is known, so too many places do not wait for them either
+                for tag, place in self._waiting.too_many().items():
+                    overdue[tag] = max(place, overdue.get(tag, place))
+            self._pass(overdue, known == then)
 
-    def _pass_over(
-        self,
-        now: float,
-        ranks: npt.NDArray[np.bool_],
-        all_read: bool,
-        pending: list[Points],
-        histograms: Mapping[tuple[int, int], float],
-    ) -> None:
-        """
-        Args:
-            now: up to when it is known what they have logged.
-            ranks: (world,) which they are.
-            all_read: that is all of it, so that too many steps do not wait for them either.
-            pending, histograms: what waits.
-        """
-        overdue: dict[int, int] = {}
-        for points in pending:
-            old = points.arrivals <= now - self._seconds
-            if old.any():
-                for tag in np.unique(points.tags[old]).tolist():
-                    step = int(points.steps[old & (points.tags == tag)].max())
-                    overdue[tag] = max(step, overdue.get(tag, step))
-        for (tag, step), arrival in histograms.items():
-            if arrival <= now - self._seconds:
-                overdue[tag] = max(step, overdue.get(tag, step))
-        if all_read and sum(len(points) for points in pending) > PENDING_STEPS_MAX:
-            self._too_many(overdue, pending)
+    def _pass(self, overdue: Overdue, ranks: npt.NDArray[np.bool_]) -> None:
         if overdue:
-            tags, steps = np.array(list(overdue), np.int64), np.array(list(overdue.values()), np.int64)
-            self._frontier.pass_over(tags, steps, ranks)
-
-    def _too_many(self, overdue: dict[int, int], pending: list[Points]) -> None:
-        """Of a tag of which too many steps wait the oldest do no more."""
-        points = pending[0] if len(pending) == 1 else joined(pending)
-        floors = self._frontier.floors()
-        waiting = points.steps > floors[points.tags]
-        tags, steps = points.tags[waiting], points.steps[waiting]
-        for tag in np.flatnonzero(np.bincount(tags) > PENDING_STEPS_MAX).tolist():
-            known = np.unique(steps[tags == tag])
-            if len(known) > PENDING_STEPS_MAX:
-                step = int(known[-PENDING_STEPS_MAX - 1])
-                overdue[tag] = max(step, overdue.get(tag, step))
+            tags = np.array(list(overdue), np.int64)
+            stretches, steps = np.array(list(overdue.values()), np.int64).T
+            self._frontier.pass_over(tags, stretches, steps, ranks)

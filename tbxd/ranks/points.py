@@ -1,7 +1,8 @@
 """Points of several ranks put together: pure arithmetic on arrays.
 
-A *group* is what the ranks have logged with one tag and one step. Sums are those of `math.fsum`: rounded once, so they
-are the same in whatever order the values come; counts and extremes are so anyway.
+A *group* is what the ranks have logged with one tag, in one stretch of it (see `frontier`) and at one step. Sums are
+those of `math.fsum`: rounded once, so they are the same in whatever order the values come; counts and extremes are so
+anyway.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Points:
     """What ranks have logged, (N,) each; ``tags`` are numbers, ``arrivals`` seconds of a clock that does not jump."""
 
     tags: Integers
+    stretches: Integers
     steps: Integers
     ranks: Integers
     values: Floats
@@ -40,6 +42,7 @@ class Points:
         """Some of them, by a mask or by places."""
         return Points(
             self.tags[which],
+            self.stretches[which],
             self.steps[which],
             self.ranks[which],
             self.values[which],
@@ -52,8 +55,8 @@ def joined(parts: list[Points]) -> Points:
     """One after the other."""
     if len(parts) == 1:
         return parts[0]
-    names = ("tags", "steps", "ranks", "values", "wall_times", "arrivals")
-    kinds = (np.int64, np.int64, np.int64, np.float64, np.float64, np.float64)
+    names = ("tags", "stretches", "steps", "ranks", "values", "wall_times", "arrivals")
+    kinds = (np.int64, np.int64, np.int64, np.int64, np.float64, np.float64, np.float64)
     return Points(
         *(
             np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0, kind)
@@ -64,7 +67,7 @@ def joined(parts: list[Points]) -> Points:
 
 @dataclass(slots=True)
 class Groups:
-    """Groups in the order of their tags and steps, (K,) each, over points in the order of group and rank, (N,).
+    """Groups in the order of tags and places, (K,) each, over points in the order of group and rank, (N,).
 
     ``starts``: where each begins; ``counts``: how many ranks are in it; ``mean``, ``std`` (of all there are, as
     numpy's), ``min``, ``max``: of their values; ``lowest``, ``highest``: which rank has these, the first where several
@@ -75,6 +78,7 @@ class Groups:
     starts: Integers
     counts: Integers
     tags: Integers
+    stretches: Integers
     steps: Integers
     wall_times: Floats
     sum: Floats
@@ -117,19 +121,19 @@ class Groups:
 
 
 def grouped(points: Points) -> Groups:
-    """Put points together. Where a rank has logged one tag and step several times, its last value counts.
+    """Put points together. Where a rank has logged one place of a tag several times, its last value counts.
 
     Args:
         points: at least one, those of a rank in its order.
     """
-    order = np.lexsort((points.ranks, points.steps, points.tags))  # stable: a rank's later point comes later
-    points = points.where(order)
-    same = (points.tags[1:] == points.tags[:-1]) & (points.steps[1:] == points.steps[:-1])
+    # Stable: a rank's later point comes later.
+    points = points.where(np.lexsort((points.ranks, points.steps, points.stretches, points.tags)))
+    same = _same(points)
     again = same & (points.ranks[1:] == points.ranks[:-1])
     if again.any():
         keep = np.append(~again, True)
         points = points.where(keep)
-        same = (points.tags[1:] == points.tags[:-1]) & (points.steps[1:] == points.steps[:-1])
+        same = _same(points)
     starts = np.flatnonzero(np.append(True, ~same))
     counts = np.diff(starts, append=len(points))
     values = points.values
@@ -152,6 +156,7 @@ def grouped(points: Points) -> Groups:
         starts,
         counts,
         points.tags[starts],
+        points.stretches[starts],
         points.steps[starts],
         np.fmax.reduceat(points.wall_times, starts),
         sums,
@@ -162,6 +167,14 @@ def grouped(points: Points) -> Groups:
         lowest,
         highest,
     )
+
+
+def _same(points: Points) -> npt.NDArray[np.bool_]:
+    """Which points, but for the first, have the place of the one before, (N - 1,)."""
+    same: npt.NDArray[np.bool_] = points.tags[1:] == points.tags[:-1]
+    same &= points.stretches[1:] == points.stretches[:-1]
+    same &= points.steps[1:] == points.steps[:-1]
+    return same
 
 
 def _percentile(values: Floats, percent: float) -> float:

@@ -25,6 +25,7 @@ from ..summaries.histogram import encode_together
 from .emission import note
 from .patience import Read
 from .reduction import Reduction
+from .restarts import Scope
 from .starts import generation_of, is_before, is_reduced
 
 
@@ -173,6 +174,7 @@ class Ranks:
             lambda: writer.marker,
             writer.working,
             writer.encode_as_is,
+            writer.flush_scalars,
             writer.go_on,
             _histogram,
             self._read,
@@ -216,9 +218,7 @@ class Ranks:
         self._gone += early
         waited = any(now - came >= self._seconds for came in self._followed())
         self._ending = bool(self._next) and (reduction.over or waited)
-        reduction.emit(now, pieces, everything=self._ending)
-        self._writer.flush_scalars(pieces)
-        return sessions + reduction.settle(pieces)
+        return sessions + reduction.emit(now, pieces, everything=self._ending)
 
     def _refuse(self, pieces: list[Piece]) -> list[bytes]:
         """Settle what comes of a start of the job that another has followed."""
@@ -265,6 +265,11 @@ class Ranks:
         self._left.clear()
         self._ending = False
         return held
+
+    @property
+    def scope(self) -> Scope:
+        """What a restart takes that ranks come to."""
+        return self._reduction.scope if self._reduction is not None else Scope()
 
     def restart(self, step: int, asked: float) -> None:
         """All tags of the run go on from a step: those beside it, too."""

@@ -1,13 +1,14 @@
 """The reduction of a run: records of several ranks come in, in the order of each; what is whole goes out as one point.
 
 Every rank's records are settled in their order, as far as everything before is in the event files. What only one rank
-logs is written as it is, when its turn has come. What several log is gathered by tag and step, and goes out when the
+logs is written as it is, when its turn has come. What several log is gathered by tag and place, and goes out when the
 `Frontier` says that it is whole, or when it has waited long enough; a rank that comes later than that is late, and its
 record is counted as refused, ``late_rank``.
 
 Order of writing, so that a kill at any moment leaves nothing twice and nothing out: the sides, then the run with its
-ledger, then the acknowledgements. After a restart what is not acknowledged comes again: a point that the run holds is
-not made again, and one that a side holds is left out there (`History`).
+ledger, then the acknowledgements. Within the run: what is written as it is and marked by itself, then points, then
+notes of what they settle. After a restart what is not acknowledged comes again: a point that the run holds is not made
+again, and one that a side holds is left out there (`Recall`).
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from tbxd_client.records import (
     RESTART,
     ROW,
     SCALAR,
-    STEP_MAX,
     STEP_MIN,
     TEXT,
     RunDefinition,
     TagDefinition,
 )
 
+from ..credit import kept
 from ..events.checkpoint import Checkpoints
 from ..events.ledger import Entry, Marker
-from ..events.reduced import Curve, Reduced
+from ..events.rank_notes import Looked, Restarted, encode_looked, encode_member
+from ..events.reduced import Reduced
 from ..events.rows import Piece
 from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
@@ -45,16 +47,20 @@ from ..summaries import Refused, text
 from ..summaries.errors import TOO_MANY_TAGS
 from .emission import Emission, GoOn, MakeHistogram, note
 from .frontier import TooManyTags
-from .parts import RECENT_MAX, Alone, Member, Passed, Shared, settle
+from .parts import RECENT_MAX, Alone, Member, Passed, Restart, Shared, settle
 from .patience import Patience, Read
-from .points import Floats, Integers, Points, grouped, joined
+from .points import Floats, Integers, Points, grouped
+from .recall import Recall
+from .restarts import Restarts, Scope
 from .sides import Sides
 from .speakers import Speakers
 from .starts import generation_of, is_before
 from .tags import ALL, SHARED, UNDECIDED, Tags
+from .waiting import Waiting
 
 SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
+PART_RECORDS = 4096  # of several batches that are settled as one part
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
 
@@ -70,7 +76,8 @@ class Reduction:
         seconds: how long a point waits for a rank.
         marker: gives the marker of the file that is being written.
         entry: gives the working ledger of a session.
-        as_is: writes a record or scalars of one session.
+        as_is: writes a record or scalars of one session; scalars may wait for ``flush``.
+        flush: writes these.
         go_on: writes what has to stand before points of tags that earlier starts have logged.
         histogram: makes a summary's values of the histograms of several ranks.
         read: tells of a session up to when all that it has logged has come, and since when nothing more has; None: all
@@ -90,6 +97,7 @@ class Reduction:
         marker: Callable[[], Marker],
         entry: Callable[[bytes], Entry],
         as_is: AsIs,
+        flush: Callable[[list[Piece]], None],
         go_on: GoOn,
         histogram: MakeHistogram,
         read: Read | None = None,
@@ -97,31 +105,30 @@ class Reduction:
         self.generation = generation_of(run)
         self.late = 0
         self._seconds = seconds
-        self._marker, self._entry, self._as_is = marker, entry, as_is
+        self._marker, self._entry, self._as_is, self._flush = marker, entry, as_is, flush
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
+        self._gone: set[bytes] = set()  # sessions of which nothing more comes
         self._tags = Tags(run.world, seconds)
         self._frontier = self._tags.frontier
-        # The last step of each tag that the run held at the beginning, and the sides.
-        self._held: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._held_beside: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self._pending: list[Points] = []
-        # Of stretches that are not gone out yet: points, each of one rank, and which.
-        self._later: list[tuple[Points, Integers]] = []
-        self._histograms: dict[tuple[int, int], dict[int, tuple[Batch, Single, Shared]]] = {}
-        self._histogram_arrivals: dict[tuple[int, int], float] = {}
-        self._gone: set[bytes] = set()  # sessions of which nothing more comes
+        self._waiting = Waiting(self._frontier)
+        self._patience = Patience(self._frontier, self._waiting, seconds, read)
+        self._speakers = Speakers(self._frontier)
         self.sides = Sides(directory, self.generation, run, checkpoints)
         self._emission = Emission(run, self.generation, self._tags, self.sides, marker, go_on, histogram)
-        self._speakers = Speakers(self._frontier)
-        self._patience = Patience(self._frontier, seconds, read)
-        self._history = reduced.history(self.generation)
+        history = reduced.history(self.generation)
+        self._recall = Recall(history, self.sides, self._tags)
+        if self._recall.begun:
+            self._tags.await_none()
+        self._restarts = Restarts(history.restarts, entry)
+        self.scope = Scope()  # of the restart that is being written
+        self._notes: list[Restarted] = []  # of what has come, for the ledger
+        self._settled: set[bytes] = set()  # sessions that what is encoded takes further
+        self._out: set[int] = set()  # ranks that are in points which are encoded, without notes behind them
         # It was over before the daemon began.
-        self.superseded = any(is_before(self.generation, other) for other in (*reduced.past, reduced.generation))
+        self.superseded = any(is_before(self.generation, other) for other in (*reduced.past, *reduced.generations))
         if not self.superseded:
             self.sides.read()
-        self._restarts: dict[int, int] = {}  # of each rank, how often it has said where it goes on
-        self._restarted = 0  # the most
 
     @property
     def missing(self) -> int:
@@ -144,9 +151,7 @@ class Reduction:
             "alive": sum(bool(sessions) for sessions in self._alive.values()),
             "missing": self.missing,
             "late": self.late,
-            "waiting": sum(len(points) for points in self._pending)
-            + sum(len(points) for points, _ in self._later)
-            + len(self._histograms),
+            "waiting": len(self._waiting),
         }
 
     def behind(self) -> list[int]:
@@ -167,7 +172,8 @@ class Reduction:
         """Take a batch of a rank."""
         member = self._members.get(batch.session)
         if member is None:
-            member = self._members[batch.session] = Member(batch.session, batch.run.rank)
+            member = self._members[batch.session] = Member(batch.session, batch.run.rank, came=now)
+            member.outstanding = self._recall.history.outstanding(member.session, member.rank)
             sessions = self._alive.setdefault(member.rank, set())
             if batch.session not in self._gone:
                 sessions.add(batch.session)
@@ -176,16 +182,22 @@ class Reduction:
         self._regroup_all(now)  # what came before stands before this, in the order of its rank
         last = batch.items[-1]
         member.batches.append((int(last.ends[-1]) if isinstance(last, Scalars) else last.end, batch))
-        settled = self._entry(batch.session).end
         for item in batch.items:
-            try:
-                if isinstance(item, Scalars):
-                    self._scalars(member, batch, item, settled, now)
-                elif item.end > settled:
-                    self._single(member, batch, item, now)
-            except TooManyTags:
-                ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
-                member.parts += [Passed(end, TOO_MANY_TAGS) for end in ends if end > settled]
+            self._item(member, batch, item, now)
+
+    def _item(self, member: Member, batch: Batch, item: Scalars | Single, now: float) -> None:
+        if member.restart is not None:
+            member.backlog.append((batch, item))
+            return
+        settled = self._entry(member.session).end
+        try:
+            if isinstance(item, Scalars):
+                self._scalars(member, batch, item, settled, now)
+            elif item.end > settled:
+                self._single(member, batch, item, now)
+        except TooManyTags:
+            ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
+            member.parts += [Passed(end, TOO_MANY_TAGS) for end in ends if end > settled]
 
     def _scalars(self, member: Member, batch: Batch, item: Scalars, settled: int, now: float) -> None:
         values, ends = item.values, item.ends
@@ -194,12 +206,8 @@ class Reduction:
             values, ends = values[first:], ends[first:]
             if not len(values):
                 return
-        tags = self._numbered(member, batch, values["tag"].astype(np.int64), now)
+        tags = self._numbered(member, batch, values["tag"].astype(np.int64), ends, now)
         alone = self._tags.decided[tags] != SHARED
-        if not alone.any():
-            self._share(member, tags, values, ends, now)
-            self._note_recent(member, tags, values)
-            return
         edges = np.flatnonzero(alone[1:] != alone[:-1]) + 1
         for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(tags)], strict=True):
             part = slice(begin, end)
@@ -210,27 +218,26 @@ class Reduction:
                 self._share(member, tags[part], values[part], ends[part], now)
             self._note_recent(member, tags[part], values[part])
 
-    @staticmethod
-    def _note_recent(member: Member, tags: Integers, values: npt.NDArray[Any]) -> None:
-        member.recent.extend(zip(tags[-RECENT_MAX:].tolist(), values["step"][-RECENT_MAX:].tolist(), strict=True))
+    def _note_recent(self, member: Member, tags: Integers, values: npt.NDArray[Any]) -> None:
+        last = tags[-RECENT_MAX:]
+        own = self._frontier.own[last, member.rank].tolist()
+        member.recent.extend(zip(last.tolist(), own, values["step"][-RECENT_MAX:].tolist(), strict=True))
 
     def _single(self, member: Member, batch: Batch, item: Single, now: float) -> None:
         record = item.record
         if record is None:  # it makes no sense, and is refused when its turn comes
             member.parts.append(Alone(batch, item, np.zeros(0, np.int64), decided=True))
             return
-        if record.kind == RESTART:  # of the n-th of all ranks, the first that comes
-            said = self._restarts[member.rank] = self._restarts.get(member.rank, 0) + 1
-            first = said > self._restarted
-            self._restarted = max(said, self._restarted)
-            member.parts.append(Alone(batch, item, np.zeros(0, np.int64), decided=True) if first else Passed(item.end))
+        if record.kind == RESTART:
+            self._restart(member, batch, item, now)
             return
         if record.kind == ROW:
-            tags = self._numbered(member, batch, np.array(batch.row(record.tag).tags, np.int64), now)
+            ids = np.array(batch.row(record.tag).tags, np.int64)
+            tags = self._numbered(member, batch, ids, np.full(len(ids), item.end, np.int64), now)
         else:
             number = member.others.get((record.kind, record.tag))
             if number is None:
-                number = self._number(member, record.kind, batch.tag(record.tag), record.tag, now)
+                number = self._number(member, record.kind, batch.tag(record.tag), record.tag, item.end, now)
                 member.others[record.kind, record.tag] = number
             tags = np.array([number], np.int64)
         if len(tags) and (self._tags.decided[tags] == SHARED).any():
@@ -238,7 +245,7 @@ class Reduction:
         else:
             member.parts.append(Alone(batch, item, tags, behind=tuple(member.recent)))
 
-    def _numbered(self, member: Member, batch: Batch, ids: Integers, now: float) -> Integers:
+    def _numbered(self, member: Member, batch: Batch, ids: Integers, ends: Integers, now: float) -> Integers:
         """Our numbers of a session's tags, of which it is noted that this rank logs them."""
         highest = int(ids.max()) if len(ids) else -1
         if highest >= len(member.numbers):
@@ -249,11 +256,13 @@ class Reduction:
         missing = numbers < 0
         if missing.any():
             for index in sorted(set(ids[missing].tolist())):  # np.unique imports numpy.ma: 20 ms of a first flush
-                member.numbers[index] = self._number(member, SCALAR, batch.tag(index), index, now)
+                end = int(ends[int(np.argmax(ids == index))])
+                member.numbers[index] = self._number(member, SCALAR, batch.tag(index), index, end, now)
             numbers = member.numbers.take(ids)
         return numbers
 
-    def _number(self, member: Member, kind: int, tag: TagDefinition, index: int, now: float) -> int:
+    def _number(self, member: Member, kind: int, tag: TagDefinition, index: int, end: int, now: float) -> int:
+        """Our number of a session's tag, whose number there is ``index``; its first record ends at ``end``."""
         rank = member.rank
         if tag.reduce == ALL:
             width = len(str(self._frontier.world - 1))
@@ -271,215 +280,192 @@ class Reduction:
         if number is None:
             curve = (tag.tag + SUFFIXES.get(kind, ""), kind == HISTOGRAM)
             number = self._tags.add(kind, tag, curve[0], now)
-            self._recall(number, member.session, curve, tag.reduce)
+            self._emission.recall(number, self._recall.tag(number, curve, member.session, tag.reduce))
+            owner, alone = self._recall.author(curve, member.session)
+            if owner != member.session or alone > STEP_MIN:
+                self._speakers.recall(number, owner, alone)
         member.tags += [None] * (index + 1 - len(member.tags))
         member.tags[index] = tag
+        member.ids.setdefault(number, index)
+        self._recall.place(member, number, index, end)
         self._tags.join(number, rank, now)
         return number
-
-    def _recall(self, number: int, session: bytes, curve: Curve, word: str) -> None:
-        """What the files hold of a tag already, from before the daemon began."""
-        if number >= len(self._held):
-            more = np.full(max(16, number), STEP_MIN, np.int64)
-            self._held = np.concatenate([self._held, more])
-            self._held_beside = np.concatenate([self._held_beside, more])
-        last = self._history.last.get(curve)
-        owner, alone = self._history.alone.get(curve, (session, STEP_MIN))
-        self._frontier.emitted[number] = max(last if last is not None else STEP_MIN, alone)
-        if owner != session or alone > STEP_MIN:
-            self._speakers.recall(number, owner)
-        self._emission.recall(number, last is not None or alone > STEP_MIN)
-        if last is not None:
-            self._held[number] = last
-        beside = self.sides.last(curve)
-        self._held_beside[number] = beside
-        if last is not None or beside > STEP_MIN or (owner != session and word != ALL):
-            self._tags.decided[number] = SHARED
 
     # --- what several ranks log ------------------------------------------------------------------------------
 
     def _share(self, member: Member, tags: Integers, values: npt.NDArray[Any], ends: Integers, now: float) -> None:
         steps = values["step"].astype(np.int64)
         wall_times = finite_times(values["wall_time"].astype(np.float64))
-        self._add(member, Shared(tags, steps, ends), values["value"].astype(np.float64), wall_times, now)
+        self._add(member, tags, steps, ends, values["value"].astype(np.float64), wall_times, now)
 
-    def _add(self, member: Member, part: Shared, values: Floats, wall_times: Floats, now: float) -> None:
+    def _add(
+        self,
+        member: Member,
+        tags: Integers,
+        steps: Integers,
+        ends: Integers,
+        values: Floats,
+        wall_times: Floats,
+        now: float,
+    ) -> None:
         """Take numbers for points."""
-        member.parts.append(part)
-        frontier = self._frontier
-        part.stretches = frontier.follow(part.tags, member.rank, part.steps)
-        if self._later:
-            self._take_back(member)
-        now_out = frontier.stretch[part.tags]
-        if (part.stretches > now_out).any():
-            self._put_off(member, part, values, wall_times, now)
-        # What belongs to an earlier stretch, which is out, is behind all that there can be of this one: late.
-        fresh = (part.steps > frontier.emitted[part.tags]) & (part.stretches == now_out)
-        self._judge(member, part, fresh, part.stretches == now_out)
-        if not fresh.any():
-            return
-        tags, steps = part.tags, part.steps
-        if not fresh.all():
-            tags, steps, values, wall_times = tags[fresh], steps[fresh], values[fresh], wall_times[fresh]
-        self._frontier.note(tags, member.rank, steps)
-        count = len(tags)
-        ranks = np.full(count, member.rank, np.int64)
-        self._pending.append(Points(tags, steps, ranks, values, wall_times, np.full(count, now)))
+        part = self._follow(member, tags, steps, ends)
+        fresh = self._judge(member, part)
+        count = int(fresh.sum())
+        if count:
+            ranks, arrivals = np.full(count, member.rank, np.int64), np.full(count, now)
+            stretches = part.stretches[fresh]
+            points = Points(tags[fresh], stretches, steps[fresh], ranks, values[fresh], wall_times[fresh], arrivals)
+            self._waiting.add(points)
+        before = member.parts[-1] if member.parts else None
+        if isinstance(before, Shared) and before.joins and len(before.tags) < PART_RECORDS:
+            before.join(part)
+        else:
+            part.joins = True
+            member.parts.append(part)
 
-    def _put_off(self, member: Member, part: Shared, values: Floats, wall_times: Floats, now: float) -> None:
-        """Keep what is of a later stretch until the one before has gone out: until all have gone back."""
-        assert part.stretches is not None
-        ahead = part.stretches > self._frontier.stretch[part.tags]
-        tags = part.tags[ahead]
-        count = len(tags)
-        ranks = np.full(count, member.rank, np.int64)
-        points = Points(tags, part.steps[ahead], ranks, values[ahead], wall_times[ahead], np.full(count, now))
-        self._later.append((points, part.stretches[ahead]))
+    def _follow(self, member: Member, tags: Integers, steps: Integers, ends: Integers) -> Shared:
+        """Find out in which stretches of their tags a rank's next records are."""
+        frontier, rank = self._frontier, member.rank
+        repeated = frontier.repeats[tags, rank].any()
+        part = Shared(tags, frontier.follow(tags, rank, steps), steps, ends)
+        if repeated:
+            self._take_back(member)
+        return part
 
     def _take_back(self, member: Member) -> None:
         """What was taken for a stretch, and has turned out to be a step that one rank has logged twice, is so."""
-        frontier, rank = self._frontier, member.rank
-        for number, (points, stretches) in enumerate(self._later):
-            if int(points.ranks[0]) != rank:
-                continue
-            own = frontier.own[points.tags, rank]
-            back = stretches > own
-            if not back.any():
-                continue
-            tags, current = points.tags[back], own[back] == frontier.stretch[points.tags[back]]
-            fresh = current & (points.steps[back] > frontier.emitted[tags])
-            for part in member.parts:
-                if isinstance(part, Shared) and part.stretches is not None:
-                    again = np.isin(part.tags, tags) & (part.stretches > frontier.own[part.tags, rank])
-                    part.stretches[again] = frontier.own[part.tags[again], rank]
-                    out = again & (part.stretches == frontier.stretch[part.tags])
-                    out &= part.steps <= frontier.emitted[part.tags]
-                    if out.any():
+        frontier = self._frontier
+        self._waiting.take_back(member.rank)
+        for part in member.parts:
+            if isinstance(part, Shared):
+                own = frontier.own[part.tags, member.rank]
+                back = part.stretches > own
+                if back.any():
+                    part.stretches[back] = own[back]
+                    out = back & frontier.is_out(part.tags, part.stretches, part.steps)
+                    if out.any():  # its point has gone out with the value before
                         part.late = out if part.late is None else part.late | out
                         self.late += int(out.sum())
-            if fresh.any():
-                come = points.where(np.flatnonzero(back)[fresh])
-                self._pending.append(come)
-            stretches[back] = own[back]
-            keep = stretches > frontier.stretch[points.tags]
-            self._later[number] = (points.where(keep), stretches[keep])
-        self._later = [later for later in self._later if len(later[1])]
 
-    def _put_off_tags(self) -> list[int]:
-        return sorted({tag for points, _ in self._later for tag in set(points.tags.tolist())})
-
-    def _behind_restarts(self) -> set[int]:
-        """Tags whose next stretch a rank begins behind a restart that is not written yet."""
-        held: set[int] = set()
-        for member in self._members.values():
-            before: set[int] = set()
-            restarts = False
-            for part in member.parts:
-                if isinstance(part, Alone):
-                    record = part.item.record if isinstance(part.item, Single) else None
-                    restarts = restarts or (record is not None and record.kind == RESTART)
-                elif isinstance(part, Shared) and part.stretches is not None:
-                    following = part.stretches == self._frontier.stretch[part.tags] + 1
-                    tags = set(part.tags[following].tolist())
-                    if restarts:
-                        held |= tags - before
-                    before |= tags
-        return held
-
-    def _advance_tags(self, floors: Integers) -> bool:
-        """Begin the next stretch of tags whose last one is out. True when there are some."""
-        if not self._later:
-            return False
-        held = self._behind_restarts()
-        ready = [tag for tag in self._put_off_tags() if floors[tag] == STEP_MAX and tag not in held]
-        if not ready:
-            return False
-        frontier = self._frontier
-        for tag in ready:
-            frontier.advance(tag)
-            self._held[tag] = self._held_beside[tag] = STEP_MIN
-            self.sides.forget(self._tags.names[tag])
-        self._patience.forget()
-        later, self._later = self._later, []
-        for points, stretches in later:
-            due = (stretches <= frontier.stretch[points.tags]) & np.isin(points.tags, ready)
-            if due.any():
-                come = points.where(due)
-                self._pending.append(come)
-                rank = int(come.ranks[0])
-                there = frontier.latest[come.tags, rank] < STEP_MAX
-                frontier.note(come.tags[there], rank, come.steps[there])
-            if not due.all():
-                self._later.append((points.where(~due), stretches[~due]))
-        return True
-
-    def _judge(
-        self, member: Member, part: Shared, fresh: npt.NDArray[np.bool_], current: npt.NDArray[np.bool_]
-    ) -> None:
-        """Which records are late, and which are in a point already, that was made before a restart.
-
-        Args:
-            member: whose.
-            part: the records.
-            fresh: (N,) which are of points that are not out; those that a side shows otherwise are taken from it.
-            current: (N,) which are of the stretches that go out.
-        """
-        again = fresh & (part.steps <= self._held_beside[part.tags])
-        if (fresh | ~current).all() and not again.any():
-            return
-        late = np.zeros(len(fresh), np.bool_)
-        for index in np.flatnonzero((~fresh & current) | again).tolist():
-            tag, step = int(part.tags[index]), int(part.steps[index])
-            curve = (self._tags.names[tag], False)
-            if again[index]:  # in the sides, but not in the run: with the same ranks here as there
-                late[index] = self.sides.excludes(curve, step, member.rank)
-            else:
-                late[index] = step > self._held[tag] or not self._history.holds(curve, step, member.rank)
-        # A rank that has come so far is expected to go on, also when it was late but would have been in time had
-        # anybody waited for it.
-        there = ~fresh & current & (~late | (part.steps > self._patience.old(part.tags)))
-        self._frontier.note(part.tags[there], member.rank, part.steps[there])
-        fresh &= ~late
-        if late.any():
-            part.late = late
-            self.late += int(late.sum())
+    def _judge(self, member: Member, part: Shared) -> npt.NDArray[np.bool_]:
+        """Which records are parts of points to come, (N,); of the others it is noted which are late."""
+        frontier, rank = self._frontier, member.rank
+        if member.outstanding:
+            self._recall.come_again(member, part)
+        out = frontier.is_out(part.tags, part.stretches, part.steps)
+        fresh: npt.NDArray[np.bool_] = ~out
+        late = self._recall.late(rank, part, fresh)
+        there = fresh
+        if late is not None:
+            # A rank that has come so far is expected to go on, also when it was late but would have been in time had
+            # anybody waited for it.
+            there = fresh | out & ~(late & self._patience.were_out(part.tags, part.stretches, part.steps))
+            if late.any():
+                part.late = late
+                self.late += int(late.sum())
+        frontier.note(part.tags[there], rank)
+        return fresh
 
     def _share_single(self, member: Member, batch: Batch, item: Single, tags: Integers, now: float) -> None:
         record = item.record
         assert record is not None
         count = len(tags)
-        steps = np.full(count, record.step, np.int64)
+        steps, ends = np.full(count, record.step, np.int64), np.full(count, item.end, np.int64)
         if record.kind == ROW:
             payload = record.payload
             if not isinstance(payload, bytes) or len(payload) != 8 * count:
                 member.parts.append(Passed(item.end, "bad_record"))
                 return
-            part = Shared(tags, steps, np.full(count, item.end, np.int64))
             wall_times = finite_times(np.full(count, record.wall_time))
-            self._add(member, part, np.frombuffer(payload, ">f8").astype(np.float64), wall_times, now)
+            values = np.frombuffer(payload, ">f8").astype(np.float64)
+            self._add(member, tags, steps, ends, values, wall_times, now)
         elif record.kind == HISTOGRAM:
-            part = Shared(tags, steps, np.full(count, item.end, np.int64))
+            part = self._follow(member, tags, steps, ends)
             member.parts.append(part)
-            step, last = record.step, int(self._frontier.emitted[tags[0]])
-            if step <= last:
-                curve = (self._tags.names[int(tags[0])], True)
-                late = step > int(self._held[tags[0]]) or not self._history.holds(curve, step, member.rank)
-                part.late = np.array([late])
-                self.late += late
-                if not late or step > int(self._patience.old(tags)[0]):
-                    self._frontier.note(tags, member.rank, steps)
-                return
-            self._frontier.note(tags, member.rank, steps)
-            key = (int(tags[0]), record.step)
-            self._histogram_arrivals.setdefault(key, now)
-            self._histograms.setdefault(key, {})[member.rank] = (batch, item, part)
+            if self._judge(member, part)[0]:
+                key = (int(tags[0]), int(part.stretches[0]), record.step)
+                self._waiting.add_histogram(key, member.rank, batch, item, part, now)
         else:
-            member.parts.append(Alone(batch, item, tags, decided=True, one=True))
+            stretch = self._speakers.follow(int(tags[0]), member.rank, record.step)
+            member.parts.append(Alone(batch, item, tags, decided=True, one=True, stretch=stretch))
+
+    # --- restarts --------------------------------------------------------------------------------------------
+
+    def _restart(self, member: Member, batch: Batch, item: Single, now: float) -> None:
+        """A session says where it goes on; of the n-th of all ranks one is written."""
+        number = self._restarts.number(member.rank, member.session, item.end)
+        if number <= self._restarts.written:
+            self._notes.append(Restarted(number, member.rank, member.session, item.end))
+            member.parts.append(Passed(item.end))
+            return
+        member.restart = Restart(batch, item, number, now)
+        member.parts.append(member.restart)
+        self._frontier.paused[member.rank] = True
+
+    def _release(self, now: float, pieces: list[Piece], everything: bool) -> bool:
+        """Write the next restart, if all that stands before it is out. False where there is none to write."""
+        waiting = [member for member in self._members.values() if member.restart is not None]
+        number = min((member.restart.number for member in waiting if member.restart is not None), default=0)
+        here = [member for member in waiting if member.restart is not None and member.restart.number == number]
+        if not here or any(member.parts[0] is not member.restart for member in here):
+            return False
+        fresh = not any(self._entry(member.session).end for member in here)
+        fresh = fresh and not self._frontier.seen[:, [member.rank for member in here]].any()
+        if not (everything or fresh or self._have_come(here, {member.rank for member in waiting}, now)):
+            return False
+        for member in here:
+            assert member.restart is not None
+            self._notes.append(Restarted(number, member.rank, member.session, member.restart.item.end))
+        self._write_notes(pieces)
+        self._restarts.written = number
+        speaker = min(here, key=lambda member: member.rank)
+        assert speaker.restart is not None
+        tags = frozenset(self._emission.begun_tags() if fresh else self._tags.names)
+        restart = Restarted(number, speaker.rank, speaker.session, speaker.restart.item.end)
+        self.scope = Scope(tags, not fresh, restart)
+        self._as_is(self._renamed(speaker, speaker.restart.batch), speaker.restart.item, pieces)
+        self._flush(pieces)
+        self.scope = Scope()
+        self._frontier.paused[:] = False
+        for member in here:
+            assert member.restart is not None
+            if member is not speaker:
+                settle(self._entry(member.session), member.restart.item.end, 1, "")
+                member.unmarked = True
+            member.restart = None
+            member.parts.popleft()
+        for member in here:
+            backlog, member.backlog = member.backlog, deque()
+            for batch, item in backlog:
+                self._item(member, batch, item, now)
+        for member in self._members.values():
+            self._frontier.paused[member.rank] |= member.restart is not None
+        return True
+
+    def _have_come(self, here: list[Member], ranks: set[int], now: float) -> bool:
+        """Whether all others have come to a restart, or have gone back without one, or have been waited for."""
+        since = min(member.restart.came for member in here if member.restart is not None)
+        if float(self._patience.known(now, self._alive).min()) - self._seconds >= since:
+            return True
+        known, frontier = slice(0, self._frontier.count), self._frontier
+        return all(
+            rank in ranks or not sessions or bool((frontier.own[known, rank] > frontier.stretch[known]).any())
+            for rank, sessions in self._alive.items()
+        )
+
+    def restart(self, step: int, asked: float) -> None:
+        """All tags go on from a step, also beside the run.
+
+        Args:
+            asked: when that was said, in seconds since the epoch.
+        """
+        self.sides.restart(step, asked, self.scope)
 
     # --- what goes out ---------------------------------------------------------------------------------------
 
-    def emit(self, now: float, pieces: list[Piece], everything: bool = False) -> None:
-        """Append what is whole, or has waited long enough, and how far that settles the sessions.
+    def emit(self, now: float, pieces: list[Piece], everything: bool = False) -> list[bytes]:
+        """Append what is whole, or has waited long enough, and how far that settles the sessions; returns these.
 
         What belongs to the sides is kept for `sides.write`, which comes before ``pieces`` are written.
 
@@ -491,43 +477,96 @@ class Reduction:
         self._patience.look(now)
         if self._members:
             self._emission.announce(pieces)
-        self._regroup_all(now)
-        read = self._patience.known(now, self._alive, self._tags.join_seconds)
-        self._tags.decide(now, everything, len(self._alive), self._members.values(), read)
-        self._speakers.listen(self._members.values())
-        for member in self._members.values():  # a restart comes before what is logged after it
-            self._advance(member, pieces)
-        if everything:
-            self._frontier.expected[:] = False
-        else:
-            known = self._patience.known(now, self._alive)
-            self._patience.leave_behind(known, (points for points, _ in self._later))
-            self._patience.pass_over(now, known, self._pending, self._histogram_arrivals)
-        self._frontier.go_beyond(self._put_off_tags())
-        floors = self._tags.floors()
-        self._emit_points(floors, pieces)
-        self._emit_histograms(floors, pieces)
-        while self._later:
-            for member in self._members.values():  # a restart comes before the points that follow it
-                self._advance(member, pieces)
-            if not self._advance_tags(floors):
-                break
-            self._frontier.go_beyond(self._put_off_tags())
-            floors = self._tags.floors()
-            self._emit_points(floors, pieces)
-        self.sides.show(self.missing, self.late, self._emission.last_step)
+        if self._tags.awaited and any(member.size() > kept(len(self._members)) for member in self._members.values()):
+            self._tags.await_none()  # or its journal would fill up for somebody who may not come at all
         for member in self._members.values():
-            self._advance(member, pieces)
+            if member.outstanding and now - member.came >= self._seconds:
+                member.outstanding.clear()  # they do not come any more
+        while True:
+            self._regroup_all(now)
+            read = self._patience.known(now, self._alive, self._tags.join_seconds)
+            self._tags.decide(now, everything, len(self._alive), self._members.values(), read)
+            self._speakers.listen(self._members.values())
+            self._advance_all(pieces)  # and marked by itself, before points that no mark settles
+            self._flush(pieces)
+            if everything:
+                self._frontier.expected[:] = False
+            else:
+                self._patience.pass_over(now, self._patience.known(now, self._alive))
+            self._emit_whole(pieces)
+            for member in self._members.values():
+                self._advance(member, pieces, alone=False)
+            self._write_notes(pieces)
+            if not self._release(now, pieces, everything) and not self._advance_all(pieces):
+                break
+        self._flush(pieces)
+        self.sides.show(self.missing, self.late, self._emission.last_step)
+        settled, self._settled = list(self._settled), set()
+        return settled
 
-    def settle(self, pieces: list[Piece]) -> list[bytes]:
-        """Append notes of how far sessions are whose points are in what was emitted; returns these."""
-        moved = [member for member in self._members.values() if member.unmarked]
-        if moved:
-            entries = {member.session: self._entry(member.session) for member in moved}
-            pieces += [note(mark) for mark in self._marker().settle(entries)]
-            for member in moved:
-                member.unmarked = False
-        return [member.session for member in moved]
+    def _emit_whole(self, pieces: list[Piece]) -> None:
+        floors = self._tags.floors()
+        points = self._waiting.whole(*floors)
+        if points is not None:
+            groups = grouped(points)
+            self._frontier.advance(groups.tags, groups.stretches, groups.steps)
+            self._emission.points(groups, pieces)
+            self._out.update(set(groups.points.ranks.tolist()))
+        for key, parts in self._waiting.whole_histograms(*floors):
+            self._frontier.advance(*(np.array([number], np.int64) for number in key))
+            self._out.update(parts)
+            try:
+                self._emission.histogram(key, parts, pieces)
+            except Refused as refused:
+                for _, _, part in parts.values():
+                    part.reason = refused.reason
+
+    # --- settling --------------------------------------------------------------------------------------------
+
+    def _write_notes(self, pieces: list[Piece]) -> None:
+        """Append notes of what has been looked at, and of how far sessions are whose points are in what is encoded."""
+        known = [member for member in self._members.values() if not member.outstanding]
+        moved = [member for member in known if member.unmarked]
+        told = [member for member in known if member.unmarked or member.rank in self._out]
+        looked = [said for member in told for said in self._look(member)]
+        texts = [restart.encode() for restart in self._notes]
+        for member in told:
+            if not member.named:
+                texts.append(encode_member(member.rank, member.session))
+                member.named = True
+        texts += encode_looked(looked)
+        if moved or texts:
+            marker = self._marker()
+            marker.interrupt()
+            texts += marker.settle({member.session: self._entry(member.session) for member in moved})
+            pieces += [note(said) for said in texts]
+        for member in moved:
+            member.unmarked = False
+            self._settled.add(member.session)
+        self._notes.clear()
+        self._out.clear()
+
+    def _look(self, member: Member) -> list[Looked]:
+        """What has to be said of a session that has something in points, and something before that which is not."""
+        parts = [part for part in member.parts if isinstance(part, Shared)]
+        outs = [self._frontier.is_out(part.tags, part.stretches, part.steps) for part in parts]
+        if not any(out.any() for out in outs):
+            return []
+        for part, out in zip(parts, outs, strict=True):
+            member.listed.update(set(part.tags[out].tolist()))
+        taken = member.taken()
+        return [*self._begins(member, parts, taken), Looked(member.session, taken)]
+
+    def _begins(self, member: Member, parts: list[Shared], taken: int) -> list[Looked]:
+        """Where stretches begin of a session's listed tags, as far as that is not said yet."""
+        found = []
+        for part in parts:
+            keys = zip(part.tags.tolist(), part.stretches.tolist(), strict=True)
+            for index, key in enumerate(keys):
+                if key[0] in member.listed and key not in member.said:
+                    member.said.add(key)
+                    found.append(Looked(member.session, taken, member.ids[key[0]], int(part.ends[index]), key[1]))
+        return found
 
     def done(self, ledger: Callable[[bytes], int]) -> Iterator[Batch]:
         """Batches that are settled.
@@ -548,10 +587,10 @@ class Reduction:
 
     def due(self) -> float:
         """When something has waited long enough; 0 when nothing waits."""
-        later = [float(points.arrivals.min()) + self._seconds for points, _ in self._later]
-        times = [float(points.arrivals.min()) + self._seconds for points in self._pending if len(points)]
-        times += later
-        times += [arrival + self._seconds for arrival in self._histogram_arrivals.values()]
+        times = [member.restart.came + self._seconds for member in self._members.values() if member.restart is not None]
+        since = self._waiting.since()
+        if since is not None:
+            times.append(since + self._seconds)
         if self._tags.due():
             times.append(self._tags.due())
         return min(times, default=0.0)
@@ -561,81 +600,61 @@ class Reduction:
         """Whether nothing more comes, as far as is known."""
         return not any(self._alive.values())
 
-    def _emit_points(self, floors: Integers, pieces: list[Piece]) -> None:
-        if not self._pending:
-            return
-        points = joined(self._pending)
-        whole = points.steps <= floors[points.tags]
-        self._pending = [points]
-        if not whole.any():
-            return
-        rest = points.where(~whole)
-        self._pending = [rest] if len(rest) else []
-        groups = grouped(points.where(whole))
-        np.maximum.at(self._frontier.emitted, groups.tags, groups.steps)
-        self._emission.points(groups, pieces)
+    def _advance_all(self, pieces: list[Piece]) -> bool:
+        """True when something was written as it is."""
+        written = [self._advance(member, pieces) for member in self._members.values()]
+        return any(written)
 
-    def restart(self, step: int, asked: float) -> None:
-        """All tags go on from a step, also beside the run.
-
-        Args:
-            asked: when that was said, in seconds since the epoch.
-        """
-        self.sides.restart(step, asked)
-
-    def _emit_histograms(self, floors: Integers, pieces: list[Piece]) -> None:
-        whole = sorted(key for key in self._histograms if key[1] <= floors[key[0]])
-        for tag, step in whole:
-            parts = self._histograms.pop((tag, step))
-            del self._histogram_arrivals[tag, step]
-            self._frontier.emitted[tag] = max(int(self._frontier.emitted[tag]), step)
-            try:
-                self._emission.histogram(tag, step, parts, pieces)
-            except Refused as refused:
-                for _, _, part in parts.values():
-                    part.reason = refused.reason
-
-    # --- settling --------------------------------------------------------------------------------------------
-
-    def _advance(self, member: Member, pieces: list[Piece]) -> None:
-        """Settle what is out, and write what is a rank's own and has come to its turn."""
+    def _advance(self, member: Member, pieces: list[Piece], alone: bool = True) -> bool:
+        """Settle what is out, and write what is a rank's own and has come to its turn, if that is to be done now.
+        Returns whether something was written."""
         entry = self._entry(member.session)
+        written = False
         while member.parts:
             part = member.parts[0]
             if isinstance(part, Shared):
-                member.unmarked |= part.settle(entry, self._frontier.emitted, self._frontier.stretch)
+                member.unmarked |= part.settle(entry, self._frontier)
                 if len(part.tags):
-                    return
+                    break
             elif isinstance(part, Passed):
                 settle(entry, part.end, 1, part.reason)
                 member.unmarked = True
-            elif not self._write_alone(member, part, pieces):
-                return
+            elif isinstance(part, Restart) or not alone or not self._write_alone(member, part, pieces):
+                break
+            else:
+                written = True
             member.parts.popleft()
+        return written
 
     def _write_alone(self, member: Member, part: Alone, pieces: list[Piece]) -> bool:
         """Write what is a rank's own. False while it is not known whether it is."""
         if not part.decided and (self._tags.decided[part.tags] == UNDECIDED).any():
             return False
         item = part.item
+        record = item.record if isinstance(item, Single) else None
         if part.one:
-            assert isinstance(item, Single)
+            assert record is not None
             if not self._tags.gathered[part.tags[0]]:
                 return False
-            assert item.record is not None
-            if not self._speakers.speaks(member, int(part.tags[0]), item.record.step):
+            if not self._speakers.speaks(member, int(part.tags[0]), part.stretch, record.step):
+                assert isinstance(item, Single)
                 settle(self._entry(member.session), item.end, 1, "")
                 member.unmarked = True
                 return True
         self._as_is(self._renamed(member, part.batch), item, pieces)
-        steps = item.values["step"].astype(np.int64) if isinstance(item, Scalars) else None
-        if steps is not None:
-            np.maximum.at(self._frontier.emitted, part.tags, steps)
+        if isinstance(item, Scalars):
+            steps = item.values["step"].astype(np.int64)
+            self._went_out(member, part.tags, steps)
             self._emission.last_step = max(self._emission.last_step, int(steps.max()))
-        elif isinstance(item, Single) and item.record is not None and item.record.kind != RESTART and len(part.tags):
-            self._frontier.emitted[part.tags] = np.maximum(self._frontier.emitted[part.tags], item.record.step)
+        elif record is not None and not part.one:
+            self._went_out(member, part.tags, np.full(len(part.tags), record.step, np.int64))
         member.unmarked = False
         return True
+
+    def _went_out(self, member: Member, tags: Integers, steps: Integers) -> None:
+        """What was a rank's own is written: whoever comes to these tags later comes behind it."""
+        self._frontier.emitted[tags] = steps  # of a tag the last one is stored last
+        self._frontier.last[tags, member.rank] = steps
 
     def _regroup_all(self, now: float) -> None:
         if self._tags.newly_shared:
@@ -646,16 +665,24 @@ class Reduction:
     def _regroup(self, member: Member, now: float) -> None:
         """Put what was thought to be a rank's own to what the others log."""
         parts, member.parts = member.parts, deque()
+        first = parts[0] if parts else None
+        # In which stretches its records are shows only now.
+        member.recent = deque(first.behind if isinstance(first, Alone) else (), RECENT_MAX)
         for part in parts:
-            if not isinstance(part, Alone) or part.decided or not (self._tags.decided[part.tags] == SHARED).any():
-                member.parts.append(part)
+            if isinstance(part, Alone) and not part.decided and (self._tags.decided[part.tags] == SHARED).any():
+                if isinstance(part.item, Scalars):
+                    self._scalars(member, part.batch, part.item, -1, now)
+                else:
+                    self._single(member, part.batch, part.item, now)
                 continue
-            if not isinstance(part.item, Scalars):
-                self._single(member, part.batch, part.item, now)
-                continue
-            recent, member.recent = member.recent, deque(part.behind, RECENT_MAX)
-            self._scalars(member, part.batch, part.item, -1, now)
-            member.recent = recent
+            if isinstance(part, Alone):
+                part.behind = tuple(member.recent)
+                if isinstance(part.item, Scalars):
+                    self._note_recent(member, part.tags, part.item.values)
+            elif isinstance(part, Shared):
+                last = (part.tags, part.stretches, part.steps)
+                member.recent.extend(zip(*(column[-RECENT_MAX:].tolist() for column in last), strict=True))
+            member.parts.append(part)
 
     def _renamed(self, member: Member, batch: Batch) -> Batch:
         """A batch whose tags are called what this rank's are."""

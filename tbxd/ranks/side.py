@@ -26,6 +26,7 @@ from ..events.record import frame
 from ..events.reduced import History
 from ..events.resume import Life, Resume
 from .encoder import Curves, PointEncoder
+from .restarts import Scope
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Side:
         self._contents = Contents(directory)
         self._resume = Resume(self._contents)
         self._life = Life({})  # what earlier starts of the job have here
+        self._restarted = 0  # so many restarts of ranks are here
+        self._logged: set[str] = set()  # tags that this one has here
         self._begun = False  # the file says whose points it has
 
     def read(self) -> None:
@@ -75,27 +78,26 @@ class Side:
             self._lock()
             self._checkpoints.load(self._contents)
             self._resume.read(self._own)
-            self.history = self._contents.reduced.history(self._generation)
-            ours = {tag for tag, _ in self.history.last}
-            self._life = Life({tag: last for tag, last in self._resume.earlier().items() if tag not in ours})
+            self.history = self._contents.reduced.history(self._generation, ordered=False)
+            self._restarted = max((restart.number for restart in self.history.restarts), default=0)
+            self._logged = {tag for tag, _ in self.history.last}
+            earlier = self._resume.earlier().items()
+            self._life = Life({tag: last for tag, last in earlier if tag not in self._logged})
 
     def add(self, curves: Curves) -> None:
         """Take points to write; those that the folder holds are passed over."""
         last = self.history.last
         keep = [
             index
-            for index, (tag, step) in enumerate(zip(curves.tags, curves.steps.tolist(), strict=True))
-            if step > last.get((tag, False), step - 1)
+            for index, (tag, *place) in enumerate(
+                zip(curves.tags, curves.stretches.tolist(), curves.steps.tolist(), strict=True)
+            )
+            if (known := last.get((tag, False))) is None or tuple(place) > known
         ]
         if len(keep) < len(curves.tags):
-            curves = Curves(
-                [curves.tags[index] for index in keep],
-                curves.steps[keep],
-                curves.wall_times[keep],
-                curves.numbers[keep],
-                [curves.marks[index] for index in keep],
-            )
+            curves = curves.where(keep)
         self._begin_tags(curves)
+        self._logged.update(curves.tags)
         self._pieces += self._encoder.events(curves)
 
     def _begin_tags(self, curves: Curves) -> None:
@@ -109,13 +111,19 @@ class Side:
         if end:
             self._pieces.append(end)
 
-    def restart(self, step: int, asked: float) -> None:
-        """All tags go on from a step; those that were logged after that was asked for stay.
+    def restart(self, step: int, asked: float, scope: Scope) -> None:
+        """All tags go on from a step, if the folder does not have it that they do.
+
+        Args:
+            asked: when that was said.
+            scope: what it takes.
 
         Raises:
             FileLost: the file is not there any more.
         """
-        if not self.directory.is_dir():
+        if not self._pieces and not self.directory.is_dir():
+            return
+        if scope.restart is not None and scope.restart.number <= self._restarted:
             return
         try:
             self._lock()
@@ -125,8 +133,17 @@ class Side:
         except OSError as error:
             log.warning("%s does not go on from step %d: %s", self.directory, step, error)
             return
-        tags = [tag for tag, logged in self._resume.beyond(step).items() if logged <= asked]
+
+        def falls(tag: str, logged: float) -> bool:
+            if tag in self._logged and scope.restart is not None:
+                return scope.forget
+            return logged <= asked or self._life.has_yet_to_log(tag)
+
+        tags = [tag for tag, logged in self._resume.beyond(step).items() if falls(tag, logged)]
         self._pieces.append(self._resume.end(dict.fromkeys(tags, step)))
+        if scope.restart is not None:
+            self._restarted = scope.restart.number
+            self._pieces.append(_note(scope.restart.encode()))
         self._life.restart(step)
 
     def write(self) -> None:

@@ -13,9 +13,10 @@ from tbxd_client.records import STEP_MIN, RunDefinition
 
 from ..events.checkpoint import Checkpoints
 from ..events.ledger import encode_ranks
-from ..events.reduced import Curve
+from ..events.reduced import Curve, Place
 from .encoder import Curves
 from .points import Floats, Groups, Integers
+from .restarts import Scope
 from .side import Side
 
 SPREAD = ("std", "lowest", "highest")
@@ -54,20 +55,13 @@ class Sides:
             self.close()
             raise
 
-    def last(self, curve: Curve) -> int:
-        """The last step of a curve that is here; `STEP_MIN` where there is none."""
-        return max(side.history.last.get(curve, STEP_MIN) for side in (self._min, self._max))
+    def last(self, curve: Curve) -> Place:
+        """The last place of a curve that is here; `STEP_MIN` where there is none."""
+        return max(side.history.last.get(curve, (0, STEP_MIN)) for side in (self._min, self._max))
 
-    def forget(self, tag: str) -> None:
-        """A tag is logged anew from an earlier step on: what is here of it is nothing that comes again."""
-        about = (f"tbxd/ranks/{word}/{tag}" for word in SPREAD)
-        for side, names in ((self._min, (tag,)), (self._max, (tag,)), (self._about, about)):
-            for name in names:
-                side.history.last.pop((name, False), None)
-
-    def excludes(self, curve: Curve, step: int, rank: int) -> bool:
+    def excludes(self, curve: Curve, stretch: int, step: int, rank: int) -> bool:
         """Whether there is a point here that a rank is not in."""
-        return self._min.history.excludes(curve, step, rank)
+        return self._min.history.excludes(curve, stretch, step, rank)
 
     def add(self, order: Integers, names: list[str], groups: Groups, marks: list[str]) -> None:
         """Take groups to write.
@@ -93,27 +87,29 @@ class Sides:
         if counts == self._shown:
             return
         history = self._about.history
-        step = max(step, *(history.last.get((name, False), STEP_MIN) + 1 for name in COUNTS))
+        step = max(step, *(history.last.get((name, False), (0, STEP_MIN))[1] + 1 for name in COUNTS))
         for name, count, shown in zip(COUNTS, counts, self._shown, strict=True):
             if count != shown:
                 number = history.numbers.get(name, 0.0) + count - shown  # goes on where an earlier daemon's ended
                 wall_time = np.array([time.time()])
-                self._about.add(Curves([name], np.array([step]), wall_time, np.array([number]), [encode_ranks(None)]))
+                stretch, mark = np.zeros(1, np.int64), [encode_ranks(None)]
+                self._about.add(Curves([name], stretch, np.array([step]), wall_time, np.array([number]), mark))
                 history.numbers[name] = number
-                history.last[name, False] = step
+                history.last[name, False] = (0, step)
         self._shown = counts
 
-    def restart(self, step: int, asked: float) -> None:
+    def restart(self, step: int, asked: float, scope: Scope) -> None:
         """All tags go on from a step.
 
         Args:
             asked: when that was said, in seconds since the epoch.
+            scope: what it takes.
 
         Raises:
             FileLost: a file is not there any more.
         """
         for side in self._all:
-            side.restart(step, asked)
+            side.restart(step, asked, scope)
 
     def write(self) -> None:
         """Write what was taken; comes before the run itself is written.
@@ -159,6 +155,7 @@ def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats
     places = order.tolist()
     return Curves(
         [names[place] for place in places],
+        groups.stretches[order],
         groups.steps[order],
         groups.wall_times[order],
         numbers[order],
@@ -179,12 +176,13 @@ def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str])
     places = np.argsort(np.tile(np.cumsum(_breaks(parts[0])), 3), kind="stable")
     tags, marks = [tag for part in parts for tag in part.tags], [mark for part in parts for mark in part.marks]
     return Curves(
-        [tags[place] for place in places.tolist()],
-        np.concatenate([part.steps for part in parts])[places],
-        np.concatenate([part.wall_times for part in parts])[places],
-        np.concatenate([part.numbers for part in parts])[places],
-        [marks[place] for place in places.tolist()],
-    )
+        tags,
+        np.concatenate([part.stretches for part in parts]),
+        np.concatenate([part.steps for part in parts]),
+        np.concatenate([part.wall_times for part in parts]),
+        np.concatenate([part.numbers for part in parts]),
+        marks,
+    ).where(places.tolist())
 
 
 def _breaks(curves: Curves) -> npt.NDArray[np.bool_]:

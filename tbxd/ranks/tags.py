@@ -2,7 +2,8 @@
 
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
-it goes out. No I/O or clocks.
+it goes out. While ranks of the job have never been seen, which may be on their way, no time tells that a tag is
+gathered, for `START_SECONDS` from the first that came. No I/O or clocks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .frontier import Frontier
 from .parts import Alone, Member, Shared
 from .points import MEAN, WORDS, Floats, Integers
 
+START_SECONDS = 30.0  # from the first rank on, in which one that has never been seen may be on its way
 JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
 ALL = "all"  # word for a tag: each rank's is shown by itself
 
@@ -43,15 +45,27 @@ class Tags:
         self.gathered = np.zeros(0, np.bool_)
         self.newly_shared = False  # one has turned out to be, and records of it wait
         self._seconds, self.join_seconds = seconds, min(JOIN_SECONDS, seconds)
+        self._start_seconds = min(START_SECONDS, seconds)
         self._known: dict[tuple[int, str], int] = {}
         self._first_seen = np.zeros(0)
         self._last_joined = np.zeros(0)
         self._began: float | None = None
+        self.awaited = True  # ranks that have never been seen may be on their way
 
     def begin(self, now: float) -> None:
         """A rank has come."""
         if self._began is None:
             self._began = now
+
+    def await_none(self) -> None:
+        """No rank that has never been seen is on its way."""
+        self.awaited = False
+
+    def _time_tells(self, now: float, joined: int) -> bool:
+        """Whether a tag may be taken to be gathered because nobody has come to it for long."""
+        if self.awaited and self._began is not None:
+            self.awaited = joined < self.frontier.world and now - self._began < self._start_seconds
+        return not self.awaited
 
     def find(self, kind: int, name: str) -> int | None:
         """The number of a tag of some kind of record."""
@@ -92,16 +106,20 @@ class Tags:
         for number in range(self.frontier.count):
             self.gathered[number] |= self.frontier.is_whole(number)
 
-    def floors(self) -> Integers:
-        """Up to which step what is known of each tag may go out, (tags,)."""
-        floors = self.frontier.floors()
-        floors[~self.gathered[: len(floors)]] = STEP_MIN
-        return floors
+    def floors(self) -> tuple[Integers, Integers]:
+        """Up to which place what is known of each tag may go out: stretches and steps, (tags,) both."""
+        stretches, steps = self.frontier.floors()
+        young = ~self.gathered[: len(steps)]
+        stretches[young] = steps[young] = STEP_MIN
+        return stretches, steps
 
     def due(self) -> float:
         """When the next tag has waited long enough for ranks; 0 where none does."""
         young = np.flatnonzero(~self.gathered[: self.frontier.count])
-        return float(self._last_joined[young].min()) + self.join_seconds if len(young) else 0.0
+        if not len(young):
+            return 0.0
+        due = float(self._last_joined[young].min()) + self.join_seconds
+        return max(due, self._began + self._start_seconds) if self.awaited and self._began is not None else due
 
     def decide(
         self, now: float, everything: bool, joined: int, members: Iterable[Member], read: Floats | None = None
@@ -118,9 +136,10 @@ class Tags:
         known = slice(0, self.frontier.count)
         gathered = self.gathered[known]
         begun = self._began is not None and now - self._began >= self.join_seconds
-        if everything or (begun and joined < 2):
+        tells = self._time_tells(now, joined)
+        if everything or (begun and tells and joined < 2):
             gathered[:] = True
-        elif not gathered.all():
+        elif tells and not gathered.all():
             then = self._read_by_all(now, read)
             gathered |= then - self._last_joined[known] >= self.join_seconds
             gathered |= then - self._first_seen[known] >= self._seconds
@@ -143,7 +162,7 @@ class Tags:
 
         The processes of a job run one program, so they log in one order; and where one does not, it is counted as late.
         """
-        others = self.frontier.left.copy()
+        others = self.frontier.left | self.frontier.paused
         others[member.rank] = True
         passed: dict[int, tuple[int, npt.NDArray[np.bool_]]] = {}  # of a tag: its first step, and who is behind it
         for part in member.parts:
@@ -155,9 +174,9 @@ class Tags:
                         else:
                             passed[tag] = (part.first_step, others.copy())
             elif isinstance(part, Shared) and passed and len(part.tags):
-                last = int(part.steps.max())
                 place = int(part.steps.argmax())
-                come = self.frontier.latest[part.tags[place]] >= last
+                last = int(part.steps[place])
+                come = self.frontier.reached(int(part.tags[place]), int(part.stretches[place]), last)
                 for tag, (step, ranks) in list(passed.items()):
                     if last > step:
                         np.logical_or(ranks, come, out=ranks)
@@ -165,12 +184,13 @@ class Tags:
                             self.gathered[tag] = True
                             del passed[tag]
 
-    def _are_beyond(self, behind: Iterable[tuple[int, int]], tag: int, others: npt.NDArray[np.bool_]) -> bool:
+    def _are_beyond(self, behind: Iterable[tuple[int, int, int]], tag: int, others: npt.NDArray[np.bool_]) -> bool:
         """Whether all have gone on from what a rank has logged just before a tag: what comes next in the program is not
         waited for, as it may not be read before this is written."""
-        for before, step in behind:
+        last = {before: (stretch, step) for before, stretch, step in behind}
+        for before, (stretch, step) in last.items():
             if before != tag and self.decided[before] == SHARED:
-                come = self.frontier.seen[before] & (self.frontier.latest[before] > step)
+                come = self.frontier.reached(before, stretch, step + 1)
                 if bool((come | others).all()):
                     return True
         return False

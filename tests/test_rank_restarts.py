@@ -1,0 +1,154 @@
+"""Ranks say where they go on (``purge_step``): in all readers each step is shown once, as it was logged last."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+
+from harness import wait_for
+from ranks_world import Daemon, Rank
+from tbxd.session import Session
+from tbxd_client.records import RESTART, pack_record_head
+
+Points = list[tuple[int, float]]
+
+
+def purge(rank: Rank, step: int, asked: float) -> None:
+    rank.add(pack_record_head(RESTART, rank.tag("loss"), step, asked, {}, 0))
+
+
+def shown(folder: Path, tag: str) -> Points:
+    """What `EventAccumulator` and TensorBoard's slow loader make of a tag, which has to be the same."""
+    old = event_accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    old.Reload()
+    found = [(event.step, event.value) for event in old.Scalars(tag)] if tag in old.Tags()["scalars"] else []
+    new = plugin_event_accumulator.EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0})
+    new.Reload()
+    slow = [(event.step, event.tensor_proto.float_val[0]) for event in new.Tensors(tag)] if found else []
+    assert slow == found
+    return found
+
+
+def both(rank: Rank, tag: str, steps: range, at: float, value: float = 0.0) -> None:
+    for step in steps:
+        rank.scalar(tag, step, value + step + rank.rank, wall_time=at + step)
+
+
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_another_rank_logs_behind_the_moment_of_the_first_is_forgotten_as_well(
+    tmp_path: Path, first: int, kill: bool
+) -> None:
+    """Neither clocks nor who is read first decide; the second purge_step of one step counts as the first did."""
+    ranks = [Rank(tmp_path, rank, 2) for rank in range(2)]
+    daemon = Daemon(tmp_path, ranks)
+    for rank, at in zip(ranks, (0.0, 1000.0), strict=True):  # of which one is long behind
+        both(rank, "loss", range(100), at)
+        both(rank, "gone", range(100), at)
+        for again in (1, 2):
+            purge(rank, 50, at + 200 * again)
+            both(rank, "loss", range(50, 80), at + 200 * again)
+    random = np.random.default_rng(5)
+    order = [ranks[first], ranks[1 - first]]
+    for rank in order:
+        daemon.feed(rank, int(random.integers(len(rank.records))))
+        daemon.write()
+        if kill:
+            daemon.kill_in_write(random)
+    for rank in order:
+        daemon.feed(rank)
+        daemon.write()
+        if kill:
+            daemon.kill_in_write(random)
+    for rank in order:
+        daemon.feed(rank)
+    daemon.write(2)
+    assert shown(tmp_path, "loss") == [(step, step + 0.5) for step in range(80)]
+    assert shown(tmp_path, "gone") == [(step, step + 0.5) for step in range(50)]
+    for side, more in (("min", 0), ("max", 1)):
+        assert shown(tmp_path / "ranks" / side, "loss") == [(step, step + more) for step in range(80)]
+        assert shown(tmp_path / "ranks" / side, "gone") == [(step, step + more) for step in range(50)]
+    assert [step for step, _ in shown(tmp_path / "ranks", "tbxd/ranks/std/loss")] == list(range(80))
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    daemon.writer.close()
+
+
+def test_a_purge_step_is_repeated_in_a_later_attempt_and_by_another_rank(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, [])
+    everybody: list[Rank] = []
+    for attempt, end in enumerate((100, 90, 70)):
+        ranks = [Rank(tmp_path, rank, 2, attempt=attempt, created=1.0) for rank in range(2)]
+        daemon.ranks += ranks
+        for rank in ranks if attempt % 2 else ranks[::-1]:
+            daemon.sessions[rank.id] = Session(rank.id, 0)
+            if attempt:
+                purge(rank, 50, 1.0)  # of a host whose clock is behind what was logged
+            both(rank, "loss", range(50 if attempt else 0, end), 2.0)
+            daemon.feed(rank)
+        daemon.write()
+        for rank in ranks:
+            daemon.leave(rank)
+        daemon.write(2)
+        everybody += ranks
+    assert shown(tmp_path, "loss") == [(step, step + 0.5) for step in range(70)]
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in everybody)
+    assert all(rank.acked == len(rank.records) for rank in everybody)
+    daemon.writer.close()
+
+
+def test_a_rank_that_goes_back_without_saying_so_holds_up_nobody(tmp_path: Path) -> None:
+    ranks = [Rank(tmp_path, rank, 2) for rank in range(2)]
+    daemon = Daemon(tmp_path, ranks)
+    for rank in ranks:
+        both(rank, "loss", range(100), 0.0)
+        if not rank.rank:
+            purge(rank, 50, 300.0)
+        both(rank, "loss", range(50, 100), 400.0)
+        daemon.feed(rank)
+    daemon.write(2)
+    assert shown(tmp_path, "loss") == [(step, step + 0.5) for step in range(100)]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    daemon.writer.close()
+
+
+def test_a_rank_that_never_comes_to_a_restart_is_waited_for_as_for_a_point(tmp_path: Path) -> None:
+    ranks = [Rank(tmp_path, rank, 2) for rank in range(2)]
+    daemon = Daemon(tmp_path, ranks, seconds=0.5)
+    for rank in ranks:
+        both(rank, "loss", range(10), 0.0)
+    purge(ranks[0], 5, 300.0)
+    both(ranks[0], "loss", range(5, 10), 400.0)
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(2)
+    begun = time.monotonic()
+    assert daemon.writer.entry(ranks[0].id).end == ranks[0].ends[9], "what stands behind it waits"
+    assert 0 < daemon.writer.ranks.due <= begun + 0.5
+    wait_for(lambda: daemon.write(2) or ranks[0].acked == len(ranks[0].records), "it to be given up", 10, 0.05)
+    assert shown(tmp_path, "loss") == [
+        *((step, step + 0.5) for step in range(5)),
+        *((s, float(s)) for s in range(5, 10)),
+    ]
+    daemon.writer.close()
+
+
+def test_the_first_records_of_new_ranks_are_restarts_and_wait_for_nobody(tmp_path: Path) -> None:
+    ranks = [Rank(tmp_path, rank, 3) for rank in range(3)]
+    daemon = Daemon(tmp_path, ranks)
+    for rank in ranks:
+        purge(rank, 5, 1.0)
+        both(rank, "loss", range(5, 10), 2.0)
+    daemon.feed(ranks[2])
+    daemon.write()
+    assert daemon.writer.entry(ranks[2].id).end == ranks[2].ends[0]
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write(2)
+    assert shown(tmp_path, "loss") == [(step, step + 1.0) for step in range(5, 10)]
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    daemon.writer.close()
