@@ -58,11 +58,15 @@ class Disk:
 
 @dataclass(slots=True)
 class Frame:
-    """What there is to be seen at a moment. Without a daemon, ``trouble`` says why, and the rest is as it was last."""
+    """What there is to be seen at a moment.
+
+    Without a daemon, ``trouble`` says why, and the rest is as it was at ``answered``, without rates.
+    """
 
     time: float
     address: str
     trouble: str = ""
+    answered: float = 0.0  # when a daemon answered last, in seconds since 1970; 0 if none has
     version: str = ""
     pid: int = 0
     kind: str = ""
@@ -128,6 +132,7 @@ class Top:
         frame = Frame(
             time.time(),
             status.get("address", self._settings.address),
+            answered=time.time(),
             version=status["version"],
             pid=status["pid"],
             kind="embedded daemon" if status["embedded"] else "service" if status["service"] else "daemon",
@@ -192,8 +197,8 @@ def _notes(status: dict[str, Any]) -> list[str]:
         for session in status["sessions"]
         if session["broken"]
     ]
-    if status.get("metrics", {}).get("threads_hanging"):
-        notes.append(f"{status['metrics']['threads_hanging']:,} threads hang on a disk")
+    if hanging := status.get("metrics", {}).get("threads_hanging"):
+        notes.append(f"{hanging:,} thread{' hangs' if hanging == 1 else 's hang'} on a disk")
     for key, text in (
         ("connections_turned_away", "connections refused for want of file descriptors (ulimit -n)"),
         ("quarantined_journals", "journals that make no sense were put aside (`tbxd doctor`)"),

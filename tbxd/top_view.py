@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -21,6 +23,7 @@ from rich.text import Text
 from tbxd_client.readback import shortest
 
 from .keyboard import DOWN, END, HOME, PAGE_DOWN, PAGE_UP, UP, Keyboard
+from .names import shorten
 from .report import plain, shown
 from .run import DROPPED_TAG
 from .settings import Settings
@@ -35,6 +38,7 @@ PAIRS, PAIRS_A_LINE, PAIR_COLUMNS = 10, 5, 20  # of these numbers
 WRAP_SLACK = 12  # columns that a line which is wrapped may leave empty
 VALUES_SHOWN = 3  # tags of a run
 NOTES_SHOWN = 4
+UNKNOWN = "-"  # what nobody knows without a daemon
 DISK_LOW_SHARE, LAG_HIGH_SECONDS = 0.05, 5.0  # what is marked
 HELP = "q quits   s sorts by {order}   p {pause}"
 SCROLL_HELP = "   ↑↓ PgUp PgDn scroll"
@@ -122,24 +126,32 @@ def _head(frame: Frame) -> list[RenderableType]:
     title = Text(no_wrap=True, overflow="ellipsis")
     title.append(f"tbxd {frame.version}".strip(), style="bold")
     if frame.pid:
-        title.append(f"  {frame.kind}, pid {frame.pid}, up {time_of(frame.up_seconds)}")
+        state = "is gone" if frame.trouble else f"up {time_of(frame.up_seconds)}"
+        title.append(f"  {frame.kind}, pid {frame.pid}, {state}")
     title.append(f"  {shown(frame.address)}", style="dim")
     lines.append(title)
     if frame.trouble:
         lines.append(Text(f"it waits for a daemon: {frame.trouble}", "bold red", no_wrap=True, overflow="ellipsis"))
         if not frame.pid:
             return lines
+        clock = time.strftime("%H:%M:%S", time.localtime(frame.answered))
+        ago = time_of(frame.time - frame.answered)
+        lines.append(Text(f"the numbers are of {clock}, {ago} ago", "yellow", no_wrap=True, overflow="ellipsis"))
     lag = "bold red" if frame.lag_seconds > LAG_HIGH_SECONDS else "bold"
+
+    def now(text: str) -> str:
+        return UNKNOWN if frame.trouble else text
+
     dropped = sum(frame.totals.get("dropped", {}).values())
     pending = frame.totals.get("pending", 0)
     pairs = [
-        _pair("records/s", rate_of(frame.records_per_second)),
-        _pair("written/s", bytes_of(frame.bytes_per_second)),
-        _pair("lag", lag_of(frame.lag_seconds), lag),
-        _pair("sessions", f"{frame.sessions:,}"),
+        _pair("records/s", now(rate_of(frame.records_per_second))),
+        _pair("written/s", now(bytes_of(frame.bytes_per_second))),
+        _pair("lag", now(lag_of(frame.lag_seconds)), "bold" if frame.trouble else lag),
+        _pair("sessions", now(f"{frame.sessions:,}")),
         _pair("runs", f"{len(frame.rows):,}"),
-        _pair("cpu", f"{frame.cpu_percent:.0f} %"),
-        _pair("memory", bytes_of(frame.memory_bytes)),
+        _pair("cpu", now(f"{frame.cpu_percent:.0f} %")),
+        _pair("memory", now(bytes_of(frame.memory_bytes))),
         _pair("pending", f"{pending:,}"),
         _pair("dropped", f"{dropped:,}", "bold red" if dropped else "bold"),
         _pair("written", f"{frame.totals.get('written', 0):,}"),
@@ -153,6 +165,41 @@ def _head(frame: Frame) -> list[RenderableType]:
             text.append(f" free of {bytes_of(disk.total_bytes)} ({disk.what}, {shown(disk.path)})   ")
         lines.append(text)
     return lines
+
+
+class _Names:
+    """Names of runs, as long as their column has room for."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+        self._made: dict[int, list[str]] = {}
+
+    def cell(self, place: int, style: str) -> RenderableType:
+        """One of them."""
+        return _Name(self, place, style)
+
+    def fitting(self, place: int, width: int) -> str:
+        """One of them in so many columns, or little more."""
+        if width not in self._made:
+            wide = max(cell_len(name) - len(name) for name in self._names)  # letters that take two columns
+            self._made[width] = shorten(self._names, max(1, width - wide))
+        return self._made[width][place]
+
+    def longest(self) -> int:
+        """Columns that the longest would take."""
+        return max(cell_len(name) for name in self._names)
+
+
+class _Name:
+    def __init__(self, names: _Names, place: int, style: str) -> None:
+        self._names, self._place, self._style = names, place, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        text = self._names.fitting(self._place, options.max_width)
+        yield Text(text, style=self._style, no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(1, min(options.max_width, self._names.longest())))
 
 
 class _Pairs:
@@ -181,17 +228,18 @@ def _pair(name: str, value: str, style: str = "bold") -> Text:
 def _runs(rows: list[Row], order: str) -> Table:
     table = Table(box=None, pad_edge=False, expand=True, header_style="dim", padding=(0, 2, 0, 0))
     ranks = any(row.ranks for row in rows)
-    names = folders([row.directory for row in rows])
+    short = folders([row.directory for row in rows])
+    names = _Names([short[row.directory] for row in rows])
     table.add_column("run" + (" ▾" if order == "name" else ""), no_wrap=True, overflow="ellipsis", ratio=3, min_width=8)
     for name, by in (("rec/s", "rate"), ("written", ""), ("pending", "pending"), ("dropped", "dropped")):
         table.add_column(name + (" ▾" if order == by else ""), justify="right", no_wrap=True)
     if ranks:
         table.add_column("ranks", no_wrap=True)
     table.add_column("last values", no_wrap=True, overflow="ellipsis", ratio=5, min_width=12)
-    for row in rows:
+    for place, row in enumerate(rows):
         dropped = sum(row.dropped.values())
-        cells = [
-            Text(names[row.directory], style="red" if row.error else "bold" if row.rate else ""),
+        cells: list[RenderableType] = [
+            names.cell(place, "red" if row.error else "bold" if row.rate else ""),
             Text(rate_of(row.rate), style="green" if row.rate else "dim"),
             Text(f"{row.written:,}"),
             Text(f"{row.pending:,}", style="yellow" if row.pending and not row.rate else ""),
@@ -245,7 +293,7 @@ def _fitting(frame: Frame, width: int, height: int) -> int:
     """How many runs a screen has room for."""
     notes = sum(-(-len(line) // max(1, width - WRAP_SLACK)) for line, _ in _notes(frame))
     numbers = -(-PAIRS // pairs_a_line(width - 2))
-    return max(LEAST_ROWS, height - HEAD_LINES - numbers - notes - bool(notes) - bool(frame.trouble))
+    return max(LEAST_ROWS, height - HEAD_LINES - numbers - notes - bool(notes) - 2 * bool(frame.trouble))
 
 
 def _json(frame: Frame, rows: list[Row]) -> str:

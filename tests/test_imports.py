@@ -40,6 +40,7 @@ DAEMON = (
         "events.crc",
         "events.schema",
         "events.modes",
+        "names",
         "summaries.errors",
     ),
     (
@@ -94,7 +95,8 @@ DAEMON = (
     ("drain",),
     ("forward",),
     ("check", "tail", "versions", "top", "keyboard"),
-    ("doctor", "board.curves", "board.live"),
+    ("doctor", "board.curves"),
+    ("board.live",),
     ("board.plugin",),
     ("show", "report"),
     ("demo", "top_view"),

@@ -180,7 +180,9 @@ def test_a_daemon_that_goes_away_is_missed_and_found_again(place: World) -> None
         shown.shows(r"logs/a ")
         pid = place.kill_daemon()
         screen = shown.shows(r"it waits for a daemon: no daemon ").string
-        assert "logs/a " in screen and f"pid {pid}" in screen, "what was last known stays"
+        assert "logs/a " in screen and f"pid {pid}, is gone" in screen, "what was last known stays"
+        assert re.search(r"the numbers are of \d\d:\d\d:\d\d, \d+ s ago", screen), "and is told from what is"
+        assert re.search(r"records/s - .*written/s - .*lag - .*sessions - .*cpu - .*memory - .*written 1", screen, re.S)
         again = place.serve()
         shown.shows(rf"pid {again.pid}, up \d s")
         assert "it waits" not in shown.screen()
@@ -195,6 +197,16 @@ def test_a_small_terminal_gets_the_first_runs_and_is_told_how_many_more(place: W
     with terminal(place, rows=18, columns=60) as shown:
         screen = shown.shows(r"lag [\d.]+ m?s .*disk .*\d+ more runs.*q quits").string
         assert len(screen.splitlines()) <= 18 and all(len(line) <= 60 for line in screen.splitlines()), screen
+
+
+def test_long_names_are_cut_where_they_are_alike(place: World) -> None:
+    place.serve()
+    place.start(TRAIN, *(f"model=large,dataset=imagenet,seed={seed},augment=none,optimizer=adamw" for seed in range(4)))
+    with terminal(place, columns=80) as shown:
+        shown.shows(r"seed=\d.*seed=\d.*seed=\d.*seed=\d")
+        screen = shown.shows(r"seed=0").string
+        assert {f"seed={seed}" for seed in range(4)} == set(re.findall(r"seed=\d", screen)), screen
+        assert all(len(line) <= 80 for line in screen.splitlines()), screen
 
 
 def test_runs_that_have_no_room_are_scrolled_to(place: World) -> None:
