@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -111,20 +112,26 @@ def question(tab: Tab, body: Any) -> Any:
 
 
 def test_the_runs_their_colours_and_their_bands_come_from_the_data_provider(tab: Tab) -> None:
-    found = answer(f"{tab.address}data/plugin/tbxd/tags")
-    assert {"alone", "job"} <= set(found["runs"]) and not any(
-        re.search("ranks/(min|max)", run) for run in found["runs"]
-    )
-    assert found["tags"]["loss"] == {"alone": tab.color, "job": tab.color} and found["tags"]["odd"] == {"alone": ""}
-    curves = question(tab, {"tag": "loss", "runs": ["alone", "job", "no such run"]})["curves"]
+    told = answer(f"{tab.address}data/plugin/tbxd/tags")
+    assert answer(f"{tab.address}data/plugin/tbxd/tags?known={told['digest']}") == {"same": True}
+    found = told["data"]
+    runs = found["runs"]
+    assert {"alone", "job"} <= set(runs) and not any(re.search("ranks/(min|max)", run) for run in runs)
+
+    def colors(tag: str) -> dict[str, str]:
+        place, asked = found["tags"][tag]
+        return {runs[run]: asked.get(str(run), "") for run in found["sets"][place]}
+
+    assert colors("loss") == {"alone": tab.color, "job": tab.color} and colors("odd") == {"alone": ""}
+    curves = question(tab, {"tag": "loss", "runs": ["alone", "job", "no such run"]})["data"]["curves"]
     assert set(curves) == {"alone", "job"} and "low" not in curves["alone"]
     job = curves["job"]
     assert job["steps"] == job["low"]["steps"] == job["high"]["steps"] == list(range(STEPS))
     for name, rank in (("low", 0), ("high", RANKS - 1)):
         assert job[name]["values"] == pytest.approx([1 + rank + step / STEPS for step in range(STEPS)], rel=1e-6)
     assert job["values"] == pytest.approx([1 + (RANKS - 1) / 2 + step / STEPS for step in range(STEPS)], rel=1e-6)
-    odd = question(tab, {"tag": "odd", "runs": ["alone"]})["curves"]["alone"]["values"]
-    assert odd[:4] == [0.0, None, 2.0, None]
+    odd = question(tab, {"tag": "odd", "runs": ["alone"]})["data"]["curves"]["alone"]["values"]
+    assert odd[:4] == [0.0, "NaN", 2.0, "NaN"]
 
 
 @pytest.mark.parametrize("body", [[], {}, {"tag": 1, "runs": []}, {"tag": "loss", "runs": [1]}, "loss"])
@@ -166,7 +173,7 @@ def test_curve_and_band_are_drawn_in_the_colour_that_was_asked_for(tab: Tab, dar
     tab.open(dark)
     page = tab.page
 
-    swatch = r"getComputedStyle(found('tbody .swatch', card('loss'))[1]).backgroundColor.match(/\d+/g).map(Number)"
+    swatch = r"getComputedStyle(found('tbody .swatch', card('loss'))[1]).color.match(/\d+/g).map(Number)"
     color = page.run(CARD + f"return {swatch}")
     assert tuple(color) == ASKED or not tab.color
 
@@ -254,14 +261,55 @@ def test_what_was_logged_is_text_and_never_markup(tab: Tab) -> None:
     assert tab.page.run("return found('#state')[0].ownerDocument.title") == "tbxd"
 
 
+def numbers(page: Page) -> dict[str, str]:
+    """What stands at the left of the daemon."""
+    pairs = page.run("return found('#numbers div').map(one => [...one.children].map(part => part.textContent))")
+    return dict(pairs)
+
+
+def test_a_daemon_that_is_gone_leaves_no_numbers_that_look_current_and_comes_back(tab: Tab) -> None:
+    tab.open()
+    page = tab.page
+    page.shows("return found('#state')[0].className === 'up'", "the daemon")
+    assert not page.run("return found('#stale')[0].textContent") and "\u2013" not in numbers(page).values()
+    pid = tab.place.running()
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        page.shows("return found('#state')[0].textContent === 'the daemon cannot be asked'", "that it does not answer")
+        assert page.run("return found('#about')[0].textContent").startswith("no daemon answers at ipc://")
+        pattern = r"return /^the numbers are of \d+:\d+:\d+.*, [\d.]+ s ago$/.test(found('#stale')[0].textContent)"
+        page.shows(pattern, "of when the numbers are")
+        shown = numbers(page)
+        assert {shown[name] for name in ("records/s", "written/s", "lag", "cpu", "sessions", "memory")} == {"\u2013"}
+        assert shown["dropped"] == "0" and page.run("return found('#numbers.stale').length") == 1
+        assert page.run("return words(found('#runs')[0]).some(word => word.startsWith('at last: 3 of 3'))")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    page.shows("return found('#state')[0].className === 'up' && !found('#stale')[0].textContent", "that it is back")
+    assert "\u2013" not in numbers(page).values()
+    tab.place.kill_daemon()
+    print(STEPS + 1, file=tab.trainers[0].stdin, flush=True)  # which starts another
+    tab.open()  # anew, while it does
+    page.shows(
+        f"return found('#state')[0].className === 'up' && !found('#about')[0].textContent.includes('pid {pid},')",
+        "the daemon that came after it",
+    )
+    assert page.errors() == []
+
+
 def test_without_a_daemon_the_page_says_so_and_shows_what_was_logged(tab: Tab) -> None:
     """The last test: the daemon is ended."""
     tab.open()
+    tab.page.shows("return found('#state')[0].className === 'up'", "the daemon")
     tab.end()  # or they start another
     assert tab.place.tbxd("stop").returncode == 0
     tab.page.shows("return words(found('#state')[0]).join() === 'no daemon is running'", "that there is no daemon")
     assert tab.page.run("return found('#about')[0].textContent").startswith("no daemon is running at ipc://")
+    assert tab.page.run("return found('#stale')[0].textContent").startswith("the numbers are of ")
     assert tab.page.run(CARD + "return found('tbody tr', card('loss')).length") == 2
+    tab.open()  # TensorBoard remembers what it was told
+    tab.page.shows("return found('#stale')[0].textContent.startsWith('the numbers are of ')", "since when")
     assert tab.page.errors() == []
 
 

@@ -13,6 +13,7 @@ from ..config import ENVIRONMENT, Given, Origin, Source
 from ..settings import CONFIG, PLACES, SETTINGS, BadSetting
 from ..summaries.errors import HINTS
 from ..top import NAME, Frame, Row, Top, ordered
+from .curves import told
 
 FRESH_SECONDS = 1.0  # how long an answer serves all who look
 ROWS_MAX = 500  # runs that are told of
@@ -85,7 +86,9 @@ def _runs(inside: list[Row], shown: list[tuple[str, Row]], known: int) -> dict[s
                 "dropped": row.dropped,
                 "error": row.error,
                 "ranks": row.ranks,
-                "values": [[tag, *value] for tag, value in list(row.values.items())[:VALUES_MAX]],
+                "values": [
+                    [tag, str(step), told(value)] for tag, (step, value) in list(row.values.items())[:VALUES_MAX]
+                ],
             }
             for name, row in shown
         ],

@@ -6,6 +6,7 @@ Written for TensorBoard's dynamic plugins, which are shown in a frame of their o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from .curves import listing, points
 from .live import Live
 
 STATIC = Path(__file__).parent / "static"
-FILES = {"index.js": "text/javascript", "chart.js": "text/javascript", "board.css": "text/css"}
+KINDS = {".js": "text/javascript", ".css": "text/css"}
 BODY_MAX = 4 << 20  # bytes of a question: names of runs
+DIGEST_BYTES = 12  # of an answer, which say whether the next is the same
 
 App = Callable[[Any, Any], Any]
 
@@ -44,7 +46,7 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def get_plugin_apps(self) -> dict[str, App]:
         """Paths below ``data/plugin/tbxd``."""
         return {
-            **{f"/{name}": _file(name, kind) for name, kind in FILES.items()},
+            **{f"/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in KINDS},
             "/live": self._serve_live,
             "/tags": self._serve_tags,
             "/points": self._serve_points,
@@ -64,24 +66,23 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     @wrappers.Request.application  # type: ignore[untyped-decorator]
     def _serve_tags(self, request: Any) -> Any:
-        return _json(request, listing(self._provider, *_who(request)))
+        return _news(request, request.args.get("known", ""), listing(self._provider, *_who(request)))
 
     @wrappers.Request.application  # type: ignore[untyped-decorator]
     def _serve_points(self, request: Any) -> Any:
         try:
-            tag, runs = _wanted(request)
+            tag, runs, known = _wanted(request)
         except ValueError as error:
             return http_util.Respond(request, {"error": str(error)}, "application/json", code=400)
-        curves = points(self._provider, *_who(request), tag, runs)  # which have neither NaN nor infinities
-        return http_util.Respond(request, curves, "application/json")
+        return _news(request, known, points(self._provider, *_who(request), tag, runs))
 
 
 def _who(request: Any) -> tuple[Any, str]:
     return plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
 
 
-def _wanted(request: Any) -> tuple[str, list[str]]:
-    """The tag and the runs of a question: a POST, as names of many runs are longer than an address may be.
+def _wanted(request: Any) -> tuple[str, list[str], str]:
+    """The tag, the runs, and the digest of what is known, of a question: a POST, as the names may be long.
 
     Raises:
         ValueError: it is something else.
@@ -92,7 +93,15 @@ def _wanted(request: Any) -> tuple[str, list[str]]:
     tag, runs = (body.get("tag"), body.get("runs")) if isinstance(body, dict) else (None, None)
     if not isinstance(tag, str) or not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
         raise ValueError('an object with a string "tag" and a list of strings "runs" is expected')
-    return tag, runs
+    return tag, runs, str(body.get("known", ""))
+
+
+def _news(request: Any, known: str, value: Any) -> Any:
+    """``data`` and its ``digest``, by which the next question says what it knows; ``same`` where that is all."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
+    answer = '{"same":true}' if known == digest else f'{{"digest":"{digest}","data":{text}}}'
+    return http_util.Respond(request, answer, "application/json")
 
 
 def _json(request: Any, value: Any) -> Any:
@@ -108,9 +117,9 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _file(name: str, kind: str) -> App:
+def _file(path: Path) -> App:
     def serve(request: Any) -> Any:
-        return http_util.Respond(request, (STATIC / name).read_bytes(), kind)
+        return http_util.Respond(request, path.read_bytes(), KINDS[path.suffix])
 
     app: App = wrappers.Request.application(serve)
     return app
