@@ -81,7 +81,7 @@ while counts["handler"] < wanted and time.monotonic() < deadline:
 sys.settrace(None)
 sys.setprofile(None)
 signal.setitimer(signal.ITIMER_REAL, 0)
-journal = writer._run.journal
+journal = writer._tbxd_run.journal
 committed = journal.committed
 journal.commit()
 session = Session(journal.session, 0)

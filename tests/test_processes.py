@@ -310,7 +310,7 @@ def test_a_call_that_is_interrupted_while_it_waits_for_another_thread_raises_wha
         from tbxd_client import SummaryWriter
         writer = SummaryWriter("logs/a")
         writer.add_scalar("value", 0.0, 0)
-        lock = writer._run.journal.lock
+        lock = writer._tbxd_run.journal.lock
         held, done = threading.Event(), threading.Event()
 
         def hold():

@@ -211,7 +211,7 @@ def test_a_writer_takes_no_interval_that_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(kind, match="system"):
             SummaryWriter(tmp_path / "run", system=wrong)
-    assert SummaryWriter(tmp_path / "run", system=True)._run.described == {"system": 10.0}
+    assert SummaryWriter(tmp_path / "run", system=True)._tbxd_run.described == {"system": 10.0}
     with pytest.raises(LocalProtocolError, match="'system' of a definition"):
         pack_definition(RunDefinition(0, "/a", "", 0, 0.0, system=0.5))
 

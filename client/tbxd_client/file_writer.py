@@ -24,27 +24,32 @@ class EventWriter:
     """Stands where the originals have the object that writes: tools look for the name of the event file here."""
 
     def __init__(self, run: Run, owner: FileWriter) -> None:
-        self._run = run
-        self._owner = owner
+        self._tbxd_run = run
+        self._tbxd_owner = owner
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given."""
-        return self._owner.get_logdir()
+        return self._tbxd_owner.get_logdir()
 
     def add_event(self, event: Any) -> None:
         """Log an event with its own step and time; see `FileWriter.add_event`."""
-        self._owner.add_event(event, walltime=getattr(event, "wall_time", None) or None)
+        self._tbxd_owner.add_event(event, walltime=getattr(event, "wall_time", None) or None)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
-        return self._owner.flush(timeout)
+        return self._tbxd_owner.flush(timeout)
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""
-        self._owner.close()
+        self._tbxd_owner.close()
 
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""
+
+    @property
+    def _logdir(self) -> str:
+        """The folder of the run, as it was given."""
+        return self._tbxd_owner.get_logdir()
 
     @property
     def _ev_writer(self) -> EventWriter:
@@ -53,7 +58,7 @@ class EventWriter:
     @property
     def _file_name(self) -> str:
         """The event file of this run: the one that is there, or the one that its first record makes."""
-        return self._run.event_file
+        return self._tbxd_run.event_file
 
     @property
     def _py_recordio_writer(self) -> EventWriter:
@@ -62,7 +67,7 @@ class EventWriter:
     @property
     def path(self) -> str:
         """The event file of this run."""
-        return self._run.event_file
+        return self._tbxd_run.event_file
 
 
 class FileWriter:
@@ -94,30 +99,30 @@ class FileWriter:
         if chosen is None:
             raise TypeError("FileWriter without logdir")
         place = member(ranks)
-        self._logdir = place.folder(os.fsdecode(chosen))
-        self._bind(run_of(self._logdir, place, filename_suffix) if place.writes else None)
+        self._tbxd_logdir = place.folder(os.fsdecode(chosen))
+        self._tbxd_bind(run_of(self._tbxd_logdir, place, filename_suffix) if place.writes else None)
 
     def __new__(cls, *arguments: Any, **more: Any) -> FileWriter:
         """How wrong arguments are met is a matter of this process, also for what was pickled."""
         soften(FileWriter)
         return super().__new__(cls)
 
-    def _bind(self, run: Run | None) -> None:
-        self._run = run
-        self._default: tuple[Any, float | None] = None, None  # step and time of what is given none
+    def _tbxd_bind(self, run: Run | None) -> None:
+        self._tbxd_run = run
+        self._tbxd_default: tuple[Any, float | None] = None, None  # step and time of what is given none
         self.event_writer = EventWriter(run, self) if run is not None else None
 
     @classmethod
     def of(cls, run: Run | None, logdir: str) -> FileWriter:
         """That of a `SummaryWriter`; None is one that writes nothing."""
         writer = cls.__new__(cls)
-        writer._logdir = logdir
-        writer._bind(run)
+        writer._tbxd_logdir = logdir
+        writer._tbxd_bind(run)
         return writer
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given."""
-        return self._logdir
+        return self._tbxd_logdir
 
     def add_event(self, event: Any, step: Any = None, walltime: float | None = None) -> None:
         """Log an event.
@@ -132,15 +137,15 @@ class FileWriter:
             ValueError: it is too large, or the step is none.
         """
         if step is None:
-            step = self._default[0]
+            step = self._tbxd_default[0]
         if step is None:
             step = getattr(event, "step", 0)
-        self._log(_bytes(event), step, walltime)
+        self._tbxd_log(_bytes(event), step, walltime)
 
     def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Log a summary: a ``Summary``, or its bytes. Steps, times and errors as in `add_event`."""
-        step = self._default[0] if global_step is None else global_step
-        self._log(field(5, _bytes(summary)), step, walltime)
+        step = self._tbxd_default[0] if global_step is None else global_step
+        self._tbxd_log(field(5, _bytes(summary)), step, walltime)
 
     def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
         """Log a graph.
@@ -157,9 +162,9 @@ class FileWriter:
         graph, metadata, *_ = [*given, None, None]
         data, metadata = _bytes(graph), None if metadata is None else _bytes(metadata)
         walltime = time.time() if walltime is None else to_float(walltime, "walltime")
-        self._log(field(4, data), 0, walltime)
+        self._tbxd_log(field(4, data), 0, walltime)
         if metadata is not None:
-            self._log(run_metadata_event(metadata), 0, walltime)
+            self._tbxd_log(run_metadata_event(metadata), 0, walltime)
 
     def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
         """Log a graph; the same as `add_graph`."""
@@ -178,37 +183,37 @@ class FileWriter:
         """
         if global_step is None and walltime is None:
             raise ValueError("use_metadata without global_step and walltime says nothing")
-        before = self._default
+        before = self._tbxd_default
         step, seconds = before
-        self._default = (
+        self._tbxd_default = (
             step if global_step is None else to_step(global_step),
             seconds if walltime is None else to_float(walltime, "walltime"),
         )
         try:
             yield self
         finally:
-            self._default = before
+            self._tbxd_default = before
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
-        return self._run is None or flush(timeout)
+        return self._tbxd_run is None or flush(timeout)
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""
-        session = active() if self._run is not None else None
+        session = active() if self._tbxd_run is not None else None
         if session is not None:
             session.flush(closing=True)
 
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""
 
-    def _log(self, data: bytes, step: Any, walltime: float | None) -> None:
+    def _tbxd_log(self, data: bytes, step: Any, walltime: float | None) -> None:
         if len(data) > MESSAGE_BYTES_MAX:
             raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
-        if self._run is not None:
-            walltime = self._default[1] if walltime is None else walltime
+        if self._tbxd_run is not None:
+            walltime = self._tbxd_default[1] if walltime is None else walltime
             now = time.time() if walltime is None else to_float(walltime, "walltime")
-            self._run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
+            self._tbxd_run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
 
 
 def run_metadata_event(metadata: bytes) -> bytes:

@@ -20,8 +20,8 @@ from .writer import SummaryWriter, stats_of
 class _Numbered(SummaryWriter):
     """Writes records without steps."""
 
-    _beside = True
-    _numbered = True
+    _tbxd_beside = True
+    _tbxd_numbered = True
 
 
 class GlobalSummaryWriter:
@@ -72,13 +72,13 @@ class GlobalSummaryWriter:
             log_dir=log_dir,
             **arguments,
         )
-        self._counted = _Numbered(self.smw._run.directory, write_to_disk=write_to_disk, **arguments)
-        self._counted._run.described = self.smw._run.described
-        self._counted._run.named_as(self.smw._run)
-        self._counted.purge_step = purge_step  # for the runs below; this one has been told
+        self._tbxd_counted = _Numbered(self.smw._tbxd_run.directory, write_to_disk=write_to_disk, **arguments)
+        self._tbxd_counted._tbxd_run.described = self.smw._tbxd_run.described
+        self._tbxd_counted._tbxd_run.named_as(self.smw._tbxd_run)
+        self._tbxd_counted._tbxd_given["purge_step"] = purge_step  # for the runs below; this one has been told
 
-    def _writer(self, global_step: Any) -> SummaryWriter:
-        return self._counted if global_step is None and self.smw._default_step is None else self.smw
+    def _tbxd_writer(self, global_step: Any) -> SummaryWriter:
+        return self._tbxd_counted if global_step is None and self.smw._tbxd_default_step is None else self.smw
 
     @staticmethod
     def getSummaryWriter() -> GlobalSummaryWriter:
@@ -100,7 +100,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log one number; see `SummaryWriter.add_scalar`."""
-        self._writer(global_step).add_scalar(
+        self._tbxd_writer(global_step).add_scalar(
             tag, scalar_value, global_step, walltime, display_name, summary_description, color=color
         )
 
@@ -114,11 +114,11 @@ class GlobalSummaryWriter:
         color: Mapping[str, Any] | None = None,
     ) -> None:
         """Log several numbers as curves of one chart; see `SummaryWriter.add_scalars`."""
-        self._writer(global_step).add_scalars(main_tag, tag_scalar_dict, global_step, walltime, color=color)
+        self._tbxd_writer(global_step).add_scalars(main_tag, tag_scalar_dict, global_step, walltime, color=color)
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
         """Log many numbers in one call, under one step, which is behind the last of each; see `SummaryWriter.log`."""
-        self._writer(step).log(values, step, walltime)
+        self._tbxd_writer(step).log(values, step, walltime)
 
     def add_histogram(
         self,
@@ -132,7 +132,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log the distribution of an array; see `SummaryWriter.add_histogram`."""
-        self._writer(global_step).add_histogram(tag, values, global_step, bins, walltime, max_bins, color=color)
+        self._tbxd_writer(global_step).add_histogram(tag, values, global_step, bins, walltime, max_bins, color=color)
 
     def add_histogram_raw(
         self,
@@ -150,7 +150,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a histogram that has been computed already; see `SummaryWriter.add_histogram_raw`."""
-        self._writer(global_step).add_histogram_raw(
+        self._tbxd_writer(global_step).add_histogram_raw(
             tag, min, max, num, sum, sum_squares, bucket_limits, bucket_counts, global_step, walltime, color=color
         )
 
@@ -165,7 +165,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a picture; see `SummaryWriter.add_image`."""
-        self._writer(global_step).add_image(tag, img_tensor, global_step, walltime, dataformats, color=color)
+        self._tbxd_writer(global_step).add_image(tag, img_tensor, global_step, walltime, dataformats, color=color)
 
     def add_images(
         self,
@@ -178,7 +178,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log several pictures as one grid; see `SummaryWriter.add_images`."""
-        self._writer(global_step).add_images(tag, img_tensor, global_step, walltime, dataformats, color=color)
+        self._tbxd_writer(global_step).add_images(tag, img_tensor, global_step, walltime, dataformats, color=color)
 
     def add_image_with_boxes(
         self,
@@ -194,7 +194,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a picture with boxes drawn on it; see `SummaryWriter.add_image_with_boxes`."""
-        self._writer(global_step).add_image_with_boxes(
+        self._tbxd_writer(global_step).add_image_with_boxes(
             tag, img_tensor, box_tensor, global_step, walltime, dataformats, labels, rescale, color=color
         )
 
@@ -209,7 +209,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a matplotlib figure; see `SummaryWriter.add_figure`."""
-        self._writer(global_step).add_figure(tag, figure, global_step, close, walltime, color=color)
+        self._tbxd_writer(global_step).add_figure(tag, figure, global_step, close, walltime, color=color)
 
     def add_heatmap(
         self,
@@ -226,7 +226,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a matrix as a colour-mapped picture; see `SummaryWriter.add_heatmap`."""
-        self._writer(global_step).add_heatmap(
+        self._tbxd_writer(global_step).add_heatmap(
             tag, matrix, global_step, walltime, colormap, vmin, vmax, row_labels, column_labels, color=color
         )
 
@@ -242,7 +242,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a video; see `SummaryWriter.add_video`."""
-        self._writer(global_step).add_video(tag, vid_tensor, global_step, fps, walltime, dataformats, color=color)
+        self._tbxd_writer(global_step).add_video(tag, vid_tensor, global_step, fps, walltime, dataformats, color=color)
 
     def add_audio(
         self,
@@ -255,7 +255,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a sound; see `SummaryWriter.add_audio`."""
-        self._writer(global_step).add_audio(tag, snd_tensor, global_step, sample_rate, walltime, color=color)
+        self._tbxd_writer(global_step).add_audio(tag, snd_tensor, global_step, sample_rate, walltime, color=color)
 
     def add_text(
         self,
@@ -267,7 +267,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a text; see `SummaryWriter.add_text`."""
-        self._writer(global_step).add_text(tag, text_string, global_step, walltime, color=color)
+        self._tbxd_writer(global_step).add_text(tag, text_string, global_step, walltime, color=color)
 
     def add_pr_curve(
         self,
@@ -282,7 +282,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a precision-recall curve; see `SummaryWriter.add_pr_curve`."""
-        self._writer(global_step).add_pr_curve(
+        self._tbxd_writer(global_step).add_pr_curve(
             tag, labels, predictions, global_step, num_thresholds, weights, walltime, color=color
         )
 
@@ -303,7 +303,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a precision-recall curve that has been computed already; see `SummaryWriter.add_pr_curve_raw`."""
-        self._writer(global_step).add_pr_curve_raw(
+        self._tbxd_writer(global_step).add_pr_curve_raw(
             tag,
             true_positive_counts,
             false_positive_counts,
@@ -331,7 +331,7 @@ class GlobalSummaryWriter:
         color: Any = None,
     ) -> None:
         """Log a mesh; see `SummaryWriter.add_mesh`."""
-        self._writer(global_step).add_mesh(
+        self._tbxd_writer(global_step).add_mesh(
             tag, vertices, colors, faces, config_dict, global_step, walltime, color=color
         )
 
@@ -339,7 +339,7 @@ class GlobalSummaryWriter:
         self, tag: str, tensor: Any, walltime: float | None = None, *, global_step: Any = None, color: Any = None
     ) -> None:
         """Log the numbers of a tensor; see `SummaryWriter.add_tensor`."""
-        self._writer(global_step).add_tensor(tag, tensor, global_step, walltime, color=color)
+        self._tbxd_writer(global_step).add_tensor(tag, tensor, global_step, walltime, color=color)
 
     # --- the rest --------------------------------------------------------------------------------------------
 
@@ -353,15 +353,15 @@ class GlobalSummaryWriter:
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[GlobalSummaryWriter]:
         """Within this context, calls that are given no step or no time of their own have these, uncounted."""
         with self.smw.use_metadata(global_step=global_step, walltime=walltime):
-            before, self._counted._now = self._counted._now, self.smw._now
+            before, self._tbxd_counted._tbxd_now = self._tbxd_counted._tbxd_now, self.smw._tbxd_now
             try:
                 yield self
             finally:
-                self._counted._now = before
+                self._tbxd_counted._tbxd_now = before
 
     def stats(self) -> dict[str, Any]:
         """What this process has logged; see `SummaryWriter.stats`."""
-        return stats_of([*self.smw._runs, *self._counted._runs])
+        return stats_of([*self.smw._tbxd_runs, *self._tbxd_counted._tbxd_runs])
 
     @property
     def file_writer(self) -> FileWriter:

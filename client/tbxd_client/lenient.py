@@ -24,15 +24,16 @@ def soften(kind: type) -> None:
     """Make the methods of a class that log raise no TypeError and no ValueError, where the user wants it so.
 
     Args:
-        kind: a class whose objects have a `Run`, or None, as ``_run``; with ``_write`` False nothing is counted.
+        kind: a class whose objects have a `Run`, or None, as ``_tbxd_run``; where ``_tbxd_write`` is False, nothing is
+            counted.
     """
     if kind not in _kinds:
         _kinds.add(kind)
         session.leaving.append(lambda: _replace(kind, _late))
-    if settings.read(settings.STRICT) or "_softened" in vars(kind):
+    if settings.read(settings.STRICT) or "_tbxd_softened" in vars(kind):
         return
     _replace(kind, _soft)
-    kind._softened = True  # type: ignore[attr-defined]
+    kind._tbxd_softened = True  # type: ignore[attr-defined]
 
 
 def _replace(kind: type, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -66,7 +67,7 @@ def _late(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _run_of(writer: Any) -> Run | None:
     """Where a writer's calls are counted."""
-    run: Run | None = writer._run if getattr(writer, "_write", True) else None
+    run: Run | None = writer._tbxd_run if getattr(writer, "_tbxd_write", True) else None
     return run
 
 

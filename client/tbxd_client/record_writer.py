@@ -31,7 +31,7 @@ class RecordWriter:
 
         path = writer if path is None else path
         self.path = path
-        self._crc = crc32c
+        self._tbxd_crc = crc32c
         if hasattr(path, "write"):
             self._writer = path
             return
@@ -44,10 +44,10 @@ class RecordWriter:
     def write(self, data: bytes) -> None:
         """Append one record."""
         head = struct.pack("<Q", len(data))
-        self._writer.write(b"".join((head, self._masked(head), data, self._masked(data))))
+        self._writer.write(b"".join((head, self._tbxd_masked(head), data, self._tbxd_masked(data))))
 
-    def _masked(self, data: bytes) -> bytes:
-        crc = self._crc(data)
+    def _tbxd_masked(self, data: bytes) -> bytes:
+        crc = self._tbxd_crc(data)
         return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
     def flush(self) -> None:

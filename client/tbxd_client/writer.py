@@ -33,7 +33,7 @@ from .run import Run, run_of
 from .session import Counts, active, flush
 from .settings import warn
 from .snapshot import snapshot, to_float, to_number, to_step
-from .writer_base import Computed, FixedTime
+from .writer_base import Computed, FixedTime, Given
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
 
@@ -76,6 +76,15 @@ class SummaryWriter(MediaMethods, PluginMethods):
     spawned processes, and by several threads.
     """
 
+    logdir = Given("logdir")
+    purge_step = Given("purge_step")
+    kwargs = Given("kwargs")
+    max_queue, _max_queue = Given("max_queue"), Given("max_queue")  # torch's name and tensorboardX's
+    flush_secs, _flush_secs = Given("flush_secs"), Given("flush_secs")
+    filename_suffix, _filename_suffix = Given("filename_suffix"), Given("filename_suffix")
+    _write_to_disk = Given("write_to_disk")
+    _comet_config = Given("comet_config")
+
     def __new__(cls, *arguments: Any, **more: Any) -> SummaryWriter:
         """Also what makes a writer that was pickled: how wrong arguments are met is a matter of this process."""
         soften(SummaryWriter)
@@ -101,30 +110,37 @@ class SummaryWriter(MediaMethods, PluginMethods):
         place = member(ranks, reduce)
         given = logdir or log_dir or _default_logdir(comment, place.who, write_to_disk and place.writes)
         job = chosen = os.fsdecode(given)
-        if not self._beside:
+        if not self._tbxd_beside:
             chosen = place.folder(job)
-        self.logdir = given if chosen == job and not isinstance(given, bytes) else chosen
-        self._folder = chosen
-        self.purge_step = purge_step
-        self._write = bool(write_to_disk) and place.writes
+        self._tbxd_folder = chosen
+        self._tbxd_write = bool(write_to_disk) and place.writes
         described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
         if chosen != job:  # a rank's part of it
             described["above"] = os.path.realpath(native_path(job))
-        self._run = run_of(chosen, place, filename_suffix, self._numbered, self._write, described)
-        self._subruns: dict[str, Run] = {}
-        self._charts = {}
-        self._exported: dict[str, tuple[bytes, int]] = {}
-        self.max_queue, self.flush_secs, self.filename_suffix = max_queue, flush_secs, filename_suffix
-        self.file_writer = FileWriter.of(self._run if self._write else None, chosen)
-        self._now = time.time
-        self._default_step = None
-        self._next_step = 0 if purge_step is None else to_step(purge_step)  # of `log`, where it is given none
-        self._unwritten: dict[str, list[list[float]]] | None = None if write_to_disk else {}
-        self._unwritten_points = 0
-        self._layout = {}
-        self._opened_in = os.getpid()
-        if self._write and purge_step is not None:
-            self._run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+        self._tbxd_run = run_of(chosen, place, filename_suffix, self._tbxd_numbered, self._tbxd_write, described)
+        self._tbxd_subruns: dict[str, Run] = {}
+        self._tbxd_charts = {}
+        self._tbxd_exported: dict[str, tuple[bytes, int]] = {}
+        self._tbxd_given = {
+            "logdir": given if chosen == job and not isinstance(given, bytes) else chosen,
+            "purge_step": purge_step,
+            "max_queue": max_queue,
+            "flush_secs": flush_secs,
+            "filename_suffix": filename_suffix,
+            "write_to_disk": write_to_disk,
+            "comet_config": comet_config,
+            "kwargs": kwargs,
+        }
+        self.file_writer = FileWriter.of(self._tbxd_run if self._tbxd_write else None, chosen)
+        self._tbxd_now = time.time
+        self._tbxd_default_step = None
+        self._tbxd_next_step = 0 if purge_step is None else to_step(purge_step)  # of `log`, where it is given none
+        self._tbxd_unwritten: dict[str, list[list[float]]] | None = None if write_to_disk else {}
+        self._tbxd_unwritten_points = 0
+        self._tbxd_layout = {}
+        self._tbxd_opened_in = os.getpid()
+        if self._tbxd_write and purge_step is not None:
+            self._tbxd_run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
 
     # --- scalars ---------------------------------------------------------------------------------------------
 
@@ -160,10 +176,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if type(scalar_value) is not float:
             scalar_value = to_number(scalar_value, tag)
         if type(global_step) is not int:
-            global_step = self._step(global_step)
-        now = self._now  # two statements: as one it is looked up as a method, which takes longer
+            global_step = self._tbxd_step(global_step)
+        now = self._tbxd_now  # two statements: as one it is looked up as a method, which takes longer
         walltime = now() if walltime is None else to_float(walltime, "walltime")
-        run = self._run
+        run = self._tbxd_run
         try:
             head = run.scalars[tag]
         except (KeyError, TypeError):
@@ -207,7 +223,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 except RuntimeError as error:
                     if error.args != (_NOT_HELD,):  # a signal handler's own; else one has raised while this waited
                         raise
-        if not self._write:
+        if not self._tbxd_write:
             return
         run.scalar(
             clean_tag(tag),
@@ -239,21 +255,21 @@ class SummaryWriter(MediaMethods, PluginMethods):
             global_step, walltime: as in `add_scalar`.
             color: curve name to colour.
         """
-        if not self._write and self._unwritten is None:
+        if not self._tbxd_write and self._tbxd_unwritten is None:
             return
-        tag, step, walltime = clean_tag(main_tag), self._step(global_step), self._time(walltime)
+        tag, step, walltime = clean_tag(main_tag), self._tbxd_step(global_step), self._tbxd_time(walltime)
         color = {} if color is None else color
         for name, given in (("tag_scalar_dict", tag_scalar_dict), ("color", color)):
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
         numbers = {text_of(key): to_number(value, tag) for key, value in tag_scalar_dict.items()}
-        if self._unwritten is not None:
-            self._keep({f"{tag}/{clean_tag(key)}": [walltime, step, value] for key, value in numbers.items()})
+        if self._tbxd_unwritten is not None:
+            self._tbxd_keep({f"{tag}/{clean_tag(key)}": [walltime, step, value] for key, value in numbers.items()})
             return
-        runs = {key: self._subrun(f"{tag}/{clean_tag(key)}") for key in numbers}  # all of them before any is used
+        runs = {key: self._tbxd_subrun(f"{tag}/{clean_tag(key)}") for key in numbers}  # all of them before any is used
         for key, value in numbers.items():
-            self._charts[f"{tag}/{clean_tag(key)}"] = tag
+            self._tbxd_charts[f"{tag}/{clean_tag(key)}"] = tag
             runs[key].scalar(tag, step, walltime, value, colors.get(key, ""))
 
     def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
@@ -266,11 +282,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
             OSError: it cannot be written.
         """
         with open(path, "w") as file:
-            found, ends = self._read_back()
+            found, ends = self._tbxd_read_back()
             json.dump(found, file)
-        self._exported.update(ends)
-        if self._unwritten is not None:
-            self._unwritten, self._unwritten_points = {}, 0
+        self._tbxd_exported.update(ends)
+        if self._tbxd_unwritten is not None:
+            self._tbxd_unwritten, self._tbxd_unwritten_points = {}, 0
 
     @Computed
     def scalar_dict(self) -> dict[str, list[list[float]]]:
@@ -282,37 +298,39 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Returns:
             {folder of the curve: [[wall time, step, value], ...]}, the folders named as in tensorboardX.
         """
-        return self._read_back()[0]
+        return self._tbxd_read_back()[0]
 
-    def _keep(self, points: dict[str, list[float]]) -> None:
+    def _tbxd_keep(self, points: dict[str, list[float]]) -> None:
         """Keep what `add_scalars` has logged where nothing is written, for `scalar_dict`."""
-        assert self._unwritten is not None
-        if sum(map(len, self._unwritten.values())) + len(points) > KEPT_POINTS_MAX:
+        assert self._tbxd_unwritten is not None
+        if sum(map(len, self._tbxd_unwritten.values())) + len(points) > KEPT_POINTS_MAX:
             warn(
                 f"scalar_dict holds {KEPT_POINTS_MAX:,} points, and takes no more until they are exported", once="kept"
             )
             return
         for name, point in points.items():
-            self._unwritten.setdefault(os.path.join(self._folder, name), []).append(point)  # noqa: PTH118
+            self._tbxd_unwritten.setdefault(os.path.join(self._tbxd_folder, name), []).append(point)  # noqa: PTH118
 
-    def _read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
-        if self._unwritten is not None:
-            return {name: list(points) for name, points in self._unwritten.items()}, {}
+    def _tbxd_read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
+        if self._tbxd_unwritten is not None:
+            return {name: list(points) for name, points in self._tbxd_unwritten.items()}, {}
         logged = active()
-        if self._charts and logged is not None:
+        if self._tbxd_charts and logged is not None:
             logged.flush(closing=True)
             if not logged.all_written:
-                warn(f"{self.logdir}: not all scalars are in the event files yet; those that are not are left out")
+                warn(
+                    f"{self._tbxd_folder}: not all scalars are in the event files yet; those that are not are left out"
+                )
         found: dict[str, list[list[float]]] = {}
         ends = {}
-        for name, tag in list(self._charts.items()):
-            run = self._subrun(name)
+        for name, tag in list(self._tbxd_charts.items()):
+            run = self._tbxd_subrun(name)
             session = run.session_id
-            before, after = self._exported.get(name, (b"", 0))
+            before, after = self._tbxd_exported.get(name, (b"", 0))
             points, end = readback.points(run.directory, tag, session, after if before == session else 0)
             ends[name] = session, end
             if points:
-                found[os.path.join(self._folder, name)] = points  # noqa: PTH118 - named as tensorboardX does
+                found[os.path.join(self._tbxd_folder, name)] = points  # noqa: PTH118 - named as tensorboardX does
         return found, ends
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
@@ -330,22 +348,22 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Raises:
             TypeError, ValueError: a value, a tag or the step makes no sense; nothing of the call is logged then.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         if not isinstance(values, Mapping):
             raise TypeError(f"values is {type(values).__name__}; a dictionary is expected")
         if not values:
             return
         if type(step) is not int:
-            step = self._next_step if step is None and self._default_step is None else self._step(step)
-        walltime = self._time(walltime)
+            step = self._tbxd_next_step if step is None and self._tbxd_default_step is None else self._tbxd_step(step)
+        walltime = self._tbxd_time(walltime)
         tags = tuple(values)
         numbers = list(values.values())
-        row = self._run.known_row(tags)
+        row = self._tbxd_run.known_row(tags)
         if row is not None and _PLAIN_NUMBERS.issuperset(map(type, numbers)):
             try:
-                if self._run.packed(row.record(step, walltime, numbers)):
-                    self._next_step = step + 1
+                if self._tbxd_run.packed(row.record(step, walltime, numbers)):
+                    self._tbxd_next_step = step + 1
                     return
             except (struct.error, TypeError, ValueError):
                 pass  # said better below
@@ -355,20 +373,20 @@ class SummaryWriter(MediaMethods, PluginMethods):
         clean, numbers = tuple(one.tag for one in scalars), [one.value for one in scalars]
         for first in range(0, len(clean), ROW_VALUES_MAX):
             last = first + ROW_VALUES_MAX
-            self._run.values(clean[first:last], step, walltime, numbers[first:last])
-        self._log_others([one for one in told if one.kind != log_values.SCALAR], step, walltime)
-        self._next_step = step + 1
+            self._tbxd_run.values(clean[first:last], step, walltime, numbers[first:last])
+        self._tbxd_log_others([one for one in told if one.kind != log_values.SCALAR], step, walltime)
+        self._tbxd_next_step = step + 1
 
-    def _log_others(self, told: list[log_values.Told], step: int, walltime: float) -> None:
+    def _tbxd_log_others(self, told: list[log_values.Told], step: int, walltime: float) -> None:
         for one in told:
             if one.kind == log_values.TEXT:
-                self._text(records.TEXT, one.tag, one.value, step, walltime)
+                self._tbxd_text(records.TEXT, one.tag, one.value, step, walltime)
             elif one.kind == log_values.FIGURE:
-                self.add_figure(one.tag, one.value, step, False, walltime)
+                SummaryWriter.add_figure(self, one.tag, one.value, step, False, walltime)
             elif one.kind == log_values.PICTURE:
-                self._array(records.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
+                self._tbxd_array(records.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
             else:
-                self._array(records.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
+                self._tbxd_array(records.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
 
     # --- arrays ----------------------------------------------------------------------------------------------
 
@@ -396,11 +414,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Values that are not finite are left out by the daemon; an array without any finite value is counted as
         dropped (``no_finite_values``), it does not raise.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
-        array = snapshot(values, f"add_histogram {tag!r}", self._run.merges(clean_tag(tag)))
+        array = snapshot(values, f"add_histogram {tag!r}", self._tbxd_run.merges(clean_tag(tag)))
         attrs = media.histogram_attrs(array, bins, max_bins)
-        self._array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 
     def add_histogram_raw(
         self,
@@ -429,12 +447,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Raises:
             ValueError, TypeError: limits and counts are not as many, or something is no number.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         arrays, attrs = media.raw_histogram(
             bucket_limits, bucket_counts, min=min, max=max, num=num, sum=sum, sum_squares=sum_squares
         )
-        self._array(records.HISTOGRAM_RAW, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(records.HISTOGRAM_RAW, tag, arrays, attrs, global_step, walltime, color)
 
     # --- text ------------------------------------------------------------------------------------------------
 
@@ -448,9 +466,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
         color: Any = None,
     ) -> None:
         """Log a text; TensorBoard renders it as Markdown, under ``<tag>/text_summary`` as with the originals."""
-        if not self._write:
+        if not self._tbxd_write:
             return
-        self._text(records.TEXT, tag, text_of(text_string), global_step, walltime, color)
+        self._tbxd_text(records.TEXT, tag, text_of(text_string), global_step, walltime, color)
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[SummaryWriter]:
@@ -464,16 +482,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if global_step is None and walltime is None:
             raise ValueError("use_metadata without global_step and walltime says nothing")
-        before = self._default_step, self._now
+        before = self._tbxd_default_step, self._tbxd_now
         if global_step is not None:
-            self._default_step = to_step(global_step)
+            self._tbxd_default_step = to_step(global_step)
         if walltime is not None:
-            self._now = FixedTime(to_float(walltime, "walltime"))
+            self._tbxd_now = FixedTime(to_float(walltime, "walltime"))
         try:
             with self._get_file_writer().use_metadata(global_step=global_step, walltime=walltime):
                 yield self
         finally:
-            self._default_step, self._now = before
+            self._tbxd_default_step, self._tbxd_now = before
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -507,8 +525,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             session.flush(closing=True)
         self.file_writer = None
         self.all_writers = None  # type: ignore[assignment]  # until it is used again
-        if self._write and self._opened_in == os.getpid():
-            self._run.leave_file()
+        if self._tbxd_write and self._tbxd_opened_in == os.getpid():
+            self._tbxd_run.leave_file()
 
     def stats(self) -> dict[str, Any]:
         """What became of what this process has logged to this run and its sub-runs.
@@ -520,16 +538,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
             process, all runs together, that are not yet known to be in an event file; ``journal_bytes``: the most that
             may be.
         """
-        return stats_of(self._runs)
+        return stats_of(self._tbxd_runs)
 
     @Computed
     def all_writers(self) -> dict[str, FileWriter]:
         """The folder of this run and of each run that `add_scalars` has made below it, and what writes there."""
         below = {
-            os.path.join(self._folder, name): FileWriter.of(self._subrun(name), name)  # noqa: PTH118
-            for name in list(self._charts)
+            os.path.join(self._tbxd_folder, name): FileWriter.of(self._tbxd_subrun(name), name)  # noqa: PTH118
+            for name in list(self._tbxd_charts)
         }
-        return {self._folder: self._get_file_writer(), **below}
+        return {self._tbxd_folder: self._get_file_writer(), **below}
 
     @Computed
     def default_bins(self) -> list[float]:
@@ -543,21 +561,21 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """What writes protocol buffers of the caller's own to this run; made anew after `close`."""
         if self.file_writer is None:
             self.__dict__.pop("all_writers", None)
-            self.file_writer = FileWriter.of(self._run if self._write else None, self._folder)
+            self.file_writer = FileWriter.of(self._tbxd_run if self._tbxd_write else None, self._tbxd_folder)
         return self.file_writer
 
     @Computed
     def log_dir(self) -> str | os.PathLike[str]:
         """The folder of the run, as it was given."""
-        return self.logdir
+        return self._tbxd_given["logdir"]
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given, as a text."""
-        return self._folder
+        return self._tbxd_folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._opened_in = 0
+        self._tbxd_opened_in = 0
 
     def __enter__(self) -> SummaryWriter:
         return self

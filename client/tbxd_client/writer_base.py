@@ -45,31 +45,49 @@ class Computed(Generic[T]):
         return self if instance is None else self._compute(instance)  # what is set is found before this
 
 
-class WriterBase:
-    """A run, and records for it. ``_write`` False: every method does nothing."""
+class Given(Computed[Any]):
+    """An argument of the constructor under the name that the originals keep it under, until somebody sets that.
 
-    _run: Run
-    _subruns: dict[str, Run]  # by their names below the run
-    _write: bool
-    _now: Callable[[], float]  # the time of what is given none
-    _default_step: int | None  # the step of what is given none
-    purge_step: int | None
-    _opened_in: int  # the process that has made it; 0 of a copy
-    _charts: dict[str, str]  # of these, those that `add_scalars` has made, and their tags
-    _beside = False  # it logs to the folder of another writer, which has been found already
-    _numbered = False  # what is logged has no steps; the daemon counts it
+    It stands in the class and not in the object, so that a subclass that has a method or a property of this name keeps
+    it: one of the originals does not have this attribute.
+    """
+
+    def __init__(self, argument: str) -> None:
+        super().__init__(lambda writer: writer._tbxd_given[argument])
+        self.__doc__ = f"The argument ``{argument}``, as it was given."
+
+
+class WriterBase:
+    """A run, and records for it. ``_tbxd_write`` False: every method does nothing.
+
+    People subclass writers, and their attributes and methods have any name. So ours that are not public begin with
+    ``_tbxd_``, and nothing here calls a method or reads an attribute that a subclass may have for itself, but for what
+    the originals call and read, too. `tests/test_subclasses.py` holds to it.
+    """
+
+    _tbxd_given: dict[str, Any]  # arguments of the constructor
+
+    _tbxd_run: Run
+    _tbxd_subruns: dict[str, Run]  # by their names below the run
+    _tbxd_write: bool
+    _tbxd_now: Callable[[], float]  # the time of what is given none
+    _tbxd_default_step: int | None  # the step of what is given none
+    _tbxd_opened_in: int  # the process that has made it; 0 of a copy
+    _tbxd_charts: dict[str, str]  # of these, those that `add_scalars` has made, and their tags
+    _tbxd_beside = False  # it logs to the folder of another writer, which has been found already
+    _tbxd_numbered = False  # what is logged has no steps; the daemon counts it
 
     @property
-    def _runs(self) -> list[Run]:
-        return [self._run, *self._subruns.values()]
+    def _tbxd_runs(self) -> list[Run]:
+        return [self._tbxd_run, *self._tbxd_subruns.values()]
 
-    def _step(self, step: Any) -> int:
-        return to_step(self._default_step if step is None else step)
+    def _tbxd_step(self, step: Any) -> int:
+        return to_step(self._tbxd_default_step if step is None else step)
 
-    def _time(self, walltime: Any) -> float:
-        return self._now() if walltime is None else to_float(walltime, "walltime")
+    def _tbxd_time(self, walltime: Any) -> float:
+        return self._tbxd_now() if walltime is None else to_float(walltime, "walltime")
 
-    def _array(
+    def _tbxd_array(
         self,
         kind: int,
         tag: str,
@@ -80,44 +98,45 @@ class WriterBase:
         color: Any = None,
     ) -> None:
         """Log one array, or several by their names."""
-        self._run.array(
+        self._tbxd_run.array(
             kind,
             clean_tag(tag),
-            self._step(global_step),
-            self._time(walltime),
+            self._tbxd_step(global_step),
+            self._tbxd_time(walltime),
             arrays,
             attrs,
             parse_color(color) if color is not None else "",
         )
 
-    def _text(
+    def _tbxd_text(
         self, kind: int, tag: str, text: str, global_step: Any, walltime: float | None, color: Any = None
     ) -> None:
-        self._run.text(
+        self._tbxd_run.text(
             kind,
             clean_tag(tag),
-            self._step(global_step),
-            self._time(walltime),
+            self._tbxd_step(global_step),
+            self._tbxd_time(walltime),
             text,
             parse_color(color) if color is not None else "",
         )
 
-    def _subrun(self, name: str) -> Run:
+    def _tbxd_subrun(self, name: str) -> Run:
         """The run in a folder below this one; ``name`` cannot lead out of it.
 
         Raises:
             TypeError: it is no text.
             ValueError: it, or a part of it, is too long.
         """
-        run = self._subruns.get(name)
+        run = self._tbxd_subruns.get(name)
         if run is None:
             clean = clean_tag(os.fspath(name))
             parts = [part if part not in ("", ".", "..") else "_" for part in clean.split("/")]
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
-            directory = os.path.join(self._run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._subruns[name] = self._run.below(directory)
+            directory = os.path.join(self._tbxd_run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
+            run = self._tbxd_subruns[name] = self._tbxd_run.below(directory)
             # Once: each further one would wipe, in the slow loader, what others have logged since.
-            if self.purge_step is not None and self._opened_in == os.getpid():
-                run.text(records.RESTART, "", to_step(self.purge_step), time.time(), None)
+            purge_step = self._tbxd_given["purge_step"]
+            if purge_step is not None and self._tbxd_opened_in == os.getpid():
+                run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
         return run

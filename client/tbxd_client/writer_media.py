@@ -34,7 +34,7 @@ class MediaMethods(WriterBase):
         Raises:
             ValueError: the shape does not fit ``dataformats``, or has another number of channels.
         """
-        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=False)
+        self._tbxd_image(tag, img_tensor, global_step, walltime, dataformats, color, batched=False)
 
     def add_images(
         self,
@@ -47,9 +47,9 @@ class MediaMethods(WriterBase):
         color: Any = None,
     ) -> None:
         """Log several pictures as one grid; ``img_tensor`` is N pictures, or a list of them. See `add_image`."""
-        self._image(tag, img_tensor, global_step, walltime, dataformats, color, batched=True)
+        self._tbxd_image(tag, img_tensor, global_step, walltime, dataformats, color, batched=True)
 
-    def _image(
+    def _tbxd_image(
         self,
         tag: str,
         value: Any,
@@ -59,11 +59,11 @@ class MediaMethods(WriterBase):
         color: Any,
         batched: bool,
     ) -> None:
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = snapshot(value, f"{'add_images' if batched else 'add_image'} {tag!r}")
         attrs = media.image_attrs(array, dataformats, batched)
-        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
 
     def add_figure(
         self,
@@ -83,11 +83,11 @@ class MediaMethods(WriterBase):
             global_step, walltime, color: as in `add_scalar`.
             close: close the figures afterwards.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = media.figure_to_array(figure, close)
         attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
-        self._array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
 
     def add_heatmap(
         self,
@@ -116,11 +116,11 @@ class MediaMethods(WriterBase):
         Raises:
             ValueError, TypeError: not two axes, an unknown colour map, labels that do not fit.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = snapshot(matrix, f"add_heatmap {tag!r}")
         attrs = media.heatmap_attrs(array, colormap, vmin, vmax, row_labels, column_labels)
-        self._array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)
 
     def add_image_with_boxes(
         self,
@@ -149,7 +149,7 @@ class MediaMethods(WriterBase):
         Raises:
             ValueError, TypeError: as `add_image`, and for boxes that are not (N, 4).
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         if not isinstance(dataformats, str):  # torch: rescale, dataformats, labels
             rescale, dataformats, labels = dataformats, labels if isinstance(labels, str) else "CHW", rescale
@@ -158,7 +158,7 @@ class MediaMethods(WriterBase):
         boxes = snapshot(box_tensor, f"the boxes of {tag!r}")
         attrs = media.image_attrs(picture, dataformats, False) | media.boxes_attrs(boxes, labels, rescale)
         arrays = {"image": picture, "boxes": boxes}
-        self._array(records.BOXES, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(records.BOXES, tag, arrays, attrs, global_step, walltime, color)
 
     def add_video(
         self,
@@ -183,11 +183,11 @@ class MediaMethods(WriterBase):
         Raises:
             ValueError, TypeError: the shape does not fit ``dataformats``, or fps is no positive number.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = snapshot(vid_tensor, f"add_video {tag!r}")
         attrs = media.video_attrs(array, dataformats, fps)
-        self._array(records.VIDEO, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.VIDEO, tag, array, attrs, global_step, walltime, color)
 
     def add_audio(
         self,
@@ -211,8 +211,8 @@ class MediaMethods(WriterBase):
         Raises:
             ValueError, TypeError: another shape, other numbers, or a sample rate that is no positive integer.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = snapshot(snd_tensor, f"add_audio {tag!r}")
         attrs = media.audio_attrs(array, sample_rate)
-        self._array(records.AUDIO, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(records.AUDIO, tag, array, attrs, global_step, walltime, color)

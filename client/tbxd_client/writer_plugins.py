@@ -24,7 +24,7 @@ class PluginMethods(WriterBase):
     def _get_file_writer(self) -> FileWriter:
         raise NotImplementedError
 
-    _layout: dict[str, dict[str, list[Any]]]
+    _tbxd_layout: dict[str, dict[str, list[Any]]]
 
     def add_pr_curve(
         self,
@@ -52,10 +52,10 @@ class PluginMethods(WriterBase):
             ValueError, TypeError: not as many of each, or no numbers. A curve of none is counted as dropped,
                 ``no_values``.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         arrays, attrs = plots.curve(labels, predictions, num_thresholds, weights)
-        self._array(records.PR_CURVE, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(records.PR_CURVE, tag, arrays, attrs, global_step, walltime, color)
 
     def add_pr_curve_raw(
         self,
@@ -85,7 +85,7 @@ class PluginMethods(WriterBase):
         Raises:
             ValueError, TypeError: not as many of each, or no numbers.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         rows = plots.raw_curve(
             {
@@ -97,7 +97,7 @@ class PluginMethods(WriterBase):
                 "recall": recall,
             }
         )
-        self._array(records.PR_CURVE_RAW, tag, rows, {}, global_step, walltime, color)
+        self._tbxd_array(records.PR_CURVE_RAW, tag, rows, {}, global_step, walltime, color)
 
     def add_mesh(
         self,
@@ -124,10 +124,10 @@ class PluginMethods(WriterBase):
         Raises:
             ValueError, TypeError: another shape, no numbers, or a config that JSON cannot hold.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         arrays, attrs = plots.mesh(vertices, colors, faces, config_dict)
-        self._array(records.MESH, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(records.MESH, tag, arrays, attrs, global_step, walltime, color)
 
     def add_tensor(
         self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None, *, color: Any = None
@@ -142,10 +142,10 @@ class PluginMethods(WriterBase):
         Raises:
             ValueError, TypeError: it holds something that is no number.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         array = snapshot(tensor, f"add_tensor {tag!r}")
-        self._array(records.TENSOR, tag, array, {}, global_step, walltime, color)
+        self._tbxd_array(records.TENSOR, tag, array, {}, global_step, walltime, color)
 
     def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
         """Say which scalars the CUSTOM SCALARS tab shows in one chart. Several calls add up.
@@ -157,26 +157,29 @@ class PluginMethods(WriterBase):
         Raises:
             ValueError, TypeError: it is something else, or too large.
         """
-        if not self._write:
+        self._tbxd_add_charts(layout)
+
+    def _tbxd_add_charts(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+        if not self._tbxd_write:
             return
-        charts = {category: dict(titles) for category, titles in self._layout.items()}
+        charts = {category: dict(titles) for category, titles in self._tbxd_layout.items()}
         for category, titles in plots.layout(layout).items():
             charts.setdefault(category, {}).update(titles)
         text = plots.layout_text(charts)
-        self._layout = charts
-        self._text(records.CUSTOM_SCALARS, LAYOUT_TAG, text, None, None)
+        self._tbxd_layout = charts
+        self._tbxd_text(records.CUSTOM_SCALARS, LAYOUT_TAG, text, None, None)
 
     def add_custom_scalars_multilinechart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
         """Several scalars in one chart of the CUSTOM SCALARS tab; see `add_custom_scalars`."""
-        self.add_custom_scalars({clean_tag(category): {clean_tag(title): ["Multiline", tags]}})
+        self._tbxd_add_charts({clean_tag(category): {clean_tag(title): ["Multiline", tags]}})
 
     def add_custom_scalars_marginchart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
         """A scalar and its band, ``[value, lower, upper]``; see `add_custom_scalars`."""
-        self.add_custom_scalars({clean_tag(category): {clean_tag(title): ["Margin", tags]}})
+        self._tbxd_add_charts({clean_tag(category): {clean_tag(title): ["Margin", tags]}})
 
     def add_hparams(
         self,
@@ -210,14 +213,14 @@ class PluginMethods(WriterBase):
         values, metrics = hparams.values_of(hparam_dict), hparams.metrics_of(metric_dict)
         domains = hparams.domains_of(given.domains or hparam_domain_discrete, values)
         text = hparams.json_of(values, metrics, domains)
-        step = self._step(given.step if given.step is not None else global_step)
+        step = self._tbxd_step(given.step if given.step is not None else global_step)
         wanted = ""
         for one in (given.name, name, run_name):
             wanted = wanted or ("" if one is None else clean_tag(os.fspath(one)))
-        if not self._write:
+        if not self._tbxd_write:
             return
-        now = self._now()
-        run = self._subrun(wanted or self._run.new_name(str(now)))
+        now = self._tbxd_now()
+        run = self._tbxd_subrun(wanted or self._tbxd_run.new_name(str(now)))
         run.text(records.HPARAMS, HPARAMS_TAG, 0, now, text)
         for metric, value in metrics.items():
             run.scalar(metric, step, now, value)
@@ -248,10 +251,10 @@ class PluginMethods(WriterBase):
             ValueError, TypeError: shapes that do not fit each other, or something that is no number. An embedding of
                 no points is counted as dropped, ``no_values``.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         arrays = embedding.arrays_of(mat, metadata, label_img, metadata_header)
-        self._array(records.EMBEDDING, tag, arrays, {}, global_step, None)
+        self._tbxd_array(records.EMBEDDING, tag, arrays, {}, global_step, None)
 
     def add_graph(
         self,
@@ -279,14 +282,14 @@ class PluginMethods(WriterBase):
             ValueError: the graph is too large, see `limits.NODES_MAX`.
             Exception: what the model raises when it is called so, and what torch cannot trace; nothing is logged.
         """
-        if not self._write:
+        if not self._tbxd_write:
             return
         from . import graph
 
         text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
-        now = self._time(walltime)
-        self._text(records.GRAPH, "", text, None, now)
-        self._get_file_writer().add_event(run_metadata_event(CPU_RUN_METADATA), self._step(None), now)
+        now = self._tbxd_time(walltime)
+        self._tbxd_text(records.GRAPH, "", text, None, now)
+        self._get_file_writer().add_event(run_metadata_event(CPU_RUN_METADATA), self._tbxd_step(None), now)
 
     def add_onnx_graph(self, onnx_model_file: Any = None, *, prototxt: Any = None) -> None:
         """Log the graph of a model of ONNX, for the GRAPHS tab.
@@ -303,9 +306,9 @@ class PluginMethods(WriterBase):
             TypeError, ValueError: no file, no model of ONNX, or one whose graph is too large
                 (`limits.MODEL_BYTES_MAX`).
         """
-        if self._write:
+        if self._tbxd_write:
             data = model_files.onnx_graph(prototxt if onnx_model_file is None else onnx_model_file)
-            self._array(records.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
+            self._tbxd_array(records.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
 
     def add_openvino_graph(self, xmlname: Any) -> None:
         """Log the graph of a model of OpenVINO, for the GRAPHS tab. The file is read here.
@@ -317,6 +320,6 @@ class PluginMethods(WriterBase):
             OSError: it cannot be read.
             TypeError, ValueError: no file, or one that is too large (`limits.MODEL_BYTES_MAX`).
         """
-        if self._write:
+        if self._tbxd_write:
             data = model_files.openvino_xml(xmlname)
-            self._array(records.OPENVINO_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
+            self._tbxd_array(records.OPENVINO_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
