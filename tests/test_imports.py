@@ -14,18 +14,18 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "native", "limits"),
+    ("interpreters", "native", "limits", "overrides"),
     ("descriptors",),
     ("folder_lock", "view"),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
     ("paths", "executable", "jobs"),
     ("places",),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
-    ("link", "outage", "reports", "media", "journal", "readback", "model_files", "ranks"),
+    ("link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
     ("memory_journal", "sender", "policy"),
     ("session",),
     ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),
-    ("lenient",),
+    ("lenient", "interception"),
     ("writer_base", "file_writer"),
     ("writer_media", "writer_plugins"),
     ("writer",),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from . import records
+from . import interception, records
 from .lenient import soften
+from .overrides import is_overridden
 from .policy import member
-from .protowire import field
+from .protowire import WireError, field, fields
 from .run import Run, run_of
 from .session import active, flush
 from .snapshot import Array, to_float, to_step
 
 MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
+ADDING = ("add_event", "add_summary", "add_graph", "add_onnx_graph", "add_openvino_graph")  # what people override
 RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a graph
 
 
@@ -33,7 +35,18 @@ class EventWriter:
 
     def add_event(self, event: Any) -> None:
         """Log an event with its own step and time; see `FileWriter.add_event`."""
-        self._tbxd_owner.add_event(event, walltime=getattr(event, "wall_time", None) or None)
+        owner = self._tbxd_owner
+        owner._tbxd_log_event(event, owner._tbxd_step(event, None), getattr(event, "wall_time", None) or None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "add_event":
+            self._tbxd_owner._tbxd_look()
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        if name == "add_event":
+            self._tbxd_owner._tbxd_look()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything logged so far is in the event files; see `SummaryWriter.flush`."""
@@ -107,18 +120,57 @@ class FileWriter:
         soften(FileWriter)
         return super().__new__(cls)
 
+    _tbxd_told: Callable[[], Any] | None = None  # the writer that it belongs to, as long as there is one
+
     def _tbxd_bind(self, run: Run | None) -> None:
         self._tbxd_run = run
         self._tbxd_default: tuple[Any, float | None] = None, None  # step and time of what is given none
         self.event_writer = EventWriter(run, self) if run is not None else None
 
     @classmethod
-    def of(cls, run: Run | None, logdir: str) -> FileWriter:
-        """That of a `SummaryWriter`; None is one that writes nothing."""
+    def of(cls, run: Run | None, logdir: str, told: Callable[[], Any] | None = None) -> FileWriter:
+        """That of a `SummaryWriter`; None is one that writes nothing.
+
+        Args:
+            told: gives the writer, which looks again at what it has when one of these methods is replaced.
+        """
         writer = cls.__new__(cls)
         writer._tbxd_logdir = logdir
         writer._tbxd_bind(run)
+        writer._tbxd_told = told
         return writer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_tbxd_told": None}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name in ADDING or name == "event_writer":
+            self._tbxd_look()
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        if name in ADDING:
+            self._tbxd_look()
+
+    def _tbxd_look(self) -> None:
+        """Look what of this people have put something else in the place of, and tell the writer that it belongs to.
+
+        As in the originals, a summary and a graph become events, and events go on to ``event_writer``; where all of
+        these are ours there is a shorter way.
+        """
+        below = vars(self).get("event_writer")
+        self._tbxd_events_go_on = below is not None and (
+            not isinstance(below, EventWriter) or is_overridden(below, "add_event")
+        )
+        self._tbxd_events_made = self._tbxd_events_go_on or is_overridden(self, "add_event")
+        writer = self._tbxd_told() if self._tbxd_told is not None else None
+        if writer is not None:
+            writer._tbxd_look()
+
+    def _tbxd_plain_for(self, run: Run | None) -> bool:
+        """Whether this logs to a run, and nobody steps in."""
+        return self._tbxd_run is run and not self._tbxd_events_made and not is_overridden(self, *ADDING)
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given."""
@@ -136,16 +188,21 @@ class FileWriter:
             TypeError: it is no protocol buffer.
             ValueError: it is too large, or the step is none.
         """
-        if step is None:
-            step = self._tbxd_default[0]
-        if step is None:
-            step = getattr(event, "step", 0)
-        self._tbxd_log(_bytes(event), step, walltime)
+        step = self._tbxd_step(event, step)
+        if self._tbxd_events_go_on and self.event_writer is not None:
+            self.event_writer.add_event(_told(event, to_step(step), self._tbxd_time(walltime)))
+            return
+        self._tbxd_log_event(event, step, walltime)
 
     def add_summary(self, summary: Any, global_step: Any = None, walltime: float | None = None) -> None:
         """Log a summary: a ``Summary``, or its bytes. Steps, times and errors as in `add_event`."""
+        if self._tbxd_events_made:
+            self.add_event(_event(self, field(5, _bytes(summary))), global_step, walltime)
+            return
         step = self._tbxd_default[0] if global_step is None else global_step
-        self._tbxd_log(field(5, _bytes(summary)), step, walltime)
+        data = _bytes(summary)
+        if not interception.taken(self._tbxd_run, lambda: data, to_step(step), self._tbxd_time(walltime)):
+            self._tbxd_log(field(5, data), step, walltime)
 
     def add_graph(self, graph_profile: Any, walltime: float | None = None) -> None:
         """Log a graph.
@@ -162,9 +219,11 @@ class FileWriter:
         graph, metadata, *_ = [*given, None, None]
         data, metadata = _bytes(graph), None if metadata is None else _bytes(metadata)
         walltime = time.time() if walltime is None else to_float(walltime, "walltime")
-        self._tbxd_log(field(4, data), 0, walltime)
-        if metadata is not None:
-            self._tbxd_log(run_metadata_event(metadata), 0, walltime)
+        for part in [field(4, data)] + ([] if metadata is None else [run_metadata_event(metadata)]):
+            if self._tbxd_events_made:
+                self.add_event(_event(self, part), None, walltime)
+            else:
+                self._tbxd_log(part, 0, walltime)
 
     def add_onnx_graph(self, graph: Any, walltime: float | None = None) -> None:
         """Log a graph; the same as `add_graph`."""
@@ -207,18 +266,59 @@ class FileWriter:
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""
 
+    def _tbxd_step(self, event: Any, step: Any) -> Any:
+        """The step of an event: the one that is given, the one that is none's own, or the event's."""
+        if step is None:
+            step = self._tbxd_default[0]
+        return getattr(event, "step", 0) if step is None else step
+
+    def _tbxd_time(self, walltime: Any) -> float:
+        walltime = self._tbxd_default[1] if walltime is None else walltime
+        return time.time() if walltime is None else to_float(walltime, "walltime")
+
+    def _tbxd_log_event(self, event: Any, step: Any, walltime: Any) -> None:
+        data = _bytes(event)
+        when = self._tbxd_time(walltime)
+        if not interception.taken(self._tbxd_run, lambda: _summary_of(data), to_step(step), when):
+            self._tbxd_log(data, step, when)
+
     def _tbxd_log(self, data: bytes, step: Any, walltime: float | None) -> None:
         if len(data) > MESSAGE_BYTES_MAX:
             raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
         if self._tbxd_run is not None:
-            walltime = self._tbxd_default[1] if walltime is None else walltime
-            now = time.time() if walltime is None else to_float(walltime, "walltime")
-            self._tbxd_run.array(records.EVENT, "", to_step(step), now, Array("|u1", (len(data),), data), {})
+            when = self._tbxd_time(walltime)
+            self._tbxd_run.array(records.EVENT, "", to_step(step), when, Array("|u1", (len(data),), data), {})
 
 
 def run_metadata_event(metadata: bytes) -> bytes:
     """The event that says how a graph ran: a ``RunMetadata`` with its tag, in ``tagged_run_metadata``."""
     return field(8, field(1, RUN_METADATA_TAG.encode()) + field(2, metadata))
+
+
+def _event(reader: Any, data: bytes) -> Any:
+    """An event as a protocol buffer, of the package that ``reader`` is of; its bytes where there is no such package."""
+    from . import messages
+
+    made = messages.made_by(reader)
+    return data if made is None else made.event.FromString(data)
+
+
+T = TypeVar("T")
+
+
+def _told(event: T, step: int, walltime: float) -> T:
+    """An event that says its step and time itself, as in the originals."""
+    if not isinstance(event, bytes):
+        event.step, event.wall_time = step, walltime  # type: ignore[attr-defined]
+    return event
+
+
+def _summary_of(event: bytes) -> bytes:
+    """The summary within the bytes of an event; empty where there is none."""
+    try:
+        return next((bytes(value) for number, _, value in fields(event) if number == 5 and value), b"")
+    except WireError:
+        return b""
 
 
 def _bytes(message: Any) -> bytes:

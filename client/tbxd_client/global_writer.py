@@ -72,9 +72,9 @@ class GlobalSummaryWriter:
             log_dir=log_dir,
             **arguments,
         )
-        self._tbxd_counted = _Numbered(self.smw._tbxd_run.directory, write_to_disk=write_to_disk, **arguments)
-        self._tbxd_counted._tbxd_run.described = self.smw._tbxd_run.described
-        self._tbxd_counted._tbxd_run.named_as(self.smw._tbxd_run)
+        self._tbxd_counted = _Numbered(self.smw._tbxd_own.directory, write_to_disk=write_to_disk, **arguments)
+        self._tbxd_counted._tbxd_own.described = self.smw._tbxd_own.described
+        self._tbxd_counted._tbxd_own.named_as(self.smw._tbxd_own)
         self._tbxd_counted._tbxd_given["purge_step"] = purge_step  # for the runs below; this one has been told
 
     def _tbxd_writer(self, global_step: Any) -> SummaryWriter:
@@ -366,7 +366,8 @@ class GlobalSummaryWriter:
     @property
     def file_writer(self) -> FileWriter:
         """For protocol buffers of the caller's own; what it logs is not counted."""
-        return self.smw._get_file_writer()
+        found: FileWriter = self.smw._get_file_writer()
+        return found
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""

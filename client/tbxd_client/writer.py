@@ -12,19 +12,22 @@ import json
 import os
 import struct
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from . import log_values, media, readback, records
-from .file_writer import FileWriter
+from .file_writer import ADDING, FileWriter
+from .interception import Intercepted
 from .journal import CLOSED, STORING, JournalClosed
 from .journal_files import WORD_COMMIT
 from .lenient import soften
 from .limits import ROW_VALUES_MAX
 from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
+from .overrides import Watched, is_ours, is_overridden
 from .paths import native_path
 from .policy import member
 from .ranks import Identity, default_folder
@@ -88,7 +91,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def __new__(cls, *arguments: Any, **more: Any) -> SummaryWriter:
         """Also what makes a writer that was pickled: how wrong arguments are met is a matter of this process."""
         soften(SummaryWriter)
-        return super().__new__(cls)
+        writer = super().__new__(cls)
+        writer._tbxd_set = {}
+        return writer
 
     def __init__(
         self,
@@ -113,11 +118,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if not self._tbxd_beside:
             chosen = place.folder(job)
         self._tbxd_folder = chosen
-        self._tbxd_write = bool(write_to_disk) and place.writes
+        self._tbxd_write = self._tbxd_disk = bool(write_to_disk) and place.writes
         described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
         if chosen != job:  # a rank's part of it
             described["above"] = os.path.realpath(native_path(job))
-        self._tbxd_run = run_of(chosen, place, filename_suffix, self._tbxd_numbered, self._tbxd_write, described)
+        self._tbxd_own = run_of(chosen, place, filename_suffix, self._tbxd_numbered, self._tbxd_write, described)
+        self._tbxd_run = self._tbxd_own
         self._tbxd_subruns: dict[str, Run] = {}
         self._tbxd_charts = {}
         self._tbxd_exported: dict[str, tuple[bytes, int]] = {}
@@ -131,7 +137,6 @@ class SummaryWriter(MediaMethods, PluginMethods):
             "comet_config": comet_config,
             "kwargs": kwargs,
         }
-        self.file_writer = FileWriter.of(self._tbxd_run if self._tbxd_write else None, chosen)
         self._tbxd_now = time.time
         self._tbxd_default_step = None
         self._tbxd_next_step = 0 if purge_step is None else to_step(purge_step)  # of `log`, where it is given none
@@ -140,7 +145,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._tbxd_layout = {}
         self._tbxd_opened_in = os.getpid()
         if self._tbxd_write and purge_step is not None:
-            self._tbxd_run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+            self._tbxd_own.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+        self._tbxd_set["file_writer"] = None
+        if is_overridden(self, "_get_file_writer"):
+            self._tbxd_set["all_writers"] = None  # as it is in the originals when they first call it
+        self._get_file_writer()
+        self._tbxd_look()
 
     # --- scalars ---------------------------------------------------------------------------------------------
 
@@ -255,7 +265,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
             global_step, walltime: as in `add_scalar`.
             color: curve name to colour.
         """
-        if not self._tbxd_write and self._tbxd_unwritten is None:
+        if self._tbxd_run is not self._tbxd_own:
+            self._get_file_writer()
+        if not self._tbxd_disk and self._tbxd_unwritten is None:
             return
         tag, step, walltime = clean_tag(main_tag), self._tbxd_step(global_step), self._tbxd_time(walltime)
         color = {} if color is None else color
@@ -510,6 +522,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             in the journal; or when some that this process has logged since the last flush could not be kept. `stats`
             says which, and what was refused because it makes no sense, as a histogram without any finite value.
         """
+        for other in self._tbxd_others():
+            other.flush()
         return flush(timeout)
 
     def close(self) -> None:
@@ -520,13 +534,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
         ``file_writer`` and ``all_writers`` are None afterwards, as in both originals, until the writer is used again.
         """
+        for other in self._tbxd_others():
+            other.flush()
+            other.close()
         session = active()
         if session is not None:
             session.flush(closing=True)
-        self.file_writer = None
         self.all_writers = None  # type: ignore[assignment]  # until it is used again
-        if self._tbxd_write and self._tbxd_opened_in == os.getpid():
-            self._tbxd_run.leave_file()
+        self.file_writer = None
+        if self._tbxd_disk and self._tbxd_opened_in == os.getpid():
+            self._tbxd_own.leave_file()
 
     def stats(self) -> dict[str, Any]:
         """What became of what this process has logged to this run and its sub-runs.
@@ -552,30 +569,76 @@ class SummaryWriter(MediaMethods, PluginMethods):
     @Computed
     def default_bins(self) -> list[float]:
         """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
-        edges = [1e-12]
-        while edges[-1] * 1.1 < 1e20:
-            edges.append(edges[-1] * 1.1)
-        return [-edge for edge in reversed(edges)] + [0] + edges
+        from .messages import tensorflow_bins
 
+        return tensorflow_bins()
+
+    file_writer: Any = Watched()
+
+    @Watched
     def _get_file_writer(self) -> FileWriter:
         """What writes protocol buffers of the caller's own to this run; made anew after `close`."""
         if self.file_writer is None:
-            self.__dict__.pop("all_writers", None)
-            self.file_writer = FileWriter.of(self._tbxd_run if self._tbxd_write else None, self._tbxd_folder)
-        return self.file_writer
+            self._tbxd_set.pop("all_writers", None)
+            own = self._tbxd_own if self._tbxd_disk else None
+            self.file_writer = FileWriter.of(own, self._tbxd_folder, weakref.ref(self))
+        found: FileWriter = self.file_writer
+        return found
+
+    def _tbxd_look(self) -> None:
+        """Find out whether somebody steps in between this writer and its run, and make way for him.
+
+        That is asked when a writer is made, and when something of it is set: no call that logs asks anything.
+        """
+        own, file_writer = self._tbxd_own, self._tbxd_set.get("file_writer")
+        if self._tbxd_numbered:  # the steps are not known here; see docs/COMPATIBILITY.md
+            plain = True
+        elif is_overridden(self, "_get_file_writer"):
+            plain = False
+        elif file_writer is None:
+            plain = not _is_patched()
+        else:
+            bound = own if self._tbxd_disk else None
+            plain = isinstance(file_writer, FileWriter) and file_writer._tbxd_plain_for(bound)
+        if plain != (self._tbxd_run is own):
+            through = Intercepted(own, lambda: self._get_file_writer(), self._tbxd_disk)  # noqa: PLW0108 - whatever it is by then
+            self._tbxd_run = own if plain else cast(Run, through)
+            self._tbxd_write = self._tbxd_disk or not plain
+
+    def _tbxd_below(self, run: Run) -> Run:
+        if not _is_patched():
+            return run
+        return cast(Run, Intercepted(run, lambda: FileWriter.of(run, run.directory), True))
+
+    def _tbxd_others(self) -> list[Any]:
+        """The file writers in ``all_writers`` that are not ours: they are flushed and closed with this one."""
+        all_writers = self._tbxd_set.get("all_writers")
+        if not isinstance(all_writers, Mapping):
+            return []
+        return [one for one in all_writers.values() if type(one) is not FileWriter]
 
     @Computed
     def log_dir(self) -> str | os.PathLike[str]:
         """The folder of the run, as it was given."""
-        return self._tbxd_given["logdir"]
+        given: str | os.PathLike[str] = self._tbxd_given["logdir"]
+        return given
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given, as a text."""
         return self._tbxd_folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for name, value in state.items():
+            try:
+                setattr(self, name, value)  # not through `__dict__`; see `overrides.is_overridden`
+            except AttributeError:  # a property of a subclass's own, which has set it before that was there
+                self.__dict__[name] = value
+        self._tbxd_set = dict(self._tbxd_set)
         self._tbxd_opened_in = 0
+        self._tbxd_run, self._tbxd_write = self._tbxd_own, self._tbxd_disk
+        if type(self.file_writer) is FileWriter:
+            self.file_writer._tbxd_told = weakref.ref(self)
+        self._tbxd_look()
 
     def __enter__(self) -> SummaryWriter:
         return self
@@ -587,6 +650,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_patched() -> bool:
+    """Whether somebody has put something else in the place of methods of our class of file writers."""
+    return not all(is_ours(getattr(FileWriter, name)) for name in ADDING)
 
 
 def stats_of(runs: list[Run]) -> dict[str, Any]:

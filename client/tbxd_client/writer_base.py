@@ -29,11 +29,17 @@ T = TypeVar("T")
 
 
 class Computed(Generic[T]):
-    """An attribute that is computed, until somebody sets it: the originals' are plain, and scripts assign them."""
+    """An attribute that is computed, until somebody sets it: the originals' are plain, and scripts assign them.
+
+    What is set is in the writer's ``_tbxd_set``, by its name.
+    """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
         self._compute = compute
         self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
     @overload
     def __get__(self, instance: None, owner: type) -> Computed[T]: ...
@@ -42,7 +48,18 @@ class Computed(Generic[T]):
     def __get__(self, instance: object, owner: type | None = None) -> T: ...
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Computed[T] | T:
-        return self if instance is None else self._compute(instance)  # what is set is found before this
+        if instance is None:
+            return self
+        own: dict[str, T] = instance._tbxd_set  # type: ignore[attr-defined]
+        return own[self._name] if self._name in own else self._compute(instance)
+
+    def __set__(self, instance: Any, value: T) -> None:
+        instance._tbxd_set[self._name] = value
+
+    def __delete__(self, instance: Any) -> None:
+        if self._name not in instance._tbxd_set:
+            raise AttributeError(self._name)
+        del instance._tbxd_set[self._name]
 
 
 class Given(Computed[Any]):
@@ -66,10 +83,13 @@ class WriterBase:
     """
 
     _tbxd_given: dict[str, Any]  # arguments of the constructor
+    _tbxd_set: dict[str, Any]  # what people have set of the attributes that are computed or watched
 
-    _tbxd_run: Run
+    _tbxd_run: Run  # what is logged goes there; `interception.Intercepted` where somebody steps in
+    _tbxd_own: Run  # the run itself
     _tbxd_subruns: dict[str, Run]  # by their names below the run
-    _tbxd_write: bool
+    _tbxd_write: bool  # whether a record is made of a call
+    _tbxd_disk: bool  # whether one may come into a file
     _tbxd_now: Callable[[], float]  # the time of what is given none
     _tbxd_default_step: int | None  # the step of what is given none
     _tbxd_opened_in: int  # the process that has made it; 0 of a copy
@@ -79,7 +99,7 @@ class WriterBase:
 
     @property
     def _tbxd_runs(self) -> list[Run]:
-        return [self._tbxd_run, *self._tbxd_subruns.values()]
+        return [self._tbxd_own, *self._tbxd_subruns.values()]
 
     def _tbxd_step(self, step: Any) -> int:
         return to_step(self._tbxd_default_step if step is None else step)
@@ -120,6 +140,10 @@ class WriterBase:
             parse_color(color) if color is not None else "",
         )
 
+    def _tbxd_below(self, run: Run) -> Run:
+        """What is logged to for a run below this one."""
+        raise NotImplementedError
+
     def _tbxd_subrun(self, name: str) -> Run:
         """The run in a folder below this one; ``name`` cannot lead out of it.
 
@@ -133,8 +157,8 @@ class WriterBase:
             parts = [part if part not in ("", ".", "..") else "_" for part in clean.split("/")]
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
-            directory = os.path.join(self._tbxd_run.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
-            run = self._tbxd_subruns[name] = self._tbxd_run.below(directory)
+            directory = os.path.join(self._tbxd_own.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
+            run = self._tbxd_subruns[name] = self._tbxd_below(self._tbxd_own.below(directory))
             # Once: each further one would wipe, in the slow loader, what others have logged since.
             purge_step = self._tbxd_given["purge_step"]
             if purge_step is not None and self._tbxd_opened_in == os.getpid():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import media, records
-from .snapshot import snapshot
+from .overrides import is_overridden
+from .snapshot import snapshot, widened
 from .writer_base import WriterBase
 
 
@@ -86,6 +87,12 @@ class MediaMethods(WriterBase):
         if not self._tbxd_write:
             return
         array = media.figure_to_array(figure, close)
+        if is_overridden(self, "add_image"):  # which the originals call for it
+            several = len(array.shape) == 4
+            pixels = widened(array)  # the axis of the colours before height and width, as there
+            pixels = pixels.transpose((0, 3, 1, 2) if several else (2, 0, 1))
+            self.add_image(tag, pixels, global_step, walltime, dataformats="NCHW" if several else "CHW")
+            return
         attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
         self._tbxd_array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
 

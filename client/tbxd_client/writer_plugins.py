@@ -8,6 +8,7 @@ from typing import Any
 
 from . import embedding, hparams, model_files, plots, records
 from .file_writer import CPU_RUN_METADATA, FileWriter, run_metadata_event
+from .interception import Intercepted
 from .names import clean_tag
 from .snapshot import Array, snapshot
 from .writer_base import WriterBase
@@ -18,11 +19,6 @@ LAYOUT_TAG = "custom_scalars__config__"  # where the tab looks for it
 
 class PluginMethods(WriterBase):
     """Part of `SummaryWriter`."""
-
-    file_writer: FileWriter | None
-
-    def _get_file_writer(self) -> FileWriter:
-        raise NotImplementedError
 
     _tbxd_layout: dict[str, dict[str, list[Any]]]
 
@@ -217,7 +213,7 @@ class PluginMethods(WriterBase):
         wanted = ""
         for one in (given.name, name, run_name):
             wanted = wanted or ("" if one is None else clean_tag(os.fspath(one)))
-        if not self._tbxd_write:
+        if not self._tbxd_disk:
             return
         now = self._tbxd_now()
         run = self._tbxd_subrun(wanted or self._tbxd_run.new_name(str(now)))
@@ -286,10 +282,17 @@ class PluginMethods(WriterBase):
             return
         from . import graph
 
-        text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
         now = self._tbxd_time(walltime)
+        if isinstance(self._tbxd_run, Intercepted) and self._tbxd_run.graph(
+            model, input_to_model, bool(verbose), bool(use_strict_trace), now
+        ):
+            return
+        text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
+        if not self._tbxd_disk:
+            return
         self._tbxd_text(records.GRAPH, "", text, None, now)
-        self._get_file_writer().add_event(run_metadata_event(CPU_RUN_METADATA), self._tbxd_step(None), now)
+        own = FileWriter.of(self._tbxd_own, self._tbxd_own.directory)
+        own._tbxd_log(run_metadata_event(CPU_RUN_METADATA), self._tbxd_step(None), now)
 
     def add_onnx_graph(self, onnx_model_file: Any = None, *, prototxt: Any = None) -> None:
         """Log the graph of a model of ONNX, for the GRAPHS tab.
