@@ -39,7 +39,7 @@ writer.add_scalar("loss", 0.0, 0)
 current = session.current()
 for number in range(runs):  # names of one folder, so that the daemon has one run to write
     way = "".join("/./" if number >> bit & 1 else "/" for bit in range(16))
-    name, who = f"{writer._run.directory[:-2]}{way}a", writer._run._member.who
+    name, who = f"{writer._tbxd_run.directory[:-2]}{way}a", writer._tbxd_run._member.who
     counts = current.define_run(name, "", "", False, who, False).counts
     for reason in ("journal_full", "too_large", "journal_error", "reentrant", "bad_argument", "shutdown"):
         counts.accepted += (1 << 20) + number

@@ -80,7 +80,7 @@ def handler(number, frame):
     writer.add_text("handler", "text", 1)
     raise KeyboardInterrupt
 signal.signal(signal.SIGALRM, handler)
-writer._run.journal._stalled = False  # as after a release: it is worth waiting again
+writer._tbxd_run.journal._stalled = False  # as after a release: it is worth waiting again
 before = writer.stats()["accepted"]
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 started = time.monotonic()
@@ -110,11 +110,11 @@ def test_what_a_handler_logs_while_the_call_it_interrupts_is_under_way_waits_as_
         FULL
         + """
 thread.join()
-writer._run.journal._stalled = False
+writer._tbxd_run.journal._stalled = False
 def handler(number, frame):
     writer.add_tensor("large", large, 200)
 signal.signal(signal.SIGUSR1, handler)
-kind = type(writer._run)
+kind = type(writer._tbxd_run)
 number_of = kind.tag
 def interrupted(*arguments):  # in the middle of the call
     kind.tag = number_of
@@ -154,7 +154,7 @@ writer = SummaryWriter("logs/a")
 CODE = SummaryWriter.add_scalar.__code__
 writer.add_scalar("main", 0.0, 0)
 writer.add_scalar("handler", 0.0, 0)
-journal = writer._run.journal
+journal = writer._tbxd_run.journal
 while writer.stats()["dropped"] == {}:
     before = writer.stats()["accepted"]
     journal.append(b"x" * 1000) if journal._segment_end - journal.position > 1034 else writer.add_scalar("main", 1.0, 1)
