@@ -178,7 +178,8 @@ def test_every_method_counts_or_hands_on(place: World) -> None:
 
 
 def test_its_methods_are_a_writers_without_the_step() -> None:
-    for name, method in vars(SummaryWriter.__mro__[0]).items() | vars(SummaryWriter.__mro__[1]).items():
+    both = {**vars(SummaryWriter.__mro__[0]), **vars(SummaryWriter.__mro__[1])}
+    for name, method in both.items():
         if not name.startswith("add_") or name in STEPLESS:
             continue
         theirs = [item for item in inspect.signature(method).parameters if item != "global_step"]
