@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from board_folder import BEGUN, curve, write_run
-from browser import Page, answer, chromium, missing, tensorboard
+from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import DEADLINE, absent, wait_for
 from tb import LOADERS
 
@@ -42,6 +42,7 @@ def write_odd(folder: Path) -> None:
         "gaps": curve([1, NAN, 2, 3, INF]),
         "one": curve([3.14]),
         "tiny": curve([1e-12] * 3),
+        "epochs": [(step, BEGUN + 100 * epoch + step, float(epoch)) for epoch in range(3) for step in range(50)],
         "huge": curve([3e38, -3e38, 1e38]),
         "below 0": curve([-1, -2, 0]),
         "nanoseconds": curve(range(5), first=1_700_000_000_000_000_001, stride=10**9),
@@ -128,6 +129,19 @@ def test_a_chart_without_a_finite_value_says_so(odd: Odd) -> None:
     assert odd.said("nan of one", "note") == "a has no finite value (10 NaN)"
     assert [row[2] for row in odd.rows("nan of one")] == ["NaN", "9"]
     assert "gaps here: 2" in odd.said("gaps", "note") and odd.rows("gaps")[0][2] == "inf"
+
+
+def test_a_line_does_not_go_back_with_its_steps(odd: Odd) -> None:
+    """The fast loader has the last epoch alone; what the slow one has are three level lines, and nothing between."""
+    odd.open()
+    odd.rows("epochs")
+    canvas = CARD + "return card('epochs') && found('canvas', card('epochs'))[0].toDataURL()"
+    color = CARD + r"return getComputedStyle(found('tbody .swatch', card('epochs'))[0]).color.match(/\d+/g).map(Number)"
+    odd.page.shows(f"{canvas} > 'data:image/png;base64,' ", "the chart")
+    pixels = from_data_url(odd.page.run(canvas)).astype(int)
+    inked = (abs(pixels - odd.page.run(color)).max(axis=-1) < 60).sum(axis=1)
+    rows = [int(count) for count in inked if count]
+    assert rows and min(rows) > pixels.shape[1] / 2, "each row that is drawn in is all of a level line"
 
 
 def test_a_log_scale_says_what_it_does_not_show(odd: Odd) -> None:

@@ -137,7 +137,8 @@ export const clock = (low, high, about, utc = false) => {
   const micros = places.map(place => Math.round(place * step * MICRO) - ahead * MICRO);
   const moments = micros.map(one => moment(one, step, utc));
   const differ = name => new Set(moments.map(one => one[name])).size > 1;
-  const years = step >= DAY && differ("year"), days = step >= DAY || differ("day");
+  const ends = [low, high].map(end => moment(Math.floor(end * MICRO), step, utc).year);
+  const years = step >= DAY && (ends[0] !== ends[1] || differ("year")), days = step >= DAY || differ("day");
   const texts = moments.map(({year, day, clock}) =>
     [years ? `${year}-${day}` : days ? day : "", clock].filter(part => part).join(" ") + (utc ? " UTC" : ""));
   // Where clocks are set back an hour comes twice.

@@ -8,7 +8,7 @@ import {$, ask, look, make, matcher, write} from "./state.js";
 
 const CARDS_STEP = 48; // cards that are made at a time
 const ROWS_SHOWN = 24; // runs in the table of a chart, unless it is wide
-const TAG_LETTERS = 120, NAME_LETTERS = 9; // of a tag above its chart; of a run in a table at the least
+const TAG_LETTERS = 80, NAME_LETTERS = 9; // of a tag above its chart; of a run in a table at the least
 const LETTER_PIXELS = 7, DIGIT_PIXELS = 7.4, BESIDE_PIXELS = 80; // about, of a table: letters, digits, and what is beside them
 const POINTED_PIXELS = 40; // from the pointer to a curve that it points at, at the most
 const FADE_FROM = 4; // curves, of which the others fade when one is pointed at

@@ -61,6 +61,7 @@ export const draw = (canvas, curves, view) => {
   }
   if (view.cursor !== null) {
     pen.strokeStyle = view.colors.text;
+    pen.lineWidth = 1;
     pen.beginPath();
     pen.moveTo(across(view.cursor), TOP);
     pen.lineTo(across(view.cursor), TOP + plot.height);
@@ -120,15 +121,17 @@ const line = (pen, curve, ys, opacity, across, up, log) => {
   pen.lineWidth = curve.bold ? BOLD : WIDTH;
   pen.lineJoin = "round";
   const there = ys.map((y, place) => drawable(curve.x[place], y, log));
+  // Where steps go back a line ends and another begins: nothing was logged between the two.
+  const goesOn = there.map((is, place) => is && there[place - 1] && curve.x[place] >= curve.x[place - 1]);
   pen.setLineDash(curve.dash);
   pen.beginPath();
   there.forEach((is, place) => {
-    if (is) pen[there[place - 1] ? "lineTo" : "moveTo"](across(curve.x[place]), up(ys[place]));
+    if (is) pen[goesOn[place] ? "lineTo" : "moveTo"](across(curve.x[place]), up(ys[place]));
   });
   pen.stroke();
   pen.setLineDash([]);
   there.forEach((is, place) => { // what has no neighbour is no line
-    if (!is || there[place - 1] || there[place + 1]) return;
+    if (!is || goesOn[place] || goesOn[place + 1]) return;
     pen.beginPath();
     pen.arc(across(curve.x[place]), up(ys[place]), there.length > 1 ? 2 : 3, 0, 2 * Math.PI);
     pen.fill();

@@ -48,10 +48,13 @@ export const bytes = number => {
   return `${Number(number.toPrecision(3))} ${units[place]}`;
 };
 
-// A moment in seconds since 1970, as the time of day here; with its date where that is not today's.
+const two = number => String(number).padStart(2, "0");
+
+// A moment in seconds since 1970, as the time of day here; with its date where that is not today's, as on an axis.
 export const moment = seconds => {
   if (seconds === null || !(Math.abs(seconds) <= 8.64e12)) return "no time";
-  const date = new Date(seconds * 1000);
-  const day = date.toDateString() === new Date().toDateString() ? "" : `${date.toLocaleDateString()} `;
-  return day + date.toLocaleTimeString();
+  const date = new Date(seconds * 1000), now = new Date();
+  const year = date.getFullYear() === now.getFullYear() ? "" : `${date.getFullYear()}-`;
+  const day = date.toDateString() === now.toDateString() ? "" : `${year}${two(date.getMonth() + 1)}-${two(date.getDate())} `;
+  return `${day}${[date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":")}`;
 };
