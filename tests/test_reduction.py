@@ -788,7 +788,23 @@ def members(directory: Path) -> dict[tuple[str, int], tuple[float, frozenset[int
     return result
 
 
-def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_logs_is_waited_for_however_many_steps_it_is_behind(tmp_path: Path) -> None:
+    """Of two quick scripts one is read before the other: that one is late, it is not missing."""
+    ranks, daemon = job(tmp_path, 2)
+    for step in range(5000):
+        for rank in ranks:
+            rank.scalar("loss", step, float(rank.rank))
+    for end in (1, 2500, 2600, 5000):
+        for rank in ranks:
+            daemon.feed(rank, rank.ends[(end if rank.rank or end == 1 else 5000) - 1])
+            daemon.write()
+    assert points(tmp_path) == {"loss": [(step, 0.5) for step in range(5000)]}
+    assert all(daemon.writer.entry(rank.id).refused == {} for rank in ranks)
+
+
+def test_too_many_steps_of_a_tag_do_not_wait_for_a_rank_of_which_nothing_comes(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(waiting, "PENDING_STEPS_MAX", 3)
     ranks, daemon = job(tmp_path, 2)
     for rank in ranks:

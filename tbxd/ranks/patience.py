@@ -25,14 +25,21 @@ class Patience:
         frontier: who has logged how far.
         waiting: what waits.
         seconds: how long it does for a rank.
+        quiet: after so many seconds without anything of a rank it is not waited for where too much waits.
         read: tells of a session up to when all that it has logged has come, and since when nothing more has; None: all
             has come always.
     """
 
-    def __init__(self, frontier: Frontier, waiting: Waiting, seconds: float, read: Read | None) -> None:
+    def __init__(self, frontier: Frontier, waiting: Waiting, seconds: float, quiet: float, read: Read | None) -> None:
         self._frontier, self._waiting, self._seconds, self._read = frontier, waiting, seconds, read
+        self._quiet = quiet
+        self._came = np.full(frontier.world, -np.inf)  # when something last did of each rank
         # How far the tags had gone out, at what times.
         self._looks: deque[tuple[float, Integers, Integers]] = deque()
+
+    def come(self, rank: int, now: float) -> None:
+        """Something comes of a rank."""
+        self._came[rank] = now
 
     def look(self, now: float) -> None:
         """Remember how far the tags have gone out."""
@@ -77,11 +84,11 @@ class Patience:
             known: (world,) see `known`.
         """
         for then in sorted(set(known.tolist())):
-            overdue = self._waiting.overdue(then - self._seconds)
-            if then >= now:  # all of these is known, so too many places do not wait for them either
-                for tag, place in self._waiting.too_many().items():
-                    overdue[tag] = max(place, overdue.get(tag, place))
-            self._pass(overdue, known == then)
+            self._pass(self._waiting.overdue(then - self._seconds), known == then)
+        # One that logs is on its way, however far it is behind: it may just be read later than the others.
+        quiet = (known >= now) & (now - self._came >= self._quiet)
+        if quiet.any():
+            self._pass(self._waiting.too_many(), quiet)
 
     def _pass(self, overdue: Overdue, ranks: npt.NDArray[np.bool_]) -> None:
         if overdue:

@@ -112,7 +112,7 @@ class Reduction:
         self._tags = Tags(run.world, seconds)
         self._frontier = self._tags.frontier
         self._waiting = Waiting(self._frontier)
-        self._patience = Patience(self._frontier, self._waiting, seconds, read)
+        self._patience = Patience(self._frontier, self._waiting, seconds, self._tags.join_seconds, read)
         self._speakers = Speakers(self._frontier)
         self.sides = Sides(directory, self.generation, run, checkpoints)
         self._emission = Emission(run, self.generation, self._tags, self.sides, marker, go_on, histogram)
@@ -179,6 +179,7 @@ class Reduction:
                 sessions.add(batch.session)
                 self._frontier.come_back(member.rank)
             self._tags.begin(now)
+        self._patience.come(member.rank, now)
         self._regroup_all(now)  # what came before stands before this, in the order of its rank
         last = batch.items[-1]
         member.batches.append((int(last.ends[-1]) if isinstance(last, Scalars) else last.end, batch))
@@ -216,12 +217,12 @@ class Reduction:
                 member.parts.append(Alone(batch, Scalars(values[part], ends[part]), tags[part], behind=behind))
             else:
                 self._share(member, tags[part], values[part], ends[part], now)
-            self._note_recent(member, tags[part], values[part])
+            self._note_recent(member, tags[part], values["step"][part].tolist())
 
-    def _note_recent(self, member: Member, tags: Integers, values: npt.NDArray[Any]) -> None:
+    def _note_recent(self, member: Member, tags: Integers, steps: list[int]) -> None:
         last = tags[-RECENT_MAX:]
         own = self._frontier.own[last, member.rank].tolist()
-        member.recent.extend(zip(last.tolist(), own, values["step"][-RECENT_MAX:].tolist(), strict=True))
+        member.recent.extend(zip(last.tolist(), own, steps[-RECENT_MAX:], strict=True))
 
     def _single(self, member: Member, batch: Batch, item: Single, now: float) -> None:
         record = item.record
@@ -244,6 +245,7 @@ class Reduction:
             self._share_single(member, batch, item, tags, now)
         else:
             member.parts.append(Alone(batch, item, tags, behind=tuple(member.recent)))
+        self._note_recent(member, tags, [record.step] * len(tags))
 
     def _numbered(self, member: Member, batch: Batch, ids: Integers, ends: Integers, now: float) -> Integers:
         """Our numbers of a session's tags, of which it is noted that this rank logs them."""
@@ -560,12 +562,18 @@ class Reduction:
     def _begins(self, member: Member, parts: list[Shared], taken: int) -> list[Looked]:
         """Where stretches begin of a session's listed tags, as far as that is not said yet."""
         found = []
+        listed = np.array(sorted(member.listed), np.int64)
         for part in parts:
-            keys = zip(part.tags.tolist(), part.stretches.tolist(), strict=True)
-            for index, key in enumerate(keys):
-                if key[0] in member.listed and key not in member.said:
+            places = np.flatnonzero(np.isin(part.tags, listed))
+            keys = np.stack([part.tags[places], part.stretches[places]])
+            _, firsts = np.unique(keys, axis=1, return_index=True)
+            for index in np.sort(firsts).tolist():
+                place = int(places[index])
+                key = int(part.tags[place]), int(part.stretches[place])
+                if key not in member.said:
                     member.said.add(key)
-                    found.append(Looked(member.session, taken, member.ids[key[0]], int(part.ends[index]), key[1]))
+                    begin = int(part.ends[place])
+                    found.append(Looked(member.session, taken, member.ids[key[0]], begin, key[1]))
         return found
 
     def done(self, ledger: Callable[[bytes], int]) -> Iterator[Batch]:
@@ -678,7 +686,9 @@ class Reduction:
             if isinstance(part, Alone):
                 part.behind = tuple(member.recent)
                 if isinstance(part.item, Scalars):
-                    self._note_recent(member, part.tags, part.item.values)
+                    self._note_recent(member, part.tags, part.item.values["step"].tolist())
+                elif part.item.record is not None:
+                    self._note_recent(member, part.tags, [part.item.record.step] * len(part.tags))
             elif isinstance(part, Shared):
                 last = (part.tags, part.stretches, part.steps)
                 member.recent.extend(zip(*(column[-RECENT_MAX:].tolist() for column in last), strict=True))

@@ -11,7 +11,7 @@ from .frontier import Frontier, not_beyond
 from .parts import Shared
 from .points import Integers, Points, joined
 
-PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank: the oldest of more go out without it
+PENDING_STEPS_MAX = 1000  # of a tag that wait for a rank of which nothing comes: the oldest of more go out without it
 
 Key = tuple[int, int, int]  # a tag, a stretch and a step
 Parts = dict[int, tuple[Batch, Single, Shared]]  # of a histogram, by rank
