@@ -97,6 +97,17 @@ def test_a_ledger_is_carried_over_whole(events: list[tuple[int, int, int, str, i
     assert reader.ledger == ledger
 
 
+def test_a_record_that_follows_what_is_no_session_s_has_a_mark_of_its_own() -> None:
+    """Points of ranks, notes of other sessions: a reader counts nothing behind them that is not marked."""
+    session, marker = bytes(range(12)), Marker()
+    assert marker.mark(session, Entry(34, 1), 34) and not marker.mark(session, Entry(68, 2), 34)
+    marker.interrupt()
+    assert marker.mark(session, Entry(102, 3), 34)
+    assert marker.mark_values(session, Entry(170, 5), 34, 2) and not marker.mark_values(session, Entry(204, 6), 34, 1)
+    marker.settle({bytes(12): Entry(34, 1)})
+    assert marker.mark_values(session, Entry(238, 7), 34, 1)
+
+
 def test_scalars_that_follow_each_other_share_one_mark_of_few_bytes() -> None:
     marker = Marker()
     entry = Entry()

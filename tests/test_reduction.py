@@ -170,6 +170,37 @@ def test_a_rank_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     assert points(tmp_path / "ranks")["tbxd/ranks/missing"] == [(3, 2.0)]
 
 
+def test_a_rank_with_two_sessions_is_gone_with_the_last_of_them_and_what_is_on_the_way_brings_none_back(
+    tmp_path: Path,
+) -> None:
+    ranks, daemon = job(tmp_path, 2)
+    worker = Rank(tmp_path, 1, 2)
+    add(daemon, worker)
+    for rank in (*ranks, worker):
+        rank.scalar("read" if rank is worker else "loss", 0, float(rank.rank))
+        daemon.feed(rank)
+    daemon.write()
+    daemon.leave(ranks[1])
+    ranks[0].scalar("loss", 1, 1.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    status = daemon.writer.ranks.status()
+    assert status is not None and status["alive"] == 2
+    assert points(tmp_path)["loss"] == [(0, 0.5)], "its other process may log it yet"
+    for step in (1, 2):
+        worker.scalar("loss", step, 3.0)
+    daemon.leave(worker)
+    daemon.feed(worker)  # this was on its way
+    ranks[0].scalar("loss", 2, 1.0)
+    ranks[0].scalar("loss", 3, 1.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    status = daemon.writer.ranks.status()
+    assert status is not None and status["alive"] == 1
+    assert points(tmp_path)["loss"] == [(0, 0.5), (1, 2.0), (2, 2.0), (3, 1.0)]
+    assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
 def test_a_rank_with_a_tag_of_its_own_is_not_behind(tmp_path: Path) -> None:
     ranks, daemon = job(tmp_path, 2)
     for step in range(4):
