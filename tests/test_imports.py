@@ -27,7 +27,7 @@ CLIENT = (
     ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),
     ("lenient", "interception"),
     ("writer_base", "file_writer"),
-    ("writer_media", "writer_plugins"),
+    ("writer_media", "writer_plugins", "event_file_writer"),
     ("writer",),
     ("global_writer", "torchvis"),
     ("__init__",),

@@ -19,13 +19,13 @@ from tensorboard.summary.writer import event_file_writer
 import tbxd_client
 from every_call import CALLS, content
 from harness import World
-from tbxd_client.file_writer import EventWriter
+from tbxd_client.event_file_writer import EventFileWriter
 from tbxd_client.writer_base import WriterBase
 from tbxd_client.writer_media import MediaMethods
 from tbxd_client.writer_plugins import PluginMethods
 
 OURS = "_tbxd_"  # how a private name of a class that people subclass begins
-KINDS = [*(getattr(tbxd_client, name) for name in tbxd_client.__all__), EventWriter]
+KINDS = [*(getattr(tbxd_client, name) for name in tbxd_client.__all__), EventFileWriter]
 
 
 def private_names(kind: type) -> set[str]:

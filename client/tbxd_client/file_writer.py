@@ -22,12 +22,34 @@ ADDING = ("add_event", "add_summary", "add_graph", "add_onnx_graph", "add_openvi
 RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a graph
 
 
-class EventWriter:
-    """Stands where the originals have the object that writes: tools look for the name of the event file here."""
+class EventFileWriter:
+    """Stands where the originals have the object that writes: tools look for the name of the event file here.
 
-    def __init__(self, run: Run, owner: FileWriter) -> None:
-        self._tbxd_run = run
-        self._tbxd_owner = owner
+    Args:
+        logdir: the folder of the run.
+        max_queue_size, flush_secs: accepted for compatibility.
+        filename_suffix: appended to the name of the event file.
+
+    Raises:
+        ValueError: a folder or a suffix that cannot be.
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str],
+        max_queue_size: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+    ) -> None:
+        owner = FileWriter(logdir, filename_suffix=filename_suffix)
+        self._tbxd_run, self._tbxd_owner = owner._tbxd_run, owner
+
+    @classmethod
+    def of(cls, run: Run, owner: FileWriter) -> EventFileWriter:
+        """That of a file writer."""
+        writer = cls.__new__(cls)
+        writer._tbxd_run, writer._tbxd_owner = run, owner
+        return writer
 
     def get_logdir(self) -> str:
         """The folder of the run, as it was given."""
@@ -65,22 +87,22 @@ class EventWriter:
         return self._tbxd_owner.get_logdir()
 
     @property
-    def _ev_writer(self) -> EventWriter:
+    def _ev_writer(self) -> EventFileWriter:
         return self
 
     @property
     def _file_name(self) -> str:
         """The event file of this run: the one that is there, or the one that its first record makes."""
-        return self._tbxd_run.event_file
+        return self._tbxd_run.event_file if self._tbxd_run is not None else ""
 
     @property
-    def _py_recordio_writer(self) -> EventWriter:
+    def _py_recordio_writer(self) -> EventFileWriter:
         return self
 
     @property
     def path(self) -> str:
         """The event file of this run."""
-        return self._tbxd_run.event_file
+        return self._file_name
 
 
 class FileWriter:
@@ -125,7 +147,7 @@ class FileWriter:
     def _tbxd_bind(self, run: Run | None) -> None:
         self._tbxd_run = run
         self._tbxd_default: tuple[Any, float | None] = None, None  # step and time of what is given none
-        self.event_writer = EventWriter(run, self) if run is not None else None
+        self.event_writer = EventFileWriter.of(run, self) if run is not None else None
 
     @classmethod
     def of(cls, run: Run | None, logdir: str, told: Callable[[], Any] | None = None) -> FileWriter:
@@ -161,7 +183,7 @@ class FileWriter:
         """
         below = vars(self).get("event_writer")
         self._tbxd_events_go_on = below is not None and (
-            not isinstance(below, EventWriter) or is_overridden(below, "add_event")
+            not isinstance(below, EventFileWriter) or is_overridden(below, "add_event")
         )
         self._tbxd_events_made = self._tbxd_events_go_on or is_overridden(self, "add_event")
         writer = self._tbxd_told() if self._tbxd_told is not None else None
@@ -259,9 +281,12 @@ class FileWriter:
 
     def close(self) -> None:
         """Flush; see `SummaryWriter.close`."""
-        session = active() if self._tbxd_run is not None else None
+        if self._tbxd_run is None:
+            return
+        session = active()
         if session is not None:
             session.flush(closing=True)
+        self._tbxd_run.leave_file()
 
     def reopen(self) -> None:
         """Do nothing: a writer that is used is open."""

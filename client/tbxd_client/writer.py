@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from . import log_values, media, readback, records
-from .file_writer import ADDING, FileWriter
+from .file_writer import ADDING, EventFileWriter, FileWriter
 from .interception import Intercepted
 from .journal import CLOSED, STORING, JournalClosed
 from .journal_files import WORD_COMMIT
@@ -654,7 +654,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
 def _is_patched() -> bool:
     """Whether somebody has put something else in the place of methods of our class of file writers."""
-    return not all(is_ours(getattr(FileWriter, name)) for name in ADDING)
+    return not all(is_ours(getattr(FileWriter, name)) for name in ADDING) or not is_ours(EventFileWriter.add_event)
 
 
 def stats_of(runs: list[Run]) -> dict[str, Any]:

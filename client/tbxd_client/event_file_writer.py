@@ -1,0 +1,7 @@
+"""What programs import from ``tensorboardX.event_file_writer``, and trackers patch there."""
+
+from __future__ import annotations
+
+from .file_writer import EventFileWriter
+
+__all__ = ["EventFileWriter"]
