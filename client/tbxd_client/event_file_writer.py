@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .file_writer import EventFileWriter
+from .record_writer import RecordWriter
 
-__all__ = ["EventFileWriter"]
+__all__ = ["EventFileWriter", "RecordWriter"]
