@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tbxd.events.ledger import Entry
 from tbxd.events.reduced import History, Reduced
-from tbxd.ranks.frontier import CELLS_MAX, STRETCH_MAX, Frontier, TooManyTags
+from tbxd.ranks.frontier import STRETCH_MAX, Frontier, TooManyTags
 from tbxd.ranks.parts import Alone, Member, Shared
 from tbxd.ranks.patience import Patience
 from tbxd.ranks.points import Points, grouped
@@ -243,8 +243,9 @@ def test_stretches_are_those_of_one_record_after_the_other_however_they_are_cut(
     assert not parts.own[:, 0].any()
 
 
-def test_there_is_room_for_so_many_tags_of_so_many_ranks() -> None:
-    frontier = Frontier(CELLS_MAX // 2)
+def test_there_is_room_for_so_many_tags_of_so_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tbxd.ranks.frontier.CELLS_MAX", 6)
+    frontier = Frontier(3)
     frontier.add()
     frontier.add()
     with pytest.raises(TooManyTags):
