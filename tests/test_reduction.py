@@ -437,9 +437,10 @@ def test_attempts_follow_each_other_by_their_numbers_whatever_clocks_say(tmp_pat
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_another_job_in_the_folder_silences_nobody(tmp_path: Path, kill: bool) -> None:
-    """It waits until the first is over, however long; and neither is late when it comes back."""
-    ranks, daemon = job(tmp_path, 2, seconds=0.0)
+def test_another_job_in_the_folder_is_reduced_beside_the_first(tmp_path: Path, kill: bool) -> None:
+    """Neither waits for the other, nor is late when it comes back; what a kill leaves out of one is made again."""
+    ranks, daemon = job(tmp_path, 2)
+    random = np.random.default_rng(3)
     other = [Rank(tmp_path, rank, 2, job="evaluation", created=2.0) for rank in range(2)]
     add(daemon, *other)
     for step in range(7):
@@ -447,13 +448,22 @@ def test_another_job_in_the_folder_silences_nobody(tmp_path: Path, kill: bool) -
             rank.scalar("loss", step, float(rank.rank))
             daemon.feed(rank)
         for rank in other:
-            rank.scalar("eval", step, 4.0)
+            rank.scalar("eval", step, 4.0 + rank.rank)
             daemon.feed(rank)
+        if kill and step % 2:
+            daemon.kill_in_write(random)
+            for rank in (*ranks, *other):
+                daemon.feed(rank)
         daemon.write()
-    assert [step for step, _ in points(tmp_path)["loss"]] == list(range(7))
+        assert [at for at, _ in points(tmp_path)["loss"]] == list(range(step + 1))
+        assert [at for at, _ in points(tmp_path)["eval"]] == list(range(step + 1)), "the first one goes on"
+    status = daemon.writer.ranks.status()
+    assert status is not None and (status["world"], status["alive"], status["waiting"]) == (4, 4, 0)
     for rank in ranks:
         daemon.leave(rank)
     daemon.write(2)
+    status = daemon.writer.ranks.status()
+    assert status is not None and (status["world"], status["alive"]) == (2, 2)
     if kill:
         daemon.kill()
         for rank in other:
@@ -468,8 +478,13 @@ def test_another_job_in_the_folder_silences_nobody(tmp_path: Path, kill: bool) -
     daemon.write(3)
     assert points(tmp_path) == {
         "loss": [(step, 0.5) for step in range(8)],
-        "eval": [(step, 4.0) for step in range(7)],
+        "eval": [(step, 4.5) for step in range(7)],
     }
+    for side, more in (("min", 0), ("max", 1)):
+        assert points(tmp_path / "ranks" / side) == {
+            "loss": [(step, float(more)) for step in range(8)],
+            "eval": [(step, 4.0 + more) for step in range(7)],
+        }
     assert all(daemon.writer.entry(rank.id).refused == {} for rank in daemon.ranks)
     assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
 

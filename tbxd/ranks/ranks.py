@@ -1,7 +1,7 @@
 """What a run has to do with ranks: none of it, until a session says that it is one of several which are reduced.
 
-One start of a job is reduced at a time. The next one, of a job that was started again, waits until nothing more comes
-of the one before, or long enough; what comes of that later is late. Another job waits until the one before is over.
+Of each job one start is reduced at a time. The next one, of a job that was started again, waits until nothing more
+comes of the one before, or long enough; what comes of that later is late. Other jobs are reduced beside it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
 from .emission import note
 from .patience import Read
-from .reduction import Reduction
+from .reduction import SHOWN_MAX, Reduction
 from .restarts import Scope
-from .starts import generation_of, is_before, is_reduced
+from .sides import Folders
+from .starts import generation_of, is_before, is_reduced, job_of
+
+JOBS_MAX = 16  # that are known at a time, as long as the oldest of them are over
 
 
 class Home(Protocol):
@@ -72,17 +75,18 @@ class Ranks:
         self._writer = writer
         self._seconds = seconds
         self._read = read
-        self._reduction: Reduction | None = None
-        self._next: deque[tuple[Batch, float]] = deque()  # of a later start or another job, and when they came
+        self._folders: Folders | None = None  # beside the run
+        self._reductions: dict[str, Reduction] = {}  # by job; who has come last comes last
+        self._next: deque[tuple[Batch, float]] = deque()  # of later starts of these jobs, and when they came
         self._past: set[str] = set()  # starts that were over before the daemon began
         self._superseded: list[Batch] = []  # of an earlier start: late
         self._refused = 0  # so many of these are so in what has been encoded
-        self._ending = False  # all of the reduction is encoded
+        self._ending: set[str] = set()  # jobs of whose start all is encoded
         self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
-        self._left: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # those that the reduction knows of
+        self._left: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # those that the reductions know of
         self._news = False  # some of them have gone since the last look
         # What other threads may see, replaced as a whole at the end of each write.
-        self._shown: tuple[Reduction, dict[str, Any]] | None = None
+        self._shown: list[tuple[Reduction, dict[str, Any]]] = []
         self._shown_due = 0.0
 
     # --- from any thread -------------------------------------------------------------------------------------
@@ -98,9 +102,14 @@ class Ranks:
         return self._news
 
     def status(self) -> dict[str, Any] | None:
-        """For `tbxd status`, as the last write has left it; None for a run without ranks."""
+        """For `tbxd status`, as the last write has left it; None for a run without ranks. Of several jobs, of those
+        that are not over, it is the sum, and the ranks that are behind in any of them."""
         shown = self._shown
-        return {**shown[1], "behind": shown[0].behind()} if shown is not None else None
+        shown = [known for known in shown if known[1]["alive"]] or shown[-1:]
+        if not shown:
+            return None
+        behind = sorted({rank for reduction, _ in shown for rank in reduction.behind()})[:SHOWN_MAX]
+        return {**{key: sum(status[key] for _, status in shown) for key in shown[0][1]}, "behind": behind}
 
     @property
     def due(self) -> float:
@@ -110,42 +119,43 @@ class Ranks:
     @property
     def dirty(self) -> bool:
         """Whether something is written beside the run that the disk may not have."""
-        reduction = self._reduction
-        return reduction is not None and reduction.sides.dirty
+        folders = self._folders
+        return folders is not None and folders.dirty
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
     def publish(self) -> None:
         """Let other threads see how it is now. To be called when a write is over, whatever has become of it."""
-        reduction = self._reduction
-        self._shown = (reduction, reduction.status()) if reduction is not None else None
+        self._shown = [(reduction, reduction.status()) for reduction in self._reductions.values()]
         self._shown_due = self._due()
 
     def _due(self) -> float:
-        reduction = self._reduction
-        if reduction is None:
-            return 0.0
-        times = [reduction.due()] if reduction.due() else []
-        times += [came + self._seconds for came in self._followed()]
+        times = [due for reduction in self._reductions.values() if (due := reduction.due())]
+        times += [came + self._seconds for came in self._followed().values()]
         return min(times, default=0.0)
 
-    def _followed(self) -> list[float]:
-        """When the first batch of a later start of the same job came: at most one."""
-        assert self._reduction is not None
-        generation = self._reduction.generation
-        times = (came for batch, came in self._next if is_before(generation, generation_of(batch.run)))
-        return [came for came in [next(times, None)] if came is not None]
+    def _followed(self) -> dict[str, float]:
+        """Jobs of which a later start has come, and when."""
+        found: dict[str, float] = {}
+        for batch, came in self._next:
+            found.setdefault(job_of(generation_of(batch.run)), came)
+        return found
 
     @property
     def over(self) -> bool:
-        """Whether a start of the job is over, and the next one has come: see `waiting`."""
-        return self._reduction is None and bool(self._next)
+        """Whether a start of a job is over, and the next one has come: see `waiting`."""
+        return any(job not in self._reductions for job in self._followed())
 
     def waiting(self) -> list[Batch]:
-        """Give back what has waited for a start of the job to be over, to be taken again."""
-        waiting = [batch for batch, _ in self._next]
-        self._next.clear()
-        return waiting
+        """Give back what has waited for starts of jobs that are over, to be taken again."""
+        known, self._next = self._next, deque()
+        batches = []
+        for batch, came in known:
+            if job_of(generation_of(batch.run)) in self._reductions:
+                self._next.append((batch, came))
+            else:
+                batches.append(batch)
+        return batches
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
@@ -153,7 +163,10 @@ class Ranks:
 
     def begins_with(self, batch: Batch) -> bool:
         """Whether a batch is the first of a start of a job: `begin` has to be called before `take`."""
-        return self._reduction is None and is_reduced(batch.run) and generation_of(batch.run) not in self._past
+        if not is_reduced(batch.run):
+            return False
+        generation = generation_of(batch.run)
+        return job_of(generation) not in self._reductions and generation not in self._past
 
     def begin(self, run: RunDefinition) -> None:
         """Begin to reduce one start of a job.
@@ -165,60 +178,73 @@ class Ranks:
             OSError: what the folder holds cannot be read at this moment.
         """
         writer = self._writer
-        reduction = Reduction(
-            writer.directory,
-            writer.contents.reduced,
-            writer.checkpoints,
-            run,
-            self._seconds,
-            lambda: writer.marker,
-            writer.working,
-            writer.encode_as_is,
-            writer.flush_scalars,
-            writer.go_on,
-            _histogram,
-            self._read,
-        )
+        folders = self._folders or Folders(writer.directory, run, writer.checkpoints)
+        try:
+            reduction = Reduction(
+                folders,
+                writer.contents.reduced,
+                run,
+                self._seconds,
+                lambda: writer.marker,
+                writer.working,
+                writer.encode_as_is,
+                writer.flush_scalars,
+                writer.go_on,
+                _histogram,
+                self._read,
+            )
+        except OSError:
+            if self._folders is None:
+                folders.close()  # nothing is held then
+            raise
+        self._folders = folders
         if reduction.superseded:
             self._past.add(reduction.generation)
         else:
-            self._reduction = reduction
+            self._reductions[job_of(reduction.generation)] = reduction
 
     def take(self, batch: Batch) -> bool:
         """Take a batch that is a rank's. False when it is none."""
-        run, reduction = batch.run, self._reduction
-        if not is_reduced(run):
+        if not is_reduced(batch.run):
             return False
+        generation = generation_of(batch.run)
+        reduction = self._reductions.get(job_of(generation))
         now = time.monotonic()
-        if reduction is not None and generation_of(run) == reduction.generation:
-            reduction.take(batch, now)
-        elif reduction is not None and not is_before(generation_of(run), reduction.generation):
-            self._next.append((batch, now))
-        else:
+        if reduction is None or is_before(generation, reduction.generation):
             self._superseded.append(batch)
+        elif generation == reduction.generation:
+            reduction.take(batch, now)
+        else:
+            self._next.append((batch, now))
         return True
 
     def emit(self, pieces: list[Piece]) -> list[bytes]:
         """Append what can go out; returns the sessions that it takes further in the ledger."""
         sessions = self._refuse(pieces)
-        reduction = self._reduction
-        if reduction is None:
-            self._news = False
-            return sessions
         now = time.monotonic()
         self._news = False
         early = []  # of a start that has not begun to be reduced
         while self._gone:
             session, run = self._gone.popleft()
-            if generation_of(run) == reduction.generation:
+            generation = generation_of(run)
+            reduction = self._reductions.get(job_of(generation))
+            if reduction is not None and reduction.generation == generation:
                 reduction.leave(session, run.rank)
                 self._left.append((session, run))
             else:
                 early.append((session, run))
         self._gone += early
-        waited = any(now - came >= self._seconds for came in self._followed())
-        self._ending = bool(self._next) and (reduction.over or waited)
-        return sessions + reduction.emit(now, pieces, everything=self._ending)
+        followed = self._followed()
+        self._ending = {
+            job
+            for job, reduction in self._reductions.items()
+            if job in followed and (reduction.over or now - followed[job] >= self._seconds)
+        }
+        over = [job for job, reduction in self._reductions.items() if reduction.over]
+        self._ending.update(over[: max(0, len(self._reductions) - JOBS_MAX)])
+        for job, reduction in self._reductions.items():
+            sessions += reduction.emit(now, pieces, everything=job in self._ending)
+        return sessions
 
     def _refuse(self, pieces: list[Piece]) -> list[bytes]:
         """Settle what comes of a start of the job that another has followed."""
@@ -242,39 +268,43 @@ class Ranks:
         yield from self._superseded
         self._superseded.clear()
         self._refused = 0
-        if self._reduction is not None:
-            yield from self._reduction.done(lambda session: self._writer.entry(session).end)
-            if self._ending:
-                self._reduction.sides.close()
-                self._reduction = None
-                self._left.clear()
-                self._ending = False
+        for reduction in self._reductions.values():
+            yield from reduction.done(lambda session: self._writer.entry(session).end)
+        for job in self._ending:
+            del self._reductions[job]
+            self._left = deque(
+                (known for known in self._left if job_of(generation_of(known[1])) != job), maxlen=RANKS_MAX
+            )
+        self._ending = set()
 
     def start_over(self) -> list[Batch]:
         """Forget everything; returns what is not settled, to be taken again."""
         held = [*self._superseded]
-        if self._reduction is not None:
-            held += self._reduction.held()
-            self._reduction.sides.close()
-        held += self.waiting()
-        self._reduction = None
+        for reduction in self._reductions.values():
+            held += reduction.held()
+        held += [batch for batch, _ in self._next]
+        self._next.clear()
+        self.close()
+        self._folders = None
+        self._reductions.clear()
         self._past.clear()
         self._superseded.clear()
         self._refused = 0
-        self._gone.extend(self._left)  # who has left will be news to the next reduction
+        self._gone.extend(self._left)  # who has left will be news to the next reductions
         self._left.clear()
-        self._ending = False
+        self._ending = set()
         return held
 
     @property
     def scope(self) -> Scope:
         """What a restart takes that ranks come to."""
-        return self._reduction.scope if self._reduction is not None else Scope()
+        return next((known.scope for known in self._reductions.values() if known.scope.restart is not None), Scope())
 
     def restart(self, step: int, asked: float) -> None:
         """All tags of the run go on from a step: those beside it, too."""
-        if self._reduction is not None:
-            self._reduction.restart(step, asked)
+        reductions = list(self._reductions.values())
+        for reduction in [known for known in reductions if known.scope.restart is not None] or reductions:
+            reduction.restart(step, asked)
 
     # --- the sides -------------------------------------------------------------------------------------------
 
@@ -284,8 +314,8 @@ class Ranks:
         Raises:
             FileLost, OSError: it cannot be; the next call goes on.
         """
-        if self._reduction is not None:
-            self._reduction.sides.write()
+        if self._folders is not None:
+            self._folders.write()
 
     def sync(self) -> None:
         """Bring it onto the disk.
@@ -293,18 +323,18 @@ class Ranks:
         Raises:
             OSError: it cannot be.
         """
-        if self._reduction is not None:
-            self._reduction.sides.sync()
+        if self._folders is not None:
+            self._folders.sync()
 
     def park(self) -> None:
         """Give back descriptors."""
-        if self._reduction is not None:
-            self._reduction.sides.park()
+        if self._folders is not None:
+            self._folders.park()
 
     def close(self) -> None:
         """For the end of the daemon."""
-        if self._reduction is not None:
-            self._reduction.sides.close()
+        if self._folders is not None:
+            self._folders.close()
 
 
 def _histogram(parts: list[tuple[Batch, Single]]) -> Any:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,6 @@ from tbxd_client.records import (
 )
 
 from ..credit import kept
-from ..events.checkpoint import Checkpoints
 from ..events.ledger import Entry, Marker
 from ..events.rank_notes import Looked, Restarted, encode_looked, encode_member
 from ..events.reduced import Reduced
@@ -52,7 +50,7 @@ from .patience import Patience, Read
 from .points import Floats, Integers, Points, grouped
 from .recall import Recall
 from .restarts import Restarts, Scope
-from .sides import Sides
+from .sides import Folders, Sides
 from .speakers import Speakers
 from .starts import generation_of, is_before
 from .tags import ALL, SHARED, UNDECIDED, Tags
@@ -69,9 +67,8 @@ class Reduction:
     """The ranks of one start of a job that log into a run.
 
     Args:
-        directory: of the run.
+        folders: beside the run.
         reduced: what its event files hold of what ranks have logged.
-        checkpoints: of what folders hold.
         run: as its first rank defines it.
         seconds: how long a point waits for a rank.
         marker: gives the marker of the file that is being written.
@@ -89,9 +86,8 @@ class Reduction:
 
     def __init__(
         self,
-        directory: Path,
+        folders: Folders,
         reduced: Reduced,
-        checkpoints: Checkpoints,
         run: RunDefinition,
         seconds: float,
         marker: Callable[[], Marker],
@@ -114,7 +110,7 @@ class Reduction:
         self._waiting = Waiting(self._frontier)
         self._patience = Patience(self._frontier, self._waiting, seconds, self._tags.join_seconds, read)
         self._speakers = Speakers(self._frontier)
-        self.sides = Sides(directory, self.generation, run, checkpoints)
+        self.sides = Sides(folders, self.generation)
         self._emission = Emission(run, self.generation, self._tags, self.sides, marker, go_on, histogram)
         history = reduced.history(self.generation)
         self._recall = Recall(history, self.sides, self._tags)

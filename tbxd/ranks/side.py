@@ -1,7 +1,8 @@
 """The runs beside a run whose points several ranks have logged: its extremes, and what else is known of the ranks.
 
-A side is a folder with an event file, as a run is, but holds nothing that a session has to be acknowledged for: it is
-written before the run itself, so what a kill leaves out here is left out there too, and is reduced again.
+A side is a folder with an event file, as a run is, for all jobs that log into the run. It holds nothing that a session
+has to be acknowledged for: it is written before the run itself, so what a kill leaves out here is left out there too,
+and is reduced again.
 """
 
 from __future__ import annotations
@@ -32,119 +33,67 @@ log = logging.getLogger(__name__)
 
 
 class Side:
-    """One folder.
+    """One folder, and what is to be written there.
 
     Args:
         directory: it, absolute and without links; made when there is something to write.
-        generation: whose points are written, as `starts.generation_of` names it.
         host, pid: go into the event file's name.
         checkpoints: of what folders hold.
         umask: of the trainer, see `modes.mode_in`.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        generation: str,
-        host: str,
-        pid: int,
-        checkpoints: Checkpoints,
-        umask: int | None = None,
+        self, directory: Path, host: str, pid: int, checkpoints: Checkpoints, umask: int | None = None
     ) -> None:
         self.directory = directory
-        self._generation = generation
         self._origin = (host, pid)
         self._checkpoints = checkpoints
         self._file: EventFile | None = None
         self._umask = umask
         self._folder = -1
-        self.history = History()  # what the folder holds, as it has been read
-        self._encoder = PointEncoder()
         self._pieces: list[bytes | memoryview] = []
         self._contents = Contents(directory)
-        self._resume = Resume(self._contents)
-        self._life = Life({})  # what earlier starts of the job have here
-        self._restarted = 0  # so many restarts of ranks are here
-        self._logged: set[str] = set()  # tags that this one has here
-        self._begun = False  # the file says whose points it has
+        self.resume = Resume(self._contents)
+        self._generation = ""  # whose points come, as the file says
 
-    def read(self) -> None:
-        """See what the folder holds, and own it; before anything is added.
+    def read(self, generation: str) -> History:
+        """See what the folder holds of one start of a job, and own it; before anything of it is added.
 
         Raises:
             OSError: it cannot be read at this moment, or somebody else writes it.
         """
-        if self.directory.is_dir():
-            self._lock()
+        if not self.directory.is_dir():
+            return History()
+        self._lock()
+        if not self._contents.files:
             self._checkpoints.load(self._contents)
-            self._resume.read(self._own)
-            self.history = self._contents.reduced.history(self._generation, ordered=False)
-            self._restarted = max((restart.number for restart in self.history.restarts), default=0)
-            self._logged = {tag for tag, _ in self.history.last}
-            earlier = self._resume.earlier().items()
-            self._life = Life({tag: last for tag, last in earlier if tag not in self._logged})
+        self.resume.read(self._own)
+        return self._contents.reduced.history(generation, ordered=False)
 
-    def add(self, curves: Curves) -> None:
-        """Take points to write; those that the folder holds are passed over."""
-        last = self.history.last
-        keep = [
-            index
-            for index, (tag, *place) in enumerate(
-                zip(curves.tags, curves.stretches.tolist(), curves.steps.tolist(), strict=True)
-            )
-            if (known := last.get((tag, False))) is None or tuple(place) > known
-        ]
-        if len(keep) < len(curves.tags):
-            curves = curves.where(keep)
-        self._begin_tags(curves)
-        self._logged.update(curves.tags)
-        self._pieces += self._encoder.events(curves)
+    def add(self, generation: str, pieces: list[bytes | memoryview]) -> None:
+        """Take what a start of a job has there."""
+        if generation != self._generation:
+            self._generation = generation
+            self._pieces.append(_note("G" + generation))
+        self._pieces += pieces
 
-    def _begin_tags(self, curves: Curves) -> None:
-        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
-        if not self._life:
-            return
-        firsts: dict[str, int] = {}
-        for tag, step in zip(curves.tags, curves.steps.tolist(), strict=True):
-            firsts[tag] = min(step, firsts.get(tag, step))
-        end = self._resume.end(self._life.cuts(firsts.items()))
-        if end:
-            self._pieces.append(end)
-
-    def restart(self, step: int, asked: float, scope: Scope) -> None:
-        """All tags go on from a step, if the folder does not have it that they do.
-
-        Args:
-            asked: when that was said.
-            scope: what it takes.
+    def look(self) -> bool:
+        """See what the folder holds with what was taken; False where there is nothing, or it cannot be seen.
 
         Raises:
             FileLost: the file is not there any more.
         """
         if not self._pieces and not self.directory.is_dir():
-            return
-        if scope.restart is not None and scope.restart.number <= self._restarted:
-            return
+            return False
         try:
             self._lock()
-            self._resume.read(self._own, self._pieces)
+            self.resume.read(self._own, self._pieces)
         except FileLost:
             raise
         except OSError as error:
-            log.warning("%s does not go on from step %d: %s", self.directory, step, error)
-            return
-
-        def falls(tag: str, logged: float) -> bool:
-            if tag in self._logged and scope.restart is not None:
-                return scope.forget
-            return logged <= asked or self._life.has_yet_to_log(tag)
-
-        tags = [tag for tag, logged in self._resume.beyond(step).items() if falls(tag, logged)]
-        self._pieces.append(self._resume.end(dict.fromkeys(tags, step)))
-        if scope.restart is not None:
-            self._restarted = scope.restart.number
-            self._pieces.append(_note(scope.restart.encode()))
-        self._life.restart(step)
+            log.warning("%s does not go on from an earlier step: %s", self.directory, error)
+            return False
+        return True
 
     def write(self) -> None:
         """Write what was taken.
@@ -159,9 +108,6 @@ class Side:
         assert self._file is not None
         data = b"".join(self._pieces)
         self._pieces.clear()  # the file owes them from here on
-        if not self._begun:
-            data = _note("G" + self._generation) + data
-            self._begun = True
         self._file.write(data)
         self._keep()
 
@@ -255,6 +201,90 @@ class Side:
         folder, self._folder = self._folder, -1
         if folder >= 0:
             os.close(folder)
+
+
+class SideStart:
+    """What one start of a job has in a folder.
+
+    Args:
+        side: the folder.
+        generation: whose points are written, as `starts.generation_of` names it.
+    """
+
+    def __init__(self, side: Side, generation: str) -> None:
+        self._side, self._generation = side, generation
+        self.history = History()  # what the folder holds, as it has been read
+        self._encoder = PointEncoder()
+        self._life = Life({})  # what earlier starts of the job have here
+        self._restarted = 0  # so many restarts of ranks are here
+        self._logged: set[str] = set()  # tags that this one has here
+
+    def read(self) -> None:
+        """See what the folder holds, and own it; before anything is added.
+
+        Raises:
+            OSError: it cannot be read at this moment, or somebody else writes it.
+        """
+        self.history = self._side.read(self._generation)
+        self._restarted = max((restart.number for restart in self.history.restarts), default=0)
+        self._logged = {tag for tag, _ in self.history.last}
+        earlier = self._side.resume.earlier().items()
+        self._life = Life({tag: last for tag, last in earlier if tag not in self._logged})
+
+    def add(self, curves: Curves) -> None:
+        """Take points to write; those that the folder holds are passed over."""
+        last = self.history.last
+        keep = [
+            index
+            for index, (tag, *place) in enumerate(
+                zip(curves.tags, curves.stretches.tolist(), curves.steps.tolist(), strict=True)
+            )
+            if (known := last.get((tag, False))) is None or tuple(place) > known
+        ]
+        if len(keep) < len(curves.tags):
+            curves = curves.where(keep)
+        pieces = self._begin_tags(curves)
+        self._logged.update(curves.tags)
+        pieces += self._encoder.events(curves)
+        if pieces:
+            self._side.add(self._generation, pieces)
+
+    def _begin_tags(self, curves: Curves) -> list[bytes | memoryview]:
+        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        if not self._life:
+            return []
+        firsts: dict[str, int] = {}
+        for tag, step in zip(curves.tags, curves.steps.tolist(), strict=True):
+            firsts[tag] = min(step, firsts.get(tag, step))
+        end = self._side.resume.end(self._life.cuts(firsts.items()))
+        return [end] if end else []
+
+    def restart(self, step: int, asked: float, scope: Scope) -> None:
+        """All tags go on from a step, if the folder does not have it that they do.
+
+        Args:
+            asked: when that was said.
+            scope: what it takes.
+
+        Raises:
+            FileLost: the file is not there any more.
+        """
+        known = scope.restart is not None and scope.restart.number <= self._restarted
+        if known or not self._side.look():
+            return
+
+        def falls(tag: str, logged: float) -> bool:
+            if tag in self._logged and scope.restart is not None:
+                return scope.forget
+            return logged <= asked or self._life.has_yet_to_log(tag)
+
+        tags = [tag for tag, logged in self._side.resume.beyond(step).items() if falls(tag, logged)]
+        pieces: list[bytes | memoryview] = [self._side.resume.end(dict.fromkeys(tags, step))]
+        if scope.restart is not None:
+            self._restarted = scope.restart.number
+            pieces.append(_note(scope.restart.encode()))
+        self._side.add(self._generation, pieces)
+        self._life.restart(step)
 
 
 def _note(text: str) -> bytes:

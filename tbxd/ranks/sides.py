@@ -17,43 +17,86 @@ from ..events.reduced import Curve, Place
 from .encoder import Curves
 from .points import Floats, Groups, Integers
 from .restarts import Scope
-from .side import Side
+from .side import Side, SideStart
 
 SPREAD = ("std", "lowest", "highest")
 COUNTS = ("tbxd/ranks/missing", "tbxd/ranks/late")
 
 
-class Sides:
-    """``ranks/min``, ``ranks/max`` and ``ranks`` in the folder of a run.
+class Folders:
+    """``ranks/min``, ``ranks/max`` and ``ranks`` in the folder of a run, for all jobs that log into it.
 
     Args:
         directory: of the run.
-        generation: whose points are written.
-        run: as its first rank defines it.
+        run: as whoever comes first defines it.
         checkpoints: of what folders hold.
     """
 
-    def __init__(self, directory: Path, generation: str, run: RunDefinition, checkpoints: Checkpoints) -> None:
+    def __init__(self, directory: Path, run: RunDefinition, checkpoints: Checkpoints) -> None:
         folder = directory / "ranks"
-        self._min, self._max, self._about = (
-            Side(path, generation, run.host, run.pid, checkpoints, run.umask)
-            for path in (folder / "min", folder / "max", folder)
+        self.all = tuple(
+            Side(path, run.host, run.pid, checkpoints, run.umask) for path in (folder / "min", folder / "max", folder)
         )
-        self._all = (self._min, self._max, self._about)
+
+    def write(self) -> None:
+        """Write what was taken; comes before the run itself is written.
+
+        Raises:
+            FileLost, OSError: it cannot be; the next call goes on.
+        """
+        for side in self.all:
+            side.write()
+
+    def sync(self) -> None:
+        """Bring it onto the disk.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        for side in self.all:
+            side.sync()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have."""
+        return any(side.dirty for side in self.all)
+
+    def park(self) -> None:
+        """Give back descriptors.
+
+        Raises:
+            OSError: of one or more; they are given back all the same.
+        """
+        with contextlib.ExitStack() as stack:  # each of them, whatever another raises
+            for side in self.all:
+                stack.callback(side.park)
+
+    def close(self) -> None:
+        """Close the files."""
+        for side in self.all:
+            side.close()
+
+
+class Sides:
+    """What one start of a job has there.
+
+    Args:
+        folders: they.
+        generation: whose points are written.
+    """
+
+    def __init__(self, folders: Folders, generation: str) -> None:
+        self._min, self._max, self._about = self._all = tuple(SideStart(side, generation) for side in folders.all)
         self._shown = (0, 0)
 
     def read(self) -> None:
         """See what is here already.
 
         Raises:
-            OSError: it cannot be read at this moment, or somebody else writes it. Nothing is held then.
+            OSError: it cannot be read at this moment, or somebody else writes it.
         """
-        try:
-            for side in self._all:
-                side.read()
-        except OSError:
-            self.close()
-            raise
+        for side in self._all:
+            side.read()
 
     def last(self, curve: Curve) -> Place:
         """The last place of a curve that is here; `STEP_MIN` where there is none."""
@@ -110,44 +153,6 @@ class Sides:
         """
         for side in self._all:
             side.restart(step, asked, scope)
-
-    def write(self) -> None:
-        """Write what was taken; comes before the run itself is written.
-
-        Raises:
-            FileLost, OSError: it cannot be; the next call goes on.
-        """
-        for side in self._all:
-            side.write()
-
-    def sync(self) -> None:
-        """Bring it onto the disk.
-
-        Raises:
-            OSError: it cannot be.
-        """
-        for side in self._all:
-            side.sync()
-
-    @property
-    def dirty(self) -> bool:
-        """Whether something is written that the disk may not have."""
-        return any(side.dirty for side in self._all)
-
-    def park(self) -> None:
-        """Give back descriptors.
-
-        Raises:
-            OSError: of one or more; they are given back all the same.
-        """
-        with contextlib.ExitStack() as stack:  # each of them, whatever another raises
-            for side in self._all:
-                stack.callback(side.park)
-
-    def close(self) -> None:
-        """Close the files."""
-        for side in self._all:
-            side.close()
 
 
 def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:

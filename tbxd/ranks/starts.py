@@ -18,6 +18,11 @@ def generation_of(run: RunDefinition) -> str:
     return f"{digest}.{run.attempt:x}.{run.world:x}"
 
 
+def job_of(generation: str) -> str:
+    """The job of a start, as its name has it."""
+    return generation.partition(".")[0]
+
+
 def is_before(generation: str, other: str) -> bool:
     """Whether a start of a job is one before another of the same job, by attempts: clocks of hosts differ."""
     job, _, rest = generation.partition(".")
