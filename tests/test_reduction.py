@@ -198,6 +198,19 @@ def test_a_rank_with_two_sessions_is_gone_with_the_last_of_them_and_what_is_on_t
     status = daemon.writer.ranks.status()
     assert status is not None and status["alive"] == 1
     assert points(tmp_path)["loss"] == [(0, 0.5), (1, 2.0), (2, 2.0), (3, 1.0)]
+    last = Rank(tmp_path, 1, 2)  # it ends before anything of it is here
+    add(daemon, last)
+    daemon.leave(last)
+    daemon.write()
+    last.scalar("loss", 4, 3.0)
+    daemon.feed(last)
+    ranks[0].scalar("loss", 4, 1.0)
+    ranks[0].scalar("loss", 5, 1.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    status = daemon.writer.ranks.status()
+    assert status is not None and status["alive"] == 1
+    assert points(tmp_path)["loss"][4:] == [(4, 2.0), (5, 1.0)]
     assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
 
 
