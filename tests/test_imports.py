@@ -14,13 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up; a module may import those before it. What stands on one rung does not know of each other.
 CLIENT = (
-    ("interpreters", "native", "limits", "overrides"),
+    ("interpreters", "native", "limits", "overrides", "folder_names"),
     ("descriptors",),
     ("folder_lock", "view"),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
     ("paths", "executable", "jobs"),
     ("places",),
-    ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer"),
+    ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer", "kept_points"),
     ("link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
     ("memory_journal", "sender", "policy"),
     ("session",),

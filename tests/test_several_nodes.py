@@ -19,6 +19,7 @@ import tb
 from harness import World, scalars, wait_for
 from hosts import Hosts, expected, go_on, hosts, said
 from tbxd_client import wire
+from tbxd_client.kept_points import KeptPoints
 from tbxd_client.keys import read_client_key
 
 
@@ -400,3 +401,42 @@ def test_without_the_daemon_a_script_ends_in_time_and_what_it_left_comes_by_itse
     two.serve()
     wait_for(lambda: not two.left(), "what it had left to send it")
     assert scalars(place.logdir / "a") == {"value": expected(200)}
+
+
+def test_what_add_scalars_has_logged_is_told_without_the_files_of_the_other_host(two: Hosts) -> None:
+    key = two.key("gpu17")
+    two.serve()
+    result = two.place.run(
+        """
+        import json, sys
+        from tbxd_client import SummaryWriter
+        w = SummaryWriter("nowhere/far")
+        for step in range(3):
+            w.add_scalars("loss", {"a": step / 10, "b": step}, step, 5.0)
+        name = w.file_writer.event_writer._ev_writer._file_name
+        name == w.file_writer.event_writer._ev_writer._file_name
+        w.export_scalars_to_json("out.json")
+        print(json.dumps([json.load(open("out.json")), w.scalar_dict, name]))
+        """,
+        environ=two.environ(key),
+    )
+    assert result.returncode == 0, result.stderr
+    exported, left, name = json.loads(result.stdout)
+    assert exported == {
+        "nowhere/far/loss/a": [[5.0, 0, 0.0], [5.0, 1, 0.1], [5.0, 2, 0.2]],
+        "nowhere/far/loss/b": [[5.0, 0, 0.0], [5.0, 1, 1.0], [5.0, 2, 2.0]],
+    }
+    assert left == {}
+    assert name.startswith(str(two.place.root / "nowhere" / "far" / "events.out.tfevents."))
+    assert result.stderr.count("this host has no such file") == 1
+
+
+def test_what_is_kept_of_add_scalars_has_a_bound_and_that_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    points = KeptPoints(3)
+    for step in range(5):
+        points.add("a" if step % 2 else "b", 1.0, step, 0.1)
+    assert points.read() == {"b": [[1.0, 0, 0.1], [1.0, 2, 0.1]], "a": [[1.0, 1, 0.1]]}
+    assert capfd.readouterr().err.count("3 points") <= 1, "once in a process"
+    points.clear()
+    points.add("a", 1.0, 2**40, 0.5)
+    assert points.read() == {"a": [[1.0, 2**40, 0.5]]}

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from . import interception, records
 from .lenient import soften
 from .overrides import is_overridden
+from .paths import configured_address, is_remote
 from .policy import member
 from .protowire import WireError, field, fields
 from .run import Run, run_of
 from .session import active, flush
+from .settings import warn
 from .snapshot import Array, to_float, to_step
 
 MESSAGE_BYTES_MAX = 1 << 29  # of one protocol buffer
@@ -92,8 +94,16 @@ class EventFileWriter:
 
     @property
     def _file_name(self) -> str:
-        """The event file of this run: the one that is there, or the one that its first record makes."""
-        return self._tbxd_run.event_file if self._tbxd_run is not None else ""
+        """The event file of this run: the one that is there, or the one that its first record makes.
+
+        Where the daemon is on another host, it is the path there, as far as it can be known here, which is said once.
+        """
+        if self._tbxd_run is None:
+            return ""
+        path, address = self._tbxd_run.event_file, configured_address() or ""
+        if is_remote(address) and not os.path.exists(path):  # noqa: PTH110 - a string, as in the originals
+            warn(f"{path} is the event file's name on the host of {address}; this host has no such file", once="remote")
+        return path
 
     @property
     def _py_recordio_writer(self) -> EventFileWriter:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import event_names
+from . import event_names, folder_names
 from . import session as session_module
 from .folder_lock import is_held
 from .journal import CLOSED, NO_ROOM, Journal, JournalClosed
@@ -555,14 +555,21 @@ def run_of(
         )
     if make:
         session_module.load()
-        try:
-            os.makedirs(directory, exist_ok=True)  # noqa: PTH103
-        except OSError as error:
-            if not is_remote(configured_address() or ""):  # there it may be a folder of the daemon's host only
-                warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
+        _make_folder(directory, suffix)
     led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
     what = seen(directory) if make else _PLAIN
     run = Run(directory, member, suffix, numbered, "" if led else None, described, what)
     if make and not led:
         run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run
+
+
+def _make_folder(directory: str, suffix: str) -> None:
+    try:
+        os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+    except OSError as error:
+        if not is_remote(configured_address() or ""):  # there it may be a folder of the daemon's host only
+            folder_names.check(directory, error)
+            warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
+    else:
+        folder_names.check_suffix(directory, suffix)

@@ -23,12 +23,13 @@ from .file_writer import ADDING, EventFileWriter, FileWriter
 from .interception import Intercepted
 from .journal import CLOSED, STORING, JournalClosed
 from .journal_files import WORD_COMMIT
+from .kept_points import REMOTE_POINTS_MAX, UNWRITTEN_POINTS_MAX, KeptPoints
 from .lenient import soften
 from .limits import ROW_VALUES_MAX
 from .log_values import told_apart
 from .names import clean_tag, parse_color, short_text, text_of
 from .overrides import Watched, is_ours, is_overridden
-from .paths import native_path
+from .paths import configured_address, is_remote, native_path
 from .policy import member
 from .ranks import Identity, default_folder
 from .records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
@@ -45,7 +46,6 @@ _NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the sam
 _PLAIN_NUMBERS = frozenset((float, int))  # those that struct packs without calling anybody
 
 
-KEPT_POINTS_MAX = 1_000_000  # of `add_scalars` in a writer that writes nothing: 100 MB
 SYSTEM_SECONDS = 10.0  # between samples of the node that are asked for without a number
 
 
@@ -140,8 +140,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._tbxd_now = time.time
         self._tbxd_default_step = None
         self._tbxd_next_step = 0 if purge_step is None else to_step(purge_step)  # of `log`, where it is given none
-        self._tbxd_unwritten: dict[str, list[list[float]]] | None = None if write_to_disk else {}
-        self._tbxd_unwritten_points = 0
+        self._tbxd_kept: KeptPoints | None = None  # for `scalar_dict`, where no event file can be read for it
+        if not write_to_disk:
+            self._tbxd_kept = KeptPoints(UNWRITTEN_POINTS_MAX)
+        elif self._tbxd_disk and is_remote(configured_address() or ""):
+            self._tbxd_kept = KeptPoints(REMOTE_POINTS_MAX)
         self._tbxd_layout = {}
         self._tbxd_opened_in = os.getpid()
         if self._tbxd_write and purge_step is not None:
@@ -267,7 +270,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """
         if self._tbxd_run is not self._tbxd_own:
             self._get_file_writer()
-        if not self._tbxd_disk and self._tbxd_unwritten is None:
+        if not self._tbxd_disk and self._tbxd_kept is None:
             return
         tag, step, walltime = clean_tag(main_tag), self._tbxd_step(global_step), self._tbxd_time(walltime)
         color = {} if color is None else color
@@ -276,9 +279,14 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
         numbers = {text_of(key): to_number(value, tag) for key, value in tag_scalar_dict.items()}
-        if self._tbxd_unwritten is not None:
-            self._tbxd_keep({f"{tag}/{clean_tag(key)}": [walltime, step, value] for key, value in numbers.items()})
-            return
+        if self._tbxd_kept is not None:
+            for key, value in numbers.items():
+                self._tbxd_kept.add(
+                    os.path.join(self._tbxd_folder, tag, clean_tag(key)),  # noqa: PTH118 - named as tensorboardX does
+                    *(walltime, step, value),
+                )
+            if not self._tbxd_disk:
+                return
         runs = {key: self._tbxd_subrun(f"{tag}/{clean_tag(key)}") for key in numbers}  # all of them before any is used
         for key, value in numbers.items():
             self._tbxd_charts[f"{tag}/{clean_tag(key)}"] = tag
@@ -297,35 +305,25 @@ class SummaryWriter(MediaMethods, PluginMethods):
             found, ends = self._tbxd_read_back()
             json.dump(found, file)
         self._tbxd_exported.update(ends)
-        if self._tbxd_unwritten is not None:
-            self._tbxd_unwritten, self._tbxd_unwritten_points = {}, 0
+        if self._tbxd_kept is not None:
+            self._tbxd_kept.clear()
 
     @Computed
     def scalar_dict(self) -> dict[str, list[list[float]]]:
         """What this process has logged with `add_scalars` since the last export.
 
         It is not kept here, but read back from the event files after a flush, for which the daemon has
-        ``TBXD_FLUSH_SECONDS``. Those hold float32: values have the fewest digits that tell it.
+        ``TBXD_FLUSH_SECONDS``. Those hold float32: values have the fewest digits that tell it. Where the daemon is on
+        another host, up to `kept_points.REMOTE_POINTS_MAX` points are kept here, as they were given.
 
         Returns:
             {folder of the curve: [[wall time, step, value], ...]}, the folders named as in tensorboardX.
         """
         return self._tbxd_read_back()[0]
 
-    def _tbxd_keep(self, points: dict[str, list[float]]) -> None:
-        """Keep what `add_scalars` has logged where nothing is written, for `scalar_dict`."""
-        assert self._tbxd_unwritten is not None
-        if sum(map(len, self._tbxd_unwritten.values())) + len(points) > KEPT_POINTS_MAX:
-            warn(
-                f"scalar_dict holds {KEPT_POINTS_MAX:,} points, and takes no more until they are exported", once="kept"
-            )
-            return
-        for name, point in points.items():
-            self._tbxd_unwritten.setdefault(os.path.join(self._tbxd_folder, name), []).append(point)  # noqa: PTH118
-
     def _tbxd_read_back(self) -> tuple[dict[str, list[list[float]]], dict[str, tuple[bytes, int]]]:
-        if self._tbxd_unwritten is not None:
-            return {name: list(points) for name, points in self._tbxd_unwritten.items()}, {}
+        if self._tbxd_kept is not None:
+            return self._tbxd_kept.read(), {}
         logged = active()
         if self._tbxd_charts and logged is not None:
             logged.flush(closing=True)

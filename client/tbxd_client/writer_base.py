@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, overload
 
 from . import records
+from .folder_names import accepted, is_suspect
 from .names import clean_tag, parse_color
+from .paths import configured_address, is_remote
 from .run import Run
 from .snapshot import Array, to_float, to_step
 
@@ -149,7 +151,7 @@ class WriterBase:
 
         Raises:
             TypeError: it is no text.
-            ValueError: it, or a part of it, is too long.
+            ValueError: it, or a part of it, is too long, or the file system takes no such name.
         """
         run = self._tbxd_subruns.get(name)
         if run is None:
@@ -157,6 +159,8 @@ class WriterBase:
             parts = [part if part not in ("", ".", "..") else "_" for part in clean.split("/")]
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
+            if any(map(is_suspect, parts)) and self._tbxd_disk and not is_remote(configured_address() or ""):
+                parts = accepted(self._tbxd_own.directory, parts)
             directory = os.path.join(self._tbxd_own.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
             run = self._tbxd_subruns[name] = self._tbxd_below(self._tbxd_own.below(directory))
             # Once: each further one would wipe, in the slow loader, what others have logged since.

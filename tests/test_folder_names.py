@@ -1,0 +1,115 @@
+"""Log folders on file systems that do not take every name: real ones, exFAT and NTFS, mounted with FUSE."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import World, scalars, wait_for
+from tbxd_client.folder_names import escaped, is_suspect
+
+MEBIBYTES = 32
+REFUSED = ("g:1", "x*y", "q?", 'a"b', "a<b", "a|b", "a\\b")
+SYSTEMS = {
+    "exfat": (["mkfs.exfat"], ["mount.exfat-fuse"], "apt-get install exfat-fuse exfatprogs"),
+    "ntfs": (["mkfs.ntfs", "-F", "-q"], ["ntfs-3g", "-o", "windows_names"], "apt-get install ntfs-3g"),
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def disk(request: pytest.FixtureRequest, place: World) -> Iterator[Path]:
+    """A folder on a file system that refuses some names."""
+    make, mount, advice = SYSTEMS[request.param]
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists() or not all(map(shutil.which, (make[0], mount[0]))):
+        pytest.skip(f"{request.param} needs root, /dev/fuse, and {advice}")
+    image, folder = place.root / "disk.img", place.root / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(MEBIBYTES << 20)
+    subprocess.run([*make, image], check=True, capture_output=True)
+    loop = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+    if loop.returncode:
+        pytest.skip(f"no loop device: {loop.stderr}")
+    device = loop.stdout.strip()
+    try:
+        if subprocess.run([*mount, device, folder], capture_output=True).returncode:
+            pytest.skip(f"{request.param} cannot be mounted here")
+        yield folder
+    finally:
+        place.end()
+        subprocess.run(["umount", "-l", folder], capture_output=True)
+        subprocess.run(["losetup", "-d", device], capture_output=True)
+
+
+def test_names_of_curves_that_the_file_system_refuses_are_escaped_and_nothing_waits(place: World, disk: Path) -> None:
+    with pytest.raises(OSError):
+        (disk / "g:1").mkdir()
+    result = place.run(
+        f"""
+        import json
+        from tbxd_client import SummaryWriter
+        names = {REFUSED!r}
+        with SummaryWriter({str(disk / "run")!r}) as w:
+            for step in range(3):
+                w.add_scalars("loss", {{name: step + len(name) for name in (*names, "plain", "caf\\u00e9")}}, step)
+                w.add_scalar("x", 1.0, step)
+            w.add_scalars("a:b/c", {{"d": 1.0}}, 1)
+            w.add_hparams({{"lr": 1}}, {{"score": 2.0}}, name="trial:1")
+            assert w.flush(30)
+            print(json.dumps([w.stats()["pending"], w.stats()["dropped"], sorted(w.scalar_dict)]))
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("[0, {}, "), result.stdout
+    for name in (*REFUSED, "plain", "caf\u00e9"):
+        folder = disk / "run" / "loss" / (escaped(name) if name in REFUSED else name)
+        wait_for(folder.is_dir, f"{folder}")
+        assert scalars(folder) == {"loss": [(step, step + float(len(name))) for step in range(3)]}, name
+    assert scalars(disk / "run" / "a%3ab" / "c" / "d") == {"a:b/c": [(1, 1.0)]}
+    assert scalars(disk / "run" / "trial%3a1")["score"] == [(0, 2.0)]
+    assert f'run/loss/{REFUSED[0]}"' in result.stdout, "they are named as they were given"
+
+
+def test_a_log_folder_and_a_suffix_that_can_never_be_are_refused_in_the_call(place: World, disk: Path) -> None:
+    script = """
+        import sys
+        from tbxd_client import SummaryWriter
+        for folder, suffix in ((sys.argv[1] + "/a:b", ""), (sys.argv[1] + "/x?/y", ""), (sys.argv[1] + "/c", ".v:1")):
+            try:
+                SummaryWriter(folder, filename_suffix=suffix)
+            except ValueError as error:
+                print(error)
+        """
+    result = place.run(script, disk)
+    assert result.returncode == 0, result.stderr
+    assert [line.split(" takes no ")[1].split(" ")[:2] for line in result.stdout.splitlines()] == [
+        ["folder", "'a:b'"],
+        ["folder", "'x?'"],
+        ["file", "whose"],
+    ]
+    assert not result.stderr, "and nothing is said to wait"
+
+
+def test_elsewhere_these_names_are_as_they_were_given(place: World) -> None:
+    result = place.run(
+        f"""
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/a:b", filename_suffix=".v:1") as w:
+            w.add_scalars("loss", dict.fromkeys({REFUSED!r}, 1.0), 1)
+            assert w.flush(30)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    for name in REFUSED:
+        assert scalars(place.logdir / "a:b" / "loss" / name) == {"loss": [(1, 1.0)]}
+
+
+def test_only_names_that_some_file_system_refuses_are_asked_about() -> None:
+    assert all(map(is_suspect, (*REFUSED, "dot.", "blank ", "x" * 200)))
+    assert not any(map(is_suspect, ("a", "caf\u00e9", "a b", "v1.0", "x=1,y=2", "50%", "(a)", "[b]", "#1", "_")))
+    assert escaped('a:b*c?"%.') == "a%3ab%2ac%3f%22%25%2e"
