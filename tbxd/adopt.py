@@ -38,6 +38,7 @@ from tbxd_client.wire import DATA_BYTES_MAX
 from .descriptors import LEFT_BY_ADOPTION, scarce
 from .hub import Client, Hub, Wanting
 from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
+from .quotas import OverQuota
 from .session import Session
 from .walls import text_of
 
@@ -145,6 +146,8 @@ class Adopter:
                 self._finish(path, reader, client)
         except Elsewhere as error:
             self._leave(path, reader, client, str(error))
+        except OverQuota as error:  # it comes again until there is room
+            self._let_wait(path, reader, client, str(error))
         except (JournalError, RemoteProtocolError, OSError) as error:
             self._put_aside(path, reader, client, str(error))
 
@@ -163,6 +166,15 @@ class Adopter:
         else:
             with self._hub.walls.around("the end of an adoption", str(path)):
                 self._put_aside(path, reader, client, f"internal error: {why}")
+
+    def _let_wait(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
+        """Let go of a journal for which there is no room now; it is adopted anew."""
+        log.warning("%s waits: %s", path, why)
+        now = time.monotonic()
+        del self._drains[path]
+        self._later[path] = (self._later.get(path, (0, 0.0))[0], now + TRY_SECONDS)
+        client.broken, client.again = why, now  # forgotten when nothing of it is under way
+        reader.close()
 
     @property
     def _next_scan(self) -> float:

@@ -393,7 +393,7 @@ class Daemon:
     def _headline(self) -> str:
         """How it is, in a line: what `systemctl status` shows."""
         hub = self._hub
-        errors = [state.writer.error for state in list(hub.runs.values()) if state.writer.error]
+        errors = hub.held_up()
         held_up = f", {len(errors)} held up ({errors[0]})" if errors else ""
         hangs = "" if hub.gets_on else "; every thread hangs on a disk"
         counts = f"{_some(len(hub.clients), 'session')}, {_some(len(hub.runs), 'run')}"

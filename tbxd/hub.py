@@ -29,6 +29,7 @@ from .descriptors import runs_open
 from .ended import Ended
 from .events.checkpoint import Checkpoints
 from .events.ledger import OVER, Entry
+from .keeping import RUNS_MAX, Keeping, RunState
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .receiver import Peer
@@ -50,7 +51,6 @@ TICK_SECONDS = 0.5  # between looks at threads that may hang
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
-RUNS_MAX = 100_000
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
 
 Send = Callable[[Peer, wire.Message], None]
@@ -81,6 +81,7 @@ class Client:
     again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
     under_way: int = 0  # batches of it that runs have, and have not given back
     complete: bool = False  # nothing more comes
+    holds: set[str] = field(default_factory=set)  # the folders of its runs
     reported: Reported = field(default_factory=Reported)
     received: dict[int, int] = field(default_factory=dict)
     local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
@@ -91,20 +92,6 @@ class Client:
     flush_to: int = 0  # the position that it wants to have written,
     leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
     leftovers_written: int = 0  # and the last that has it
-
-
-@dataclass(slots=True)
-class RunState:
-    """A run and when it is to be written."""
-
-    writer: RunWriter
-    strand: Strand
-    due: float = 0.0  # 0: nothing to write
-    submitted: bool = False
-    used: float = 0.0
-    since: float = 0.0  # it is submitted
-    rounds: int = 0  # how often it was written
-    tidied: bool = False  # a job is submitted that syncs or parks it
 
 
 class Held(NamedTuple):
@@ -159,6 +146,7 @@ class Hub:
     ) -> None:
         self.clients: dict[bytes, Client] = {}
         self.runs: dict[str, RunState] = {}
+        self._keeping = Keeping(self.runs)
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
@@ -195,7 +183,7 @@ class Hub:
         self._open_files = runs_open(settings.open_files)
         self._next_sync = 0.0
         soon = time.monotonic() + settings.batch_ms / 1000
-        for state in self.runs.values():
+        for state in self._keeping.warm.values():
             if state.due > soon and not state.writer.error:
                 state.due = soon
 
@@ -246,8 +234,11 @@ class Hub:
                     self.forget(client)
                     self.leave(client)
         except RemoteProtocolError as error:
-            self.break_off(client, str(error))
-            client.again = now if isinstance(error, OverQuota) else 0.0
+            self._break_off_for(client, error)
+
+    def _break_off_for(self, client: Client, error: RemoteProtocolError) -> None:
+        self.break_off(client, str(error))
+        client.again = time.monotonic() if isinstance(error, OverQuota) else 0.0
 
     def _break_for_now(self, client: Client, why: str) -> None:
         """Take nothing more of a session with which something has gone wrong here, until it may begin anew.
@@ -350,13 +341,15 @@ class Hub:
         return False
 
     def see_folders(self, client: Client, known: int) -> None:
-        """Compare the folders of runs with those under the same paths here, where the client sees other files.
+        """Take note of the folders of runs that a client has defined, and compare them with those under the same paths
+        here, where the client sees other files.
 
         Until that is done nothing of the client is written.
 
         Args:
             known: so many of its runs were compared before.
         """
+        self._keeping.hold(client.holds, (run.directory for run in client.session.runs[known:] if run is not None))
         if client.key or not client.local:
             return
         for run in client.session.runs[known:]:
@@ -394,9 +387,12 @@ class Hub:
             return
         if not client.undecided and not client.elsewhere:
             held, client.held = client.held, []
-            self._offer(client, held)
-            for number, dropped in client.reported.drops():
-                self._tell(client, number, dropped)
+            try:
+                self._offer(client, held)
+                for number, dropped in client.reported.drops():
+                    self._tell(client, number, dropped)
+            except RemoteProtocolError as error:
+                self._break_off_for(client, error)
 
     def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
         """Turn a session away."""
@@ -536,25 +532,28 @@ class Hub:
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
-        state = self.runs.get(directory)
+        state = self._keeping.state(directory, partial(self._begin, directory))
         if state is None:
-            if len(self.runs) >= RUNS_MAX:
-                raise RemoteProtocolError(f"{RUNS_MAX:,} runs are known already; restart the daemon")
-            settings = self._settings
-            writer = RunWriter(
-                Path(directory),
-                self._on_written,
-                settings.durable,
-                settings.ranks_seconds,
-                self.meters,
-                self._checkpoints,
-                lambda batch: self._written.put(Held(batch)),
-                self.ended,
-                self.read,
-                self.alive,
+            raise OverQuota(
+                f"{RUNS_MAX:,} runs are logged to already; it waits until some of their scripts have ended, and "
+                "tries again"
             )
-            state = self.runs[directory] = RunState(writer, self.strand(partial(self._run_broke, writer)))
         return state
+
+    def _begin(self, directory: str) -> RunState:
+        settings = self._settings
+        writer = RunWriter(
+            Path(directory),
+            self._on_written,
+            settings.durable,
+            settings.ranks_seconds,
+            self.meters,
+            self._checkpoints,
+            lambda batch: self._written.put(Held(batch)),
+            self.ended,
+            self.read,
+        )
+        return RunState(directory, writer, self.strand(partial(self._run_broke, writer)))
 
     def strand(self, broke: Callable[[BaseException], object]) -> Strand:
         """An order of jobs on the threads that write; ``broke`` is told, on these, what one of them has raised."""
@@ -568,11 +567,13 @@ class Hub:
 
     def _soon(self, state: RunState) -> None:
         """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
+        self._keeping.rouse(state)
         soon = time.monotonic() + self._settings.batch_ms / 1000
         if not state.due or (state.due > soon and not state.writer.error):
             state.due = soon
 
     def _submit(self, state: RunState) -> None:
+        self._keeping.rouse(state)
         state.due = 0.0
         if state.submitted:
             return
@@ -582,7 +583,7 @@ class Hub:
         def job() -> None:
             try:
                 state.writer.write()
-                if len(self.runs) > self._open_most and self._open_runs() > self._open_most:
+                if len(self._keeping.warm) > self._open_most and self._open_runs() > self._open_most:
                     state.writer.park()
             except BaseException as error:  # here, so that the run is in order before anybody hears of it
                 self._run_broke(state.writer, error)
@@ -638,7 +639,7 @@ class Hub:
         state.rounds += 1
         if state.writer.error:
             moved.update(self._flushing(state))
-        if _has_to_do(state) and not state.due:
+        if state.has_to_do and not state.due:
             delay = RETRY_SECONDS if state.writer.error else 0.0
             state.due = time.monotonic() + delay
         elif state.writer.ranks.due and not state.due:
@@ -650,7 +651,7 @@ class Hub:
         client = self.clients.get(batch.session)
         if client is not None:
             client.under_way = max(0, client.under_way - 1)
-            client.news[batch.run.id] = self._run(batch.run.directory)
+            client.news[batch.run.id] = self.runs[batch.run.directory]
             if client.session.done(batch):
                 moved[batch.session] = client
 
@@ -681,20 +682,25 @@ class Hub:
 
     def _trouble(self, client: Client) -> str:
         """What keeps one of its runs from being written; "" for nothing."""
-        for run in client.session.runs:
-            state = self.runs.get(run.directory) if run is not None else None
-            if state is not None and state.writer.error:
+        for state in self._warm(client):
+            if state.writer.error:
                 return f"{state.writer.directory}: {state.writer.error}"[:1000]
         return ""
 
+    def _warm(self, client: Client) -> list[RunState]:
+        """The runs of a session that have something to do, or had a moment ago."""
+        warm, holds = self._keeping.warm, client.holds
+        if len(holds) < len(warm):
+            return [warm[directory] for directory in holds if directory in warm]
+        return [state for directory, state in warm.items() if directory in holds]
+
     def _flushing(self, state: RunState) -> dict[bytes, Client]:
         """Clients that wait for a run to be written."""
-        directory = str(state.writer.directory)
+        directory = state.directory
         return {
             session: client
             for session, client in self.clients.items()
-            if client.flush_to > client.session.held
-            and any(run is not None and run.directory == directory for run in client.session.runs)
+            if client.flush_to > client.session.held and directory in client.holds
         }
 
     def limit(self, client: Client) -> int:
@@ -720,16 +726,14 @@ class Hub:
             self.complete(client)
         if flush.leftovers > client.leftovers:
             client.leftovers = flush.leftovers
-            states = [self.runs.get(run.directory) for run in client.session.runs if run is not None]
-            rounds = [(state, state.rounds) for state in states if state is not None and _has_to_do(state)]
+            rounds = [(state, state.rounds) for state in self._warm(client) if state.has_to_do]
             self.wanting[client.session.id] = Wanting(client, rounds)
         self.flush(client)
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
-        for run in client.session.runs:
-            state = self.runs.get(run.directory) if run is not None else None
-            if state is not None and _has_to_do(state):
+        for state in self._warm(client):
+            if state.has_to_do:
                 self._submit(state)
         self._acknowledge(client, moved=True)
 
@@ -743,7 +747,7 @@ class Hub:
     def tick(self, now: float) -> float:
         """Write the runs that are due, sync, and park; returns when there is something to do next."""
         soonest = now + self._settings.sync_seconds
-        for state in self.runs.values():
+        for state in self._keeping.warm.values():
             if state.submitted:
                 soonest = min(soonest, now + TICK_SECONDS)
             if state.due > now:
@@ -767,10 +771,11 @@ class Hub:
         return min(soonest, self._next_sync)
 
     def _sync_and_park(self, now: float) -> None:
-        for state in self.runs.values():
+        warm = self._keeping.warm.values()
+        for state in warm:
             if state.writer.waiting and not state.due and not state.submitted:
                 state.due = now  # another job than a write has had to begin anew
-        opened = [state for state in self.runs.values() if state.writer.file is not None]
+        opened = [state for state in warm if state.writer.file is not None]
         held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
         too_many = max(0, len(held) - self._open_files)
         for place, state in enumerate(held):
@@ -780,6 +785,7 @@ class Hub:
             if state.writer.dirty or state.writer.untidy:
                 state.writer.sync_due = True  # in the midst of a write that goes on and on
                 self._tidy(state, state.writer.sync)
+        self._keeping.cool(now)
 
     @staticmethod
     def _tidy(state: RunState, what: Callable[[], None]) -> None:
@@ -802,13 +808,13 @@ class Hub:
         return 2 * self._open_files + self._settings.threads
 
     def _open_runs(self) -> int:  # on a thread of the pool
-        return sum(state.writer.open for state in list(self.runs.values()))
+        return sum(state.writer.open for state in list(self._keeping.warm.values()))
 
     def drain(self, deadline: float) -> bool:
         """Write everything that is queued; for the end. False when the deadline came first."""
         while True:
             self.collect()
-            busy = [state for state in self.runs.values() if state.submitted or state.writer.waiting]
+            busy = [state for state in self._keeping.warm.values() if state.submitted or state.writer.waiting]
             if not busy:
                 return True
             if time.monotonic() > deadline or all(state.writer.error and not state.submitted for state in busy):
@@ -823,7 +829,7 @@ class Hub:
         """Sync and close all files. False when a disk took longer than ``seconds``."""
         with self.walls.around("the look for sessions that are over"):
             self._end()
-        for state in self.runs.values():
+        for state in self._keeping.warm.values():
             with self.walls.around("the end of a run", str(state.writer.directory)):
                 state.strand.submit(state.writer.close)
         return self._pool.close(seconds)
@@ -837,6 +843,7 @@ class Hub:
         if client.key:
             self._quotas.leave(client.key, client.tags)
         self.complete(client)
+        self._keeping.release(client.holds, time.monotonic())
         self._credit.forget(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
@@ -883,24 +890,23 @@ class Hub:
     def _reap(self, client: Client, now: float) -> None:
         if client.peer is None or client.under_way or (client.session.outstanding and not client.again):
             return
-        if client.host == self._host and client.journal:  # else it is on another host, or in another container
-            if _exists(Path(client.journal)):
-                client.journal_seen = True
-            elif client.journal_seen:
-                self.forget(client)
-        elif now - client.heard > REMOTE_SILENCE_SECONDS:
+        if client.host == self._host and client.journal and _exists(Path(client.journal)):
+            client.journal_seen = True
+        elif (client.journal_seen and client.host == self._host) or now - client.heard > REMOTE_SILENCE_SECONDS:
             self.forget(client)
 
     @property
     def busy(self) -> bool:
         """Whether there is a session or something to write."""
-        return bool(self.clients) or any(state.submitted or state.writer.waiting for state in self.runs.values())
+        warm = self._keeping.warm.values()
+        return bool(self.clients) or any(state.submitted or state.writer.waiting for state in warm)
 
     # --- status ----------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """What was accepted, written, dropped and is pending, by run and by session."""
-        ledgers = {directory: state.writer.settled() for directory, state in self.runs.items()}
+        known = {directory: state.writer.known() for directory, state in self.runs.items()}
+        ledgers = {directory: ledger for directory, (ledger, _) in known.items()}
         runs = {directory: Tally() for directory in ledgers}
         for directory, ledger in ledgers.items():
             for entry in ledger.values():
@@ -917,9 +923,7 @@ class Hub:
                     if directory in runs:
                         runs[directory].accepted += pending
                 sessions.append(self._session_status(client) | own.counts())
-        total = Tally()
-        for tally in runs.values():
-            total.merge(tally)
+        total = self._keeping.total((runs[directory], found) for directory, (_, found) in known.items())
         return {
             "runs": {
                 directory: {
@@ -932,6 +936,7 @@ class Hub:
                 }
                 for directory, state in self.runs.items()
             },
+            "runs_forgotten": self._keeping.forgotten,
             "sessions": sessions,
             "totals": total.counts(),
             "keys": self._quotas.status(time.monotonic()),
@@ -943,7 +948,7 @@ class Hub:
     def metrics(self) -> dict[str, Any]:
         """What else is to be known of how it is: the part of the status for which metrics are there."""
         now = time.monotonic()
-        states = list(self.runs.values())
+        states = list(self._keeping.warm.values())
         queued = [state.writer.queued() for state in states]
         oldest = min((arrived for _, _, arrived in queued if arrived), default=now)
         return {
@@ -954,7 +959,7 @@ class Hub:
             "lag_seconds": now - oldest,
             "sessions": len(self.clients),
             "sessions_broken": sum(bool(client.broken) for client in self.clients.values()),
-            "runs": len(states),
+            "runs": len(self.runs),
             "runs_held_up": sum(bool(state.writer.error) for state in states),
             "event_files_open": sum(state.writer.open for state in states),
             "queued_batches": sum(batches for batches, _, _ in queued),
@@ -964,9 +969,14 @@ class Hub:
             "histograms": self.meters.status(),
         }
 
+    def held_up(self) -> list[str]:
+        """What keeps runs from being written, for each that cannot be at the moment."""
+        return [state.writer.error for state in self._keeping.held_up()]
+
     def looks(self) -> Iterator[tuple[str, str, float]]:
-        """Of each run its folder, what keeps it from being written, and since when it is being written."""
-        for directory, state in self.runs.items():
+        """Of each run that may have news its folder, what keeps it from being written, and since when it is being
+        written."""
+        for directory, state in self._keeping.warm.items():
             yield directory, state.writer.error, state.since
 
     def runs_of(self, key: str) -> set[str]:
@@ -1010,10 +1020,6 @@ def _has_more(client: Client) -> bool:
         return not client.complete
     expected = session.expected
     return expected >= client.announced or session.record_end > expected or client.flush_to > expected
-
-
-def _has_to_do(state: RunState) -> bool:
-    return state.writer.waiting or state.writer.ranks.news
 
 
 def _exists(path: Path) -> bool:

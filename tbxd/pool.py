@@ -114,6 +114,7 @@ class Pool:
                     job()
                 except BaseException as error:
                     self._broke(error)
+                del job  # or a run would be kept until this thread has another
         finally:
             with self._changed:
                 self._threads.pop(me, None)

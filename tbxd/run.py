@@ -123,6 +123,8 @@ class RunWriter:
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self._untidy = ""  # that of them which the last sync or park has found, and the next may find gone
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
+        self.comes_back = False  # the daemon had let go of it before,
+        self.found: Ledger = {}  # and this is what its files held then: see `known`
         self.file: EventFile | None = None
         self.sync_due = False  # what is written is to be on the disk soon; any thread may say so
         self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
@@ -191,12 +193,16 @@ class RunWriter:
 
     def settled(self) -> dict[bytes, Entry]:
         """How far each session is in the event files, and what its trainer could not keep."""
+        return self.known()[0]
+
+    def known(self) -> tuple[dict[bytes, Entry], Ledger]:
+        """The same, and what of it was in the files when a run came back that had been let go of."""
         with self._lock:
             result = dict(self.ledger)
             for session, dropped in self._told.items():
                 entry = result[session] = result[session].copy() if session in result else Entry()
                 entry.dropped = dropped
-            return result
+            return result, self.found
 
     def entry(self, session: bytes) -> Entry:
         """How far one session is in the event files."""
@@ -240,6 +246,16 @@ class RunWriter:
     def untidy(self) -> bool:
         """Whether what is wrong with it was found by a sync or a park: the next sync is to see whether it still is."""
         return bool(self._untidy) and self.error == self._untidy
+
+    @property
+    def defined(self) -> RunDefinition | None:
+        """The run as whoever logged last has defined it."""
+        return self._run
+
+    def forget(self) -> None:
+        """It is let go of, closed as it is: nothing may be called any more. Its memory is free at once, with no circle
+        in it that waits for the garbage collector."""
+        del self.ranks, self._contents, self._lives
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
@@ -459,6 +475,8 @@ class RunWriter:
             self._shown = _drops({opened: ledger[opened]})
         with self._lock:
             self.ledger = ledger
+            if self.comes_back and not self._known:
+                self.found = dict(ledger)
             self._known = True
             for session in past:
                 self._told.pop(session, None)

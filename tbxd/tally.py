@@ -33,6 +33,12 @@ class Tally:
         self.written += other.written
         add_counts(self.dropped, other.dropped)
 
+    def take_off(self, other: Tally) -> None:
+        """Take a sum off that is part of this one."""
+        self.accepted -= other.accepted
+        self.written -= other.written
+        add_counts(self.dropped, {reason: -count for reason, count in other.dropped.items()})
+
     @property
     def pending(self) -> int:
         """Records on their way."""

@@ -87,6 +87,7 @@ DAEMON = (
     ("ranks.reduction",),
     ("ranks.ranks",),
     ("run", "tally"),
+    ("keeping",),
     ("hub",),
     ("adopt", "system.watch"),
     ("ask", "reload"),

@@ -1,0 +1,327 @@
+"""How long a daemon knows a run: while somebody logs into it, and a little longer; what comes back is gone on with."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import World, scalars, wait_for, world
+from tbxd import hub as hub_module
+from tbxd import keeping
+from tbxd.receiver import Peer as Route
+from tbxd_client import wire
+from tbxd_client.journal import Journal
+from tbxd_client.journal_files import journals
+from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from test_walls import Inside
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
+    """A hub in this process that lets go of runs at once."""
+    monkeypatch.setattr(keeping, "KEPT_SECONDS", 0.2)
+    monkeypatch.setattr(keeping, "RANKS_KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(keeping, "COOL_SECONDS", 0.02)
+    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.02)
+    made = Inside(tmp_path)
+    yield made
+    assert made.hub.close(10), "no thread is left behind"
+
+
+def finish(inside: Inside, session: bytes) -> None:
+    inside.until(lambda: inside.settled(session), "the records")
+    inside.hub.handle(inside.peer, wire.Goodbye(session))
+
+
+def totals(inside: Inside) -> tuple[int, int, int]:
+    found = inside.hub.status()["totals"]
+    assert found["accepted"] == found["written"] + found["pending"] + sum(found["dropped"].values())
+    return found["accepted"], found["written"], sum(found["dropped"].values())
+
+
+def test_a_run_that_is_over_is_let_go_of_and_its_memory_is_free(inside: Inside) -> None:
+    session = inside.begin()
+    inside.log(session, 0, 100)
+    finish(inside, session)
+    writer = weakref.ref(next(iter(inside.hub.runs.values())).writer)
+    before = totals(inside)
+    gc.collect()
+    gc.disable()
+    try:
+        inside.until(lambda: not inside.hub.runs, "the run to be let go of")
+        assert writer() is None, "without a look for circles"
+    finally:
+        gc.enable()
+    status = inside.hub.status()
+    assert status["runs"] == {} and status["runs_forgotten"] == 1
+    assert totals(inside) == before == (100, 100, 0)
+    assert inside.hub.metrics()["runs"] == 0
+
+
+def test_a_run_that_comes_back_is_gone_on_with_exactly_and_counted_once(inside: Inside) -> None:
+    first = inside.begin()
+    inside.log(first, 0, 100)
+    inside.hub.handle(inside.peer, wire.Report(first, {0: [103, {"journal_full": 3}]}))
+    finish(inside, first)
+    inside.until(lambda: inside.counts()[0] == 103, "the note of what was dropped")
+    inside.until(lambda: not inside.hub.runs, "the run to be let go of")
+    assert totals(inside) == (103, 100, 3)
+    second = inside.begin()
+    inside.log(second, 100, 50)
+    inside.until(lambda: inside.settled(second), "what comes later")
+    assert totals(inside) == (153, 150, 3)
+    # A session that the daemon has forgotten with its run sends all of it again: the event files remember.
+    inside.hello(first, "a")
+    inside.log(first, 0, 100)
+    inside.until(lambda: inside.settled(first), "what was written before")
+    assert totals(inside) == (153, 150, 3)
+    finish(inside, second)
+    finish(inside, first)
+    inside.until(lambda: not inside.hub.runs, "the run to be let go of once more")
+    assert totals(inside) == (153, 150, 3)
+    found = scalars(inside.folder / "a")
+    assert [step for step, _ in found["loss"]] == list(range(150))
+    assert [value for _, value in found["tbxd/dropped/journal_full"]] == [3.0]
+
+
+def test_totals_never_go_back_whatever_comes_goes_and_comes_back(inside: Inside) -> None:
+    chance = random.Random(5)
+    living: dict[bytes, str] = {}
+    next_step: dict[str, int] = {}
+    expected, last = 0, (0, 0, 0)
+    for _ in range(150):
+        if len(living) < 4 and chance.random() < 0.5:
+            run = chance.choice("abcdef")
+            living[inside.begin(run)] = run
+        elif living:
+            session = chance.choice(list(living))
+            run, count = living[session], chance.randrange(1, 20)
+            inside.log(session, next_step.get(run, 0), count)
+            next_step[run] = next_step.get(run, 0) + count
+            expected += count
+            if chance.random() < 0.4:
+                finish(inside, session)
+                del living[session]
+        for _ in range(chance.randrange(8)):
+            inside.turn()
+            now = totals(inside)
+            assert now >= last and now[1] >= last[1], (now, last)
+            last = now
+        if chance.random() < 0.2:
+            busy = {str(inside.folder / run) for run in living.values()}
+            inside.until(lambda busy=busy: inside.hub.runs.keys() <= busy, "those that are over to be let go of")
+    for session in living:
+        finish(inside, session)
+    inside.until(lambda: not inside.hub.runs, "all to be let go of")
+    assert totals(inside) == (expected, expected, 0)
+    assert inside.hub.status()["runs_forgotten"] > 12, "some of them came back"
+    for run, steps in next_step.items():
+        assert sorted(step for step, _ in scalars(inside.folder / run)["loss"]) == list(range(steps))
+
+
+def test_a_run_of_ranks_is_let_go_of_when_all_have_ended_and_the_next_start_goes_on(inside: Inside) -> None:
+    def job(attempt: int, first: int, last: int) -> None:
+        ranks = [
+            inside.begin("a", rank=rank, world=2, job="job", attempt=attempt, reduce=True, file_name="")
+            for rank in range(2)
+        ]
+        for session in ranks:
+            inside.log(session, first, last - first)
+        for session in ranks:
+            inside.hub.handle(inside.peer, wire.Flush(session, inside.sent[session], 1))
+        for session in ranks:
+            finish(inside, session)
+
+    job(0, 0, 50)
+    reduction = weakref.ref(next(iter(inside.hub.runs.values())).writer.ranks)
+    inside.until(lambda: not inside.hub.runs, "the run to be let go of")
+    assert reduction() is None
+    before = totals(inside)
+    job(1, 50, 80)
+    inside.until(lambda: not inside.hub.runs, "the run to be let go of again")
+    assert before == (100, 100, 0) and totals(inside) == (160, 160, 0)
+    found = scalars(inside.folder / "a")["loss"]
+    assert [step for step, _ in found] == list(range(80))
+    assert all(value == step for step, value in found)
+
+
+def test_what_cannot_be_written_is_kept_until_it_is(inside: Inside) -> None:
+    session = inside.begin()
+    inside.log(session, 0, 10)
+    inside.until(lambda: inside.settled(session), "the records")
+    shutil_away = inside.folder / "a"
+    away = inside.folder / "away"
+    inside.until(lambda: not next(iter(inside.hub.runs.values())).writer.open, "the run to be closed")
+    shutil_away.rename(away)
+    shutil_away.write_text("in the way")
+    inside.log(session, 10, 10)
+    inside.until(lambda: next(iter(inside.hub.runs.values())).writer.error, "trouble")
+    inside.hub.forget(inside.hub.clients[session])
+    until = time.monotonic() + 3 * keeping.KEPT_SECONDS
+    inside.until(lambda: time.monotonic() > until, "some time")
+    assert len(inside.hub.runs) == 1 and inside.hub.status()["totals"]["pending"] == 0
+    shutil_away.unlink()
+    away.rename(shutil_away)
+    inside.until(lambda: not inside.hub.runs, "the run to be written and let go of")
+    assert [step for step, _ in scalars(inside.folder / "a")["loss"]] == list(range(20))
+
+
+def test_many_runs_that_come_and_go_leave_few_behind_and_a_turn_looks_at_none(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "KEPT_SECONDS", 3600.0)
+    monkeypatch.setattr(keeping, "RANKS_KEPT_SECONDS", 3600.0)
+    monkeypatch.setattr(keeping, "KEPT_MAX", 20)
+    for number in range(150):
+        session = inside.begin(f"run{number}")
+        inside.log(session, 0, 3)
+        finish(inside, session)
+    inside.until(lambda: len(inside.hub.runs) <= 20, "most of them to be let go of")
+    inside.until(lambda: not inside.hub._keeping.warm, "the others to be left alone")
+    assert totals(inside) == (450, 450, 0)
+    again = inside.begin("run149")
+    inside.log(again, 3, 3)
+    finish(inside, again)
+    assert len(list((inside.folder / "run149").iterdir())) == 1, "one that is still known goes on in its file"
+
+
+def test_at_the_bound_of_runs_a_session_is_told_and_waits_and_goes_on(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "RUNS_MAX", 3)
+    monkeypatch.setattr(hub_module, "TRY_SECONDS", 0.1)
+    over = inside.begin("over")
+    inside.log(over, 0, 5)
+    finish(inside, over)
+    inside.until(lambda: next(iter(inside.hub.runs.values())).is_still, "it to be closed")
+    living = [inside.begin(f"{number}") for number in range(3)]
+    for session in living:
+        inside.log(session, 0, 5)  # the one that is over makes room at once, however long it would be kept
+        inside.until(lambda session=session: inside.settled(session), "the records")
+    waits = inside.begin("waits")
+    inside.log(waits, 0, 5)
+    (told,) = [answer for answer in inside.answers if isinstance(answer, wire.Refused)]
+    assert told.session == waits and "runs are logged to already" in told.reason
+    assert inside.hub.clients[waits].again, "it is not for ever"
+    finish(inside, living[0])
+
+    def goes_on() -> bool:
+        inside.hello(waits, "waits")
+        inside.log(waits, 0, 5)
+        return not inside.hub.clients[waits].broken
+
+    inside.until(goes_on, "room")
+    inside.until(lambda: inside.settled(waits), "its records")
+    assert [step for step, _ in scalars(inside.folder / "waits")["loss"]] == list(range(5))
+    assert totals(inside) == (25, 25, 0)
+
+
+def test_a_journal_for_which_there_is_no_room_stays_until_there_is(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from tbxd import adopt
+
+    monkeypatch.setattr(keeping, "RUNS_MAX", 1)
+    for module in (adopt, hub_module):
+        monkeypatch.setattr(module, "TRY_SECONDS", 0.1)
+    monkeypatch.setattr(adopt, "SCAN_SECONDS", 0.05)
+    living = inside.begin("living")
+    inside.log(living, 0, 5)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    journal = Journal(spool, lambda: False)
+    run = RunDefinition(0, str(inside.folder / "left"), "host", 1, 1.0)
+    journal.define(pack_definition(run) + pack_definition(TagDefinition(0, 0, "loss")))
+    for step in range(5):
+        journal.append(pack_scalar(0, step, 1.0, float(step)))
+    assert not journal.close()
+    adopter = adopt.Adopter(inside.hub, [spool])
+    try:
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            adopter.step(time.monotonic())
+            inside.turn()
+        assert adopter.quarantined == 0 and len(journals(spool)) == 1
+        finish(inside, living)
+
+        def written() -> bool:
+            adopter.step(time.monotonic())
+            return not journals(spool)
+
+        inside.until(written, "the journal to be written")
+    finally:
+        adopter.close()
+    assert [step for step, _ in scalars(inside.folder / "left")["loss"]] == list(range(5))
+
+
+def test_a_trainer_that_was_killed_in_a_container_with_this_hosts_name_is_taken_off_the_list(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal cannot be seen here, and its pid is one of other processes."""
+    monkeypatch.setattr(hub_module, "REMOTE_SILENCE_SECONDS", 0.3)
+    session, seen = os.urandom(12), os.urandom(12)
+    name = os.uname().nodename
+    inside.hub.handle(Route(b"1", 1), wire.Hello(session, 0, 1, name, f"/spool/of/it/{session.hex()}", "train.py", ""))
+    there = inside.folder / seen.hex()
+    there.mkdir()
+    inside.hub.handle(Route(b"2", 2), wire.Hello(seen, 0, 2, name, str(there), "train.py", ""))
+    inside.hub.reap(time.monotonic())
+    assert inside.hub.clients.keys() == {session, seen}
+
+    def reaped() -> bool:
+        inside.hub.reap(time.monotonic())
+        return session not in inside.hub.clients
+
+    inside.until(reaped, "it to be taken off")
+    assert seen in inside.hub.clients, "one whose journal is there is the adopter's matter"
+    there.rmdir()
+    inside.hub.reap(time.monotonic())
+    assert not inside.hub.clients
+
+
+def test_scripts_that_come_and_go_are_in_the_totals_of_status_and_metrics_for_ever(tmp_path: Path) -> None:
+    """With a real daemon, which is told to forget at once."""
+    script = """
+        import sys
+        from tbxd import hub, keeping
+        keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = 0.1
+        keeping.COOL_SECONDS = hub.IDLE_SECONDS = 0.02
+        from tbxd.cli import main
+        main(["serve"])
+    """
+    with world(tmp_path, TBXD_SYNC_SECONDS="0.1") as place:
+        place.start(script)
+        wait_for(place.running, "the daemon")
+        last = 0
+        for number in range(6):
+            result = place.run(
+                """
+                import sys
+                from tbxd_client import SummaryWriter
+                with SummaryWriter(f"logs/{int(sys.argv[1]) % 2}") as writer:
+                    for step in range(10):
+                        writer.add_scalar("loss", step, 10 * int(sys.argv[1]) + step)
+                """,
+                number,
+            )
+            assert result.returncode == 0, result.stderr
+            status: Any = wait_for(lambda: forgotten(place), "the run to be let go of")
+            assert status["totals"]["written"] == status["totals"]["accepted"] == 10 * (number + 1) > last
+            last = status["totals"]["written"]
+        assert status["runs_forgotten"] == 6
+        for number in range(2):
+            steps = [step for step, _ in scalars(place.logdir / f"{number}")["loss"]]
+            assert steps == [10 * one + step for one in range(number, 6, 2) for step in range(10)]
+
+
+def forgotten(place: World) -> Any:
+    status: Any = place.status()
+    return status if status is not None and not status["runs"] and not status["sessions"] else None
