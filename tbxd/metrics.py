@@ -59,7 +59,12 @@ METRICS = (
     Declared("tbxd_sessions", GAUGE, "metrics.sessions", "processes that log, or whose journals are drained"),
     Declared("tbxd_sessions_broken", GAUGE, "metrics.sessions_broken", "of these, what they send makes no sense"),
     Declared("tbxd_journals_adopting", GAUGE, "metrics.journals_adopting", "journals of dead trainers being drained"),
-    Declared("tbxd_runs", GAUGE, "metrics.runs", "runs that the daemon knows"),
+    Declared(
+        "tbxd_runs",
+        GAUGE,
+        "metrics.runs",
+        "runs that the daemon knows, a few that are over among them",
+    ),
     Declared("tbxd_runs_held_up", GAUGE, "metrics.runs_held_up", "of these, cannot be written at the moment"),
     Declared("tbxd_event_files_open", GAUGE, "metrics.event_files_open", "runs whose files are open"),
     Declared("tbxd_queued_batches", GAUGE, "metrics.queued_batches", "batches that came in and are not written"),

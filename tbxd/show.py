@@ -49,6 +49,22 @@ def _ranks(ranks: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _nothing(answer: dict[str, Any]) -> str:
+    return "no run is logged to" if answer.get("runs_forgotten") else "nothing has been logged yet"
+
+
+def _forgotten(answer: dict[str, Any]) -> list[str]:
+    """Of runs that are over and not shown any more."""
+    over = answer.get("runs_forgotten", 0)
+    if not over:
+        return []
+    total, dropped = answer["totals"], sum(answer["totals"]["dropped"].values())
+    return [
+        f"{over:,} run{' that is' if over == 1 else 's that are'} over not shown; all since the start: "
+        f"{total['accepted']:,} accepted, {total['written']:,} written, {dropped:,} dropped"
+    ]
+
+
 def _about(run: dict[str, Any]) -> list[str]:
     """What else there is to say of a run."""
     notice = [f"[yellow]{escape(run['notice'])}[/yellow]"] if run.get("notice") else []
@@ -87,7 +103,7 @@ def status(answer: dict[str, Any]) -> None:
         console.print(
             f"for other hosts: {escape(other['address'])}, keys let in: {other['clients']:,}{denied}", soft_wrap=True
         )
-    console.print(table if answer["runs"] else "nothing has been logged yet")
+    console.print(table if answer["runs"] else _nothing(answer))
     for directory, run in sorted(answer["runs"].items()):
         for line in _about(run):
             console.print(f"{escape(_folder(directory))}: {line}", soft_wrap=True)
@@ -97,7 +113,7 @@ def status(answer: dict[str, Any]) -> None:
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for line in _broken(answer):
         console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
-    for line in _keys(answer) + _elsewhere(answer):
+    for line in _forgotten(answer) + _keys(answer) + _elsewhere(answer):
         console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for key, text in (
         ("refused_messages", "messages refused"),

@@ -581,3 +581,45 @@ def test_a_node_is_sampled_once_for_all_ranks_of_a_job(tmp_path: Path, policy: s
             return curves_of(run)["system/trainers_memory_gib"][-1][1]
 
         wait_for(lambda: abs(last() - memory) < 0.2 * memory, "their memory")
+
+
+def test_a_run_that_becomes_active_again_and_again_goes_on_in_one_file(tmp_path: Path) -> None:
+    """200 evaluations made 200 files, each of which TensorBoard opens."""
+    tmp_path = tmp_path.resolve()
+    folder = tmp_path / "system" / "node"
+    curves = Curves(tmp_path, "node")
+    for second in range(200):
+        curves.write({"x": 1.0}, 1e9 + second)
+        curves.close()
+    assert not curves.error and curves.left_out == 0
+    assert len(event_files(folder)) == 1 and len(scalars(folder)["system/x"]) == 200
+    assert not any("events" in os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if alive(fd))
+    other = Curves(tmp_path, "node")  # another daemon: it never touches what somebody else has left
+    other.write({"x": 1.0}, 1e9 + 200)
+    other.close()
+    curves.write({"x": 1.0}, 1e9 + 201)  # and its file is the newest now
+    curves.close()
+    assert len(event_files(folder)) == 3
+    (folder / event_files(folder)[-1]).write_bytes(b"changed")
+    curves.write({"x": 1.0}, 1e9 + 202)
+    curves.write({"x": 1.0}, 1e9 + 203)
+    curves.close()
+    assert len(event_files(folder)) == 4 and curves.left_out == 1
+
+
+def alive(fd: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def test_evaluations_that_come_and_go_have_their_samples_in_one_file(tmp_path: Path) -> None:
+    with world(tmp_path, TBXD_SYSTEM_SECONDS="1") as place:
+        place.serve()
+        for number in range(3):
+            run = train(place, "a")
+            wait_for(lambda number=number, run=run: samples(run) > 2 * number + 1, "samples")
+            end(place, "a")
+            wait_for(lambda: not place.status()["system"]["runs"], "the run to be over")  # type: ignore[index]
+            (place.root / "a.end").unlink()
+        assert len(event_files(run / "system" / NODE)) == 1
+        steps = [step for step, _ in curves_of(run)["system/cpu_percent"]]
+        assert steps == sorted(set(steps))

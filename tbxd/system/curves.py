@@ -88,7 +88,7 @@ class Curves:
             self.left_out += not owed
 
     def _open(self, seconds: float) -> EventFile:
-        if self._file is not None:
+        if self._file is not None and self._folder >= 0:
             return self._file
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -97,13 +97,17 @@ class Curves:
         try:
             self._lock()
             names = event_files(self._folder)
+            if self._file is not None and self._file.path.name == max(names, default=""):
+                self._file.folder = self._folder
+                return self._file  # it goes on in it, if nobody has changed it: see `EventFile`
+            self._file = None
             begun = [first_second(listed) for listed in (above, names)]
             self._origin = min([int(seconds), *(second for second in begun if second is not None)])
             self._last = max(self._last, _last_step(names, self._folder, trust.found(self._folder, names)))
             name = file_name(names, seconds, self._node, os.getpid())
             file = EventFile(self.directory / name, self._folder, self._umask)
         except OSError:
-            self._let_go()
+            self._close_folder()
             raise
         self._file = file
         file.write(_opening(seconds))
@@ -122,16 +126,27 @@ class Curves:
                 file.close()
             except OSError as error:  # as NFS does where it could not take everything
                 self.error = f"{error.strerror or error}"
+        self._close_folder()
+
+    def _close_folder(self) -> None:
         folder, self._folder = self._folder, -1
         if folder >= 0:
             os.close(folder)
 
     def close(self) -> None:
-        """Bring what is written onto the disk and close, until the next sample."""
-        if self._file is not None:
+        """Bring what is written onto the disk and close, until the next sample, which goes on in the same file."""
+        file = self._file
+        if file is not None and self._folder >= 0:
             with contextlib.suppress(OSError):
-                self._file.sync()
-        self._let_go()
+                file.sync()
+            if file.pending:
+                self._let_go()
+                return
+            try:
+                file.park()
+            except OSError as error:  # as NFS does where it could not take everything
+                self.error = f"{error.strerror or error}"
+        self._close_folder()
 
 
 def _opening(seconds: float) -> bytes:

@@ -31,6 +31,7 @@ GATHER_SECONDS = 1.0  # what has not answered by then is left out of a sample
 QUIET_SECONDS = 3600.0
 QUIET_SECONDS_OTHER = 60.0
 RUNS_MAX = 64  # that are written at a time; those that have logged last
+RESTING_MAX = 256  # that are not active and go on in their files when they are again; those that were so last
 NEVER = float("inf")
 
 
@@ -71,6 +72,7 @@ class System:
         self._ipc = settings.address.startswith("ipc:")
         self._sampler: Sampler | None = None
         self._targets: dict[str, Target] = {}
+        self._resting: dict[str, Target] = {}  # of runs that are not active, in the order of it, with nothing open
         self._active: dict[str, Active] = {}
         self._over = 0  # runs that are active and too many
         self._interval = 0.0  # of the runs that are active; 0 without any
@@ -142,8 +144,10 @@ class System:
         self._over = len(found) - len(chosen)
         self._active = {folder: found[folder] for folder in chosen}
         for folder in [folder for folder in self._targets if folder not in self._active]:
-            target = self._targets.pop(folder)
+            target = self._resting[folder] = self._targets.pop(folder)
             target.strand.submit(target.curves.close)
+        while len(self._resting) > RESTING_MAX:
+            del self._resting[next(iter(self._resting))]
 
     def _runs_of(self, client: Client) -> dict[str, Active]:
         """The runs of a session that want samples and have got records, by the folders of their writers."""
@@ -167,16 +171,21 @@ class System:
         for folder, active in self._active.items():
             target = self._targets.get(folder)
             if target is None:
-                from .curves import Curves
-
-                curves = Curves(Path(folder), self._node, active.umask)
-                told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
-                target = self._targets[folder] = Target(curves, self._hub.strand(told))
+                rests = folder in self._resting
+                target = self._resting.pop(folder) if rests else self._begin(folder, active)
+                self._targets[folder] = target
             if target.busy:  # its disk hangs
                 target.left_out += 1
             elif str(target.curves.directory) not in self._hub.runs:  # a writer may have chosen this very folder
                 target.busy = True
                 target.strand.submit(partial(_store, target, sample, active.pids))
+
+    def _begin(self, folder: str, active: Active) -> Target:
+        from .curves import Curves
+
+        curves = Curves(Path(folder), self._node, active.umask)
+        told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
+        return Target(curves, self._hub.strand(told))
 
     def close(self) -> None:
         """Close all files; for the end of the daemon."""
