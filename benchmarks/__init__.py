@@ -19,5 +19,6 @@ QUESTIONS = (
     "daemon_scalars",
     "ranks",
     "recovery",
+    "age",
 )
 CURVES = ("growth_records", "growth_size", "growth_tags", "growth_runs", "growth_writers")  # these take longer

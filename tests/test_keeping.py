@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from harness import World, scalars, wait_for, world
 from tbxd import hub as hub_module
 from tbxd import keeping
+from tbxd.events.file import EventFile
 from tbxd.receiver import Peer as Route
 from tbxd_client import wire
 from tbxd_client.journal import Journal
@@ -325,3 +327,31 @@ def test_scripts_that_come_and_go_are_in_the_totals_of_status_and_metrics_for_ev
 def forgotten(place: World) -> Any:
     status: Any = place.status()
     return status if status is not None and not status["runs"] and not status["sessions"] else None
+
+
+def test_a_disk_that_hangs_has_one_job_of_a_run_wait_however_long_it_does(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour of ticks queued 7,199 jobs."""
+    hang, hangs = threading.Event(), threading.Event()
+    sync = EventFile.sync
+
+    def hanging(file: EventFile) -> None:
+        hangs.set()
+        assert hang.wait(30)
+        sync(file)
+
+    monkeypatch.setattr(EventFile, "sync", hanging)
+    session = inside.begin()
+    inside.log(session, 0, 10)
+    inside.until(hangs.is_set, "the disk to hang")
+    (state,) = inside.hub.runs.values()
+    now = time.monotonic()
+    for second in range(3600):
+        inside.hub._next_sync = 0.0
+        inside.hub.tick(now + second)
+    assert len(state.strand._jobs) <= 1
+    assert inside.hub.metrics()["queued_jobs"] <= 1
+    hang.set()
+    inside.until(lambda: state.is_still, "all of it on the disk")
+    assert scalars(inside.folder / "a")["loss"][-1] == (9, 9.0)
