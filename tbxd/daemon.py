@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
@@ -35,7 +34,7 @@ from tbxd_client.paths import (
 )
 from tbxd_client.places import NOT_THERE, lock_error, runtime_trouble, why
 
-from . import __version__, ask, logs, reload
+from . import __version__, ask, heap, logs, reload
 from .adopt import Adopter
 from .config import Config
 from .events import modes
@@ -57,9 +56,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0  # for what is queued when the daemon is told to stop
 CLOSE_SECONDS = 1.0  # for the files, at least
-# mallopt(3): one heap for all threads; blocks up to this size are kept when they are freed, and so much at its end.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-KEPT_BLOCK_BYTES, KEPT_BYTES = 4 << 20, 8 << 20
 VIEW_SECONDS = 86_400.0
 TAKE_OVER_SECONDS = 20.0  # for a daemon that a writer has started, to leave to a service
 TAKE_OVER_LOOK_SECONDS = 0.05
@@ -122,7 +118,7 @@ class Daemon:
         """
         modes.take_over()
         _raise_limits()
-        _keep_memory()
+        heap.keep()
         self._settle()
         self._heed_signals()
         if (folder := Path(self._settings.address.removeprefix("ipc://")).parent) in places():
@@ -535,19 +531,6 @@ def _raise_limits() -> None:
                 resource.setrlimit(limit, (hard, hard))
     with contextlib.suppress(OSError, ValueError):  # with CAP_SYS_RESOURCE
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def _keep_memory() -> None:
-    """Do not give memory back to the system with every buffer, to have each page of the next one made anew.
-
-    That costs as much as half of what scalars cost otherwise. One heap, because each thread would keep as much in
-    its own. glibc only; elsewhere it is as it is.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_ARENA_MAX, 1)
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _make_token(path: Path) -> str:

@@ -23,6 +23,7 @@ from tbxd_client.paths import may_be_used, spools
 from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from tbxd_client.view import view
 
+from . import heap
 from .buckets import Meters
 from .credit import Credit, window
 from .descriptors import runs_open
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 LEDGERS = "ledgers"  # of the spool: what event files held, for the daemon that comes next
 BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
 TICK_SECONDS = 0.5  # between looks at threads that may hang
+TRIM_SECONDS = 10.0  # between two times that memory is given back
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
@@ -172,6 +174,7 @@ class Hub:
         self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
         self._host = os.uname().nodename
         self._next_sync = 0.0
+        self._freed, self._next_trim = False, 0.0
         self._open_files = runs_open(settings.open_files)
         self._endings = self.strand(partial(self.walls.broke, "a job"))
         self._endings.submit(self._checkpoints.sweep)
@@ -785,7 +788,10 @@ class Hub:
             if state.writer.dirty or state.writer.untidy:
                 state.writer.sync_due = True  # in the midst of a write that goes on and on
                 self._tidy(state, state.writer.sync)
-        self._keeping.cool(now)
+        self._freed = self._keeping.cool(now) or self._freed
+        if self._freed and now > self._next_trim:
+            self._freed, self._next_trim = False, now + TRIM_SECONDS
+            self._endings.submit(heap.give_back)
 
     @staticmethod
     def _tidy(state: RunState, what: Callable[[], None]) -> None:

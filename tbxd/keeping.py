@@ -117,8 +117,12 @@ class Keeping:
 
     # --- what time brings ------------------------------------------------------------------------------------
 
-    def cool(self, now: float) -> None:
-        """Leave runs alone for which nothing is to be done, and let go of those that are over. Now and then."""
+    def cool(self, now: float) -> bool:
+        """Leave runs alone for which nothing is to be done, and let go of those that are over. Now and then.
+
+        Returns:
+            Whether there were some, so that much memory may be free now.
+        """
         for directory, state in list(self.warm.items()):
             if not state.is_still:
                 state.still = 0.0
@@ -126,7 +130,7 @@ class Keeping:
                 state.still = now
             elif now - state.still > COOL_SECONDS:
                 del self.warm[directory]
-        self._forget(len(self._over) - KEPT_MAX, now)
+        return self._forget(len(self._over) - KEPT_MAX, now)
 
     def _forget(self, wanted: int, now: float) -> bool:
         """Let go of runs that are over: the oldest ``wanted``, and all whose time is up. Whether there was one."""

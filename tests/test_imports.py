@@ -58,6 +58,7 @@ DAEMON = (
         "service",
         "walls",
         "inotify",
+        "heap",
     ),
     ("buckets", "vitals", "troubles", "metrics", "quotas", "reported"),
     ("endpoint", "config_file", "finding", "holders"),

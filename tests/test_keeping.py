@@ -289,18 +289,77 @@ def test_a_trainer_that_was_killed_in_a_container_with_this_hosts_name_is_taken_
     assert not inside.hub.clients
 
 
-def test_scripts_that_come_and_go_are_in_the_totals_of_status_and_metrics_for_ever(tmp_path: Path) -> None:
-    """With a real daemon, which is told to forget at once."""
+FORGETFUL = """
+    import sys
+    from tbxd import hub, keeping
+    keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = hub.TRIM_SECONDS = 0.1
+    keeping.COOL_SECONDS = hub.IDLE_SECONDS = 0.02
+    from tbxd.cli import main
+    main(["serve"])
+    """
+
+
+def test_the_memory_of_a_job_that_was_gone_on_with_is_given_back(tmp_path: Path) -> None:
+    """A daemon that has taken over a job of ranks knows all its points; when the ranks have ended nobody needs them."""
     script = """
         import sys
-        from tbxd import hub, keeping
-        keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = 0.1
-        keeping.COOL_SECONDS = hub.IDLE_SECONDS = 0.02
-        from tbxd.cli import main
-        main(["serve"])
+        from tbxd_client import SummaryWriter
+        first, last = map(int, sys.argv[1:])
+        with SummaryWriter("logs/job") as writer:
+            for step in range(first, last):
+                for tag in range(200):
+                    writer.add_scalar(f"tag/{tag}", float(step), step)
     """
+    with world(tmp_path, TBXD_SYNC_SECONDS="0.1", TBXD_RANKS_SECONDS="5") as place:
+
+        def memory() -> float:
+            text = Path(f"/proc/{place.running()}/status").read_text()
+            return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")) / 1024
+
+        def job(attempt: int, first: int, last: int) -> None:
+            ranks = [
+                place.start(
+                    script,
+                    first,
+                    last,
+                    environ={
+                        "RANK": f"{rank}",
+                        "WORLD_SIZE": "2",
+                        "TORCHELASTIC_RUN_ID": "job",
+                        "TORCHELASTIC_RESTART_COUNT": f"{attempt}",
+                    },
+                )
+                for rank in range(2)
+            ]
+            assert [rank.wait(60) for rank in ranks] == [0, 0]
+
+        place.serve()
+        job(0, 0, 700)
+        place.kill_daemon()
+        place.start(FORGETFUL)
+        wait_for(place.running, "the daemon that takes over")
+        young = memory()
+        most = [young]
+        watching = threading.Event()
+
+        def watch() -> None:
+            while not watching.wait(0.05):
+                most.append(memory())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        job(1, 700, 800)
+        wait_for(lambda: forgotten(place), "the run to be let go of")
+        watching.set()
+        watcher.join()
+        assert max(most) > young + 25, "it did know them"
+        wait_for(lambda: memory() < young + 20, "its memory", 10)
+
+
+def test_scripts_that_come_and_go_are_in_the_totals_of_status_and_metrics_for_ever(tmp_path: Path) -> None:
+    """With a real daemon, which is told to forget at once."""
     with world(tmp_path, TBXD_SYNC_SECONDS="0.1") as place:
-        place.start(script)
+        place.start(FORGETFUL)
         wait_for(place.running, "the daemon")
         last = 0
         for number in range(6):
