@@ -38,14 +38,14 @@ from tbxd_client.records import (
     RunDefinition,
 )
 
-from . import __version__, projector, troubles
+from . import __version__, projector, troubles, unwritable
 from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema, trust
 from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
-from .events.folder import open_folder
+from .events.folder import NameRefused, open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
 from .events.record import frame
 from .events.rows import Piece
@@ -284,6 +284,8 @@ class RunWriter:
         except FileLost as error:
             self._start_over(str(error))
             return False
+        except NameRefused as error:
+            self._give_up(error)
         except OSError as error:
             if self._encoding:  # no disk was to be asked for anything there: what is encoded is lost
                 self._start_over(f"{error.strerror or error}")
@@ -577,6 +579,19 @@ class RunWriter:
         self._unlock_folder()
         if not self.waiting:  # nothing is held up
             self.error = ""
+
+    def _give_up(self, error: NameRefused) -> None:
+        """Count as dropped what is queued: it can never be written."""
+        with self._lock:
+            batches = list(self._queue)
+            self._queue.clear()
+            self._queued_bytes, self._teller, self._known = 0, None, True
+            self.ledger = unwritable.refused(self.ledger, batches)
+        if not self.error:
+            log.warning("%s: %s; what is logged there is dropped and counted", self.directory, error.strerror)
+        self.error = f"{error.strerror}; records are dropped ({unwritable.BAD_NAME})"
+        for batch in batches:
+            self._done(batch)
 
     def _queue_again(self, batches: list[Batch]) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from tbxd.events.ledger import Entry, Marker, decode_ranks, decode_stretch, enco
 from tbxd.losses import FILE_LOST
 from tbxd.reported import CLIENT_REASONS
 from tbxd.summaries import errors
+from tbxd.unwritable import BAD_NAME
 from tbxd_client import jobs, journal_files, lenient, limits, policy, ranks, records, wire
 from tbxd_client import settings as client_settings
 from tbxd_client.paths import base_dir
@@ -174,7 +175,7 @@ def test_every_reason_for_a_drop_is_in_the_guarantees_and_no_other() -> None:
     table = GUARANTEES.split("| reason | counted by |")[1].split("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (trainer|daemon|both) \|", table, re.M))
     client = {*CLIENT_REASONS, lenient.REASON}
-    daemon = {FILE_LOST, errors.ONNX_NOT_INSTALLED, errors.LATE_RANK, errors.TOO_MANY_TAGS}
+    daemon = {FILE_LOST, BAD_NAME, errors.ONNX_NOT_INSTALLED, errors.LATE_RANK, errors.TOO_MANY_TAGS}
     for path in (DOCS.parent / "client").rglob("*.py"):
         client |= reasons_of(path)
     for path in (DOCS.parent / "tbxd").rglob("*.py"):

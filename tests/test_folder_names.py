@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import World, scalars, wait_for
+from hosts import hosts
 from tbxd_client.folder_names import escaped, is_suspect
 
 MEBIBYTES = 32
@@ -113,3 +115,37 @@ def test_only_names_that_some_file_system_refuses_are_asked_about() -> None:
     assert all(map(is_suspect, (*REFUSED, "dot.", "blank ", "x" * 200)))
     assert not any(map(is_suspect, ("a", "caf\u00e9", "a b", "v1.0", "x=1,y=2", "50%", "(a)", "[b]", "#1", "_")))
     assert escaped('a:b*c?"%.') == "a%3ab%2ac%3f%22%25%2e"
+
+
+def test_from_another_host_what_can_never_be_written_is_counted_and_holds_up_nothing(place: World, disk: Path) -> None:
+    """The script cannot ask the file system; whatever can be written still is, and the journal is given back."""
+    with hosts(place) as two:
+        two.options = ("--listen", two.address, "--roots", str(disk))
+        key = two.key("gpu17")
+        two.serve()
+        result = place.run(
+            f"""
+            import json
+            from tbxd_client import SummaryWriter
+            w = SummaryWriter({str(disk / "run")!r})
+            for step in range(100):
+                w.add_scalars("loss", {{"g:1": 1.0 * step, "fine": 2.0 * step}}, step)
+                w.add_scalar("x", 1.0, step)
+            w.add_scalars("text?", {{"a": 1.0}}, 1)
+            flushed = w.flush(30)
+            print(json.dumps([flushed, w.stats()]))
+            """,
+            environ=two.environ(key),
+        )
+        assert result.returncode == 0, result.stderr
+        flushed, stats = json.loads(result.stdout)
+        assert flushed
+        assert stats["dropped"] == {"bad_name": 101}
+        assert (stats["accepted"], stats["written"], stats["pending"]) == (301, 200, 0)
+        wait_for(lambda: not two.left(), "the journal to be given back")
+        status = two.status()
+        (bad,) = [run for name, run in status["runs"].items() if name.endswith("g:1")]
+        assert bad["dropped"] == {"bad_name": 100}
+        assert "takes no folder" in bad["error"]
+        assert "bad_name" in place.tbxd("status").stdout
+    assert scalars(disk / "run" / "loss" / "fine")["loss"] == [(step, 2.0 * step) for step in range(100)]

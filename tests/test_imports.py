@@ -79,7 +79,7 @@ DAEMON = (
     ("projector", "summaries.nodes"),
     ("summaries.graph", "summaries.onnx_graph", "summaries.openvino_graph"),
     ("summaries.__init__", "system.curves"),
-    ("scalars",),
+    ("scalars", "unwritable"),
     ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts"),
     ("ranks.encoder", "ranks.parts", "ranks.restarts"),
     ("lives", "losses", "ranks.side", "ranks.tags", "ranks.speakers", "ranks.waiting"),

@@ -18,6 +18,13 @@ _LOOK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _USE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+NEVER = frozenset((errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG))  # of making a folder: its name is refused
+
+
+class NameRefused(OSError):
+    """The file system takes no folder of this name, today or later."""
+
+
 def open_folder(path: Path, umask: int | None = None) -> int:
     """A descriptor of a folder, which is made with those above it where they are not there.
 
@@ -59,13 +66,21 @@ def open_below(folder: int, name: str, umask: int | None = None, flags: int = _U
     """A descriptor of a folder in another, made where it is not there.
 
     Raises:
+        NameRefused: the file system refuses its name.
         OSError: it cannot be made or opened, or is a link (ELOOP).
     """
     try:
         return os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):  # made by somebody else meanwhile
+        try:
             os.mkdir(name, mode_in(folder, FOLDER_MODE, umask), dir_fd=folder)
+        except FileExistsError:  # made by somebody else meanwhile
+            pass
+        except OSError as error:
+            # The exFAT of FUSE says that there is no such file; a folder that was removed meanwhile has no links.
+            if error.errno in NEVER or (error.errno == errno.ENOENT and os.fstat(folder).st_nlink):
+                raise NameRefused(error.errno, f"its file system takes no folder {name!r}") from error
+            raise
         return os.open(name, flags, dir_fd=folder)
     except NotADirectoryError:
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

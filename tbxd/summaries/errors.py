@@ -22,6 +22,7 @@ HINTS = {  # what can be done about a reason, for `tbxd status`
     TOO_MANY_TAGS: "log fewer tags from ranks, or with TBXD_RANKS=all",
     "file_error": "the disk did not take a file beside the event file: free it, and log the embedding again",
     "file_lost": "somebody removed or cut an event file that was being written: leave them alone",
+    "bad_name": "the folder's file system takes no such name (exFAT, NTFS: : * ? and their like): use another",
     "bad_record": "a record that makes no sense: please report it",
     "internal_error": "a fault of tbxd: please report it with the daemon's log",
     LATE_RANK: "a rank was not waited for any longer; TBXD_RANKS_SECONDS of the daemon says how long that is",

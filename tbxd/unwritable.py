@@ -1,0 +1,32 @@
+"""Records of a run that can never be written, because the file system takes no folder of its name.
+
+A full disk is waited for, and so is a folder that somebody may give back. A name that is refused is refused for ever:
+what comes for it is counted as dropped, so that its session's credit and journal do not stand still behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .events.ledger import Entry, Ledger
+from .session import Batch, Scalars
+
+BAD_NAME = "bad_name"
+
+
+def refused(ledger: Ledger, batches: Iterable[Batch]) -> Ledger:
+    """A ledger in which the records of these batches are counted as dropped."""
+    result = dict(ledger)
+    for batch in batches:
+        entry = result[batch.session] = result[batch.session].copy() if batch.session in result else Entry()
+        reasons = dict(entry.refused)
+        for item in batch.items:
+            ends = item.ends.tolist() if isinstance(item, Scalars) else [item.end]
+            count = sum(1 for end in ends if end > entry.end)
+            reason = BAD_NAME if isinstance(item, Scalars) or not item.reason else item.reason
+            if count:
+                entry.end = max(entry.end, ends[-1])
+                entry.count += count
+                reasons[reason] = reasons.get(reason, 0) + count
+        entry.refused = reasons
+    return result
