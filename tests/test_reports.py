@@ -135,8 +135,9 @@ def test_what_has_not_changed_is_not_told_again_to_a_daemon_that_keeps_it() -> N
     reports = Reports(bytes(12), lambda: {number: [told[0], dict(told[1])] for number, told in counts.items()})
     reports.begin(keeps=True)
     assert [report.runs for report in reports.messages(100.0)] == [counts]
-    assert reports.messages(100.5) == [], "not so soon"
+    assert reports.settled and reports.messages(100.5) == [], "not so soon"
     counts[3][0], counts[4][1]["too_large"] = 2, 1
+    assert not reports.settled, "or a client without more to send would sleep until its next heartbeat"
     assert [report.runs for report in reports.messages(102.0)] == [{3: counts[3], 4: counts[4]}]
     assert reports.messages(104.0) == [], "no news"
     assert [report.runs for report in reports.messages(102.0 + HEARTBEAT_SECONDS + 1)] == [{}]

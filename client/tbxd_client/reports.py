@@ -42,8 +42,8 @@ class Reports:
 
     @property
     def settled(self) -> bool:
-        """Whether the daemon has been told everything, as far as there was time to look."""
-        return monotonic() < self.due or not self._news()
+        """Whether the daemon has been told everything."""
+        return not self._news()
 
     def _news(self) -> dict[int, Any]:
         begun = monotonic()
