@@ -555,6 +555,7 @@ class Hub:
             lambda batch: self._written.put(Held(batch)),
             self.ended,
             self.read,
+            self.alive,
         )
         return RunState(directory, writer, self.strand(partial(self._run_broke, writer)))
 
