@@ -52,6 +52,13 @@ QUARANTINE = "quarantine"
 QUARANTINED_MAX = 1000
 TRIES_MAX = 3  # for a journal with which something went wrong here, before it is put aside
 TRY_SECONDS = 10.0  # between two of them
+# For one that its disk does not give at the moment: as many, with pauses that double up to the longest, five minutes in
+# all. It may be back then: a server that is started anew, a cable.
+DISK_TRIES_MAX, DISK_SECONDS_MIN, DISK_SECONDS_MAX = 12, 0.5, 60.0
+# What a disk says that may be over soon, of a file that is there.
+PASSING = frozenset(
+    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ENOBUFS, errno.EHOSTDOWN)
+)
 ELSEWHERE_SECONDS = 60.0  # before a journal is looked at again whose runs were not seen here
 WHAT_TO_DO = (
     "A script that logs in that container or namespace has it written, and so does `tbxd drain` there; where it is "
@@ -130,17 +137,17 @@ class Adopter:
                 self._hub.reap(now)
         for path, (reader, client) in list(self._drains.items()):
             try:
-                self._step(path, reader, client)
+                self._step(path, now, reader, client)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 walls.broke("the adoption of a journal", error, str(path))
-                self._try_later(path, now, text_of(error))
+                self._try_later(path, now + TRY_SECONDS, TRIES_MAX, f"internal error: {text_of(error)}")
         with walls.around("the answers about journals"):
             self._answer()
         return min(self._next_scan, min((due for due, _, _ in self._closed), default=self._next_scan))
 
-    def _step(self, path: Path, reader: JournalReader, client: Client) -> None:
+    def _step(self, path: Path, now: float, reader: JournalReader, client: Client) -> None:
         try:
             if self._pump(path, reader, client):
                 self._finish(path, reader, client)
@@ -148,24 +155,38 @@ class Adopter:
             self._leave(path, reader, client, str(error))
         except OverQuota as error:  # it comes again until there is room
             self._let_wait(path, reader, client, str(error))
-        except (JournalError, RemoteProtocolError, OSError) as error:
+        except OSError as error:
+            self._try_later(path, now + self._pause(path), DISK_TRIES_MAX, f"it cannot be read: {error}")
+        except (JournalError, RemoteProtocolError) as error:
             self._put_aside(path, reader, client, str(error))
 
-    def _try_later(self, path: Path, now: float, why: str) -> None:
-        """Let go of a journal with which something went wrong here; it is adopted anew, or put aside at last."""
+    def _pause(self, path: Path) -> float:
+        """Seconds until a disk is asked again."""
+        return float(min(DISK_SECONDS_MIN * 2 ** self._later.get(path, (0, 0.0))[0], DISK_SECONDS_MAX))
+
+    def _try_later(self, path: Path, when: float, most: int, why: str) -> None:
+        """Let go of a journal with which something went wrong here; it is adopted anew, or put aside at last.
+
+        Args:
+            when: it is tried again.
+            most: so often.
+            why: for people.
+        """
         drain = self._drains.pop(path, None)
         if drain is None:
             return
         reader, client = drain
         tries, _ = self._later.get(path, (0, 0.0))
-        self._later[path] = (tries + 1, now + TRY_SECONDS)
-        if tries + 1 < TRIES_MAX:
-            client.broken, client.again = why, now  # forgotten when nothing of it is under way
+        self._later[path] = (tries + 1, when)
+        if tries + 1 < most:
+            if not tries:
+                log.warning("%s is tried again: %s", path, why)
+            client.broken, client.again = why, time.monotonic()  # forgotten when nothing of it is under way
             with self._hub.walls.around("the end of an adoption", str(path)):
                 reader.close()
         else:
             with self._hub.walls.around("the end of an adoption", str(path)):
-                self._put_aside(path, reader, client, f"internal error: {why}")
+                self._put_aside(path, reader, client, why)
 
     def _let_wait(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
         """Let go of a journal for which there is no room now; it is adopted anew."""
@@ -252,8 +273,8 @@ class Adopter:
         except JournalBusy:
             return False
         except JournalError as error:
-            if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                return False  # it is looked at again with the next scan
+            if self._may_be_had(path, error, now):
+                return False
             if path.exists():  # else its trainer has just finished with it
                 log.warning("cannot adopt: %s", error)
                 self._bad.add(path)
@@ -272,6 +293,19 @@ class Adopter:
         except BaseException:
             reader.close()
             raise
+        return True
+
+    def _may_be_had(self, path: Path, error: JournalError, now: float) -> bool:
+        """Whether a journal that could not be opened is to be looked at again."""
+        cause = getattr(error.__cause__, "errno", None)
+        if cause in (errno.EMFILE, errno.ENFILE):
+            return True  # with the next scan
+        tries, _ = self._later.get(path, (0, 0.0))
+        if cause not in PASSING or tries + 1 >= DISK_TRIES_MAX:
+            return False
+        if not tries:
+            log.warning("it is tried again: %s", error)
+        self._later[path] = (tries + 1, now + self._pause(path))
         return True
 
     def _answer(self) -> None:

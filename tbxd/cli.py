@@ -33,6 +33,8 @@ from .options import fail as _fail
 from .options import settings_options as _settings_options
 from .settings import PLACES, SETTINGS, BadSetting, Settings
 
+CONFIG_SECONDS = 10.0  # for the settings to be read, before a writer that waits for the daemon gives it up
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tbxd")
@@ -70,9 +72,9 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     if embedded:
         helper.take_mark()
     flags = {"log_level": Given("info", Origin(COMMAND_LINE, "--verbose"))} if verbose else {}
-    load = source(values, embedded, flags).load
+    given = source(values, embedded, flags)
     try:
-        config = load()
+        config = given.load_in(CONFIG_SECONDS)
     except (BadSetting, OSError) as error:
         _fail(str(error), EXIT_USAGE)
     if embedded:
@@ -85,7 +87,7 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
     from .daemon import AlreadyRunning, Daemon
 
     try:
-        Daemon(config, load, limiter, level, embedded, service).run()
+        Daemon(config, given.load, limiter, level, embedded, service).run()
     except AlreadyRunning as error:
         if not embedded:
             _fail(str(error), EXIT_ALREADY_RUNNING)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +85,33 @@ class Source(NamedTuple):
         if config.problems:
             raise BadSetting("\n".join(config.problems))
         return config
+
+    def load_in(self, seconds: float) -> Config:
+        """The same, in so many seconds: the file may be on a disk of the network that hangs.
+
+        Raises:
+            BadSetting, OSError: as for `load`, or it took longer.
+        """
+        done: list[Config | Exception] = []
+
+        def read() -> None:
+            try:
+                done.append(self.load())
+            except Exception as error:
+                done.append(error)
+
+        thread = threading.Thread(target=read, name="settings", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if not done:
+            where = self.path or " or ".join(map(str, places()))
+            raise TimeoutError(
+                f"the settings in {where} could not be read in {seconds:g} s, its disk hangs perhaps; "
+                f"{CONFIG.variable} names another file, and one beginning with - need not be there",
+            )
+        if isinstance(done[0], Exception):
+            raise done[0]
+        return done[0]
 
     def load_leniently(self) -> Config:
         """The settings without what makes no sense in the file, for who only wants to know where a daemon is.

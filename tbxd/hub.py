@@ -53,6 +53,7 @@ TRIM_SECONDS = 10.0  # between two times that memory is given back
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
+LIVES_SECONDS = 60.0  # a client that has said something since, and whose process is there, goes on without its journal
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
 
 Send = Callable[[Peer, wire.Message], None]
@@ -899,7 +900,9 @@ class Hub:
             return
         if client.host == self._host and client.journal and _exists(Path(client.journal)):
             client.journal_seen = True
-        elif (client.journal_seen and client.host == self._host) or now - client.heard > REMOTE_SILENCE_SECONDS:
+            return
+        gone = client.journal_seen and client.host == self._host and not _lives(client, now)
+        if gone or now - client.heard > REMOTE_SILENCE_SECONDS:
             self.forget(client)
 
     @property
@@ -1027,6 +1030,19 @@ def _has_more(client: Client) -> bool:
         return not client.complete
     expected = session.expected
     return expected >= client.announced or session.record_end > expected or client.flush_to > expected
+
+
+def _lives(client: Client, now: float) -> bool:
+    """Whether somebody has removed the journal of a trainer that goes on, as far as can be seen from here."""
+    if client.peer is None or not client.peer.pid or now - client.heard > LIVES_SECONDS:
+        return False
+    try:
+        os.kill(client.peer.pid, 0)
+    except PermissionError:  # it has become another user
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _exists(path: Path) -> bool:

@@ -21,17 +21,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tbxd_client.journal import (
+    CLOSED,
     MAPPED_RECORD_BYTES_MAX,
     SEGMENT_BYTES_MIN,
     Journal,
     JournalClosed,
 )
 from tbxd_client.journal_files import (
+    DEFINITIONS_NAME,
     JournalBusy,
     JournalError,
     JournalReader,
     journals,
     read_state,
+    segment_name,
 )
 from tbxd_client.records import ALIGNMENT, HISTOGRAM, filled, pack_record_head
 
@@ -261,10 +264,14 @@ class Held(bytearray):
     """What is to be logged, by something that tells whether it is still held."""
 
 
-def test_what_could_not_be_kept_is_let_go_of_with_its_call(tmp_path: Path) -> None:
+def test_what_could_not_be_kept_is_let_go_of_with_its_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full is left alone for a second; what is dropped meanwhile, large perhaps, is not held."""
     journal = Journal(tmp_path, lambda: False)
-    shutil.rmtree(journal.path)  # no new file can be made there
+
+    def full(fd: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
     gc.disable()  # as programs that train do
     try:
         held = []
@@ -278,6 +285,71 @@ def test_what_could_not_be_kept_is_let_go_of_with_its_call(tmp_path: Path) -> No
         gc.enable()
     assert journal.dropped() == {"journal_error": 20}
     assert journal.append(b"small") == ""
+    journal.close()
+
+
+def test_a_journal_whose_folder_is_gone_takes_no_more_and_is_read_to_its_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: False)
+    assert journal.append(b"a" * 1000) == "" and not journal.look()
+    before = journal.path
+    shutil.rmtree(before)
+    with pytest.raises(JournalClosed):
+        journal.append(bytes(2 << 20))  # which no segment fits
+    assert journal.sealed and journal.look() and journal.limit == CLOSED
+    with pytest.raises(JournalClosed):
+        journal.append(b"b")
+    with pytest.raises(JournalClosed):
+        journal.define(b"b")
+    assert journal.read(0, 2000) == b"a" * 1000
+    assert journal.release(1000)
+    assert journal.close() and not before.exists()
+
+
+def test_a_look_at_a_journal_finds_whatever_has_become_of_its_files(tmp_path: Path) -> None:
+    def emptied(path: Path) -> None:
+        for entry in path.iterdir():
+            entry.unlink()
+
+    def renamed(path: Path) -> None:
+        path.rename(path.with_name("elsewhere"))
+
+    def replaced(path: Path) -> None:
+        renamed(path)
+        shutil.copytree(path.with_name("elsewhere"), path)
+
+    def segment_removed(path: Path) -> None:
+        (path / segment_name(1)).unlink()
+
+    def segment_cut(path: Path) -> None:
+        os.truncate(path / segment_name(1), 4096)
+
+    def definitions_cut(path: Path) -> None:
+        os.truncate(path / DEFINITIONS_NAME, 0)
+
+    for happens in (emptied, renamed, replaced, segment_removed, segment_cut, definitions_cut):
+        spool = tmp_path / happens.__name__
+        spool.mkdir()
+        journal = Journal(spool, lambda: False)
+        journal.define(b"x")
+        journal.append(b"y")
+        assert not journal.look()
+        happens(journal.path)
+        assert journal.look(), happens.__name__
+        journal.close()
+
+
+def test_a_segment_cannot_be_cut_by_its_name_except_by_root(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: False)
+    mode = (journal.path / segment_name(1)).stat().st_mode
+    assert mode & 0o222 == 0
+    if os.getuid():
+        with pytest.raises(PermissionError):
+            os.truncate(journal.path / segment_name(1), 0)
+    # Where the program has closed our descriptors the file is opened again all the same.
+    segment = journal._live[-1]
+    os.close(segment.file.number)
+    assert os.pwrite(segment.file.valid(), b"x", 100) == 1
+    assert (journal.path / segment_name(1)).stat().st_mode == mode
     journal.close()
 
 

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -85,12 +86,13 @@ class Descriptor:
         OSError: it has gone meanwhile, or there is none left.
     """
 
-    __slots__ = ("_identity", "flags", "number", "path")
+    __slots__ = ("_identity", "flags", "folder", "number", "path")
 
     def __init__(self, number: int, path: Path | None = None, flags: int = 0) -> None:
         self.number = number
         self.path = path
         self.flags = flags
+        self.folder: Descriptor | None = None  # in which it is opened again, wherever that is meanwhile
         try:
             if number < STANDARD:
                 self.number = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, STANDARD)
@@ -111,9 +113,12 @@ class Descriptor:
     def mine(self) -> bool:
         """Whether the number still is what was opened. About a microsecond."""
         try:
-            state = os.fstat(self.number)
+            return self.is_of(os.fstat(self.number))
         except (OSError, ValueError):
             return False
+
+    def is_of(self, state: os.stat_result) -> bool:
+        """Whether this is the state of what was opened."""
         return (state.st_dev, state.st_ino) == self._identity
 
     def valid(self) -> int:
@@ -127,7 +132,7 @@ class Descriptor:
         if self.path is None or self.number < 0:
             raise OSError(errno.EBADF, "a descriptor of tbxd was closed")
         with uncut:
-            other = open_file(self.path, self.flags)
+            other = _open_again(self)
             if other._identity != self._identity:
                 other.close()
                 raise OSError(errno.ESTALE, f"{self.path} is another file than it was")
@@ -153,14 +158,50 @@ _kept_maps: list[Map] = []  # never closed: their descriptors are somebody else'
 _folders: set[str] = set()  # where files of ours are
 
 
-def open_file(path: Path, flags: int, mode: int = 0o600) -> Descriptor:
+def open_file(path: Path, flags: int, mode: int = 0o600, folder: Descriptor | None = None) -> Descriptor:
     """Open a file by its path.
+
+    Args:
+        path: of the file.
+        flags, mode: as for `os.open`.
+        folder: the folder it is in, where its name is to be looked for there, whatever the path of that is meanwhile.
 
     Raises:
         OSError: as `os.open`.
     """
     with uncut:
-        return Descriptor(os.open(path, flags | os.O_CLOEXEC, mode), path, flags & ~(os.O_CREAT | os.O_EXCL))
+        if folder is None:
+            number = os.open(path, flags | os.O_CLOEXEC, mode)
+        else:
+            number = os.open(path.name, flags | os.O_CLOEXEC, mode, dir_fd=folder.valid())
+        result = Descriptor(number, path, flags & ~(os.O_CREAT | os.O_EXCL))
+        result.folder = folder
+        return result
+
+
+def _open_again(file: Descriptor) -> Descriptor:
+    """Open a file of ours once more, also one that its mode keeps from being opened by accident.
+
+    Raises:
+        OSError: as `os.open`.
+    """
+    assert file.path is not None
+    path, flags, folder = file.path, file.flags | os.O_NOFOLLOW, file.folder
+    try:
+        return open_file(path, flags, folder=folder)
+    except PermissionError:
+        looked = open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, folder=folder)
+        try:
+            if looked._identity != file._identity:
+                raise
+            mode = stat.S_IMODE(os.fstat(looked.number).st_mode)
+            os.fchmod(looked.number, mode | stat.S_IWUSR)
+            try:
+                return open_file(path, flags, folder=folder)
+            finally:
+                os.fchmod(looked.number, mode)
+        finally:
+            looked.close()
 
 
 def open_pipe(flags: int = 0) -> tuple[Descriptor, Descriptor]:
@@ -208,7 +249,7 @@ def another(descriptor: Descriptor) -> Descriptor:
                 found.close()
             if descriptor.path is None:
                 raise OSError(errno.EBADF, "a descriptor of tbxd was closed")
-            found = open_file(descriptor.path, descriptor.flags | os.O_NOFOLLOW)
+            found = _open_again(descriptor)
             if found._identity != descriptor._identity:
                 found.close()
                 raise OSError(errno.ESTALE, f"{descriptor.path} is another file than it was")
@@ -257,7 +298,7 @@ def map_file(descriptor: Descriptor, length: int, inherited: bool = True) -> Map
 
 def _map_with_a_dummy(descriptor: Descriptor, length: int) -> Map:
     number = descriptor.valid()
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    null = _open_null()
     try:
         likely = os.dup(null)  # the number that the map's duplicate gets, if nobody opens anything now
         os.close(likely)
@@ -272,6 +313,20 @@ def _map_with_a_dummy(descriptor: Descriptor, length: int) -> Map:
         os.close(null)
 
 
+def _open_null() -> int:
+    """A descriptor that stands for nothing: of /dev/null, or of an empty file in memory where there is none (chroot).
+
+    Raises:
+        OSError: there is none left.
+    """
+    try:
+        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return os.memfd_create("tbxd", os.MFD_CLOEXEC)
+
+
 class _Dummy(Descriptor):
     """Of /dev/null, and a map's: a child keeps it, as it keeps the map."""
 
@@ -280,7 +335,7 @@ class _Dummy(Descriptor):
     def __init__(self, number: int) -> None:
         state = os.fstat(number)
         self.number = number
-        self.path, self.flags = None, 0
+        self.path, self.flags, self.folder = None, 0, None
         self._identity = (state.st_dev, state.st_ino)
 
 
@@ -326,7 +381,7 @@ def fill_standard() -> None:
             os.fstat(number)
         except OSError:
             with contextlib.suppress(OSError):
-                opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # gets the lowest number
+                opened = _open_null()  # gets the lowest number
                 if opened >= STANDARD:  # somebody was quicker
                     os.close(opened)
 

@@ -8,10 +8,12 @@ import contextlib
 import mmap
 import os
 import resource
+from pathlib import Path
 
-from .descriptors import DEVNULL, Descriptor, open_file
+from .descriptors import Descriptor, open_file
 from .native import Thread, allocate_lock, get_native_id, monotonic, sleep
 
+ROOT = Path("/")  # what is always there to be opened: there may be no /dev (chroot)
 DESCRIPTORS = 24  # that a context and its socket may need (src/epoll.cpp, src/signaler.cpp)
 THREADS = 4  # it makes two, the reaper and the one for its sockets (src/thread.cpp); the others are a reserve
 STACK_BYTES = 8 << 20  # of a thread, where the limit does not say it
@@ -40,7 +42,7 @@ def _descriptors() -> bool:
     try:
         with contextlib.suppress(OSError):
             while len(_held) < DESCRIPTORS:
-                _held.append(open_file(DEVNULL, os.O_RDONLY))
+                _held.append(open_file(ROOT, os.O_PATH))
         return len(_held) == DESCRIPTORS
     finally:
         _give_back()

@@ -49,9 +49,10 @@ from .journal_files import (
     sync_folder,
 )
 from .native import RLock, monotonic
+from .reach import GONE, is_found, root, trouble
 from .records import FILL_BYTES_MAX
 from .room import Patience, Room
-from .segment import Segment
+from .segment import Segment, remove
 from .settings import warn
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
@@ -75,7 +76,7 @@ NO_ROOM = "no_room"  # instead of it, while it is worth waiting: nothing was cou
 
 
 class JournalClosed(Exception):
-    """The journal has been closed, or belongs to the process this one was forked from."""
+    """The journal has been closed, belongs to the process this one was forked from, or cannot be gone on with."""
 
 
 class Words(Protocol):
@@ -177,6 +178,8 @@ class Journal:
         self._wake = wake
         self._room = Room()
         self._closed = False
+        self.sealed = ""  # why it takes no more records: its files are out of reach. It is read to its end
+        self.torn = False  # and not all of it can be read
         self._refused = 0  # the error number of the disk's refusal of the last new segment, and until when that stands
         self._refused_until = 0.0
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
@@ -200,6 +203,7 @@ class Journal:
         self.path = spool / session_name(self.session)
         staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
+        self._made_under = root()
         self._files: list[Descriptor] = []
         self._maps: list[descriptors.Map] = []
         self._words = memoryview(b"")
@@ -214,6 +218,9 @@ class Journal:
 
     def _make_files(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        # By it files are made and deleted, also when another folder is "/", or something is mounted over the spool.
+        self._folder_file = descriptors.open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._files.append(self._folder_file)
         path = folder / CONTROL_NAME
         self._control_file = descriptors.open_file(path, flags)
         self._files.append(self._control_file)
@@ -232,7 +239,8 @@ class Journal:
             unlocked.close()
         self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
         self._files.append(self._definitions_file)
-        self._live = (Segment(folder, self._number(), self.session, 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
+        capacity = min(SEGMENT_BYTES_MIN, self.bytes_max)
+        self._live = (Segment(self._folder_file, self._number(), self.session, 0, capacity),)
         self._enter(self._live[0])
 
     def _use_control(self, page: descriptors.Map) -> None:
@@ -256,6 +264,7 @@ class Journal:
         """Take note of where they are now."""
         for file in self._files:
             file.path = self.path / file.path.name if file.path is not None else None
+        self._folder_file.path = self.path
         for segment in self._live:
             segment.move(self.path)
 
@@ -282,7 +291,7 @@ class Journal:
     @property
     def _open_limit(self) -> int:
         """The `limit` while nothing unusual is to be done."""
-        closed = self._closed or self.durable or self._armed or self._deferred
+        closed = self._closed or self.sealed or self.durable or self._armed or self._deferred
         return CLOSED if closed else self._segment_end
 
     # --- appending -------------------------------------------------------------------------------------------
@@ -295,12 +304,16 @@ class Journal:
             OSError: it cannot be written.
         """
         with self.lock:
-            if self._closed:
+            if self._closed or self.sealed:
                 raise JournalClosed
             if self.definitions_end + len(definition) > DEFINITIONS_BYTES_MAX:
                 raise OSError(f"over {DEFINITIONS_BYTES_MAX:,} bytes of runs and tags in one session")
-            fd = self._definitions_file.valid()
-            written = os.write(fd, definition)
+            try:
+                fd = self._definitions_file.valid()
+                written = os.write(fd, definition)
+            except OSError as error:
+                self._seal_for(error)
+                raise
             if written != len(definition):  # a full disk: take back what is there, so that the stream stays whole
                 os.ftruncate(fd, os.fstat(fd).st_size - written)
                 raise OSError(28, "No space left for a definition")
@@ -367,6 +380,8 @@ class Journal:
             if self._closed:
                 raise JournalClosed
             self._append_deferred()  # by a call that has ended with an exception
+            if self.sealed:
+                raise JournalClosed
             try:
                 # From here on a signal handler that logs on this thread is put off until this record has its place.
                 self._writing, self.limit = True, CLOSED
@@ -417,7 +432,8 @@ class Journal:
                         written -= len(rest.pop(0))
                     if written:
                         rest[0] = memoryview(rest[0])[written:]
-            except OSError:
+            except OSError as error:
+                self._seal_for(error)
                 return "journal_error"
         self.position = start + size
         return ""
@@ -452,6 +468,8 @@ class Journal:
                 if self._deferred:
                     record, dropped = self._deferred.pop(0)
                     reason = self._place((record,), None, 1.0, self.patience(waits=False))
+            except JournalClosed:  # it is sealed, and what belongs to it can be nowhere else
+                reason = "journal_error"
             finally:
                 self._writing = False
                 self.limit = self._open_limit
@@ -491,7 +509,8 @@ class Journal:
         try:
             if self._has_room(size, quota) or self._next_segment(size, quota):
                 return ""
-        except OSError:
+        except OSError as error:
+            self._seal_for(error)
             return "journal_error"
         if not self._stalled and patience.lasts():
             self._wake()
@@ -581,11 +600,11 @@ class Journal:
 
     def _make_segment(self, capacity: int, smallest: int) -> Segment:
         try:
-            return Segment(self.path, self._number(), self.session, self.position, capacity)
+            return Segment(self._folder_file, self._number(), self.session, self.position, capacity)
         except OSError:
             if smallest == capacity:
                 raise
-        return Segment(self.path, self._number(), self.session, self.position, smallest)
+        return Segment(self._folder_file, self._number(), self.session, self.position, smallest)
 
     # --- for the sender --------------------------------------------------------------------------------------
 
@@ -608,7 +627,7 @@ class Journal:
         if not self.lock.acquire(timeout=LOCK_SECONDS):
             return False
         try:
-            if self.position != seen or self._writing or self._closed:
+            if self.position != seen or self._writing or self._closed or self.sealed:
                 return False
             self._armed, self.limit = True, CLOSED
             return True
@@ -622,7 +641,19 @@ class Journal:
         """
         segment, there = self.locate(position)
         offset = SEGMENT_HEAD_BYTES + position - segment.base
-        return segment.read(offset, min(length, there)) if there > 0 else b""
+        if there <= 0:
+            return b""
+        try:
+            data = segment.read(offset, min(length, there))
+        except OSError:
+            if not self.sealed:
+                raise
+            data = segment.rescued(offset, min(length, there))
+        if not data:
+            if not self.sealed:
+                raise OSError(errno.ENODATA, f"{segment.path} was cut")
+            self._words[WORD_COMMIT], self.torn = position, True  # it is this process's own word
+        return data
 
     def locate(self, position: int) -> tuple[Segment, int]:
         """The file that holds ``position``, and how many bytes of records are there from it on. As `read`."""
@@ -649,6 +680,8 @@ class Journal:
                 return True
             self.released = position
             self._words[WORD_RELEASED] = position
+            if self.sealed:
+                return True  # no file of it is used again
             done = [segment for segment in self._live[:-1] if segment.end <= position]
             self._live = self._live[len(done) :]
             for segment in done:
@@ -671,7 +704,7 @@ class Journal:
             self._delete(smallest)
 
     def _delete(self, segment: Segment) -> None:
-        segment.path.unlink(missing_ok=True)
+        remove(segment.path, self._folder_file)
         segment.close()
 
     # --- onto the disk ---------------------------------------------------------------------------------------
@@ -697,7 +730,7 @@ class Journal:
         if not self.lock.acquire(timeout=wait):
             return True
         try:
-            if self._closed:
+            if self._closed or self.sealed:
                 return True
             unsynced = self._unsynced()
             done = unsynced.committed >= end
@@ -794,6 +827,60 @@ class Journal:
                 return stop
         return end
 
+    # --- out of reach ----------------------------------------------------------------------------------------
+
+    def _seal_for(self, error: OSError) -> None:
+        """Take no more where the disk's answer is that there is no place any more; the lock is held.
+
+        Raises:
+            JournalClosed: that is so.
+        """
+        if error.errno in GONE:
+            self._seal(error)
+            raise JournalClosed from None
+
+    def _seal(self, error: OSError) -> None:
+        self.sealed = error.strerror or str(error)
+        self.limit = CLOSED
+        # Nothing is stored any more through the map: that would end this process where the file system has shut down.
+        words = self._own_words()
+        if not isinstance(self.words, _CommitAll):
+            self.words = words
+        self._room.tell()
+
+    def _own_words(self) -> memoryview:
+        """Go on with a copy of the control page that is this process's own; the lock is held."""
+        page, self._words = self._words, memoryview(bytearray(self._words.cast("B"))).cast("Q")
+        page.release()
+        return self._words
+
+    def look(self) -> bool:
+        """See whether the files are still within reach, and take no more records where they are not.
+
+        For the sender, again and again while records come. True when nothing more comes.
+        """
+        live = self._live
+        if not self.sealed and not self._closed and live:
+            last = live[-1]
+            files = (
+                (self._control_file, CONTROL_BYTES),
+                (self._definitions_file, self.definitions_end),
+                (last.file, last.file_bytes),
+            )
+            error = trouble(self._control_file, files, self._made_under)
+            if error is not None and self.lock.acquire(timeout=LOCK_SECONDS):
+                try:
+                    if not self._closed and self._live[-1] is last:  # else it may have been deleted since the look
+                        self._seal(error)
+                finally:
+                    self.lock.release()
+        return bool(self.sealed)
+
+    @property
+    def is_found(self) -> bool:
+        """Whether a daemon finds it where it was made, when this process has let go of it."""
+        return is_found(self._control_file, self._made_under)
+
     # --- the end ---------------------------------------------------------------------------------------------
 
     def commit(self, wait: float = -1) -> int:
@@ -831,11 +918,9 @@ class Journal:
                 self._remove()
             for segment in (*self._live, *self._free):
                 segment.close()
-            counts = bytearray(self._words.cast("B"))
-            self._words.release()
-            self._words = memoryview(counts).cast("Q")
+            words = self._own_words()
             if not isinstance(self.words, _AllClosed):
-                self.words = self._words
+                self.words = words
             self._control.close()
             self._close_files()  # and with them the lock: a daemon may take over from here
             return finished
@@ -844,6 +929,7 @@ class Journal:
         remove_journal(self.path)
 
     def _close_files(self) -> None:
+        self._folder_file.close()
         self._definitions_file.close()
         self._lock_map.close()
         self._control_file.close()
@@ -854,6 +940,7 @@ class Journal:
         self._room = Room()
         self._syncing = RLock()
         self._closed = True
+        self.sealed = ""
         self.limit = CLOSED  # its descriptors are closed, as all of the parent's (`descriptors`)
 
 

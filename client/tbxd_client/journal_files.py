@@ -33,6 +33,7 @@ WORD_RELEASED = 17  # everything before this has been acknowledged
 WORD_SYNCED = 18  # everything before this was on disk when the word was written
 WORD_RECORDS = 19  # records appended
 WORD_DROPPED = 20  # records dropped by the trainer: see DROP_REASONS, one word each
+LOOK_OFFSET = 512  # zeros are stored there again and again, to see whether the disk still takes something
 WORDS = struct.Struct("=12Q")
 WORDS_OFFSET = WORD_COMMIT * 8
 
@@ -179,13 +180,16 @@ class JournalReader:
     def _open_segments(self) -> None:
         for name in sorted(self.path.glob("*" + SEGMENT_SUFFIX)):
             fd = open_regular(name, os.O_RDONLY)
-            head = os.pread(fd, SEGMENT_HEAD_BYTES, 0)
-            if len(head) == SEGMENT_HEAD_BYTES:
-                magic, session, base = SEGMENT_HEAD.unpack_from(head)
-                if magic == MAGIC and session == self.state.session and base != FREE:
-                    self._segments.append((base, os.fstat(fd).st_size - SEGMENT_HEAD_BYTES, fd))
-                    continue
-            os.close(fd)
+            try:
+                head = os.pread(fd, SEGMENT_HEAD_BYTES, 0)
+                if len(head) == SEGMENT_HEAD_BYTES:
+                    magic, session, base = SEGMENT_HEAD.unpack_from(head)
+                    if magic == MAGIC and session == self.state.session and base != FREE:
+                        self._segments.append((base, os.fstat(fd).st_size - SEGMENT_HEAD_BYTES, fd))
+                        fd = -1
+            finally:
+                if fd >= 0:
+                    os.close(fd)
         self._segments.sort()
 
     def _pass_over_holes(self) -> None:

@@ -119,6 +119,14 @@ class MemoryJournal(Journal):
     def sync(self, wait: float = 0.0) -> None:
         """Nothing of it is on a disk."""
 
+    def look(self) -> bool:
+        """Nobody else can reach it."""
+        return False
+
+    @property
+    def is_found(self) -> bool:
+        return False
+
     def _remove(self) -> None:
         """There is nothing to remove."""
 

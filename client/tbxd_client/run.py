@@ -145,6 +145,7 @@ class Run:
         "counts",
         "described",
         "directory",
+        "earlier",
         "journal",
         "scalars",
     )
@@ -167,6 +168,7 @@ class Run:
         self._numbered = numbered
         self._file = file
         self.counts = Counts()
+        self.earlier: tuple[Counts, ...] = ()  # of sessions of this process that the last one has followed
         self._session: Session | None = None
         self._number = 0
         self._named = 0  # names that `new_name` has given to a job's ranks
@@ -206,6 +208,8 @@ class Run:
         with self.journal.lock, session.journal.lock:
             if isinstance(self.journal, NoJournal):  # what had to be dropped before there was one
                 run.counts.add(self.counts)
+            else:
+                self.earlier = (*self.earlier, self.counts) if self.journal.sealed else ()
             self.counts = run.counts
             self.journal = session.journal
         self._session = session
@@ -244,7 +248,7 @@ class Run:
     def session(self) -> Session | None:
         """The session this run has logged in, while it lasts."""
         session = self._session
-        return session if session is not None and not session.ended else None
+        return session if session is not None and not session.over else None
 
     @property
     def file(self) -> str:

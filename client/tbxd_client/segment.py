@@ -8,7 +8,10 @@ import os
 from pathlib import Path
 
 from . import descriptors
+from .descriptors import Descriptor
 from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES, segment_name
+
+SEGMENT_MODE = 0o400
 
 
 class Segment:
@@ -22,14 +25,16 @@ class Segment:
 
     __slots__ = ("base", "capacity", "end", "file", "map", "number", "path", "touched", "view")
 
-    def __init__(self, folder: Path, number: int, session: bytes, base: int, capacity: int) -> None:
-        self.path = path = folder / segment_name(number)
+    def __init__(self, folder: Descriptor, number: int, session: bytes, base: int, capacity: int) -> None:
+        assert folder.path is not None
+        self.path = path = folder.path / segment_name(number)
         self.number = number
         self.base = base
         self.end = base  # the end of what it holds, set when the next segment begins
         self.capacity = capacity
         self.touched = 0
-        self.file = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        # Nobody but root opens it by its name to cut it: a store through a map behind the end would end this process.
+        self.file = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, SEGMENT_MODE, folder)
         try:
             # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
             os.posix_fallocate(self.file.number, 0, SEGMENT_HEAD_BYTES + capacity)
@@ -42,7 +47,7 @@ class Segment:
             if hasattr(self, "map"):
                 self.map.close()
             self.file.close()
-            path.unlink(missing_ok=True)
+            remove(path, folder)
             raise
         self.view = memoryview(self.map)
 
@@ -83,7 +88,34 @@ class Segment:
         """Its folder has another name now."""
         self.path = self.file.path = folder / self.path.name
 
+    @property
+    def file_bytes(self) -> int:
+        """That its file has."""
+        return SEGMENT_HEAD_BYTES + self.capacity
+
+    def rescued(self, offset: int, length: int) -> bytes:
+        """What the map holds of a file that cannot be read any more; less where the system has not kept all of it.
+
+        The system copies it: where a load would end this process, that is an error.
+        """
+        data = b""
+        with contextlib.suppress(OSError), descriptors.uncut:
+            fd = os.memfd_create("tbxd", os.MFD_CLOEXEC)
+            try:
+                if not self.rests:
+                    os.write(fd, self.view[offset : offset + length])
+                data = os.pread(fd, length, 0)
+            finally:
+                os.close(fd)
+        return data
+
     def close(self) -> None:
         """Give back what it has."""
         if not self.rests:
             self.rest()
+
+
+def remove(path: Path, folder: Descriptor) -> None:
+    """Delete a file of a folder, wherever that is now. Where it cannot be, it goes with the folder."""
+    with contextlib.suppress(OSError):
+        os.unlink(path.name, dir_fd=folder.valid())

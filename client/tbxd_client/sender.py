@@ -43,6 +43,7 @@ LIVES_SECONDS = 10.0  # without a word of the daemon, which may be busy, before 
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
 ASK_SECONDS = 3.0  # between two questions to a daemon that is too old
 ASKS_MAX = 3  # of them: scripts of an older version may have started it again
+LOOK_SECONDS = 0.1  # between looks whether the journal is within reach
 SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
 WAIT_SECONDS = 0.2  # between looks whether a wait is still for something
 READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
@@ -93,6 +94,9 @@ class Sender:
         aloud: whether the user is told on stderr why nobody answers.
         elsewhere: where the daemon is that sees the files which this process sees, and who starts it; asked for once,
             when the one at ``address`` says that it sees others.
+        waits: True for as long as records of before are to be written first.
+        is_over: called again and again; True when nothing more comes and all is written: the sender ends.
+        ended: called at its end, where that has come without `stop`.
     """
 
     def __init__(
@@ -106,6 +110,9 @@ class Sender:
         forwarder: Forwarder | None = None,
         aloud: bool = True,
         elsewhere: Callable[[], tuple[str, Launcher]] | None = None,
+        waits: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = lambda: False,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._doorbell = doorbell
@@ -121,6 +128,8 @@ class Sender:
         # a signal handler that raises in the middle of its methods leaves its lock held, or not held, for ever.
         self._waiters: list[LockType] = []
         self._elsewhere = elsewhere
+        self._waits, self._is_over, self._ended = waits, is_over, ended
+        self._next_look = 0.0
         self._stopping = False
         self._link: Link | None = None
         self._aloud = aloud
@@ -136,6 +145,7 @@ class Sender:
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
+        self._over = False  # all is written, and nothing more comes
         self._heard_of = False  # something has come that who waits wants to know
         self._unheard = False  # the last greeting could not be sent: it is, as soon as somebody is there
         self._by_reference = False  # the daemon reads records in the journal's files
@@ -342,7 +352,7 @@ class Sender:
                         f"{self._journal.place}, and it is tried again",
                         once="sender",
                     )
-                if self._stopping:
+                if self._stopping or self._over:
                     return
                 self._welcomed = False
                 self._pause(RESTART_SECONDS)
@@ -351,7 +361,9 @@ class Sender:
                 self._launcher.done()
             self._welcomed = False
             self._tell_waiters()
-            if not self._stopping:  # no memory to wait with, say: the next record asks for another thread
+            if self._over:
+                self._ended()
+            elif not self._stopping:  # no memory to wait with, say: the next record asks for another thread
                 self._journal.arm(self._journal.position)
 
     def _can_be(self, address: str) -> bool:
@@ -373,6 +385,8 @@ class Sender:
         Raises:
             Exception: of any kind.
         """
+        while self._waits() and not self._stopping:
+            self._pause(TICK_SECONDS)
         if not self._have_headroom():
             return
         # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
@@ -421,7 +435,10 @@ class Sender:
             self._sync(now)
             if self._forwarder is not None and self._welcomed:
                 self._forwarder.look(now)
-            if self._stopping:
+            if now >= self._next_look:
+                self._next_look = now + LOOK_SECONDS
+                self._over = self._is_over()
+            if self._stopping or self._over:
                 self._say_goodbye(link)
                 return
             patience = self._patience(now)
@@ -498,6 +515,8 @@ class Sender:
         end = min(committed, self._limit)
         while self._sent < end:
             message = self._records(end)
+            if isinstance(message, wire.Data) and not message.payload:
+                return moved  # what is there cannot be read
             if not self._push(link, message):
                 return moved
             self._sent += message.length if isinstance(message, wire.Stored) else len(message.payload)

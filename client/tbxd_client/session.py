@@ -56,6 +56,8 @@ from .view import umask, view
 STOP_SECONDS = 0.3  # for the sender to end, at the least
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
+BEFORE_SECONDS = 5.0  # without getting on that the session before holds up the one that has followed it
+BRIEF_SECONDS, AVOID_SECONDS = 10.0, 60.0  # a place where a journal was lost so soon is left alone for so long
 
 
 class Counts:
@@ -123,6 +125,7 @@ def add_counts(into: dict[str, int], counts: dict[str, int]) -> None:
         into[reason] = into.get(reason, 0) + count
 
 
+_left_behind: list[str] = []  # journals of this process that were left to daemons which it does not reach
 _dropped: dict[str, int] = {}  # by this process, by reason, for the word at its end
 _counting = RLock()  # while something is counted in it: it is of all journals
 _refused_before: dict[str, int] = {}  # by the daemon, of sessions of this process that have ended
@@ -146,11 +149,15 @@ class Defined:
 class Session:
     """One journal, one sender, and the numbers of the runs, tags and rows defined in them.
 
+    Args:
+        before: the session that this one follows, because its journal is out of reach. What that holds is written
+            first, so that each tag is in its order.
+
     Raises:
         OSError: there is no place for a journal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Session | None = None) -> None:
         descriptors.fill_standard()  # before anything is opened
         address = configured_address()
         runtime = runtime_dir()
@@ -173,6 +180,15 @@ class Session:
         self.shares = read_shares()  # by kind of record: how much of the journal it may fill
         self.pid = os.getpid()
         self.ended = False
+        self._before = before
+        self._follows = before is not None
+        self._after: Session | None = None
+        self._begun = monotonic()
+        self._got_to, self._got_on = 0, 0.0  # how far its sender was when it was last asked for that, and when
+        self._stuck = 0.0  # since when nothing can come of its journal here, as it seems
+        self._kept = False  # what the daemon has refused is counted elsewhere
+        # When each folder was first logged to. A session that goes on in another journal is the same life of the run.
+        self._created: dict[str, float] = dict(before._created) if before is not None else {}
         self._lock = RLock()
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
@@ -189,6 +205,9 @@ class Session:
             self._settled,
             self._forwarder,
             elsewhere=None if self._forwarder is not None else lambda: _elsewhere(runtime, spool_dir()),
+            waits=self._waits,
+            is_over=self._is_over,
+            ended=self._finish,
         )
         self.sender.start()
 
@@ -208,6 +227,8 @@ class Session:
                 folder = private_dir(spool)
                 if remote:
                     folder = private_dir(remote_spool(spool, remote))
+                if _avoided.get(folder, 0.0) > monotonic():
+                    raise OSError(errno.ESTALE, "journals do not last there")
                 descriptors.know(folder)
                 journal = Journal(folder, self._wake, bytes_max, block, durable)
             except (OSError, ValueError) as error:
@@ -235,6 +256,69 @@ class Session:
     def _wake(self) -> bool:
         return self.sender.wake()
 
+    @property
+    def over(self) -> bool:
+        """Whether another session takes the next record."""
+        return self.ended or bool(self.journal.sealed)
+
+    def _waits(self) -> bool:
+        """Whether the session before is to be written first, and gets on with that."""
+        before = self._before
+        if before is None or before.ended or before.sender.refused:
+            return False
+        return before.sender.settled < before.journal.committed and before._gets_on
+
+    def _is_over(self) -> bool:
+        """Whether all that can be read is written, and another goes on: on the sender's thread, again and again."""
+        if not self.journal.look():
+            return False
+        # Where it is one of several ranks, no moment comes in which the daemon knows of no session of this one.
+        after = self._after
+        done = self.sender.acknowledged >= self.journal.committed and after is not None and after.sender.settled > 0
+        if not done and not self._in_vain:
+            return False
+        if self.journal.torn:
+            self._lose()  # now, so that the daemon is told
+        return True
+
+    @property
+    def _in_vain(self) -> bool:
+        """Whether nothing more will be written from here: the rest cannot be read, or others alone can.
+
+        A daemon finds it when this process lets go of it.
+        """
+        now = monotonic()
+        if not self.journal.torn and (self.sender.connected or not self.journal.is_found):
+            self._stuck = 0.0
+            return False
+        self._stuck = self._stuck or now
+        return not self._gets_on and now - self._stuck > BEFORE_SECONDS
+
+    @property
+    def _gets_on(self) -> bool:
+        """Whether more is written than it was a while ago."""
+        at, now = self.sender.settled, monotonic()
+        if at > self._got_to or not self._got_on:
+            self._got_to, self._got_on = at, now
+        return now - self._got_on < BEFORE_SECONDS
+
+    def _finish(self) -> None:
+        """All of a journal that is out of reach is written: on the sender's thread, at its end."""
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+        if self._is_left and not self.journal.torn:
+            _left_behind.append(self.journal.place)
+        self._keep_refusals()
+        self._close(delivered=False)
+
+    def _keep_refusals(self) -> None:
+        """For the word at the end of the program, which asks sessions that have not ended."""
+        for refused in self.refusals():
+            add_counts(_refused_before, refused)
+        self._kept = True
+
     def file_of(self, directory: str) -> str | None:
         """The name that has been asked for the event file of a folder; None where nobody has logged to it."""
         run = self._runs.get(directory)
@@ -259,7 +343,8 @@ class Session:
                 host = text_of(os.uname().nodename)
                 rank = who.rank, who.world, who.job, who.attempt, reduce
                 more = {"umask": umask(), **more}
-                definition = RunDefinition(number, directory, host, self.pid, time.time(), suffix, file, *rank, **more)
+                created = self._created.setdefault(directory, time.time())
+                definition = RunDefinition(number, directory, host, self.pid, created, suffix, file, *rank, **more)
                 self._define("run", definition)
                 self._ranked = self._ranked or (reduce and who.world > 1)
                 run = self._runs[directory] = Defined(number, Counts(), file)
@@ -331,6 +416,11 @@ class Session:
         position = self.journal.commit(min(seconds, WAIT_SECONDS_MAX))
         if position < 0:
             return False
+        before = self.before
+        if before is not None and not before.sender.flush(
+            before.journal.committed, seconds, deadline, again=timeout is not None, last=True
+        ):
+            return False
         return self.sender.flush(
             position,
             seconds,
@@ -344,16 +434,32 @@ class Session:
         )
 
     @property
+    def before(self) -> Session | None:
+        """The session that this one has followed, while not all that it holds is written."""
+        if self._before is not None and self._before.ended:
+            self._before = None
+        return self._before
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of records that are not known to be in the event files."""
+        before = self.before
+        return self.journal.committed - self.sender.acknowledged + (before.waiting if before is not None else 0)
+
+    @property
     def all_written(self) -> bool:
         """Whether everything logged so far is in the event files."""
-        return self.sender.acknowledged >= self.journal.committed
+        return self.waiting <= 0
 
     def refusals(self) -> list[dict[str, int]]:
         """What the daemon did not write, by reason, for each folder."""
-        return [counts.refused for counts in self._counts.values()]
+        return [] if self._kept else [counts.refused for counts in self._counts.values()]
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
+        if self._before is not None:
+            self._before.abandon()
+        self.ended = True
         self.journal.abandon()
         self.sender.abandon()
 
@@ -362,32 +468,46 @@ class Session:
 
         A signal handler that raises (Ctrl-C once more) ends the waiting only: the exception comes when that is done.
         """
-        if self.ended:
-            return
-        self.ended = True
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
         started = monotonic()
         delivered, seconds = False, STOP_SECONDS
         try:
             delivered = self.flush(last=True)
             seconds = max(seconds, settings.read(settings.FLUSH_SECONDS) - (monotonic() - started))
         finally:
-            try:
-                self.journal.note_records(sum(count.accepted for count in self._counts.values()))
-                self.sender.stop(seconds)
-            finally:
-                self._close(delivered)
+            self._stop(delivered, seconds)
+
+    def _stop(self, delivered: bool, seconds: float) -> None:
+        before = self.before
+        try:
+            if before is not None:
+                before.ended = True
+                before._stop(delivered, STOP_SECONDS)
+                before._keep_refusals()
+            self.journal.note_records(sum(count.accepted for count in self._counts.values()))
+            self.sender.stop(seconds)
+        finally:
+            self._close(delivered)
 
     def _close(self, delivered: bool) -> None:
-        if not self.journal.close() and not delivered and self.sender.settled < self.journal.committed:
-            if self.journal.folder is None:
+        if not self.journal.close() and not (delivered or self.journal.torn) and self._is_left:
+            if self.journal.folder is None or (self.journal.sealed and not self.journal.is_found):
                 self._lose()
             else:
                 self._say_what_waits()
         leave_spool(self.journal.path.parent, spool_dir())
         self._doorbell.close()
 
+    @property
+    def _is_left(self) -> bool:
+        """Whether the journal holds what was not written when the session ended."""
+        return self.sender.settled < self.journal.committed
+
     def _lose(self) -> None:
-        """Count what was kept in memory and nobody has taken."""
+        """Count what was kept in memory, or in files that nobody finds, and was not taken."""
         for counts in self._counts.values():
             counts.lose("no_journal")
 
@@ -399,6 +519,8 @@ class Session:
                 "they are tried for another half minute; then the next script that logs from this host to the same "
                 "address sends them, or `tbxd drain`"
             )
+        elif self.journal.sealed:
+            what = "the daemon of the user whose folder that is writes them"
         elif self.sender.gets_on:
             return  # it is busy: it has the records, or reads them in the journal that is left to it
         elif self.sender.held_up:
@@ -446,6 +568,7 @@ def load() -> None:
 
 _registered = False
 _current: Session | None = None
+_avoided: dict[Path, float] = {}  # folders where a journal did not last, and until when none is made there
 _lock = RLock()
 _next_try = 0.0
 
@@ -457,17 +580,20 @@ def current() -> Session | None:
     """
     global _current, _next_try
     session = _current
-    if session is not None and not session.ended:
+    if session is not None and not session.over:
         return session
     with _lock:
-        if _current is not None and not _current.ended:
+        if _current is not None and not _current.over:
             return _current
         load()
         if monotonic() < _next_try:
             return None
         before = _current
+        follows = before is not None and bool(before.journal.sealed)
+        if before is not None and follows and before._follows and monotonic() - before._begun < BRIEF_SECONDS:
+            _avoided[before.journal.path.parent] = monotonic() + AVOID_SECONDS
         try:
-            _current = Session()
+            _current = Session(before if follows else None)
         except (OSError, ValueError, MemoryError) as error:
             _next_try = monotonic() + RETRY_SECONDS
             warn(
@@ -482,9 +608,16 @@ def current() -> Session | None:
                 "daemon that runs or the next one writes it",
                 once="late",
             )
-        if before is not None:
-            for refused in before.refusals():
-                add_counts(_refused_before, refused)
+        if before is not None and not follows:
+            before._keep_refusals()
+        elif before is not None:
+            before._after = _current
+            before._doorbell.ring()
+            warn(
+                f"{before.journal.place} is out of reach ({before.journal.sealed}). What is in it is sent through what "
+                f"is still open; what is logged from now on is kept in {_current.journal.place}",
+                once="moved",
+            )
         return _current
 
 
@@ -508,16 +641,18 @@ def flush(timeout: float | None = None) -> bool:
     done = session is None or session.flush(timeout)
     missing = sum(count for reason, count in _dropped.items() if reason != "bad_argument")
     before, _told_missing = _told_missing, missing
-    return done and missing <= before
+    return done and missing <= before and not _left_behind
 
 
 def _missing() -> dict[str, int]:
     """Records of this process that will be in no event file, by reason."""
     missing = dict(_dropped)
     add_counts(missing, _refused_before)
-    if _current is not None:
-        for refused in _current.refusals():
+    session = _current
+    while session is not None:
+        for refused in session.refusals():
             add_counts(missing, refused)
+        session = session.before
     return missing
 
 
@@ -569,6 +704,7 @@ def _after_fork_in_child() -> None:
     _lock = RLock()
     turns = Turns()
     _dropped.clear()
+    _left_behind.clear()
     _refused_before.clear()
     _told_missing = 0
     _counting = RLock()

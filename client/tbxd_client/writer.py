@@ -658,7 +658,8 @@ def _is_patched() -> bool:
 def stats_of(runs: list[Run]) -> dict[str, Any]:
     """What became of what this process has logged to some runs; see `SummaryWriter.stats`."""
     total = Counts()
-    for counts in {id(run.counts): run.counts for run in runs}.values():  # runs of one folder share theirs
+    # Runs of one folder share theirs.
+    for counts in {id(counts): counts for run in runs for counts in (*run.earlier, run.counts)}.values():
         total.add(counts)
     missing = total.missing
     session = active()
@@ -668,7 +669,7 @@ def stats_of(runs: list[Run]) -> dict[str, Any]:
         "written": total.written,
         "pending": total.accepted - total.written - sum(missing.values()),
         "dropped": missing,
-        "waiting_bytes": journal.committed - session.sender.acknowledged if journal and session else 0,
+        "waiting_bytes": session.waiting if session is not None else 0,
         "journal_bytes": journal.bytes_max if journal else 0,
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inject import NOBODY, injected, remount, say_go, small_disk, strace, tampered, told, train
+from inject import NOBODY, injected, remount, say_go, small_disk, start_daemon, strace, tampered, told, train
 from oracle import Verdict, judge, read_count
 from report import account
 
@@ -309,3 +309,28 @@ def test_a_disk_that_is_full_at_any_page_of_what_ranks_write_is_gone_on_with(tmp
             daemon.writer.close()
             shutil.rmtree(run)
         assert 5 < stopped < 40, "it was full in the middle of each of the four files"
+
+
+@pytest.mark.parametrize("when", ["1..3", "2..3"], ids=["from the first on", "in the midst"])
+def test_a_journal_that_its_disk_does_not_give_for_a_moment_is_tried_again_and_not_put_aside(
+    place: World, when: str
+) -> None:
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        for step in range(20_000):
+            writer.add_scalar("value", step % 100, step)
+        """,
+        environ={"TBXD_ADDRESS": NOBODY, "TBXD_FLUSH_SECONDS": "0"},
+    )
+    assert result.returncode == 0, result.stderr
+    (journal,) = (path for path in place.spool.iterdir() if path.name != "ledgers")
+    log = place.root / "strace.log"
+    start_daemon(place, strace("pread64", f"error=EIO:when={when}", log, sorted(journal.glob("*.segment"))[0]))
+    wait_for(place.drained, "the journal")
+    assert injected(log) > 0
+    assert scalars(place.logdir / "a") == expected(20_000)
+    assert not (place.spool / "quarantine").exists()
+    status = place.status()
+    assert status is not None and not status["internal_errors"], "it is no fault of ours"

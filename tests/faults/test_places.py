@@ -295,3 +295,21 @@ def test_a_home_folder_that_hangs_holds_up_neither_a_script_nor_a_daemon_that_do
         )
         assert result.stdout == "True\n", result.stderr
         daemon.kill()
+
+
+def test_a_daemon_whose_settings_are_on_a_disk_that_hangs_says_so_and_does_not_wait(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = place.root / "home"
+    (home / ".config" / "tbxd").mkdir(parents=True)
+    file = home / ".config" / "tbxd" / "config.toml"
+    file.write_text("")
+    place.extra |= {"HOME": str(home), "TBXD_CONFIG": ""}
+    under = strace(FILES, HANGS, place.root / "serve.log", file)
+    said = place.root / "said"
+    with said.open("wb") as stderr:  # strace ends with the delay
+        place.processes.append(
+            subprocess.Popen([*under, sys.executable, "-m", "tbxd", "serve"], env=place.environ, stderr=stderr)
+        )
+    wait_for(lambda: said.stat().st_size, "a word of it", 25)
+    assert str(file) in said.read_text() and "hangs" in said.read_text() and "Traceback" not in said.read_text()
