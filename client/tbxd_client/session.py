@@ -418,7 +418,7 @@ class Session:
             return False
         before = self.before
         if before is not None and not before.sender.flush(
-            before.journal.committed, seconds, deadline, again=timeout is not None, last=True
+            before.journal.committed, seconds, deadline, again=timeout is not None, last=last
         ):
             return False
         return self.sender.flush(

@@ -341,7 +341,7 @@ def _sealed(trainer: Told) -> bool:
 
 
 def test_ranks_are_reduced_also_behind_a_journal_that_was_lost(place: World) -> None:
-    place.serve()
+    place.serve("--verbose")
     both = [
         Told(place, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), TORCHELASTIC_RUN_ID="job") for rank in (0, 1)
     ]
