@@ -32,12 +32,12 @@ browser:                       ## chromium for the tests, where it is missing an
 	    echo "chromium could not be installed"; \
 	fi
 
-fault-tools:                   ## strace and libfaketime for the fault tests, where they are missing and we may
-	@if ! { command -v strace && ls /usr/lib/*/faketime/libfaketimeMT.so.1; } >/dev/null 2>&1 && \
+fault-tools:                   ## strace, libfaketime, and what makes file systems, for the fault tests, where they are missing and we may
+	@if ! { command -v strace mkfs.btrfs mkfs.xfs xfs_io && ls /usr/lib/*/faketime/libfaketimeMT.so.1; } >/dev/null 2>&1 && \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update --quiet && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install --quiet --yes --no-install-recommends strace libfaketime || \
-	    echo "strace and libfaketime could not be installed"; \
+	    apt-get install --quiet --yes --no-install-recommends strace libfaketime btrfs-progs xfsprogs || \
+	    echo "strace, libfaketime, btrfs-progs and xfsprogs could not be installed"; \
 	fi
 
 programs: .venv/installed frameworks ## the gallery: each program with its original writer, and with tbxd; ONLY=name for some

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -246,7 +247,7 @@ class Adopter:
     def _scan(self, now: float) -> None:
         self._ask_far()
         blind = self._watch_spools()  # before the look, so that nothing comes in between
-        self.elsewhere = {path: left for path, left in self.elsewhere.items() if path.exists()}
+        self.elsewhere = {path: left for path, left in self.elsewhere.items() if os.path.exists(path)}  # noqa: PTH110 - also where its disk has failed
         there = set(self._journals())
         elsewhere = {Path(client.journal) for client in self._hub.clients.values() if client.journal} - there
         there |= {path for path in elsewhere if _is_journal(path)}
@@ -275,7 +276,7 @@ class Adopter:
         except JournalError as error:
             if self._may_be_had(path, error, now):
                 return False
-            if path.exists():  # else its trainer has just finished with it
+            if os.path.exists(path):  # noqa: PTH110 - else its trainer has just finished with it
                 log.warning("cannot adopt: %s", error)
                 self._bad.add(path)
             return True
@@ -333,7 +334,7 @@ class Adopter:
         blind = self._inotify.fd < 0
         watched = set(self._spool_watches.values())
         for spool in self._spools:
-            if spool in watched or not spool.is_dir():
+            if spool in watched or not _is_folder(spool):
                 continue
             watch = self._inotify.watch(spool, MOVED_TO | ONLYDIR)
             if watch >= 0:
@@ -419,7 +420,7 @@ class Adopter:
         self._later.pop(path, None)
         self._hub.forget(client)
         reader.remove()
-        if path.exists():
+        if os.path.exists(path):  # noqa: PTH110
             log.warning("%s: all of it is written, and it cannot be deleted", path)
             self._bad.add(path)
         self._hub.leave(client)
@@ -469,6 +470,13 @@ class Adopter:
                 reader.close()
         self._drains.clear()
         self._inotify.close()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its disk has failed
+        return False
 
 
 def _is_journal(path: Path) -> bool:

@@ -18,7 +18,7 @@ CLIENT = (
     ("descriptors",),
     ("folder_lock", "view"),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
-    ("paths", "executable", "jobs", "reach"),
+    ("paths", "executable", "jobs", "reach", "storing"),
     ("places",),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer", "kept_points"),
     ("link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),

@@ -54,6 +54,7 @@ from .records import FILL_BYTES_MAX
 from .room import Patience, Room
 from .segment import Segment, remove
 from .settings import warn
+from .storing import READY_BYTES, FileWords, Ready, hardly_any_room, is_in_place
 
 JOURNAL_BYTES = 256 << 20  # the default bound of what waits in a journal
 BLOCK_SECONDS = 0.05  # the longest that a call waits for room
@@ -69,6 +70,7 @@ DEFERRED_RECORDS_MAX = 256
 RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 LOCK_SECONDS = 0.01  # how long the sender waits for the lock before it does something else
 COPY_BYTES = 1 << 20  # stored again at a time
+DEFINITIONS_KEPT_MAX = 1 << 20  # bytes that are kept in memory, too, for when their disk cannot be read any more
 CLOSED = -1  # a `limit` that no record fits
 STORING = -2  # one while the hot path stores a scalar: what comes on the same thread has interrupted it
 FULL = "journal_full"
@@ -171,6 +173,7 @@ class Journal:
         self.base = 0  # position of buffer[SEGMENT_HEAD_BYTES]
         self.session = os.urandom(SESSION_BYTES)
         self.definitions_end = 0
+        self._kept = bytearray()  # all definitions, while these are few
         self.released = 0
         self.bytes_max = bytes_max
         self.block_seconds = block_seconds
@@ -195,6 +198,8 @@ class Journal:
         self._synced = self._synced_definitions = 0  # what is before them is on the disk
         self._sync_failed = False
         self._sync_refused_until = 0.0
+        self._ready = Ready()
+        self._mapped = True  # small records are stored through maps
         self._make(spool)
         self.limit = self._open_limit
 
@@ -206,7 +211,7 @@ class Journal:
         self._made_under = root()
         self._files: list[Descriptor] = []
         self._maps: list[descriptors.Map] = []
-        self._words = memoryview(b"")
+        self._words: memoryview | FileWords = memoryview(b"")
         try:
             self._make_files(staging)
             staging.rename(self.path)
@@ -225,6 +230,12 @@ class Journal:
         self._control_file = descriptors.open_file(path, flags)
         self._files.append(self._control_file)
         fcntl.flock(self._control_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A page that is synced after each record is stored into for the first time again with the next.
+        in_place = is_in_place(self._control_file)
+        self._mapped = in_place and not self.durable
+        if not in_place and (full := hardly_any_room(self._control_file)) is not None:
+            raise full
+        self._in_place = in_place
         os.posix_fallocate(self._control_file.number, 0, CONTROL_BYTES)
         # The lock belongs to the open file, which lasts as long as a descriptor or a map of it. With a map of its own a
         # program that closes all descriptors keeps it; children do not have that one.
@@ -240,13 +251,18 @@ class Journal:
         self._definitions_file = descriptors.open_file(folder / DEFINITIONS_NAME, flags | os.O_APPEND)
         self._files.append(self._definitions_file)
         capacity = min(SEGMENT_BYTES_MIN, self.bytes_max)
-        self._live = (Segment(self._folder_file, self._number(), self.session, 0, capacity),)
+        self._live = (Segment(self._folder_file, self._number(), self.session, 0, capacity, self._mapped),)
         self._enter(self._live[0])
 
     def _use_control(self, page: descriptors.Map) -> None:
         self._control = page
-        CONTROL_HEAD.pack_into(page, 0, MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
-        self._words = memoryview(page).cast("Q")
+        head = CONTROL_HEAD.pack(MAGIC, self.session, os.getpid(), boot_id(), os.getuid(), time.time())
+        if self._mapped:
+            page[: len(head)] = head
+            self._words = memoryview(page).cast("Q")
+        else:
+            os.pwrite(self._control_file.number, head, 0)
+            self._words = FileWords(self._control_file, head.ljust(CONTROL_BYTES, b"\0"))
         self.words: Words = self._words  # to commit with, for the hot path
 
     def _leave_files(self) -> None:
@@ -277,6 +293,7 @@ class Journal:
         # The hot path computes `position - base` for its offset; the header is part of that sum.
         self.base = segment.base - SEGMENT_HEAD_BYTES
         self._segment_end = segment.base + segment.capacity
+        self._ready_end = segment.base if segment.mapped else self._segment_end  # before it a store finds its page
 
     @property
     def place(self) -> str:
@@ -291,8 +308,8 @@ class Journal:
     @property
     def _open_limit(self) -> int:
         """The `limit` while nothing unusual is to be done."""
-        closed = self._closed or self.sealed or self.durable or self._armed or self._deferred
-        return CLOSED if closed else self._segment_end
+        closed = self._closed or self.sealed or not self._mapped or self.durable or self._armed or self._deferred
+        return CLOSED if closed else min(self._segment_end, self._ready_end)
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -318,6 +335,8 @@ class Journal:
                 os.ftruncate(fd, os.fstat(fd).st_size - written)
                 raise OSError(28, "No space left for a definition")
             self.definitions_end = os.fstat(fd).st_size
+            if self.definitions_end <= DEFINITIONS_KEPT_MAX:
+                self._kept += definition
 
     def append(
         self,
@@ -407,16 +426,24 @@ class Journal:
         if not reason and aligned is not None:
             parts = (aligned(self.position - self.base + len(parts[0])), *parts[1:])
             size = sum(map(len, parts))
+        start = self.position
         reason = reason or self._write(size, parts)
         if not reason:
-            self._words[WORD_COMMIT] = self.position
+            try:
+                self._words[WORD_COMMIT] = self.position
+            except OSError as error:
+                self.position = start
+                self._seal_for(error)
+                return "journal_error"
         return reason
 
     def _write(self, size: int, parts: tuple[bytes | memoryview, ...]) -> str:
         start = self.position
         offset = start - self.base
         segment = self._live[-1]
-        if size <= FRESH_RECORD_BYTES_MAX or (size <= MAPPED_RECORD_BYTES_MAX and offset + size <= segment.touched):
+        small = size <= FRESH_RECORD_BYTES_MAX or (size <= MAPPED_RECORD_BYTES_MAX and offset + size <= segment.touched)
+        if small and segment.mapped:
+            self._make_ready(segment, start + size)
             for part in parts:
                 self.buffer[offset : offset + len(part)] = part
                 offset += len(part)
@@ -438,13 +465,32 @@ class Journal:
         self.position = start + size
         return ""
 
+    def _make_ready(self, segment: Segment, end: int) -> None:
+        """Have the pages before a position made ready, and some more.
+
+        Raises:
+            JournalClosed: a store into them would end this process.
+        """
+        if end <= self._ready_end or segment.map is None:
+            return
+        ready = min(self._segment_end, max(end, self._ready_end + READY_BYTES))
+        try:
+            self._ready.make(segment.map, self._ready_end - self.base, ready - self.base)
+        except OSError as error:
+            self._seal_for(error)
+        self._ready_end = ready
+
     def _rewind(self) -> bool:
         """Begin the file again where all of it is acknowledged: its first pages are there, and in the caches."""
         segment = self._live[-1]
         if not self.released >= self.position > segment.base:
             return False
         segment.touched = max(segment.touched, self.position - self.base)
-        self._use_again(segment)
+        try:
+            self._use_again(segment)
+        except OSError as error:
+            self._seal_for(error)
+            return False
         self._enter(segment)
         return True
 
@@ -600,11 +646,11 @@ class Journal:
 
     def _make_segment(self, capacity: int, smallest: int) -> Segment:
         try:
-            return Segment(self._folder_file, self._number(), self.session, self.position, capacity)
+            return Segment(self._folder_file, self._number(), self.session, self.position, capacity, self._mapped)
         except OSError:
             if smallest == capacity:
                 raise
-        return Segment(self._folder_file, self._number(), self.session, self.position, smallest)
+        return Segment(self._folder_file, self._number(), self.session, self.position, smallest, self._mapped)
 
     # --- for the sender --------------------------------------------------------------------------------------
 
@@ -666,7 +712,13 @@ class Journal:
 
     def read_definitions(self, position: int, length: int) -> bytes:
         """At most ``length`` bytes of the definitions from ``position``."""
-        return os.pread(self._definitions_file.valid(), min(length, self.definitions_end - position), position)
+        length = min(length, self.definitions_end - position)
+        try:
+            return os.pread(self._definitions_file.valid(), length, position)
+        except OSError:
+            if not self.sealed or len(self._kept) != self.definitions_end:
+                raise
+        return bytes(self._kept[position : position + length])
 
     def release(self, position: int) -> bool:
         """Everything before ``position`` has been acknowledged: its space can be used again.
@@ -696,7 +748,11 @@ class Journal:
         if segment.rests:
             self._delete(segment)
             return
-        segment.rebase(FREE)
+        try:
+            segment.rebase(FREE)
+        except OSError:  # it says what it held, which is released
+            self._delete(segment)
+            return
         self._free.append(segment)
         while len(self._free) > FREE_SEGMENTS_MAX:
             smallest = min(self._free, key=lambda item: item.capacity)
@@ -868,6 +924,8 @@ class Journal:
                 (last.file, last.file_bytes),
             )
             error = trouble(self._control_file, files, self._made_under)
+            if error is None and not self._in_place:
+                error = hardly_any_room(self._control_file)
             if error is not None and self.lock.acquire(timeout=LOCK_SECONDS):
                 try:
                     if not self._closed and self._live[-1] is last:  # else it may have been deleted since the look
@@ -896,7 +954,8 @@ class Journal:
             return -1
         try:
             if not self._writing and not self._closed:
-                self._words[WORD_COMMIT] = self.position
+                if self.position != self.committed:  # never where the system stores
+                    self._words[WORD_COMMIT] = self.position
                 self._append_deferred()
             return self.committed
         finally:

@@ -37,8 +37,9 @@ class MemorySegment(Segment):
         self.base = self.end = base
         self.capacity = capacity
         self.touched = 0
-        self.map = _memory(SEGMENT_HEAD_BYTES + capacity)
-        self.view = memoryview(self.map)
+        self.mapped = True
+        self.map = memory = _memory(SEGMENT_HEAD_BYTES + capacity)
+        self.view = memoryview(memory)
 
     @property
     def rests(self) -> bool:
@@ -49,7 +50,8 @@ class MemorySegment(Segment):
 
     def close(self) -> None:
         self.view.release()
-        self.map.close()
+        if self.map is not None:
+            self.map.close()
 
 
 class MemoryJournal(Journal):

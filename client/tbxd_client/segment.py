@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 from pathlib import Path
 
 from . import descriptors
 from .descriptors import Descriptor
 from .journal_files import MAGIC, SEGMENT_BASE_OFFSET, SEGMENT_HEAD, SEGMENT_HEAD_BYTES, segment_name
+from .storing import is_in_place
 
 SEGMENT_MODE = 0o400
 
@@ -19,13 +21,18 @@ class Segment:
 
     ``touched``: an offset into the file, before which about everything has been stored to at some time.
 
+    Args:
+        mapped: it is stored into through a map; else by the system alone, and there is none.
+
     Raises:
         OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
     """
 
-    __slots__ = ("base", "capacity", "end", "file", "map", "number", "path", "touched", "view")
+    __slots__ = ("base", "capacity", "end", "file", "map", "mapped", "number", "path", "touched", "view")
 
-    def __init__(self, folder: Descriptor, number: int, session: bytes, base: int, capacity: int) -> None:
+    def __init__(
+        self, folder: Descriptor, number: int, session: bytes, base: int, capacity: int, mapped: bool = True
+    ) -> None:
         assert folder.path is not None
         self.path = path = folder.path / segment_name(number)
         self.number = number
@@ -33,27 +40,39 @@ class Segment:
         self.end = base  # the end of what it holds, set when the next segment begins
         self.capacity = capacity
         self.touched = 0
+        self.mapped = mapped
+        self.map: descriptors.Map | None = None
         # Nobody but root opens it by its name to cut it: a store through a map behind the end would end this process.
         self.file = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, SEGMENT_MODE, folder)
         try:
+            if not mapped:
+                is_in_place(self.file)  # ask for it
             # A map of a file with holes dies of SIGBUS on a full disk; this fails here and now instead.
             os.posix_fallocate(self.file.number, 0, SEGMENT_HEAD_BYTES + capacity)
             os.pwrite(self.file.number, SEGMENT_HEAD.pack(MAGIC, session, base), 0)
-            self.map = descriptors.map_file(self.file, SEGMENT_HEAD_BYTES + capacity)
-            # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
-            # pages one by one that pwrite would have made in large pieces.
-            self.map.madvise(mmap.MADV_RANDOM)
+            if mapped:
+                self.map = descriptors.map_file(self.file, SEGMENT_HEAD_BYTES + capacity)
+                # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
+                # pages one by one that pwrite would have made in large pieces.
+                self.map.madvise(mmap.MADV_RANDOM)
         except OSError:
-            if hasattr(self, "map"):
+            if self.map is not None:
                 self.map.close()
             self.file.close()
             remove(path, folder)
             raise
-        self.view = memoryview(self.map)
+        self.view = memoryview(b"" if self.map is None else self.map)
 
     def rebase(self, base: int) -> None:
-        """Let the file begin at another position: one store, so a reader sees the old one or the new one."""
-        self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
+        """Let the file begin at another position: one store, so a reader sees the old one or the new one.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if self.map is None:
+            os.pwrite(self.file.valid(), struct.pack("=Q", base), SEGMENT_BASE_OFFSET)
+        else:
+            self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
         self.base = self.end = base
 
     @property
@@ -64,7 +83,8 @@ class Segment:
     def rest(self) -> None:
         """Give back its map and its descriptor: nothing is stored into it any more until it is deleted."""
         self.view.release()
-        self.map.close()
+        if self.map is not None:
+            self.map.close()
         self.file.close()
 
     def read(self, offset: int, length: int) -> bytes:
@@ -102,7 +122,7 @@ class Segment:
         with contextlib.suppress(OSError), descriptors.uncut:
             fd = os.memfd_create("tbxd", os.MFD_CLOEXEC)
             try:
-                if not self.rests:
+                if self.map is not None and not self.rests:
                     os.write(fd, self.view[offset : offset + length])
                 data = os.pread(fd, length, 0)
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -88,7 +89,7 @@ def journals(place: World) -> list[Path]:
     """Those of this world, wherever they are."""
     found = []
     for spool in spools(place.spool):
-        if spool.is_dir():
+        with contextlib.suppress(OSError):  # it is gone
             found += [path for path in spool.iterdir() if is_session_name(path.name)]
     return found
 
