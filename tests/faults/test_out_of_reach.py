@@ -242,6 +242,7 @@ def test_a_trainer_that_changes_its_root_goes_on_in_its_journal(place: World) ->
     place.serve()
     trainer = Told(place)
     trainer.do("log 1000")
+    assert trainer.do("flush")["flushed"], "it is connected: by its path nobody finds the daemon from in there"
     (place.root / "bare").mkdir()
     trainer.do(f'python os.chroot({str(place.root / "bare")!r}); os.chdir("/")')
     found = trainer.do("log 100000")
