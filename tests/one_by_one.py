@@ -102,6 +102,7 @@ def read_history(directory: Path, generation: str) -> History:
     history = History()
     starts: dict[str, str] = {}  # of each job, the last
     ranks_of: dict[bytes, int] = {}
+    looking: dict[bytes, int] = {}
     points: list[tuple[Any, int, int, frozenset[int] | None]] = []
     current = ""
     for name in believed(directory):
@@ -116,17 +117,17 @@ def read_history(directory: Path, generation: str) -> History:
                 current = writer[1:]
                 its = current.partition(".")[0]
                 if its == job and starts.get(its) != current:
-                    history, ranks_of, points = History(), {}, []
+                    history, ranks_of, looking, points = History(), {}, {}, []
                 starts.pop(its, None)
                 starts[its] = current
                 while len(starts) > JOBS_MAX:
                     gone = next(iter(starts))
                     del starts[gone]
                     if gone == job:
-                        history, ranks_of, points = History(), {}, []
+                        history, ranks_of, looking, points = History(), {}, {}, []
             if not current or current != generation:
                 continue
-            note_rank(history, ranks_of, len(points), writer, ledger)
+            note_rank(history, ranks_of, looking, len(points), writer, ledger)
             for value in event.summary.value:
                 if value.HasField(END_KIND):
                     continue
@@ -145,7 +146,14 @@ def read_history(directory: Path, generation: str) -> History:
     return history if starts.get(job) == generation else History()
 
 
-def note_rank(history: History, ranks_of: dict[bytes, int], count: int, writer: str, ledger: LedgerReader) -> None:
+def note_rank(
+    history: History,
+    ranks_of: dict[bytes, int],
+    looking: dict[bytes, int],
+    count: int,
+    writer: str,
+    ledger: LedgerReader,
+) -> None:
     """What an event says of sessions of ranks, behind so many points."""
     settled: list[bytes] = []
     if writer.startswith("I"):
@@ -161,14 +169,15 @@ def note_rank(history: History, ranks_of: dict[bytes, int], count: int, writer: 
     elif writer.startswith("U"):
         for item in decode_looked(writer):
             if item.tag < 0:
-                history.looked[item.session] = item.position
-                settled.append(item.session)
+                looking[item.session] = item.position
                 continue
             begins = history.begins.setdefault(item.session, {}).setdefault(item.tag, [])
             if not begins or item.begin > begins[-1][0]:
                 begins.append((item.begin, item.stretch))
     for session in settled:
         history.settled[session] = count
+        if session in looking:
+            history.looked[session] = looking.pop(session)
         if session in ranks_of:
             history.settled_ranks[ranks_of[session]] = count
 

@@ -152,3 +152,62 @@ def test_the_first_records_of_new_ranks_are_restarts_and_wait_for_nobody(tmp_pat
     assert shown(tmp_path, "loss") == [(step, step + 1.0) for step in range(5, 10)]
     assert all(rank.acked == len(rank.records) for rank in ranks)
     daemon.writer.close()
+
+
+def program(random: np.random.Generator) -> list[tuple[str, int]]:
+    """What all ranks do: tags and steps, and restarts (``""``). A step that is repeated before a later one is left out:
+    what is meant by that depends on when it is known."""
+    calls: list[tuple[str, int]] = [("x", int(random.integers(6)))]
+    for _ in range(int(random.integers(2, 16))):
+        step = int(random.integers(6))
+        tag = "" if random.random() < 0.2 else str(random.choice(["x", "loss", "acc"]))
+        before = [old for name, old in calls if name == tag][-2:]
+        if not tag or len(before) < 2 or not before[0] == before[1] < step:
+            calls.append((tag, step))
+    return calls
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sequences_of_stretches_and_restarts_whatever_is_killed(tmp_path: Path, seed: int) -> None:
+    """The oracle: the n-th record of a tag of one rank goes with the n-th of the others that log it, and a restart
+    takes from all tags what they have at or behind its step."""
+    random = np.random.default_rng(seed)
+    world = int(random.integers(2, 4))
+    calls = program(random)
+    whose = {tag: [rank for rank in range(world) if random.random() < 0.8] or [0] for tag in ("loss", "acc")}
+    whose["x"] = list(range(world))
+    ranks = [Rank(tmp_path, rank, world) for rank in range(world)]
+    daemon = Daemon(tmp_path, ranks)
+    expected: dict[str, list[tuple[int, list[float]]]] = {}
+    for tag, step in calls:
+        if tag:
+            values = {rank: float(np.float32(random.random())) for rank in whose[tag]}
+            for rank, value in values.items():
+                ranks[rank].scalar(tag, step, value, wall_time=100 * random.random())
+            expected.setdefault(tag, []).append((step, list(values.values())))
+            continue
+        for rank in ranks:
+            purge(rank, step, 100 * random.random())
+        expected = {name: [point for point in points if point[0] < step] for name, points in expected.items()}
+    for _ in range(int(random.integers(1, 16))):
+        rank = ranks[int(random.integers(world))]
+        daemon.feed(rank, int(random.integers(rank.sent, len(rank.records) + 1)))
+        if random.random() < 0.6:
+            daemon.write()
+        if random.random() < 0.35:
+            (daemon.kill if random.random() < 0.3 else lambda: daemon.kill_in_write(random))()
+    for rank in ranks:
+        daemon.feed(rank)
+    daemon.write()
+    for rank in ranks:
+        daemon.leave(rank)
+    daemon.write(4)
+    for tag, points in expected.items():
+        assert shown(tmp_path, tag) == [(step, pytest.approx(np.mean(values))) for step, values in points]
+        for side, extreme in (("min", min), ("max", max)) if len(whose[tag]) > 1 else ():
+            assert shown(tmp_path / "ranks" / side, tag) == [(step, extreme(values)) for step, values in points]
+    for rank in ranks:
+        entry = daemon.writer.entry(rank.id)
+        assert (entry.count, entry.refused) == (rank.accepted, {})
+        assert rank.acked == len(rank.records)
+    daemon.writer.close()

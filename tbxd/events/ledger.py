@@ -29,7 +29,7 @@ file and ledger then cannot disagree. It stands in ``Event.source_metadata.write
 ``U<session>,<position>[,<tag>,<from>,<stretch>];…``
     notes, before those, of sessions of which something is in such events that they are not settled up to: records up to
     a position have been looked at, and of a tag (its number in the session) those from ``from`` on are in this stretch.
-    An item without a tag is the last one of its session.
+    An item without a tag is the last one of its session, and all of it holds when a note of how far it is has followed.
 ``I<rank>,<session>``
     a note, before the first of those: a session is this rank's.
 ``P<number>,<rank>,<session>,<position>``

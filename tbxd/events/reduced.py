@@ -66,9 +66,8 @@ class History:
             The stretch, and the step that it has come to; `STEP_MIN` where that record goes on in the stretch.
         """
         begins = self.begins.get(session, {}).get(tag)
-        if begins and position <= self.looked.get(session, 0):
-            place = max(0, bisect_right([begin for begin, _ in begins], position) - 1)
-            return begins[place][1], STEP_MIN
+        if begins and begins[0][0] <= position <= self.looked.get(session, 0):
+            return begins[bisect_right([begin for begin, _ in begins], position) - 1][1], STEP_MIN
         known = self.order.get(curve)
         if not known:
             return self.last.get(curve, (0, STEP_MIN))
@@ -118,6 +117,7 @@ class _Start:
         self.forgotten = 0  # so many points before these
         self.restarts: list[Restarted] = []
         self.looked: dict[bytes, int] = {}
+        self.looking: dict[bytes, int] = {}  # the same, before notes of how far sessions are
         self.begins: dict[bytes, dict[int, Begins]] = {}
         self.settled: dict[bytes, int] = {}
         self.settled_ranks: dict[int, int] = {}
@@ -164,8 +164,7 @@ class _Start:
         """A note of `rank_notes.encode_looked` comes."""
         for item in decode_looked(text):
             if item.tag < 0:
-                self.looked[item.session] = item.position
-                self.settle((item.session,))
+                self.looking[item.session] = item.position
                 continue
             begins = self.begins.setdefault(item.session, {}).setdefault(item.tag, [])
             if not begins or item.begin > begins[-1][0]:
@@ -175,6 +174,8 @@ class _Start:
         """Of sessions all is said that comes of the points up to here."""
         for session in sessions:
             self.settled[session] = self.count
+            if session in self.looking:  # what was said before this came whole
+                self.looked[session] = self.looking.pop(session)
             if session in self.ranks:
                 self.settled_ranks[self.ranks[session]] = self.count
 
@@ -217,6 +218,7 @@ class _Start:
             "forgotten": self.forgotten,
             "restarts": [restart.encode() for restart in self.restarts],
             "looked": {session.hex(): position for session, position in self.looked.items()},
+            "looking": {session.hex(): position for session, position in self.looking.items()},
             "begins": [[session.hex(), list(tags.items())] for session, tags in self.begins.items()],
             "settled": {session.hex(): count for session, count in self.settled.items()},
             "settled_ranks": list(self.settled_ranks.items()),
@@ -237,6 +239,7 @@ class _Start:
         start.numbers, start.marks, start.forgotten = dumped["numbers"], dumped["marks"], dumped["forgotten"]
         start.restarts = [known for known in map(decode_restarted, dumped["restarts"]) if known is not None]
         start.looked = {bytes.fromhex(session): position for session, position in dumped["looked"].items()}
+        start.looking = {bytes.fromhex(session): position for session, position in dumped["looking"].items()}
         start.begins = {
             bytes.fromhex(session): {tag: [(begin, stretch) for begin, stretch in begins] for tag, begins in tags}
             for session, tags in dumped["begins"]

@@ -37,6 +37,11 @@ class Recall:
         self._placed: set[tuple[int, int]] = set()  # tags and ranks
 
     @property
+    def names(self) -> frozenset[str]:
+        """The tags that the run held."""
+        return frozenset(tag for tag, _ in (*self.history.last, *self.history.alone))
+
+    @property
     def begun(self) -> bool:
         """Whether there was anything."""
         return bool(self.history.last or self.history.alone)

@@ -117,6 +117,7 @@ class Reduction:
         if self._recall.begun:
             self._tags.await_none()
         self._restarts = Restarts(history.restarts, entry)
+        self._emitted_at = 0.0
         self.scope = Scope()  # of the restart that is being written
         self._notes: list[Restarted] = []  # of what has come, for the ledger
         self._settled: set[bytes] = set()  # sessions that what is encoded takes further
@@ -419,7 +420,7 @@ class Reduction:
         self._restarts.written = number
         speaker = min(here, key=lambda member: member.rank)
         assert speaker.restart is not None
-        tags = frozenset(self._emission.begun_tags() if fresh else self._tags.names)
+        tags = self._recall.names.union(self._emission.begun_tags() if fresh else self._tags.names)
         restart = Restarted(number, speaker.rank, speaker.session, speaker.restart.item.end)
         self.scope = Scope(tags, not fresh, restart)
         self._as_is(self._renamed(speaker, speaker.restart.batch), speaker.restart.item, pieces)
@@ -446,6 +447,8 @@ class Reduction:
         since = min(member.restart.came for member in here if member.restart is not None)
         if float(self._patience.known(now, self._alive).min()) - self._seconds >= since:
             return True
+        if not self._tags.all_here(now, len(self._alive)):
+            return False
         known, frontier = slice(0, self._frontier.count), self._frontier
         return all(
             rank in ranks or not sessions or bool((frontier.own[known, rank] > frontier.stretch[known]).any())
@@ -472,6 +475,7 @@ class Reduction:
             pieces: for the run's event file.
             everything: wait for nobody.
         """
+        self._emitted_at = now
         self._patience.look(now)
         if self._members:
             self._emission.announce(pieces)
@@ -525,10 +529,14 @@ class Reduction:
         """Append notes of what has been looked at, and of how far sessions are whose points are in what is encoded."""
         known = [member for member in self._members.values() if not member.outstanding]
         moved = [member for member in known if member.unmarked]
-        told = [member for member in known if member.unmarked or member.rank in self._out]
-        looked = [said for member in told for said in self._look(member)]
+        moved, looked = [], []
+        for member in known:
+            said = self._look(member) if member.unmarked or member.rank in self._out else []
+            looked += said
+            if said or member.unmarked:
+                moved.append(member)
         texts = [restart.encode() for restart in self._notes]
-        for member in told:
+        for member in moved:
             if not member.named:
                 texts.append(encode_member(member.rank, member.session))
                 member.named = True
@@ -537,7 +545,7 @@ class Reduction:
             marker = self._marker()
             marker.interrupt()
             texts += marker.settle({member.session: self._entry(member.session) for member in moved})
-            pieces += [note(said) for said in texts]
+            pieces += [note(text) for text in texts]
         for member in moved:
             member.unmarked = False
             self._settled.add(member.session)
@@ -592,6 +600,8 @@ class Reduction:
     def due(self) -> float:
         """When something has waited long enough; 0 when nothing waits."""
         times = [member.restart.came + self._seconds for member in self._members.values() if member.restart is not None]
+        if times and len(self._alive) < self._frontier.world and self._tags.here_by > self._emitted_at:
+            times.append(self._tags.here_by)
         since = self._waiting.since()
         if since is not None:
             times.append(since + self._seconds)

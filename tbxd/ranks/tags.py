@@ -57,6 +57,16 @@ class Tags:
         if self._began is None:
             self._began = now
 
+    def all_here(self, now: float, joined: int) -> bool:
+        """Whether all ranks have come, as far as is to be expected: also to a daemon that has just begun."""
+        return joined >= self.frontier.world or (self._time_tells(now, joined) and now >= self.here_by)
+
+    @property
+    def here_by(self) -> float:
+        """When ranks that have not come are not expected any more."""
+        began = self._began if self._began is not None else 0.0
+        return began + (max(self._start_seconds, self.join_seconds) if self.awaited else self.join_seconds)
+
     def await_none(self) -> None:
         """No rank that has never been seen is on its way."""
         self.awaited = False
@@ -95,10 +105,10 @@ class Tags:
         """A rank logs a tag."""
         ranks = self.frontier.join(number, rank)
         self._last_joined[number] = now
+        self.gathered[number] |= self.frontier.is_whole(number)
         if self.definitions[number].reduce != ALL and ranks > 1:
             self.newly_shared |= bool(self.decided[number] != SHARED)
             self.decided[number] = SHARED
-            self.gathered[number] |= self.frontier.is_whole(number)
 
     def leave(self, rank: int) -> None:
         """Nothing more comes of a rank."""
