@@ -58,6 +58,7 @@ from .waiting import Waiting
 
 SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
+AGAIN_SECONDS = 30.0  # for what comes again of a session, before it may be said how far that is
 PART_RECORDS = 4096  # of several batches that are settled as one part
 
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
@@ -482,7 +483,7 @@ class Reduction:
         if self._tags.awaited and any(member.size() > kept(len(self._members)) for member in self._members.values()):
             self._tags.await_none()  # or its journal would fill up for somebody who may not come at all
         for member in self._members.values():
-            if member.outstanding and now - member.came >= self._seconds:
+            if member.outstanding and now - member.came >= AGAIN_SECONDS:
                 member.outstanding.clear()  # they do not come any more
         while True:
             self._regroup_all(now)
