@@ -365,3 +365,55 @@ def test_jobs_that_begin_in_the_same_second_have_default_folders_of_their_own(pl
     assert found == {
         end: {"x": [(step, float(number)) for step in range(5)]} for number, end in enumerate(("", "_1", "_2"))
     }
+
+
+# --- what further reports have ---------------------------------------------------------------------------------
+
+
+def test_a_restart_that_is_written_by_hand_with_its_version_drops_nothing(place: World) -> None:
+    """As in tensorflow/tensorboard#1272: the version of the file, then the restart; each step is shown once."""
+    result = place.run(
+        HEADER
+        + """
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+for first, last, more in ((0, 4, 0), (2, 6, 100)):
+    w = SummaryWriter("logs/r")
+    w.file_writer.event_writer.add_event(Event(step=first, file_version="brain.Event:2"))
+    w.file_writer.event_writer.add_event(Event(session_log=SessionLog(status=SessionLog.START), step=first))
+    for step in range(first, last):
+        w.add_scalar("x", float(more + step), step)
+    w.close()
+print(w.stats()["dropped"])
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "{}" and not result.stderr
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            points = [(0, 0.0), (1, 1.0), *((step, 100.0 + step) for step in range(2, 6))]
+            shown.until(lambda shown=shown, points=points: shown.scalars("r", "x") == points, "the curve")
+            assert shown.tags()["r"] == {"x"}, "and nothing of what was dropped"
+
+
+@pytest.mark.parametrize("named", ["'.'", "os.path.abspath('logs/r')", "os.getcwd() + '/logs/r/'"])
+def test_a_row_that_is_to_be_in_the_run_itself_has_a_run_of_its_own_all_the_same(place: World, named: str) -> None:
+    """As people do it with torch (pytorch/pytorch#40574): there its metrics become points of the run's curves."""
+    result = place.run(
+        HEADER
+        + f"""
+import os
+with SummaryWriter("logs/r") as w:
+    for step in range(5):
+        w.add_scalar("acc", step / 10, step)
+    for lr in (1, 2):
+        w.add_hparams({{"lr": lr}}, {{"acc": lr * 10.0}}, run_name={named})
+"""
+    )
+    assert result.returncode == 0, result.stderr
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            shown.until(lambda shown=shown: len(shown.runs()) == 3, "the runs")
+            assert len(shown.scalars("r", "acc")) == 5
+            rows = [run for run in shown.runs() if run != "r"]
+            assert sorted(value for run in rows for _, value in shown.scalars(run, "acc")) == [10.0, 20.0]
+            assert all(run.startswith("r/") and run.count("/") == 1 for run in rows)

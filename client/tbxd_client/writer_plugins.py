@@ -198,7 +198,8 @@ class PluginMethods(WriterBase):
             metric_dict: name to number; a metric has the name of its scalar.
             arguments: ``name, global_step`` as for tensorboardX, or ``hparam_domain_discrete, run_name, global_step``
                 as for torch.
-            name, run_name: a run below this one to write to.
+            name, run_name: a run below this one to write to. ``"."``, or the path of this run, is as if none was given:
+                a row has a run of its own.
             global_step: of the metrics.
             hparam_domain_discrete: name to the values that a hyper-parameter may have.
 
@@ -213,6 +214,8 @@ class PluginMethods(WriterBase):
         wanted = ""
         for one in (given.name, name, run_name):
             wanted = wanted or ("" if one is None else clean_tag(os.fspath(one)))
+        if wanted and os.path.realpath(os.path.join(self._tbxd_own.directory, wanted)) == self._tbxd_own.directory:  # noqa: PTH118
+            wanted = ""  # "." or the run's own path, which would put the row among its curves
         if not self._tbxd_disk:
             return
         now = self._tbxd_now()

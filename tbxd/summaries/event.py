@@ -9,12 +9,16 @@ from tbxd_client.records import Record
 from ..events import schema
 from .errors import Refused
 
+FILE_VERSION = "brain.Event:2"  # of all files here: who says it says nothing new
 # What an event may say; its version and its ledger are the daemon's.
 ALLOWED = frozenset(("summary", "graph_def", "session_log", "log_message", "tagged_run_metadata", "meta_graph_def"))
 
 
 def what_of(record: Record) -> dict[str, Any]:
     """What an event says, by the name of its field; the payload is an ``Event``.
+
+    Returns:
+        Nothing for the version of the file, which is the daemon's to say.
 
     Raises:
         Refused: ``bad_record``: it is none, it says nothing, or something that only the daemon may say.
@@ -26,6 +30,8 @@ def what_of(record: Record) -> dict[str, Any]:
     except schema.DecodeError as error:
         raise Refused("bad_record", f"no event: {error}") from error
     what = event.WhichOneof("what")
+    if what == "file_version" and event.file_version == FILE_VERSION:  # as a restart by hand begins
+        return {}
     if what not in ALLOWED:
         raise Refused("bad_record", f"an event with {what}")
     if what == "graph_def":  # bytes to the event, and the GRAPHS tab fails on others
