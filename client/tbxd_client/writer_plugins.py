@@ -214,7 +214,8 @@ class PluginMethods(WriterBase):
         wanted = ""
         for one in (given.name, name, run_name):
             wanted = wanted or ("" if one is None else clean_tag(os.fspath(one)))
-        if wanted and os.path.realpath(os.path.join(self._tbxd_own.directory, wanted)) == self._tbxd_own.directory:  # noqa: PTH118
+        own = self._tbxd_own.directory
+        if wanted and os.path.normpath(os.path.join(own, wanted)) == own:  # noqa: PTH118 - asks no disk
             wanted = ""  # "." or the run's own path, which would put the row among its curves
         if not self._tbxd_disk:
             return
