@@ -24,8 +24,6 @@ ROWS = {
     "spool_away": "the spool emptied, renamed, removed, covered, closed to the trainer",
     "btrfs": "the spool on btrfs: full, read-only after an error",
     "xfs": "the spool on XFS: full, shut down",
-    "nfs": "a log folder whose flock is each host's own (NFS)",
-    "power": "power cut at any write",
     "stopped": "daemon stopped for a minute",
     "away": "daemon away, its clock a day later when it comes",
     "network": "network cut and healed, acks lost",
