@@ -482,7 +482,7 @@ def test_of_each_job_the_last_start_is_known_and_jobs_take_turns() -> None:
         reduced.follow("G" + generation)
         reduced.follow("R")
         reduced.values(b"", step, [("loss", False, 1.0)])
-    assert reduced.history("a.0.2").last == {("loss", False): (0, 1)}
+    assert reduced.history("a.0.2").points == {(("loss", False), 0, step): None for step in range(2)}
     assert reduced.history("b.1.2").last == {("loss", False): (0, 7)}
     assert reduced.history("b.0.2") == History() and reduced.past == {"b.0.2"}
     assert sorted(reduced.generations) == ["a.0.2", "b.1.2"]
