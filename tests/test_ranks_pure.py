@@ -171,6 +171,21 @@ def test_a_floor_is_the_least_place_of_the_ranks_that_are_expected() -> None:
     assert floor() == (STRETCH_MAX, STEP_MAX)
 
 
+def test_a_rank_that_repeats_a_step_is_waited_for_until_it_shows_whether_others_do() -> None:
+    frontier = Frontier(2)
+    tag = frontier.add()
+    for rank, steps in enumerate(((3, 3), (3, 4, 5))):
+        frontier.join(tag, rank)
+        frontier.follow(np.full(len(steps), tag), rank, numbers(*steps))
+        frontier.note(numbers(tag), rank)
+    assert [int(floor[tag]) for floor in frontier.floors()] == [0, 3], "it may yet log step 4"
+    frontier.follow(numbers(tag), 0, numbers(2))
+    assert [int(floor[tag]) for floor in frontier.floors()] == [0, 5]
+    for _ in range(2):
+        frontier.follow(numbers(tag), 1, numbers(1))
+    assert [int(floor[tag]) for floor in frontier.floors()] == [2, 1]
+
+
 def test_a_rank_counts_as_gone_once_and_comes_back() -> None:
     frontier = Frontier(3)
     tag = frontier.add()
