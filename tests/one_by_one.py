@@ -177,7 +177,7 @@ def note_rank(
     for session in settled:
         history.settled[session] = count
         if session in looking:
-            history.looked[session] = looking.pop(session)
+            history.looked[session] = max(looking.pop(session), history.looked.get(session, 0))
         if session in ranks_of:
             history.settled_ranks[ranks_of[session]] = count
 

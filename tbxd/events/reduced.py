@@ -175,7 +175,8 @@ class _Start:
         for session in sessions:
             self.settled[session] = self.count
             if session in self.looking:  # what was said before this came whole
-                self.looked[session] = self.looking.pop(session)
+                # A daemon that has just begun may have seen less of it than the one before.
+                self.looked[session] = max(self.looking.pop(session), self.looked.get(session, 0))
             if session in self.ranks:
                 self.settled_ranks[self.ranks[session]] = self.count
 
