@@ -41,6 +41,7 @@ from .hub import Client, Hub, Wanting
 from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from .quotas import OverQuota
 from .session import Session
+from .succession import began, comes_before
 from .walls import text_of
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ DISK_TRIES_MAX, DISK_SECONDS_MIN, DISK_SECONDS_MAX = 12, 0.5, 60.0
 PASSING = frozenset(
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.ENOBUFS, errno.EHOSTDOWN)
 )
+OLDER_SECONDS = 60.0  # that a process waits for what an earlier one has left to be read,
+CLOSING_SECONDS = 0.2  # and for the journals to be looked at that were closed just before it came
 ELSEWHERE_SECONDS = 60.0  # before a journal is looked at again whose runs were not seen here
 WHAT_TO_DO = (
     "A script that logs in that container or namespace has it written, and so does `tbxd drain` there; where it is "
@@ -82,6 +85,11 @@ class Adopter:
         self.quarantined = 0
         self.lost_bytes = 0  # records that were not on disk yet when the machine went down
         self._hub = hub
+        hub.gated = True
+        self._waited: dict[bytes, float] = {}  # sessions that wait for others, and since when
+        # Sessions that are drained: those that do not wait, and of how many runs the folders have been compared.
+        self._begun: set[bytes] = set()
+        self._compared: dict[bytes, int] = {}
         self._spools = near(list(spools))
         # Others may be on a network disk that hangs: they are listed on a thread, one look at a time.
         self._far = [spool for spool in spools if spool not in self._spools]
@@ -127,7 +135,7 @@ class Adopter:
         asked = [wanting for wanting in self._hub.wanting.values() if not wanting.looked]
         for wanting in asked:
             wanting.looked = True
-        if now >= self._next_scan or (self._blind and asked):
+        if now >= self._next_scan or (self._blind and (asked or self._has_news(now))):
             self._last_scan = now
             with walls.around("the look for journals"):
                 self._scan(now)
@@ -137,6 +145,11 @@ class Adopter:
             with walls.around("the look for sessions that are gone"):
                 self._hub.reap(now)
         for path, (reader, client) in list(self._drains.items()):
+            if client.session.id not in self._compared:
+                self._compared[client.session.id] = len(client.session.runs)
+                with walls.around("the definitions of a journal", str(path)):
+                    self._step(path, now, reader, client, first=True)
+        for path, (reader, client) in sorted(self._drains.items(), key=_beginning):
             try:
                 self._step(path, now, reader, client)
             except KeyboardInterrupt:
@@ -144,13 +157,46 @@ class Adopter:
             except BaseException as error:
                 walls.broke("the adoption of a journal", error, str(path))
                 self._try_later(path, now + TRY_SECONDS, TRIES_MAX, f"internal error: {text_of(error)}")
+        with walls.around("the admission of sessions"):
+            self._admit(now)
         with walls.around("the answers about journals"):
             self._answer()
         return min(self._next_scan, min((due for due, _, _ in self._closed), default=self._next_scan))
 
-    def _step(self, path: Path, now: float, reader: JournalReader, client: Client) -> None:
+    def _has_news(self, now: float) -> bool:
+        """Whether somebody has come since the last look at all journals."""
+        return any(self._waited.get(session, now) >= self._last_scan for session in self._hub.newcomers)
+
+    def _admit(self, now: float) -> None:
+        """Let those log that have just come, when all has come that others have left in journals for the same runs."""
+        for session, client in list(self._hub.newcomers.items()):
+            if not any(run is not None for run in client.session.runs):
+                continue
+            since = self._waited.setdefault(session, now)
+            closing = bool(self._closed) and now - since < CLOSING_SECONDS
+            if not closing and not self._waits(client, began(client), now):
+                self._hub.admit(client)
+        self._waited = {
+            session: since
+            for session, since in self._waited.items()
+            if session in self._hub.newcomers or session in self._compared
+        }
+
+    def _waits(self, client: Client, mine: float, now: float) -> bool:
+        """Whether what an earlier process has left for the same runs has not all been read."""
+        since = self._waited.setdefault(client.session.id, now)
+        return now - since < OLDER_SECONDS and any(
+            comes_before(other, client, began(other, reader.state), mine)
+            for reader, other in self._drains.values()
+            if other is not client and (not other.complete or other.held) and not other.broken
+        )
+
+    def _step(self, path: Path, now: float, reader: JournalReader, client: Client, first: bool = False) -> None:
+        """Read on in a journal; at ``first`` what it is of, before any is read on in."""
         try:
-            if self._pump(path, reader, client):
+            if first:
+                self._define(reader, client)
+            elif self._pump(path, reader, client):
                 self._finish(path, reader, client)
         except Elsewhere as error:
             self._leave(path, reader, client, str(error))
@@ -177,6 +223,7 @@ class Adopter:
         if drain is None:
             return
         reader, client = drain
+        self._let_go(client)
         tries, _ = self._later.get(path, (0, 0.0))
         self._later[path] = (tries + 1, when)
         if tries + 1 < most:
@@ -266,6 +313,17 @@ class Adopter:
         with self._hub.walls.around("the adoption of a journal", str(path)):
             return self._take(path, now)
         return False
+
+    def _let_go(self, client: Client) -> None:
+        """A journal is not drained any more."""
+        self._begun.discard(client.session.id)
+        self._compared.pop(client.session.id, None)
+
+    def _define(self, reader: JournalReader, client: Client) -> None:
+        """Take the definitions of a journal that are not known yet."""
+        session = client.session
+        while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
+            session.feed_definitions(session.definitions_expected, stretch)
 
     def _take(self, path: Path, now: float) -> bool:
         """Adopt a journal, if nobody has it. False where it may be had later."""
@@ -373,6 +431,8 @@ class Adopter:
             session = Session(state.session, state.released)
             client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
             self._hub.clients[state.session] = client
+        else:
+            self._hub.note_end(client)
         if state.session in self._hub.ended:  # a copy: ledgers need not know any more how far it was
             client.broken = "its session is over: all of it is in the event files"
         client.peer = None
@@ -391,9 +451,9 @@ class Adopter:
         session = client.session
         if client.broken:
             raise RemoteProtocolError(client.broken)
-        known = len(session.runs)
-        while stretch := reader.definitions(session.definitions_expected, DATA_BYTES_MAX):
-            session.feed_definitions(session.definitions_expected, stretch)
+        known = self._compared.get(session.id, 0)
+        self._define(reader, client)
+        self._compared[session.id] = len(session.runs)
         if self._of_view and {run.view for run in session.runs if run is not None} != {self._of_view}:
             raise Elsewhere("")
         self._hub.see_folders(client, known)
@@ -403,6 +463,10 @@ class Adopter:
             return False
         self._release(path, reader, session.written)  # if this daemon is killed, the next one begins here
         end = reader.state.readable_end
+        if session.id not in self._begun:
+            if session.expected < end and self._waits(client, began(client, reader.state), time.monotonic()):
+                return False
+            self._begun.add(session.id)
         while session.expected < min(end, self._hub.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
@@ -416,6 +480,7 @@ class Adopter:
     def _finish(self, path: Path, reader: JournalReader, client: Client) -> None:
         log.info("%s: all %d bytes are written", path, client.session.written)
         del self._drains[path]
+        self._let_go(client)
         self._unreleased.discard(path)
         self._later.pop(path, None)
         self._hub.forget(client)
@@ -437,6 +502,7 @@ class Adopter:
     def _leave(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
         """Leave a journal to a daemon that sees the folders of its runs. It stays where it is."""
         self._drains.pop(path, None)
+        self._let_go(client)
         self._later.pop(path, None)
         self._hub.forget(client)
         self._release(path, reader, client.session.written)
@@ -448,6 +514,7 @@ class Adopter:
     def _put_aside(self, path: Path, reader: JournalReader, client: Client, why: str) -> None:
         log.warning("%s is put aside: %s", path, why)
         self._drains.pop(path, None)
+        self._let_go(client)
         self._later.pop(path, None)
         self._hub.forget(client)
         self._release(path, reader, client.session.written)
@@ -477,6 +544,11 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # its disk has failed
         return False
+
+
+def _beginning(drain: tuple[Path, tuple[JournalReader, Client]]) -> float:
+    reader, client = drain[1]
+    return began(client, reader.state)
 
 
 def _is_journal(path: Path) -> bool:

@@ -230,8 +230,8 @@ class Daemon:
         log.info("metrics are at %s", endpoint.address)
         return endpoint
 
-    def _send(self, peer: Peer, message: wire.Message) -> None:
-        self._receivers[peer.receiver].send(peer, message)
+    def _send(self, peer: Peer, message: wire.Message) -> bool:
+        return self._receivers[peer.receiver].send(peer, message)
 
     def _take_lock(self) -> int:
         """The lock of the runtime folder; a service gets it from a daemon that a writer has started.

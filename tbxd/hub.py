@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tbxd_client import wire
-from tbxd_client.journal_files import DEFINITIONS_BYTES_MAX
+from tbxd_client import origin, wire
+from tbxd_client.journal_files import CONTROL_NAME, DEFINITIONS_BYTES_MAX, session_name
+from tbxd_client.launch import is_locked
 from tbxd_client.paths import may_be_used, spools
 from tbxd_client.records import POSITION_MAX, RemoteProtocolError
 from tbxd_client.view import view
@@ -54,9 +55,13 @@ RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 LIVES_SECONDS = 60.0  # a client that has said something since, and whose process is there, goes on without its journal
-REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone
+REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone,
+QUIET_SECONDS = 20.0  # and for so long it is taken to have ended, where another logs to its run: it speaks every 15 s
+# So long two processes have to have been there at once for this to count: what one has said may be read a moment later.
+OVERLAP_MS = 2000
+ENDS_MAX = 10_000  # of processes, that are remembered
 
-Send = Callable[[Peer, wire.Message], None]
+Send = Callable[[Peer, wire.Message], object]  # False where the peer is gone
 
 
 @dataclass(slots=True)
@@ -89,7 +94,11 @@ class Client:
     received: dict[int, int] = field(default_factory=dict)
     local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
     undecided: int = 0  # runs of which it is not known yet whether their folders are those that are seen here
-    held: list[Batch] = field(default_factory=list)  # until that is known
+    held: list[Batch] = field(default_factory=list)  # until that is known, and
+    newcomer: bool = False  # until all that processes before it have left has come: see `adopt`
+    boot: str = ""  # the start of its system, where it is on another host, and by how much this one's clock is ahead
+    ahead: int = 0  # of that one's, in milliseconds
+    gone: bool = False  # its connection was
     elsewhere: str = ""  # a run whose folder is another one here
     news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
     flush_to: int = 0  # the position that it wants to have written,
@@ -167,10 +176,14 @@ class Hub:
         self._credit = Credit()
         # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
         spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
+        self._spools = spools(settings.spool)
         self._checkpoints = Checkpoints(spool / LEDGERS)
         self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
+        self.newcomers: dict[bytes, Client] = {}  # by session
+        self._ends: dict[bytes, int] = {}  # when processes were seen to have ended, by session
+        self.gated = False  # somebody admits them
         self.ended = Ended(spool / LEDGERS)
         self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
         self._host = os.uname().nodename
@@ -219,7 +232,7 @@ class Hub:
         if client is None or client.peer != peer:
             self._send(peer, wire.Unknown(message.session))
             return
-        client.heard = now
+        client.heard, client.gone = now, False
         if client.broken:
             if self.forgiven(client, now):
                 self._send(peer, wire.Unknown(message.session))  # it begins anew
@@ -287,8 +300,10 @@ class Hub:
             session = Session(hello.session, hello.start, self._roots.place if peer.key else None)
             journal = "" if peer.key else hello.journal  # a path of another host says nothing here
             client = self.clients[hello.session] = Client(
-                session, peer, hello.pid, hello.host, journal, hello.program, now, key=peer.key
+                session, peer, hello.pid, hello.host, journal, hello.program, now, key=peer.key, newcomer=self.gated
             )
+            if self.gated:
+                self.newcomers[hello.session] = client
             log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
         elif client.broken:
             self.refuse(peer, hello.session, client.broken)
@@ -297,7 +312,8 @@ class Hub:
             self.refuse(peer, hello.session, "the session belongs to another process")
             return
         client.peer = peer
-        client.heard = now
+        client.heard, client.gone = now, False
+        client.boot, client.ahead = hello.boot, origin.clock() - hello.clock
         session = client.session
         client.readable = None if client.unreadable or peer.key else readable_journal(hello.journal, hello.session)
         self._welcome(client)
@@ -311,7 +327,7 @@ class Hub:
     def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
         """What a client could not keep is written into its run, and shown there."""
         run = client.session.run(number)
-        if run is None or not dropped or client.undecided or client.elsewhere:
+        if run is None or not dropped or client.undecided or client.elsewhere or client.newcomer:
             return
         state = self._run(run.directory)
         if state.writer.tell(run, client.session.id, dropped):
@@ -389,14 +405,7 @@ class Hub:
                 self._send(client.peer, wire.Refused(client.session.id, client.elsewhere[:1000]))
                 self.forget(client)
             return
-        if not client.undecided and not client.elsewhere:
-            held, client.held = client.held, []
-            try:
-                self._offer(client, held)
-                for number, dropped in client.reported.drops():
-                    self._tell(client, number, dropped)
-            except RemoteProtocolError as error:
-                self._break_off_for(client, error)
+        self._release(client)
 
     def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
         """Turn a session away."""
@@ -426,6 +435,7 @@ class Hub:
                 if run is not None:  # a report may have been there first
                     self._tell(client, run.id, client.reported.dropped(run.id))
             if client.key:
+                self._place_in_time(client, known)
                 fresh, client.tags = session.places - client.tags, session.places
                 folders = (run.directory for run in session.runs[known:] if run is not None)
                 self._quotas.define(client.key, folders, fresh)
@@ -509,16 +519,81 @@ class Hub:
             return now, now
         return client.read, client.moved
 
-    def alive(self, id: bytes) -> bool:
-        """Whether the process of a session may still log. Any thread may ask."""
+    def alive(self, id: bytes, began: int) -> bool:
+        """Whether the process of a session may still log, or could when another began. Any thread may ask.
+
+        Args:
+            id: the session.
+            began: milliseconds since the start of this system; 0: it is about this moment.
+        """
+        if began and self._ends.get(id, 0) > began + OVERLAP_MS:
+            return True
         client = self.clients.get(id)
-        return client is not None and client.peer is not None and not client.complete
+        if client is None:  # one that has not found this daemon yet, perhaps
+            return any(is_locked(spool / session_name(id) / CONTROL_NAME) for spool in self._spools)
+        if client.peer is None or client.complete or client.gone:
+            return False
+        return not client.key or time.monotonic() - client.heard < QUIET_SECONDS
+
+    def _place_in_time(self, client: Client, known: int) -> None:
+        """Say in this host's time when a process on another one began, and see who of its runs is gone.
+
+        Args:
+            known: so many of its runs were there before.
+        """
+        runs = client.session.runs
+        for number, run in enumerate(runs[known:], known):
+            if run is None:
+                continue
+            same = bool(client.boot) and run.boot == client.boot
+            runs[number] = run._replace(
+                boot=origin.boot() if same else "", began=max(1, run.began + client.ahead) if same else 0
+            )
+            for other in self.clients.values():
+                if other.key and other.peer is not None and other is not client and not other.gone:
+                    shared = any(one is not None and one.directory == run.directory for one in other.session.runs)
+                    if shared and not self._reaches(other):
+                        other.gone = True
+
+    def note_end(self, client: Client) -> None:
+        """The process of a client is seen to have ended: not before it was last heard."""
+        if client.session.id not in self._ends and client.peer is not None:
+            self._ends[client.session.id] = origin.clock() - round(1000 * (time.monotonic() - client.heard))
+            if len(self._ends) > ENDS_MAX:
+                del self._ends[next(iter(self._ends))]
+
+    def _reaches(self, client: Client) -> bool:
+        """Whether a message comes to a client, which is told nothing new."""
+        session = client.session
+        assert client.peer is not None
+        ack = wire.Ack(session.id, session.written, client.announced, {}, session.held, client.leftovers_written)
+        return self._send(client.peer, ack) is not False
+
+    def admit(self, client: Client) -> None:
+        """All that processes before a client have left in journals has come: what it has logged follows."""
+        self.newcomers.pop(client.session.id, None)
+        client.newcomer = False
+        self._release(client)
+
+    def _release(self, client: Client) -> None:
+        if client.undecided or client.elsewhere or client.newcomer:
+            return
+        held, client.held = client.held, []
+        try:
+            self._offer(client, held)
+            for number, dropped in client.reported.drops():
+                self._tell(client, number, dropped)
+        except RemoteProtocolError as error:
+            self._break_off_for(client, error)
+            return
+        if held and client.flush_to > client.session.written:
+            self.flush(client)
 
     def _offer(self, client: Client, batches: list[Batch]) -> None:
         now = client.moved = time.monotonic()
         if not _has_more(client):
             client.read = now
-        if client.undecided or client.elsewhere:
+        if client.undecided or client.elsewhere or client.newcomer:
             client.held += batches
             batches = []
         for batch in batches:
@@ -847,6 +922,8 @@ class Hub:
     def forget(self, client: Client) -> None:
         """A session is over."""
         self.clients.pop(client.session.id, None)
+        self.newcomers.pop(client.session.id, None)
+        self.note_end(client)
         self.wanting.pop(client.session.id, None)
         if client.key:
             self._quotas.leave(client.key, client.tags)

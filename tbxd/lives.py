@@ -1,29 +1,37 @@
-"""The lives of a run: who goes on where an earlier process, or an earlier attempt of the same job, has ended.
+"""The lives of a run: who goes on where an earlier process, or an earlier attempt of the same job, has ended, and who
+is something else.
 
 A life is a session, or all ranks of one start of a job that are reduced. What it logs at a step that an earlier one has
-passed takes the place of what that has logged from there on, tag by tag: see `events.resume`.
+passed under the same tag takes the place of what that has logged from there on, tag by tag (`events.resume`), where it
+is a restart of it (`Lives.goes_on`); else it is written beside the run (`beside`), so that each point is shown.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client import origin, settings
 from tbxd_client.records import RunDefinition, TagDefinition
 
 from .events.contents import Contents
+from .events.lineage import UNKNOWN, Lineage, introduced, life_of, rank_text
+from .events.lineage import Life as Who
 from .events.resume import Life, Resume
 from .ranks.restarts import Scope
 from .ranks.starts import generation_of, is_reduced
 
 log = logging.getLogger(__name__)
 
-Key = str | bytes  # a start of a job, or a session
+MEMBERS_MAX = 256  # sessions that are remembered where they may be over
+
+Alive = Callable[[bytes, int], bool]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -33,6 +41,49 @@ class Restart:
     tags: Sequence[str]
     events: bytes
     all: bool
+    note: str = ""  # that says so, for those that come later
+
+
+@dataclass(slots=True)
+class Member:
+    """A session of a run whose records are written as they are."""
+
+    who: Who
+    place: int  # in the lineage
+    word: str  # of `TBXD_RESUME`
+    tags: npt.NDArray[np.int32] = field(default_factory=lambda: np.full(64, -1, np.int32))  # numbers to places of tags
+    later: npt.NDArray[np.bool_] | None = None  # which lives, by place, have begun after it; None: not looked yet
+    followed: bool = False  # there is one of them
+    purged: int | None = None  # from this step on a later life has said that it goes on
+    beside: dict[str, int] = field(default_factory=dict)  # as `Lineage.beside`
+
+
+class Known:
+    """What has been logged under each tag, and by whom, as far as it has been encoded: see `events.tags`."""
+
+    def __init__(self, contents: Contents) -> None:
+        tags = contents.tags
+        self.names = list(tags.names)
+        self.places = {name: place for place, name in enumerate(self.names)}
+        self.last = np.array(tags.last, np.int64)
+        self.most = np.array(tags.most, np.int64)
+        self.owner = np.array(tags.owners, np.int32)
+        self.era = np.array(tags.eras, np.int32)
+
+    def place(self, name: str) -> int:
+        """The place of a tag."""
+        place = self.places.get(name)
+        if place is None:
+            place = self.places[name] = len(self.names)
+            self.names.append(name)
+            if place >= len(self.last):
+                more = max(64, place)
+                least = np.iinfo(np.int64).min
+                self.last = np.concatenate([self.last, np.full(more, least)])
+                self.most = np.concatenate([self.most, np.full(more, least)])
+                self.owner = np.concatenate([self.owner, np.full(more, -1, np.int32)])
+                self.era = np.concatenate([self.era, np.zeros(more, np.int32)])
+        return place
 
 
 class Lives:
@@ -41,23 +92,37 @@ class Lives:
     Args:
         contents: what the folder's files hold; it is read on where that has to be known.
         keep: beginnings of tags that are nobody's: a restart passes over them.
+        alive: whether the process of a session may still log, or still could when another began, which is told in
+            milliseconds since the start of this system.
     """
 
-    def __init__(self, contents: Contents, keep: tuple[str, ...]) -> None:
-        self._contents = contents
-        self._keep = keep
-        self._resume = Resume(contents)
-        self._lives: dict[Key, Life] = {}
+    def __init__(self, contents: Contents, keep: tuple[str, ...], alive: Alive = lambda session, began: False) -> None:
+        self.contents = contents
+        self.keep = keep
+        self.resume = Resume(contents)
+        self.known: Known | None = None  # None where one session alone has logged here
+        self.members: dict[bytes, Member] = {}  # by session
+        self.lineage = Lineage()
+        self._alive = alive
         self._begun = False  # one of them
-        self._attempts: dict[str, int] = {}  # of each job, the highest
-        self._sessions: dict[bytes, Key] = {}
+        self._told: set[bytes] = set()  # lives that the files name, or what is encoded does
+        # Of ranks that are reduced:
+        self._lives: dict[bytes, Life] = {}  # by life
+        self._attempts: dict[bytes, int] = {}
+        self._sessions: dict[bytes, bytes] = {}  # to their lives
+        self._of_life: dict[bytes, set[bytes]] = {}
         self._seen: dict[bytes, npt.NDArray[np.bool_]] = {}  # tags, by number, that a session has logged
+
+    @property
+    def reduces(self) -> bool:
+        """Whether points of several ranks are written here, of which only the files tell."""
+        return bool(self._lives)
 
     def knows(self, session: bytes) -> bool:
         """Whether a session has been told of."""
-        return session in self._sessions
+        return session in self.members or session in self._sessions
 
-    def begin(self, session: bytes, run: RunDefinition, made: set[str], own: str) -> None:
+    def begin(self, session: bytes, run: RunDefinition, made: set[str], own: str) -> list[str]:
         """A session logs here for the first time, and its life may begin with that.
 
         Args:
@@ -65,44 +130,168 @@ class Lives:
             made: the names of event files that were made for the sessions that are known.
             own: the one that is being written.
 
+        Returns:
+            The notes that say who it is, where the files do not.
+
         Raises:
             OSError: a file cannot be read at this moment.
         """
-        key = _key(session, run)
-        if key not in self._lives:
-            earlier: dict[str, int] = {}
-            if self._begun or not made.issuperset(self._contents.names()):
-                self._resume.read(own)
-                # An attempt of a job ends before the next one begins, whatever the clocks of their hosts say.
-                again = bool(run.job) and self._attempts.get(run.job, run.attempt) < run.attempt
-                earlier = self._resume.earlier(None if again else run.created)
-            self._lives[key] = Life(earlier)
-            self._begun = True
-        if run.job:
-            self._attempts[run.job] = max(run.attempt, self._attempts.get(run.job, run.attempt))
+        others = self._begun or not made.issuperset(self.contents.names())
+        if others:
+            over = len(self.members) >= MEMBERS_MAX
+            for known in [known for known in self.members if over and not self._alive(known, 0)]:
+                del self.members[known]  # what may still come of it is of somebody whom the files name
+            self.read(own)
+        notes: list[str]
+        if is_reduced(run):
+            key = life_of(generation_of(run))
+            if key not in self._lives:
+                mine = self.lineage.place(key)
+                owners = self.contents.tags.owners
+                earlier = self.resume.earlier() if others else {}
+                own_tags = (name for name, owner in zip(self.contents.tags.names, owners, strict=True) if owner == mine)
+                for name in own_tags:
+                    earlier.pop(name, None)
+                self._lives[key] = Life(earlier)
+            notes = self._enter_rank(session, key, run)
+        else:
+            who = introduced(session, run)
+            place = self.lineage.enter(who)
+            member = Member(self.lineage.lives[place], place, run.resume)
+            member.beside = dict(self.lineage.beside.get(session, {}))
+            self.members[session] = member
+            notes = self._introduce(session, who)
+        self._begun = True
+        for member in self.members.values():
+            member.later = None
+        return notes
+
+    def _introduce(self, key: bytes, who: Who) -> list[str]:
+        if key in self._told:
+            return []
+        self._told.add(key)
+        return [who.text()]
+
+    def _enter_rank(self, session: bytes, key: bytes, run: RunDefinition) -> list[str]:
+        who = introduced(key, run)
+        self.lineage.enter(who)
+        notes = self._introduce(key, who)
         self._sessions[session] = key
+        self._of_life.setdefault(key, set()).add(session)
+        self.lineage.join(session, key)
+        if session not in self._told:
+            self._told.add(session)
+            notes.append(rank_text(session, key))
+        return notes
+
+    def read(self, own: str, pending: Iterable[bytes | memoryview] = ()) -> None:
+        """Know what the files hold now; all that is encoded has to be in them, or in ``pending``.
+
+        Raises:
+            OSError: a file cannot be read at this moment.
+        """
+        self.resume.read(own, pending)
+        self.known = Known(self.contents)
+        lineage = self.contents.lineage.copy()
+        self._told |= {life.key for life in lineage.lives if life.known}
+        self._told |= {session for session in self._sessions if lineage.knows(session)}
+        for key in self._of_life:
+            lineage.place(key)
+        for session, key in self._sessions.items():
+            lineage.join(session, key)
+        for session, member in self.members.items():
+            member.place = lineage.enter(member.who)
+            member.tags = np.full(64, -1, np.int32)
+            member.later = None
+            for tag, position in lineage.beside.get(session, {}).items():
+                member.beside.setdefault(tag, position)
+        self.lineage = lineage
+
+    def later(self, member: Member) -> npt.NDArray[np.bool_]:
+        """Which lives, by their places, have begun after a session."""
+        if member.later is None:
+            lives = self.lineage.lives
+            mine = (UNKNOWN, member.place)
+            after = [place not in mine and self.is_after(place, member) for place in range(len(lives))]
+            member.later = np.array(after, np.bool_)
+            member.followed = any(after)
+            purges = [step for place, step in self.lineage.purges if member.later[place]]
+            member.purged = min(purges, default=None)
+        return member.later
+
+    # --- who is whose successor ------------------------------------------------------------------------------
+
+    def is_after(self, place: int, member: Member) -> bool:
+        """Whether a life has begun after a session, by what does not go back: attempts, then the clock of one start of
+        a system, then the order in which they have come to the folder."""
+        other, who = self.lineage.lives[place], member.who
+        if who.job and who.job == other.job and who.attempt != other.attempt:
+            return other.attempt > who.attempt
+        if who.boot and who.boot == other.boot and who.began and other.began:
+            return other.began > who.began
+        return place > member.place
+
+    def precedes(self, member: Member, place: int) -> bool:
+        """Whether a life is an earlier attempt of a session's job, which ends before the next one begins."""
+        other, who = self.lineage.lives[place], member.who
+        return bool(who.job) and who.job == other.job and other.attempt < who.attempt
+
+    def is_alive(self, place: int, member: Member) -> bool:
+        """Whether more may come of a life, or could when a session began."""
+        key, who = self.lineage.lives[place].key, member.who
+        began = who.began if who.boot == origin.boot() else 0
+        return any(self._alive(session, began) for session in self._of_life.get(key, (key,)))
+
+    def goes_on(self, member: Member, place: int) -> bool:
+        """Whether a session goes on with the work of a life, so that what it logs takes the place of that life's."""
+        other, who = self.lineage.lives[place], member.who
+        if self.precedes(member, place) or member.word == settings.ALWAYS_RESUME:
+            return True
+        lives = place != UNKNOWN and (self.is_alive(place, member) or self.is_after(place, member))
+        if lives or member.word == settings.NEVER_RESUME:
+            return False
+        # Where nobody knows, it is as TensorBoard's default loader has it.
+        if self.has_purged(member) or not (who.kin and other.kin):
+            return True
+        return who.kin == other.kin and (not who.parent or who.parent != other.parent)
+
+    def has_purged(self, member: Member) -> bool:
+        """Whether a session has said itself from where on the run goes."""
+        return any(place == member.place for place, _ in self.lineage.purges)
+
+    def has_predecessor(self, member: Member) -> bool:
+        """Whether a session goes on with anybody's work here."""
+        return any(
+            place != member.place and self.lineage.lives[place].known and self.goes_on(member, place)
+            for place in range(1, len(self.lineage.lives))
+        )
+
+    # --- ranks that are reduced ------------------------------------------------------------------------------
 
     def forget(self, session: bytes) -> None:
         """Nothing comes of a session any more."""
-        for known in (self._sessions, self._seen, self._lives):
-            known.pop(session, None)
+        self.members.pop(session, None)
+        self._sessions.pop(session, None)
+        self._seen.pop(session, None)
 
-    def join(self, session: bytes, run: RunDefinition) -> None:
-        """A rank of a life that has begun."""
-        if session not in self._sessions:
-            self._sessions[session] = _key(session, run)
+    def join(self, session: bytes, run: RunDefinition) -> list[str]:
+        """A rank of a life that has begun; returns the notes that say so, where the files do not."""
+        if session in self._sessions:
+            return []
+        return self._enter_rank(session, life_of(generation_of(run)), run)
 
     def scalars(
-        self, session: bytes, tags: list[TagDefinition | None], numbers: npt.NDArray[Any], steps: npt.NDArray[np.int64]
+        self, session: bytes, tags: list[TagDefinition | None], numbers: npt.NDArray[Any], steps: Integers
     ) -> bytes:
-        """What is to be written before scalars of a session, mostly nothing.
+        """What is to be written before scalars of a rank, mostly nothing.
 
         Args:
             tags: of the session, by their numbers.
             numbers: (N,) of the scalars' tags.
             steps: (N,) of the scalars.
         """
-        life = self._lives.get(self._sessions[session])
+        key = self._sessions.get(session, b"")
+        life = self._lives.get(key)
         if not life:
             self._seen.pop(session, None)
             return b""
@@ -119,17 +308,19 @@ class Lives:
         seen[ids] = True
         first = steps[fresh[firsts]].tolist()
         named = [tag.tag for number in ids.tolist() if (tag := tags[number]) is not None]
-        return self._resume.end(life.cuts(zip(named, first, strict=True)))
+        return self.resume.end(life.cuts(zip(named, first, strict=True)), key)
 
     def others(self, session: bytes, tags: Iterable[str], step: int) -> bytes:
-        """The same of any other values that share a step."""
-        life = self._lives.get(self._sessions[session])
-        return self._resume.end(life.cuts((tag, step) for tag in tags)) if life else b""
+        """The same of any other values of a rank that share a step."""
+        key = self._sessions.get(session, b"")
+        life = self._lives.get(key)
+        return self.resume.end(life.cuts((tag, step) for tag in tags), key) if life else b""
 
     def points(self, run: RunDefinition, firsts: dict[str, int]) -> bytes:
         """The same of what several ranks have logged: tags to the first steps that are written of them."""
-        life = self._lives.get(_key(b"", run))
-        return self._resume.end(life.cuts(firsts.items())) if life else b""
+        key = life_of(generation_of(run))
+        life = self._lives.get(key)
+        return self.resume.end(life.cuts(firsts.items()), key) if life else b""
 
     def restart(
         self,
@@ -140,33 +331,31 @@ class Lives:
         pending: Iterable[bytes | memoryview],
         scope: Scope | None = None,
     ) -> Restart:
-        """A session says itself from where on it goes.
+        """A rank says itself from where on its job goes.
 
         Args:
             step: what stands at or behind it is to be forgotten.
-            asked: when it said so, in seconds since the epoch. Tags that were logged later stay as they are: whoever
-                logs them has begun anew already. Of ranks ``scope`` says what they have logged before.
+            asked: when it said so, in seconds since the epoch. What the job itself has logged later stays: another rank
+                has begun anew already. ``scope`` says more of that.
             own: the event file that is being written.
             pending: the records that the newest file does not have yet.
             scope: of a rank, whose restart takes what its job has logged, whenever that was.
         """
+        key = self._sessions[session]
         try:
-            self._resume.read(own, pending)
+            self.resume.read(own, pending)
         except OSError as error:
-            log.warning("%s: what it has behind step %d cannot be read: %s", self._contents.directory, step, error)
-        found = self._resume.beyond(step)
-        life = self._lives.get(self._sessions[session]) if scope is not None else None
+            log.warning("%s: what it has behind step %d cannot be read: %s", self.contents.directory, step, error)
+        found = self.resume.beyond(step)
+        mine = self.resume.of(key)
+        own_life = self._lives.get(key)
 
         def falls(tag: str, logged: float) -> bool:
             if scope is not None and tag in scope.tags:
                 return scope.forget
-            return logged <= asked or (life is not None and life.has_yet_to_log(tag))
+            return tag not in mine or logged <= asked or (own_life is not None and own_life.has_yet_to_log(tag))
 
-        tags = [tag for tag, logged in found.items() if falls(tag, logged) and not tag.startswith(self._keep)]
+        tags = [tag for tag, logged in found.items() if falls(tag, logged) and not tag.startswith(self.keep)]
         for life in self._lives.values():
             life.restart(step)
-        return Restart(tags, self._resume.end(dict.fromkeys(tags, step)), all=len(tags) == len(found))
-
-
-def _key(session: bytes, run: RunDefinition) -> Key:
-    return generation_of(run) if is_reduced(run) else session
+        return Restart(tags, self.resume.end(dict.fromkeys(tags, step), key), all=len(tags) == len(found))

@@ -22,13 +22,14 @@ class Losses:
 
     Args:
         directory: the folder.
-        alive: whether the process of a session may still log.
+        alive: as for `lives.Lives`.
     """
 
-    def __init__(self, directory: Path, alive: Callable[[bytes], bool]) -> None:
+    def __init__(self, directory: Path, alive: Callable[[bytes, int], bool]) -> None:
         self.removed = 0  # records of processes that are over, in files of folders that somebody has removed since
+        self.alive = alive
+        self.next_try = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._directory = directory
-        self._alive = alive
 
     def note(self, before: Ledger, found: Ledger, anew: bool, opened: bytes) -> set[bytes]:
         """Take note of what is missing in ``found``, the ledger of a folder that was read again.
@@ -46,12 +47,12 @@ class Losses:
             there = found.get(session, Entry())
             missing = entry.written - there.written
             if entry.end < there.end or missing <= 0:
-                if anew and session not in found and not self._alive(session):
+                if anew and session not in found and not self.alive(session, 0):
                     past.add(session)
                 continue
             if anew and session == opened:
                 found[session] = entry  # it was written, and removed by who begins anew
-            elif anew and not self._alive(session):
+            elif anew and not self.alive(session, 0):
                 self.removed += missing
                 past.add(session)
             else:

@@ -93,6 +93,7 @@ class Receiver:
         # Credit bounds what is under way, in bytes; what goes to a peer that is gone is of no use to anybody.
         self.socket.sndhwm = self.socket.rcvhwm = 0
         self.socket.linger = 200
+        self.socket.router_mandatory = True  # who is gone is told with the next message
         self.socket.backlog = BACKLOG
         self.socket.maxmsgsize = wire.FRAME_BYTES_MAX
         if not self.is_ipc:
@@ -183,10 +184,13 @@ class Receiver:
                 self.send(peer, wire.Refused(NO_SESSION, f"internal error: {type(error).__name__}"))
                 raise
 
-    def send(self, peer: Peer, message: wire.Message) -> None:
-        """Send to a peer; one that is gone gets nothing."""
-        with contextlib.suppress(zmq.ZMQError):
+    def send(self, peer: Peer, message: wire.Message) -> bool:
+        """Send to a peer; one that is gone gets nothing. False where it is."""
+        try:
             self.socket.send_multipart([peer.route, *wire.pack(message, peer.version)], flags=zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            return error.errno != zmq.EHOSTUNREACH
+        return True
 
     def close(self) -> None:
         """Close the socket; what is under way to clients has a moment to leave."""

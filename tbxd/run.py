@@ -39,6 +39,7 @@ from tbxd_client.records import (
 )
 
 from . import __version__, projector, troubles, unwritable
+from .beside import Besides, name_of
 from .buckets import Meters
 from .descriptors import LEFT_BY_RUNS, scarce
 from .events import schema, trust
@@ -50,8 +51,9 @@ from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
-from .lives import Lives
+from .lives import Alive, Lives, Restart
 from .losses import Losses
+from .plan import Plan, Planner
 from .ranks.patience import Read
 from .ranks.ranks import Ranks
 from .ranks.starts import is_reduced
@@ -63,6 +65,7 @@ from .summaries.event import what_of
 from .summaries.graph import graph_of
 from .summaries.onnx_graph import graph_of as onnx_graph_of
 from .summaries.openvino_graph import graph_of as openvino_graph_of
+from .tally import add_counts
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,7 @@ class RunWriter:
         held: called with each batch that is not written because it waits for other ranks, and for nothing else.
         ended: the sessions that are over for good.
         read: up to when what a session has logged has come, and when something last did, by the monotonic clock.
-        alive: whether the process of a session may still log.
+        alive: as for `lives.Lives`.
     """
 
     def __init__(
@@ -110,11 +113,10 @@ class RunWriter:
         held: Callable[[Batch], None] | None = None,
         ended: Container[bytes] = (),
         read: Read | None = None,
-        alive: Callable[[bytes], bool] = lambda session: True,
+        alive: Alive = lambda session, began: False,
     ) -> None:
         self.directory = directory
         self.losses = Losses(directory, alive)
-        self._next_again = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._meters = meters or Meters()
         self.checkpoints = checkpoints or Checkpoints()
         self._ended = ended
@@ -146,7 +148,10 @@ class RunWriter:
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
-        self._lives = Lives(self._contents, (DROPPED_TAG,))
+        self._lives = Lives(self._contents, (DROPPED_TAG,), alive)
+        self._planner = Planner(self._lives)
+        self._planned: tuple[Batch, Plan | None] | None = None  # of the batch that is first in the queue
+        self.besides = Besides(self._make_beside)
         self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
         self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
         self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
@@ -240,7 +245,7 @@ class RunWriter:
     def dirty(self) -> bool:
         """Whether something is written that the disk may not have."""
         file = self.file
-        return (file is not None and file.dirty) or self.ranks.dirty
+        return (file is not None and file.dirty) or self.ranks.dirty or self.besides.dirty
 
     @property
     def untidy(self) -> bool:
@@ -261,8 +266,8 @@ class RunWriter:
 
     def write(self) -> None:
         """Write what is queued."""
-        if not self._try() and time.monotonic() >= self._next_again:
-            self._next_again = time.monotonic() + AGAIN_SECONDS
+        if not self._try() and time.monotonic() >= self.losses.next_try:
+            self.losses.next_try = time.monotonic() + AGAIN_SECONDS
             self._try()  # a file that is lost holds nobody up: a new one can be made at once
 
     def _try(self) -> bool:
@@ -326,7 +331,9 @@ class RunWriter:
                     self._unwritten.pop()
                 size += batch.size // RANKS_SHARE
             else:
-                size += self._encode(batch, pieces)
+                plan = self._planned[1] if self._planned is not None and self._planned[0] is batch else None
+                self._planned = None
+                size += self._encode(batch, pieces, plan)
         self._scalars.flush(pieces)
         self._encoding = True
         self._settling.update(self.ranks.emit(pieces))
@@ -346,18 +353,65 @@ class RunWriter:
         run = batch.run
         numbered = batch.numbered and self._steps is None
         ranks = self.ranks.begins_with(batch)
-        new = ranks or (not is_reduced(run) and not self._lives.knows(batch.session))
-        if not numbered and not new:
-            return
+        plain = not is_reduced(run)
+        new = ranks or (plain and not self._lives.knows(batch.session))
+        texts: list[str] = []
+        if numbered or new:
+            self._flush(pieces)  # the file has to hold all that counts
+            if new:
+                texts = self._lives.begin(batch.session, run, self._names, self.name)
+            if ranks:
+                self.ranks.begin(run)
+            if numbered:
+                self._steps = Steps(self.contents)
+        pieces += [_event(0, time.time(), text) for text in texts]
+        if plain and (self._planned is None or self._planned[0] is not batch):
+            self._planned = batch, self._plan(batch, pieces)
+        plan = self._planned[1] if plain and self._planned is not None else None
+        if plan is not None and plan.away:
+            self._flush(pieces)
+            self.besides.write(self.directory, batch, plan)
+
+    def _flush(self, pieces: list[Piece]) -> None:
+        """Have all in the file that is encoded."""
         self._scalars.flush(pieces)
-        self._finish(b"".join(pieces))  # the file has to hold all that counts
+        self._finish(b"".join(pieces))
         pieces.clear()
-        if new:
-            self._lives.begin(batch.session, run, self._names, self.name)
-        if ranks:
-            self.ranks.begin(run)
-        if numbered:
-            self._steps = Steps(self.contents)
+
+    def _plan(self, batch: Batch, pieces: list[Piece]) -> Plan | None:
+        """What becomes of a batch where others have logged here: None where that is none of their business.
+
+        Raises:
+            OSError: what the folder holds cannot be read at this moment.
+        """
+        whole = self._planner.whole(batch)
+        settled = self._working.get(batch.session, Entry()).end
+        if whole is not None or self._planner.is_quiet(batch, settled):
+            return whole
+        self._flush(pieces)
+        self._lives.read(self.name)
+        plan = self._planner.plan(batch, settled)
+        pieces += [_event(0, time.time(), text) for text in plan.notes]
+        if plan.why:
+            log.warning(
+                "%s: what %s logs goes to %s below it, from %s on: another process is further, and not its predecessor",
+                self.directory,
+                f"{batch.run.script or 'a process'} (pid {batch.run.pid} on {batch.run.host})",
+                name_of(batch.run),
+                plan.why,
+            )
+        return plan
+
+    def _make_beside(self, directory: Path) -> RunWriter:
+        return RunWriter(
+            directory,
+            lambda batch: None,
+            self._durable,
+            meters=self._meters,
+            checkpoints=self.checkpoints,
+            ended=self._ended,
+            alive=self.losses.alive,
+        )
 
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
@@ -562,7 +616,10 @@ class RunWriter:
             self._close(file)
         self._steps = None
         self._contents = Contents(self.directory)
-        self._lives = Lives(self._contents, (DROPPED_TAG,))  # all that it knows is in the files
+        self._lives = Lives(self._contents, (DROPPED_TAG,), self.losses.alive)  # all that it knows is in the files
+        self._planner = Planner(self._lives)
+        self._planned = None
+        self.besides.close()
         again = self.ranks.start_over()
         with self._lock:
             known = {id(batch) for batch in again}  # one that was just being taken may be in both
@@ -633,6 +690,7 @@ class RunWriter:
         try:
             if self.file is not None:
                 self.ranks.sync()
+                self.besides.sync()
                 begun, dirty = time.perf_counter(), self.file.dirty
                 self.file.sync()
                 if dirty:
@@ -655,6 +713,7 @@ class RunWriter:
         try:
             self.file.park()
             self.ranks.park()
+            self.besides.park()
         except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
             self.error = self._untidy = f"{SYNC_ERROR}{error.strerror or error}"
             with contextlib.suppress(OSError):
@@ -672,6 +731,7 @@ class RunWriter:
             self.ranks.close()
         except OSError as error:
             log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
+        self.besides.close()
         if self.file is not None:
             self._close(self.file)
         self._unlock_folder()
@@ -710,7 +770,7 @@ class RunWriter:
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
         entry = self.working(batch.session)
-        self._lives.join(batch.session, batch.run)
+        pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
         if isinstance(item, Scalars):
             self._gather(batch, item, entry, pieces)
             if self._scalars.full:
@@ -732,11 +792,20 @@ class RunWriter:
 
     # --- encoding --------------------------------------------------------------------------------------------
 
-    def _encode(self, batch: Batch, pieces: list[Piece]) -> int:
+    def _encode(self, batch: Batch, pieces: list[Piece], plan: Plan | None = None) -> int:
         """Append the records of a batch as events to ``pieces``; scalars are gathered. Returns the bytes of both."""
         entry = self._working.setdefault(batch.session, Entry())
-        before, gathered = len(pieces), 0
-        for item in batch.items:
+        before, gathered, apart = len(pieces), 0, False
+        for index, item, away in plan.parts(batch) if plan is not None else ((0, item, False) for item in batch.items):
+            if away:
+                apart = self._pass_over(item, entry) or apart
+                continue
+            if apart or (plan is not None and index in plan.before):
+                self._scalars.flush(pieces)
+                gathered = 0
+                pieces += self._settle_apart(batch, entry) if apart else ()
+                apart = False
+                pieces.append(plan.before.pop(index, b"") if plan is not None else b"")
             if isinstance(item, Scalars):
                 gathered += self._gather(batch, item, entry, pieces)
                 if self._scalars.full:
@@ -745,8 +814,28 @@ class RunWriter:
             elif item.end > entry.end:
                 self._scalars.flush(pieces)
                 gathered = 0
-                self._encode_single(batch, item, entry, pieces)
+                self._encode_single(batch, item, entry, pieces, plan.restarts.get(index) if plan is not None else None)
+        if apart:
+            self._scalars.flush(pieces)
+            gathered = 0
+            pieces += self._settle_apart(batch, entry)
         return sum(len(piece) for piece in pieces[before:]) + gathered
+
+    @staticmethod
+    def _pass_over(item: Scalars | Single, entry: Entry) -> bool:
+        """Count records that are beside the run. False where that was done before."""
+        ends = np.array([item.end], np.int64) if isinstance(item, Single) else item.ends
+        count = int(np.count_nonzero(ends > entry.end))
+        entry.count += count
+        entry.end = max(entry.end, int(ends[-1]))
+        return count > 0
+
+    def _settle_apart(self, batch: Batch, entry: Entry) -> list[bytes]:
+        """The notes that say how far a session is of which the last records are beside the run."""
+        refused = dict(entry.refused)
+        add_counts(refused, self.besides.refused(self.directory, batch.run, batch.session))
+        entry.refused = refused
+        return [_event(0, time.time(), text) for text in self._marker.settle({batch.session: entry})]
 
     def _gather(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[Piece]) -> int:
         """Take scalars; returns the bytes of their records."""
@@ -769,7 +858,9 @@ class RunWriter:
         self._scalars.add(batch, values, ends, steps, entry)
         return int(values.nbytes)
 
-    def _encode_single(self, batch: Batch, item: Single, entry: Entry, pieces: list[Piece]) -> None:
+    def _encode_single(
+        self, batch: Batch, item: Single, entry: Entry, pieces: list[Piece], restart: Restart | None = None
+    ) -> None:
         record = item.record
         event: dict[str, Any] = {}
         reason = item.reason
@@ -790,24 +881,33 @@ class RunWriter:
             return
         self._last_step = max(self._last_step, record.step)
         step = self._step(batch, record, event)
-        again = self._again(batch, record, step, event, pieces)
+        again = self._again(batch, record, step, event, pieces, restart)
         if again:
             pieces.append(again)
         mark = self._marker.mark(batch.session, entry, item.size)
         wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
         pieces.append(_event(step, wall_time, mark, **event))
 
-    def _again(self, batch: Batch, record: Record, step: int, event: dict[str, Any], pieces: list[Piece]) -> bytes:
+    def _again(
+        self,
+        batch: Batch,
+        record: Record,
+        step: int,
+        event: dict[str, Any],
+        pieces: list[Piece],
+        restart: Restart | None,
+    ) -> bytes:
         """What has to stand before an event where the run goes on from an earlier step."""
         if record.kind == RESTART:
             scope = self.ranks.scope if is_reduced(batch.run) else None
-            restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces, scope)
+            if restart is None:
+                restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces, scope)
             if self._steps is not None:
                 self._steps.restart(step, None if restart.all else restart.tags)
             self.ranks.restart(step, record.wall_time)
             if not restart.all:
                 event.clear()  # START would take the others with it, so that the event is nothing but a record's
-            return restart.events
+            return restart.events + (_event(0, time.time(), restart.note) if restart.note else b"")
         if "summary" not in event:
             return b""
         return self._lives.others(batch.session, [value.tag for value in event["summary"].value], step)

@@ -4,6 +4,7 @@ finds many times faster has to be the same."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from tbxd.events import schema, trust
 from tbxd.events.contents import Contents
 from tbxd.events.file import open_to_read
-from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, decode_stretch, merge
+from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, decode_session, decode_stretch, merge
+from tbxd.events.lineage import life_of
 from tbxd.events.rank_notes import decode_looked, decode_member, decode_restarted
 from tbxd.events.record import DamagedFile, read_records
 from tbxd.events.reduced import JOBS_MAX, POINTS_MAX, History
@@ -65,18 +67,33 @@ class Known:
     def __init__(self) -> None:
         self.last, self.most, self.counted, self.wall_time = 0, -STEP_MAX - 1, -1, 0.0
         self.kind, self.metadata = "", b""
+        self.owner = self.era = b""  # who was the last to log it, and to begin it anew
 
     def state(self) -> tuple[Any, ...]:
         """All of it."""
-        return self.last, self.most, self.counted, self.wall_time, self.kind, self.metadata
+        return self.last, self.most, self.counted, self.wall_time, self.kind, self.metadata, self.owner, self.era
 
 
 def read_tags(directory: Path) -> dict[str, Known]:
     """What is known of each tag."""
     tags: dict[str, Known] = {}
+    ours, generation = believed(directory), ""
+    lives: dict[bytes, bytes] = {}  # of ranks
     for name in event_files(directory):
+        ledger, reducing = LedgerReader(), False
         for event in read_events(directory / name):
-            step = event.step
+            step, writer = event.step, event.source_metadata.writer
+            ledger.follow(writer, len(event.summary.value))
+            if name in ours and writer:
+                reducing = writer.startswith("R")
+                generation = writer[1:] if writer.startswith("G") else generation
+                if ledger.ours and (rank := re.fullmatch(r"N!([\w-]{16})/=([\w-]{16})", writer)):
+                    lives[decode_session(rank[1])] = decode_session(rank[2])
+            owner = lives.get(ledger.session, ledger.session)
+            if not owner and reducing and generation:
+                owner = life_of(generation)
+            owner = owner if name in ours else b""
+            ends = re.fullmatch(r"N~([\w-]{16})", writer) if name in ours and ledger.ours else None
             if event.session_log.status == schema.SESSION_START:
                 for known in tags.values():
                     known.counted = min(known.counted, max(step - 1, STEP_MIN))
@@ -87,10 +104,12 @@ def read_tags(directory: Path) -> dict[str, Known]:
                     before = max(step - 1, STEP_MIN)
                     known.last, known.most = min(known.last, before), min(known.most, before)
                     known.counted = min(known.counted, max(step - 1, STEP_MIN))
+                    known.era = decode_session(ends[1]) if ends else known.era
                 elif kind is not None and kind != schema.END_KIND:
                     known = tags.setdefault(value.tag, Known())
                     known.last, known.wall_time, known.kind = step, event.wall_time, kind
                     known.most, known.counted = max(known.most, step), max(known.counted, step)
+                    known.owner = owner
                     if value.HasField("metadata"):
                         known.metadata = known.metadata or value.metadata.SerializeToString(deterministic=True)
     return tags
@@ -187,9 +206,10 @@ def check(contents: Contents) -> None:
     directory = contents.directory
     assert contents.ledger() == read_ledger(directory)
     known = contents.tags
+    keys = [life.key for life in contents.lineage.lives]
     found = {
-        name: (last, most, counted, wall_time, KINDS[kind], known.metadata.get(place, b""))
-        for place, (name, last, most, counted, wall_time, kind) in enumerate(
+        name: (last, most, counted, wall_time, KINDS[int(kind)], known.metadata.get(place, b""), keys[owner], keys[era])
+        for place, (name, last, most, counted, wall_time, kind, owner, era) in enumerate(
             zip(known.names, *known.columns(), strict=True)
         )
     }

@@ -71,7 +71,7 @@ def test_what_was_refused_and_dropped_before_stays_with_what_was_removed(place: 
 def test_what_a_process_that_lives_has_lost_is_still_counted(tmp_path: Path, parked: bool) -> None:
     run = tmp_path / "run"
     alive: set[bytes] = set()
-    writer = RunWriter(run, lambda batch: None, alive=alive.__contains__)
+    writer = RunWriter(run, lambda batch: None, alive=lambda session, _: session in alive)
     ranks = [Rank(run, 0, 1) for _ in range(3)]
     sessions = [Session(rank.id, 0) for rank in ranks]
 

@@ -33,11 +33,13 @@ from tbxd_client.records import (
     pack_text_record,
 )
 
-# Life number, first step, step behind the last, tags, arguments of the writer. A value says which life it is of.
+# Life number, first step, step behind the last, tags, arguments of the writer. A value says which life it is of. They
+# come in the environment: what is started with other arguments is no restart.
 TRAINER = """
-    import sys, os, signal
+    import os, signal
     from tbxd_client import SummaryWriter
-    life, begin, end, tags, arguments = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    life, begin, end, tags, arguments = os.environ["GIVEN"].split("|")
+    life, begin, end = int(life), int(begin), int(end)
     writer = SummaryWriter("logs/run", **eval(arguments))
     for step in range(begin, end):
         for tag in tags.split(","):
@@ -45,12 +47,31 @@ TRAINER = """
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
+SLOW_TRAINER = """
+    import os, time
+    from tbxd_client import SummaryWriter
+    life, begin, end, arguments = os.environ["GIVEN"].split("|")
+    life, begin, end = int(life), int(begin), int(end)
+    with SummaryWriter("logs/run", **eval(arguments)) as writer:
+        for step in range(begin, end):
+            for tag in ("loss", "acc", "lr"):
+                if life == 1 or tag != "lr" or step >= 210:  # it comes back behind another daemon
+                    writer.add_scalar(tag, 1000 * life + step, step)
+            if life > 1:
+                time.sleep(0.03)
+"""
+
 Points = list[tuple[int, float]]
+
+
+def again(place: World, script: str, *given: object) -> subprocess.CompletedProcess[str]:
+    """Run a script as it was run before, but for what it is given in its environment."""
+    return place.run(script, environ={"GIVEN": "|".join(map(str, given))})
 
 
 def live(place: World, life: int, begin: int, end: int, tags: str = "loss,acc,lr", arguments: str = "{}") -> None:
     """One life of the job, which is killed at its end."""
-    assert place.run(TRAINER, life, begin, end, tags, arguments).returncode == -9
+    assert again(place, TRAINER, life, begin, end, tags, arguments).returncode == -9
     place.ensure()
     wait_for(place.drained, "the journal to be drained")
 
@@ -120,9 +141,9 @@ def test_purge_step_in_the_process_that_goes_on_by_itself(place: World) -> None:
 
 def test_another_axis_and_what_comes_again_at_its_start_cost_nothing(place: World) -> None:
     script = """
-        import sys
+        import os
         from tbxd_client import SummaryWriter
-        life, begin, end = map(int, sys.argv[1:])
+        life, begin, end = map(int, os.environ["GIVEN"].split("|"))
         with SummaryWriter("logs/run") as writer:
             writer.add_text("config", f"life {life}", 0)
             writer.add_scalar("seed", life, 0)
@@ -134,7 +155,7 @@ def test_another_axis_and_what_comes_again_at_its_start_cost_nothing(place: Worl
                     writer.add_scalar("tokens/loss", 1000 * life + step, 100_000 * step)
         """
     for life, begin, end in ((1, 0, 213), (2, 200, 230), (3, 210, 240)):
-        assert place.run(script, life, begin, end).returncode == 0
+        assert again(place, script, life, begin, end).returncode == 0
     wait_for(place.drained, "the journal to be drained")
     whole = of(1, 0, 200) + of(2, 200, 210) + of(3, 210, 240)
     epochs = of(1, 0, 20) + of(2, 20, 21) + of(3, 21, 24)
@@ -155,11 +176,12 @@ def test_another_axis_and_what_comes_again_at_its_start_cost_nothing(place: Worl
 @pytest.mark.parametrize("arguments", ["{}", "dict(purge_step=20)"])
 def test_pictures_and_histograms_go_on_like_scalars(place: World, arguments: str) -> None:
     script = """
-        import sys
+        import os
         import numpy as np
         from tbxd_client import SummaryWriter
-        life, begin, end = map(int, sys.argv[1:4])
-        with SummaryWriter("logs/run", **eval(sys.argv[4])) as writer:
+        life, begin, end, arguments = os.environ["GIVEN"].split("|")
+        life, begin, end = int(life), int(begin), int(end)
+        with SummaryWriter("logs/run", **eval(arguments)) as writer:
             for step in range(begin, end):
                 writer.add_histogram("weights", np.linspace(0, 1000 * life + step, 10), step)
                 writer.add_image("picture", np.full((3, 2 * life, 4), step, np.uint8), step)
@@ -170,7 +192,7 @@ def test_pictures_and_histograms_go_on_like_scalars(place: World, arguments: str
                     writer.add_text("old/words", f"{life}/{step}", step)
         """
     for life, begin, end, options in ((1, 10, 32, "{}"), (2, 20, 40, arguments), (3, 5, 40, "dict(purge_step=5)")):
-        assert place.run(script, life, begin, end, options).returncode == 0
+        assert again(place, script, life, begin, end, options).returncode == 0
         place.ensure()
         wait_for(place.drained, "the journal to be drained")
         whole = {1: of(1, 10, 32), 2: of(1, 10, 20) + of(2, 20, 40), 3: of(3, 5, 40)}[life]
@@ -231,20 +253,8 @@ def test_a_tensorboard_that_runs_all_the_time_shows_the_same(place: World) -> No
 
 @pytest.mark.parametrize("arguments", ["{}", "dict(purge_step=201)"])
 def test_a_daemon_that_is_killed_while_the_job_goes_on_changes_nothing(place: World, arguments: str) -> None:
-    live(place, 1, 0, 213)
-    trainer = place.start(
-        """
-        import sys, time
-        from tbxd_client import SummaryWriter
-        with SummaryWriter("logs/run", **eval(sys.argv[1])) as writer:
-            for step in range(201, 230):
-                for tag in ("loss", "acc", "lr"):
-                    if tag != "lr" or step >= 210:  # it comes back behind another daemon
-                        writer.add_scalar(tag, 2000 + step, step)
-                time.sleep(0.03)
-        """,
-        arguments,
-    )
+    assert again(place, SLOW_TRAINER, 1, 0, 213, "{}").returncode == 0
+    trainer = place.start(SLOW_TRAINER, environ={"GIVEN": f"2|201|230|{arguments}"})
     while trainer.poll() is None:
         place.kill_daemon()
         wait_for(lambda: trainer.poll() is not None or place.running(), "another daemon")
@@ -285,17 +295,17 @@ def test_the_files_of_earlier_lives_may_be_deleted(place: World) -> None:
 
 
 ELASTIC = """
-    import os, signal, sys
-    rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    begin = 201 if attempt or sys.argv[1] != "0" else 0
+    import os, signal
+    rank, attempt, given = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"]), os.environ["GIVEN"]
+    begin = 201 if attempt or given != "0" else 0
     if rank == 0:
         from tbxd_client import SummaryWriter
-        life = attempt + 1 + int(sys.argv[1])
+        life = attempt + 1 + int(given)
         with SummaryWriter("logs/run") as writer:
-            for step in range(begin, 213 if attempt == 0 and sys.argv[1] == "0" else 230):
+            for step in range(begin, 213 if attempt == 0 and given == "0" else 230):
                 for tag in ("loss", "acc", "lr")[: 2 if attempt else 3]:
                     writer.add_scalar(tag, 1000 * life + step, step)
-            if attempt == 0 and sys.argv[1] == "0":
+            if attempt == 0 and given == "0":
                 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -307,8 +317,8 @@ def test_torchrun_restarts_the_job_by_itself_and_later_with_another_world_size(p
     def torchrun(workers: int, life: int) -> None:
         command = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "1", "--nproc-per-node"]
         result = subprocess.run(
-            [sys.executable, *command, str(workers), str(script), str(life)],
-            env=place.environ,
+            [sys.executable, *command, str(workers), str(script)],
+            env={**place.environ, "GIVEN": str(life)},
             cwd=place.root,
             capture_output=True,
             text=True,
@@ -344,8 +354,8 @@ def batch(
     return result
 
 
-def write(folder: Path, *batches: Batch, writer: RunWriter | None = None) -> RunWriter:
-    writer = writer or RunWriter(folder, lambda batch: None)
+def write(folder: Path, *batches: Batch, writer: RunWriter | None = None, alive: bool = False) -> RunWriter:
+    writer = writer or RunWriter(folder, lambda batch: None, alive=lambda session, began: alive)
     for given_batch in batches:
         writer.offer(given_batch)
         writer.write()
@@ -364,16 +374,21 @@ def test_the_next_attempt_of_a_job_goes_on_whatever_the_clocks_say(tmp_path: Pat
     assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15)
 
 
-def test_two_sessions_that_log_at_one_time_are_left_as_they_are(tmp_path: Path) -> None:
+def test_of_two_sessions_that_log_at_one_time_each_has_a_run(tmp_path: Path) -> None:
     one, other = logged(0, 20, 1000.0), logged(0, 20, 1000.005)
-    write(tmp_path, batch(tmp_path, 1, one), batch(tmp_path, 2, other, created=999.0)).close()
-    assert accumulated(tmp_path, "a") == of(1, 0, 20) + of(2, 0, 20)
+    batches = batch(tmp_path, 1, one), batch(tmp_path, 2, other, created=999.0)
+    write(tmp_path, *batches, alive=True).close()
+    assert accumulated(tmp_path, "a") == of(1, 0, 20)
+    assert accumulated(tmp_path / "process-host-2-Jan01_00-16-39", "a") == of(2, 0, 20)
 
 
 def test_who_has_begun_already_is_not_ended_by_another_purge_step(tmp_path: Path) -> None:
-    writer = write(tmp_path, batch(tmp_path, 1, logged(0, 20, 1000.0)))
+    alive: set[bytes] = set()
+    writer = RunWriter(tmp_path, lambda batch: None, alive=lambda session, _: session in alive)
+    write(tmp_path, batch(tmp_path, 1, logged(0, 20, 1000.0)), writer=writer)
     write(tmp_path, batch(tmp_path, 2, logged(10, 15, 2003.0), 10), writer=writer)
-    # Processes that know nothing of each other: what was logged after it was asked for is of somebody who has begun.
+    alive.add(b"\2" * 12)
+    # Processes that know nothing of each other: who logs already has begun anew.
     write(tmp_path, batch(tmp_path, 3, logged(15, 18, 2001.0), 10), writer=writer).close()
     assert accumulated(tmp_path, "a") == of(1, 0, 10) + of(2, 10, 15) + of(3, 15, 18)
 

@@ -14,7 +14,7 @@ SESSION = bytes(range(12))
 sizes = st.integers(0, 2**63 - 1)
 
 messages = st.one_of(
-    st.builds(wire.Hello, st.just(SESSION), sizes, sizes, st.text(), st.text(), st.text(), st.text()),
+    st.builds(wire.Hello, st.just(SESSION), sizes, sizes, *[st.text()] * 5, sizes),
     st.builds(wire.Data, st.just(SESSION), st.sampled_from([0, 1]), sizes, st.binary()),
     st.builds(wire.Stored, st.just(SESSION), sizes, sizes, sizes),
     st.builds(wire.Flush, st.just(SESSION), sizes, sizes, sizes),

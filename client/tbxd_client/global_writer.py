@@ -35,7 +35,7 @@ class GlobalSummaryWriter:
 
     Args:
         logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, ranks, reduce,
-            system: as for `SummaryWriter`.
+            system, resume: as for `SummaryWriter`.
         coalesce_process, **kwargs: accepted and ignored.
     """
 
@@ -54,6 +54,7 @@ class GlobalSummaryWriter:
         ranks: str | None = None,
         reduce: Mapping[str, str] | None = None,
         system: float | None = None,
+        resume: str | None = None,
         **kwargs: Any,
     ) -> None:
         arguments: dict[str, Any] = {
@@ -61,6 +62,7 @@ class GlobalSummaryWriter:
             "ranks": ranks,
             "reduce": reduce,
             "system": system,
+            "resume": resume,
         }
         self.smw = SummaryWriter(
             logdir,

@@ -142,7 +142,7 @@ def _launcher(source: str, environ: Mapping[str, str]) -> Process | None:
     itself = source == "LOCAL_RANK" and environ.get(source) == "0" and not _was_told(me, marks)
     pid = me if itself else os.getppid()
     for _ in range(GENERATIONS_MAX):
-        process = _process(pid)
+        process = process_of(pid)
         if process is None:
             return None
         if _was_told(pid, marks):
@@ -153,7 +153,8 @@ def _launcher(source: str, environ: Mapping[str, str]) -> Process | None:
     return None
 
 
-def _process(pid: int) -> Process | None:
+def process_of(pid: int) -> Process | None:
+    """What the system says of a process; None where there is none, or nobody tells."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             head, _, tail = file.read().rpartition(b")")
@@ -178,7 +179,7 @@ def _launch(launcher: Process | None, port: str, rank: int) -> str:
     text = f"-{port}" if port else ""
     module = sys.modules.get("multiprocessing.process")
     if module is not None and launcher is not None and launcher.pid == os.getppid():
-        counted: Any = getattr(module.current_process(), "_identity", ())  # as in its name, SpawnProcess-5
+        counted: Any = getattr(module.currentprocess_of(), "_identity", ())  # as in its name, SpawnProcess-5
         if len(counted) == 1 and type(counted[0]) is int:
             text += f"-{counted[0] - rank}"  # the same for all, as they are started in the order of their ranks
     return text

@@ -53,7 +53,7 @@ def load() -> None:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file ``path``. Where a file system has no locks, nobody does."""
     try:
-        file = descriptors.open_file(path, os.O_RDONLY | os.O_NOFOLLOW)
+        file = descriptors.open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would hold it up
     except OSError:
         return False
     try:

@@ -37,6 +37,7 @@ JOB_BYTES_MAX = 255  # its name
 SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX = 1, 3600  # between samples of the node that a run asks for
 UMASK_MAX = 0o777
 VIEW_BYTES_MAX = 100
+ORIGIN_BYTES_MAX = 100  # of each text that tells a process from others
 REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
 # --- kinds of record -------------------------------------------------------------------------------------------
@@ -178,6 +179,12 @@ class RunDefinition(NamedTuple):
     umask: int | None = None
     view: str = ""
     folder: tuple[int, int] | None = None
+    script: str = ""
+    kin: str = ""
+    parent: str = ""
+    boot: str = ""
+    began: int = 0
+    resume: str = ""
 
 
 class TagDefinition(NamedTuple):
@@ -362,6 +369,12 @@ def pack_definition(definition: Definition) -> bytes:
                 "umask": definition.umask,
                 "view": definition.view,
                 "folder": None if definition.folder is None else list(definition.folder),
+                "script": definition.script,
+                "kin": definition.kin,
+                "parent": definition.parent,
+                "boot": definition.boot,
+                "began": definition.began or None,
+                "resume": definition.resume,
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -513,6 +526,12 @@ def unpack_definition(fields: object) -> Definition | None:
                 None if fields.get("umask") is None else _number(fields, "umask", UMASK_MAX + 1),
                 _text(fields, "view", VIEW_BYTES_MAX),
                 _folder(fields),
+                _text(fields, "script", ORIGIN_BYTES_MAX),
+                _text(fields, "kin", ORIGIN_BYTES_MAX),
+                _text(fields, "parent", ORIGIN_BYTES_MAX),
+                _text(fields, "boot", ORIGIN_BYTES_MAX),
+                _number({"began": 0, **fields}, "began", 1 << 48),
+                _text(fields, "resume", ORIGIN_BYTES_MAX),
             )
         case "tag":
             return TagDefinition(

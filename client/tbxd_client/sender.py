@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import headroom, launch, wire
+from . import headroom, launch, origin, wire
 from .descriptors import DescriptorsClosed, uncut
 from .doorbell import Doorbell
 from .journal import Journal
@@ -490,6 +490,8 @@ class Sender:
             "" if link.remote or self._journal.folder is None else told_path(str(self._journal.folder)),
             _script(),
             "" if link.remote else self._token(),
+            origin.boot(),
+            origin.clock(),
         )
         self._unheard = not self._push(link, hello)
 

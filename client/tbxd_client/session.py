@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import descriptors, settings
+from . import descriptors, origin, settings
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
@@ -194,6 +194,7 @@ class Session:
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
         self._ranked = False  # one of the runs is that of several ranks
+        self._origin: dict[str, Any] = {}  # what tells this process from others
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
         launcher = Launcher(runtime, spool_dir()) if address is None else None
         self.sender = Sender(
@@ -342,7 +343,8 @@ class Session:
                 number = self._numbers["run"]
                 host = text_of(os.uname().nodename)
                 rank = who.rank, who.world, who.job, who.attempt, reduce
-                more = {"umask": umask(), **more}
+                self._origin = self._origin or origin.fields()
+                more = {"umask": umask(), **self._origin, **more}
                 created = self._created.setdefault(directory, time.time())
                 definition = RunDefinition(number, directory, host, self.pid, created, suffix, file, *rank, **more)
                 self._define("run", definition)

@@ -90,7 +90,14 @@ RANKS = Choice(
     "What becomes of the ranks of a job: one run for all, with the spread over the ranks; a run for each; or rank 0's "
     "alone, and the others log nothing.",
 )
-CHOICES = (SYNC, RANKS)
+AUTO, ALWAYS_RESUME, NEVER_RESUME = "auto", "always", "never"
+RESUME = Choice(
+    "TBXD_RESUME",
+    (AUTO, ALWAYS_RESUME, NEVER_RESUME),
+    "Whether what is logged behind an earlier process takes the place of what that has logged from there on: where it "
+    "is known to be a restart of it, always, or never. What does not is shown in a run of its own.",
+)
+CHOICES = (SYNC, RANKS, RESUME)
 
 
 class Text:

@@ -56,6 +56,8 @@ class Hello(NamedTuple):
 
     ``start`` is the position of the first record that the client still has. ``journal`` is the folder of its
     journal on ``host``, where a daemon on the same host may look when the trainer is gone. ``token`` is empty on ipc.
+    ``boot`` and ``clock`` say what time it is there, as `origin` has it: milliseconds since the start of which system.
+    Older clients do not say these two.
     """
 
     session: bytes
@@ -65,6 +67,8 @@ class Hello(NamedTuple):
     journal: str
     program: str
     token: str
+    boot: str = ""
+    clock: int = 0
 
 
 class Data(NamedTuple):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, cast
 
-from . import log_values, media, readback, records
+from . import log_values, media, readback, records, settings
 from .file_writer import ADDING, EventFileWriter, FileWriter
 from .interception import Intercepted
 from .journal import CLOSED, STORING, JournalClosed
@@ -68,6 +68,10 @@ class SummaryWriter(MediaMethods, PluginMethods):
             ``"sum"``, ``"min"``, ``"max"``, ``"last"``, ``"p50"``, ``"p95"``, ``"p99"``, ``"all"``; the first that fits
             counts, and ``TBXD_REDUCE`` behind them.
         comet_config, **kwargs: accepted and ignored.
+        resume: whether what this process logs behind another one, under the same tag, takes the place of what that has
+            logged from there on. ``"auto"``: where it is known to be a restart of it (docs/EVENT_FILE.md, "Resume");
+            ``"always"``; ``"never"``. What does not is shown in a run of its own below this one. None is
+            ``TBXD_RESUME``, ``"auto"`` by default. The first writer of a folder in a process decides.
         system: have the daemon show how this machine does (processors, memory, GPUs, …) beside the run, every so many
             seconds, 1 to 3600; True: every 10; 0 or False: never. None: as the daemon is set (`TBXD_SYSTEM_SECONDS`).
             The first writer of a folder in a process decides.
@@ -110,6 +114,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         ranks: str | None = None,
         reduce: Mapping[str, str] | None = None,
         system: float | None = None,
+        resume: str | None = None,
         **kwargs: Any,
     ) -> None:
         place = member(ranks, reduce)
@@ -120,6 +125,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._tbxd_folder = chosen
         self._tbxd_write = self._tbxd_disk = bool(write_to_disk) and place.writes
         described: dict[str, Any] = {} if system is None else {"system": _system_seconds(system)}
+        if (resumes := _resume(resume)) != settings.AUTO:
+            described["resume"] = resumes
         if chosen != job:  # a rank's part of it
             described["above"] = os.path.realpath(native_path(job))
         self._tbxd_own = run_of(chosen, place, filename_suffix, self._tbxd_numbered, self._tbxd_write, described)
@@ -683,6 +690,18 @@ def _system_seconds(system: Any) -> float:
 
 
 _default_folders: set[str] = set()  # that this process has made
+
+
+def _resume(word: str | None) -> str:
+    """
+    Raises:
+        ValueError: there is no such word.
+    """
+    if word is None:
+        return settings.read_choice(settings.RESUME)
+    if word not in settings.RESUME.choices:
+        raise ValueError(f"resume={word!r:.80}: {', '.join(map(repr, settings.RESUME.choices))} are possible")
+    return word
 
 
 def _default_logdir(comment: str, who: Identity, make: bool) -> str:

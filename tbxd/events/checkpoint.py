@@ -13,7 +13,7 @@ write here.
 =====  ===========================================================
 bytes  what
 =====  ===========================================================
-8      ``tbxdled2``
+8      ``tbxdled3``
 32     SHA-256 of all that follows
 8      length of the next part, little endian
 …      JSON: see `_head`
@@ -40,12 +40,13 @@ from tbxd_client.paths import private_dir
 from .contents import Contents, FileRead
 from .file import NOT_OURS
 from .ledger import LedgerReader, dump_ledger, load_ledger
+from .lineage import Lineage
 from .reduced import Reduced
 from .tags import COLUMNS, Tags
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"tbxdled2"
+MAGIC = b"tbxdled3"
 NO_BOOT = bytes(16)
 BUSY_BYTES = 32 << 20  # of event files between two checkpoints of a run that is being written,
 IDLE_BYTES = 1 << 20  # and of one that is let go of: fewer are read sooner than a checkpoint is worth
@@ -194,6 +195,7 @@ def _head(contents: Contents, lengths: list[int]) -> dict[str, Any]:
         "bytes": _fingerprint(contents, max(files, key=lambda file: file.name)) if files else "",
         "earlier": dump_ledger(contents.earlier),
         "reader": contents.reader.dump(),
+        "lineage": contents.lineage.dump(),
         "tags": contents.tags.names,
         "metadata": {place: data.hex() for place, data in contents.tags.metadata.items()},
         "reduced": contents.reduced.dump(),
@@ -230,6 +232,7 @@ def _restore(contents: Contents, data: bytes) -> bool:
         Reduced.load(head["reduced"], columns[len(COLUMNS) :]),
         LedgerReader.load(head["reader"]),
         load_ledger(head["earlier"]),
+        Lineage.load(head["lineage"]),
         len(data),
     )
     return True

@@ -17,7 +17,8 @@ from tbxd_client.event_names import event_files
 from . import schema, trust
 from .crc import masked_crc
 from .file import NOT_OURS, open_to_read
-from .ledger import OVER, Ledger, LedgerReader, copied, merge
+from .ledger import NOTE, OVER, Ledger, LedgerReader, copied, merge
+from .lineage import UNKNOWN, Lineage, life_of
 from .plain import (
     FRAME_BYTES,
     MANY_BYTES,
@@ -84,6 +85,10 @@ class Contents:
         self.tags = Tags()
         self._tape = Tape()
         self.reduced = Reduced()
+        self.lineage = Lineage()
+        self._ending = UNKNOWN  # who begins the tags anew that end here
+        self._owner_of, self._owner = b"", UNKNOWN  # the last session whose place was looked up, and that
+        self._strange = False  # what is read is another's, and says nothing of who has logged it
         self.reader = LedgerReader()
         self.earlier: Ledger = {}  # what the files before the newest hold
         self.in_order = True  # everything has been read in the order of the files
@@ -139,12 +144,14 @@ class Contents:
         reduced: Reduced,
         reader: LedgerReader,
         earlier: Ledger,
+        lineage: Lineage,
         kept_bytes: int,
     ) -> None:
         """Know what was known when so much had been read, in the order of the files."""
         self._begin()
         self.files = {file.name: file for file in files}
         self.tags, self.reduced, self.reader, self.earlier = tags, reduced, reader, earlier
+        self.lineage = lineage
         self.kept_bytes = kept_bytes
         self._newest = files[-1].name
 
@@ -194,6 +201,7 @@ class Contents:
         """One whose tags go on by themselves, for what is not in the files yet. It knows of nothing else."""
         other = Contents(self.directory, self.folder)
         other.tags = self.tags.copy()
+        other.lineage = self.lineage.copy()
         return other
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -218,11 +226,11 @@ class Contents:
         # It is another writer's, or not believed. What it holds of tags is taken in, as late as it is.
         self.in_order = False
         others = (self.reader, self.reduced)
-        self.reader, self.reduced = LedgerReader(), Reduced()
+        self.reader, self.reduced, self._strange = LedgerReader(), Reduced(), not believed
         try:
             self._read_on(file, state, verify, state.st_size if believed else min(state.st_size, FOREIGN_BYTES_MAX))
         finally:
-            self.reader, self.reduced = others
+            (self.reader, self.reduced), self._strange = others, False
 
     def _read_on(self, file: FileRead, state: os.stat_result, verify: bool, size: int) -> None:
         fd = self.open(file.name) if stat.S_ISREG(state.st_mode) else -1
@@ -303,15 +311,15 @@ class Contents:
         if not len(rows) or not places:
             return 0
         steps = steps_of(rows, first)
-        self.tags.note(places, int(steps[-1]), int(steps.max()), wall_time_of(rows[-1]))
         self.reader.pass_over(len(rows), len(rows) * len(places))
+        self.tags.note(places, int(steps[-1]), int(steps.max()), wall_time_of(rows[-1]), owner=self._who())
         return len(rows) * whole
 
     def _event(self, data: bytes, begin: int, end: int) -> None:
         plain = read_plain(data, begin, end, None if self.reduced.generation else self._tape)
         if plain is not None and plain.places is not None:
             self._mark(plain.mark.decode(), len(plain.places))
-            self.tags.note(plain.places, plain.step, plain.step, plain.wall_time)
+            self.tags.note(plain.places, plain.step, plain.step, plain.wall_time, owner=self._who())
             return
         if plain is not None and (places := self._places(plain)):
             self._plain(data, plain, places)
@@ -325,7 +333,7 @@ class Contents:
             raise DamagedFile(begin, "no event") from None
         values = event.summary.value
         self._mark(event.source_metadata.writer, len(values))
-        step, tags = event.step, self.tags
+        step, tags, owner = event.step, self.tags, self._who()
         if event.session_log.status == schema.SESSION_START:
             tags.start(step)
         for value in values:
@@ -333,10 +341,10 @@ class Contents:
             if kind == schema.END_KIND:
                 known = tags.get(value.tag)
                 if known is not None:
-                    tags.cut(known, step)
+                    tags.cut(known, step, self._ending)
             elif kind is not None:
                 place = tags.place(value.tag)
-                tags.note((place,), step, step, event.wall_time, _KINDS.get(kind, len(KINDS) - 1))
+                tags.note((place,), step, step, event.wall_time, _KINDS.get(kind, len(KINDS) - 1), owner)
                 if place not in tags.metadata and value.HasField("metadata"):
                     tags.metadata[place] = value.metadata.SerializeToString(deterministic=True)
         if self.reduced.generation:
@@ -359,7 +367,7 @@ class Contents:
 
     def _plain(self, data: bytes, plain: Plain, places: list[int]) -> None:
         self._mark(plain.mark.decode(), len(places))
-        self.tags.note(places, plain.step, plain.step, plain.wall_time)
+        self.tags.note(places, plain.step, plain.step, plain.wall_time, owner=self._who())
         if self.reduced.generation:
             names = self.tags.names
             self.reduced.values(
@@ -372,6 +380,21 @@ class Contents:
         self.reader.follow(writer, values)
         if writer:
             self.reduced.follow(writer, self.reader.settled)
+            if writer.startswith(NOTE) and not self._strange and self.reader.ours:
+                self._ending = self.lineage.follow(writer)
+                self._owner_of = b""
+
+    def _who(self) -> int:
+        """The place of who has logged the event that was just marked."""
+        session = self.reader.session
+        if self._strange or not session:
+            reduced = self.reduced
+            if self._strange or not reduced.generation or reduced.mark is None:
+                return UNKNOWN
+            return self.lineage.place(life_of(reduced.generation))
+        if session != self._owner_of:
+            self._owner_of, self._owner = session, self.lineage.place(session)
+        return self._owner
 
 
 def _check(data: bytes, at: int, end: int) -> None:

@@ -26,7 +26,7 @@ from tbxd_client.records import STEP_MAX
 
 from . import schema
 from .contents import Contents
-from .ledger import NOTE
+from .lineage import end_text
 from .record import frame
 from .tags import KINDS
 
@@ -52,6 +52,7 @@ class Resume:
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
         self._tags = contents.tags
+        self._lineage = contents.lineage
 
     def read(self, own: str = "", pending: Iterable[bytes | memoryview] = ()) -> None:
         """Read what has been added since the last time.
@@ -69,7 +70,7 @@ class Resume:
         if data:
             contents = contents.view()
             contents.feed(data)
-        self._tags = contents.tags
+        self._tags, self._lineage = contents.tags, contents.lineage
 
     def last(self, tag: str) -> int | None:
         """No point of a tag is shown beyond this step, so far as `read` has come; None where it never had one."""
@@ -84,17 +85,23 @@ class Resume:
         found = zip(tags.names, tags.last, tags.wall_times, strict=True)
         return {name: last for name, last, wall_time in found if wall_time < before}
 
+    def of(self, key: bytes) -> set[str]:
+        """The tags that a life was the last to log."""
+        place = self._lineage.find(key)
+        return {name for name, owner in zip(self._tags.names, self._tags.owners, strict=True) if owner == place}
+
     def beyond(self, step: int) -> dict[str, float]:
         """The tags of which some loader may show points at or behind a step, and when they were logged last."""
         tags = self._tags
         found = zip(tags.names, tags.last, tags.most, tags.wall_times, strict=True)
         return {name: wall_time for name, last, most, wall_time in found if max(last, most) >= step}
 
-    def end(self, cuts: Mapping[str, int]) -> bytes:
+    def end(self, cuts: Mapping[str, int], life: bytes = b"") -> bytes:
         """The events that let all loaders forget what these tags have, each from its step on. None are records.
 
         Args:
             cuts: tag to step. Nothing is there for it afterwards, before the tag is logged again.
+            life: who begins them anew, as `lineage` names it.
         """
         tags_at: dict[int, list[str]] = {}
         for tag, step in cuts.items():
@@ -111,10 +118,10 @@ class Resume:
                 self._end(event.summary.value.add(tag=tag))
             events.append(event)
         events.append(schema.Event(file_version=BY_START))
-        now = time.time()
+        now, mark = time.time(), end_text(life)
         for event in events:
             event.wall_time = now
-            event.source_metadata.writer = NOTE
+            event.source_metadata.writer = mark
         return b"".join(frame(event.SerializeToString()) for event in events)
 
     def _end(self, value: Any) -> None:

@@ -15,7 +15,7 @@ KINDS = ("simple_value", "histo", "image", "audio", "tensor", "")  # of a value;
 NONE = -STEP_MAX - 1
 COUNTED_FROM = -1  # a numbered tag's first step is the one behind it
 MANY = 32  # tags of an event: with more of them numpy is faster
-COLUMNS = "qqqdB"  # of `Tags.columns`
+COLUMNS = "qqqdBii"  # of `Tags.columns`
 
 
 class Tags:
@@ -29,6 +29,8 @@ class Tags:
         self.counted = array("q")  # a numbered tag goes on behind it
         self.wall_times = array("d")  # of the last
         self.kinds = array("B")  # by their place in `KINDS`
+        self.owners = array("i")  # who has logged the last, by its place in `lineage.Lineage`; 0 where nobody tells
+        self.eras = array("i")  # who was the last to begin the tag anew, the same
         self._places: dict[str, int] = {}
         self._by_bytes: dict[bytes, int] = {}
 
@@ -50,6 +52,8 @@ class Tags:
             self.counted.append(COUNTED_FROM)
             self.wall_times.append(0.0)
             self.kinds.append(0)
+            self.owners.append(0)
+            self.eras.append(0)
         return place
 
     def places(self, names: Sequence[bytes]) -> list[int]:
@@ -68,7 +72,13 @@ class Tags:
             return [known[name] for name in names]
 
     def note(
-        self, places: Sequence[int] | npt.NDArray[np.int64], last: int, most: int, wall_time: float, kind: int = 0
+        self,
+        places: Sequence[int] | npt.NDArray[np.int64],
+        last: int,
+        most: int,
+        wall_time: float,
+        kind: int = 0,
+        owner: int = 0,
     ) -> None:
         """Events that all have something of these tags have come.
 
@@ -78,29 +88,36 @@ class Tags:
             most: the largest.
             wall_time: of the last, in seconds since the epoch.
             kind: of the values.
+            owner: who has logged them.
         """
         if len(places) > MANY:
-            self._note_many(np.array(places), last, most, wall_time, kind)
+            self._note_many(np.array(places), last, most, wall_time, kind, owner)
             return
         lasts, mosts, counted, wall_times, kinds = self.last, self.most, self.counted, self.wall_times, self.kinds
+        owners = self.owners
         for place in places:
+            owners[place] = owner
             lasts[place] = last
             wall_times[place] = wall_time
             kinds[place] = kind
             mosts[place] = max(mosts[place], most)
             counted[place] = max(counted[place], most)
 
-    def _note_many(self, places: npt.NDArray[Any], last: int, most: int, wall_time: float, kind: int) -> None:
+    def _note_many(
+        self, places: npt.NDArray[Any], last: int, most: int, wall_time: float, kind: int, owner: int
+    ) -> None:
         # Views of the columns, which cannot grow while there are any.
         np.frombuffer(self.last, np.int64)[places] = last
         np.frombuffer(self.wall_times, np.float64)[places] = wall_time
         np.frombuffer(self.kinds, np.uint8)[places] = kind
+        np.frombuffer(self.owners, np.int32)[places] = owner
         for column in (self.most, self.counted):
             numbers = np.frombuffer(column, np.int64)
             numbers[places] = np.maximum(numbers[places], most)
 
-    def cut(self, place: int, step: int) -> None:
-        """What a tag has at or behind a step is forgotten."""
+    def cut(self, place: int, step: int, era: int = 0) -> None:
+        """What a tag has at or behind a step is forgotten; ``era`` is who begins it anew, 0 where nobody tells."""
+        self.eras[place] = era or self.eras[place]
         for column in (self.last, self.most, self.counted):
             column[place] = min(column[place], max(step - 1, NONE))
 
@@ -114,7 +131,7 @@ class Tags:
 
     def columns(self) -> list[array[int] | array[float]]:
         """What is known, each of its type in `COLUMNS`."""
-        return [self.last, self.most, self.counted, self.wall_times, self.kinds]
+        return [self.last, self.most, self.counted, self.wall_times, self.kinds, self.owners, self.eras]
 
     @classmethod
     def of(cls, names: Sequence[str], columns: Sequence[array[int] | array[float]], metadata: dict[int, bytes]) -> Tags:
@@ -129,5 +146,6 @@ class Tags:
         if len(tags._places) != len(names) or any(len(column) != len(names) for column in columns):
             raise ValueError("columns of different lengths")
         tags.metadata = metadata
-        tags.last, tags.most, tags.counted, tags.wall_times, tags.kinds = columns  # type: ignore[assignment]
+        tags.last, tags.most, tags.counted, tags.wall_times, tags.kinds, *more = columns  # type: ignore[assignment]
+        tags.owners, tags.eras = more  # type: ignore[assignment]
         return tags

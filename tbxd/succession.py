@@ -1,0 +1,50 @@
+"""In which order what processes have left is written: that of their beginnings, where they log to the same runs.
+
+A process that begins takes the place of what an earlier one has logged, or goes on behind it (`lives`), so that what
+the earlier one has left has to be there first.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tbxd_client import origin
+from tbxd_client.journal_files import JournalState
+from tbxd_client.records import RunDefinition
+
+from .hub import Client
+
+
+def began(client: Client, state: JournalState | None = None) -> float:
+    """When a process began to log, in milliseconds since the start of this system: what came before that is below 0.
+
+    Args:
+        client: its session, whose first definitions are known.
+        state: of its journal, where that is read here.
+    """
+    run = _first(client)
+    if run is not None and run.began and run.boot and run.boot == origin.boot():
+        return float(run.began)
+    if state is None:
+        return float(origin.clock())
+    if state.of_this_boot:  # of an older client, which has the time of the day alone
+        return max(0.0, origin.clock() - 1000 * (time.time() - state.started))
+    return state.started - time.time() - 1e9
+
+
+def comes_before(one: Client, other: Client, one_began: float, other_began: float) -> bool:
+    """Whether what one process has left is to be written before what another has; false where no run is of both."""
+    pairs = [
+        (mine, others)
+        for mine in one.session.runs
+        for others in other.session.runs
+        if mine is not None and others is not None and mine.directory == others.directory
+    ]
+    for mine, others in pairs:
+        if mine.job and mine.job == others.job and mine.attempt != others.attempt:
+            return mine.attempt < others.attempt
+    return bool(pairs) and (one_began, one.session.id) < (other_began, other.session.id)
+
+
+def _first(client: Client) -> RunDefinition | None:
+    return next((run for run in client.session.runs if run is not None), None)
