@@ -89,7 +89,9 @@ KINDS = {
         "give each value a step of its own",
     ),
     "restart": Kind(
-        "note", "the run went on from an earlier step and says so: what it had logged beyond is replaced", "nothing"
+        "note",
+        "the run went on from an earlier step and says so: what it had logged beyond is replaced, and is still there",
+        "nothing; a process that should not take the place of another: SummaryWriter(resume='never')",
     ),
     "written_at_once": Kind(
         "warning",

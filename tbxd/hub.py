@@ -1020,6 +1020,7 @@ class Hub:
                     "notice": state.writer.notice,
                     "ranks": state.writer.ranks.status(),
                     "removed": state.writer.losses.removed,
+                    "beside": state.writer.besides.names,
                 }
                 for directory, state in self.runs.items()
             },

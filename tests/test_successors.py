@@ -86,6 +86,7 @@ def test_an_evaluation_of_an_older_checkpoint_hides_nothing(place: World, steps:
     status = place.status()
     assert status is not None
     counts = status["runs"][str(place.logdir / "run")]
+    assert counts["beside"] == [run.removeprefix("run/") for run in found if run != "run"]
     assert counts["accepted"] == counts["written"] == 4 + len(of(2, *steps)) and not counts["dropped"]
     assert place.tbxd("check", str(place.logdir)).returncode == 0
 
