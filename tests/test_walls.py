@@ -24,7 +24,7 @@ from tbxd.adopt import Adopter
 from tbxd.events.file import EventFile
 from tbxd.hub import Hub
 from tbxd.pool import Pool
-from tbxd.ranks.sides import Sides
+from tbxd.ranks.sides import Folders
 from tbxd.receiver import Peer as Route
 from tbxd.reported import RECORDS_TOLD_MAX
 from tbxd.run import RunWriter
@@ -308,7 +308,7 @@ def test_a_run_of_ranks_whose_job_breaks_goes_on(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     monkeypatch.setattr(hub_module, "RETRY_SECONDS", 0.02)
-    once = Once(monkeypatch, Sides, "write", error, 2, 5)
+    once = Once(monkeypatch, Folders, "write", error, 2, 5)
     sessions = [inside.begin("a", rank=rank, world=2, job="job", reduce=True) for rank in range(2)]
     for step in range(0, 50, 5):
         for session in sessions:
