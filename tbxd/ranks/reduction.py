@@ -408,7 +408,7 @@ class Reduction:
         waiting = [member for member in self._members.values() if member.restart is not None]
         number = min((member.restart.number for member in waiting if member.restart is not None), default=0)
         here = [member for member in waiting if member.restart is not None and member.restart.number == number]
-        if not here or any(member.parts[0] is not member.restart for member in here):
+        if not here or any(member.outstanding or member.parts[0] is not member.restart for member in here):
             return False
         fresh = not any(self._entry(member.session).end for member in here)
         fresh = fresh and not self._frontier.seen[:, [member.rank for member in here]].any()
@@ -623,6 +623,8 @@ class Reduction:
     def _advance(self, member: Member, pieces: list[Piece], alone: bool = True) -> bool:
         """Settle what is out, and write what is a rank's own and has come to its turn, if that is to be done now.
         Returns whether something was written."""
+        if member.outstanding:  # nothing can be said of it yet, so nothing is settled
+            return False
         entry = self._entry(member.session)
         written = False
         while member.parts:
