@@ -20,6 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tbxd_client import descriptors
+from tbxd_client import journal as journal_module
 from tbxd_client.journal import (
     CLOSED,
     MAPPED_RECORD_BYTES_MAX,
@@ -550,3 +552,44 @@ def test_a_backlog_whose_files_rest_outlives_its_trainer_and_a_disk_that_refused
     for number in range(300):
         assert reader.read(number << 20, 4) == number.to_bytes(4, "big")
     reader.remove()
+
+
+@pytest.mark.parametrize("place", ["a map is made", "a segment is entered", "one begins to rest", "it has rested"])
+def test_what_a_handler_raises_where_a_segment_ends_tears_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A notebook is interrupted and goes on: what it logs then is where it is read, and no file is left behind."""
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES_MIN", 100_000)
+    journal = Journal(tmp_path, lambda: False, bytes_max=1_600_000, block_seconds=0)
+    owner, name, behind = {
+        "a map is made": (descriptors, "map_file", True),
+        "a segment is entered": (Journal, "_enter", False),
+        "one begins to rest": (descriptors.Map, "close", False),
+        "it has rested": (descriptors.Map, "close", True),
+    }[place]
+    original = getattr(owner, name)
+    raised = 0
+
+    def interrupted(*arguments: object, **named: object) -> object:
+        nonlocal raised
+        result = original(*arguments, **named) if behind or raised else None
+        if not raised:
+            raised = 1
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, name, interrupted)
+    logged, interrupts = b"", 0
+    for number in range(130):
+        for record in (bytes([number]) * 9000, bytes([number]) * 34):  # the small one still has room
+            try:
+                assert not journal.append(record)
+                logged += record
+            except KeyboardInterrupt:
+                interrupts += 1
+    assert interrupts == 1
+    assert everything(journal, 0) == logged
+    assert len(list(journal.path.glob("*.segment"))) == len(journal._live) > 10
+    assert journal.release(journal.committed), "at once"
+    assert len(list(journal.path.glob("*.segment"))) == len(journal._live) + len(journal._free)
+    assert journal.close()

@@ -405,6 +405,11 @@ class Journal:
                 # From here on a signal handler that logs on this thread is put off until this record has its place.
                 self._writing, self.limit = True, CLOSED
                 reason = self._place(parts, aligned, share, patience)
+            except BaseException:
+                # Of a signal handler, in the midst of going on in another segment, say: what is stored next has to
+                # come where it is read.
+                self._enter(self._live[-1])
+                raise
             finally:
                 self._writing = False
                 self.limit = self._open_limit
@@ -516,6 +521,9 @@ class Journal:
                     reason = self._place((record,), None, 1.0, self.patience(waits=False))
             except JournalClosed:  # it is sealed, and what belongs to it can be nowhere else
                 reason = "journal_error"
+            except BaseException:
+                self._enter(self._live[-1])  # as above
+                raise
             finally:
                 self._writing = False
                 self.limit = self._open_limit

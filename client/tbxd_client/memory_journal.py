@@ -38,12 +38,9 @@ class MemorySegment(Segment):
         self.capacity = capacity
         self.touched = 0
         self.mapped = True
+        self.rests = False
         self.map = memory = _memory(SEGMENT_HEAD_BYTES + capacity)
         self.view = memoryview(memory)
-
-    @property
-    def rests(self) -> bool:
-        return False
 
     def rest(self) -> None:
         """It has no descriptor, and its memory holds what it holds."""

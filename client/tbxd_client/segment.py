@@ -28,7 +28,7 @@ class Segment:
         OSError: the file cannot be made, or the disk has no room for all of it; nothing is left of it then.
     """
 
-    __slots__ = ("base", "capacity", "end", "file", "map", "mapped", "number", "path", "touched", "view")
+    __slots__ = ("base", "capacity", "end", "file", "map", "mapped", "number", "path", "rests", "touched", "view")
 
     def __init__(
         self, folder: Descriptor, number: int, session: bytes, base: int, capacity: int, mapped: bool = True
@@ -41,6 +41,7 @@ class Segment:
         self.capacity = capacity
         self.touched = 0
         self.mapped = mapped
+        self.rests = False  # whether it has given back its map and its descriptor
         self.map: descriptors.Map | None = None
         # Nobody but root opens it by its name to cut it: a store through a map behind the end would end this process.
         self.file = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, SEGMENT_MODE, folder)
@@ -55,7 +56,7 @@ class Segment:
                 # Without this the first store reads ahead, 8 MB where the disk is set so: milliseconds in one call, and
                 # pages one by one that pwrite would have made in large pieces.
                 self.map.madvise(mmap.MADV_RANDOM)
-        except OSError:
+        except BaseException:  # also of a signal handler: a file that stayed would say that it holds what the next does
             if self.map is not None:
                 self.map.close()
             self.file.close()
@@ -75,15 +76,14 @@ class Segment:
             self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
         self.base = self.end = base
 
-    @property
-    def rests(self) -> bool:
-        """Whether it has neither map nor descriptor."""
-        return self.file.number < 0
-
     def rest(self) -> None:
-        """Give back its map and its descriptor: nothing is stored into it any more until it is deleted."""
+        """Give back its map and its descriptor: nothing is stored into it any more until it is deleted.
+
+        What a signal handler raises in here leaves some of it to `close`.
+        """
+        self.rests = True
         self.view.release()
-        if self.map is not None:
+        if self.map is not None and not self.map.closed:
             self.map.close()
         self.file.close()
 
@@ -131,8 +131,7 @@ class Segment:
 
     def close(self) -> None:
         """Give back what it has."""
-        if not self.rests:
-            self.rest()
+        self.rest()
 
 
 def remove(path: Path, folder: Descriptor) -> None:

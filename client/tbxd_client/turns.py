@@ -48,9 +48,14 @@ class Turns:
             taken = self._take(job, patient, waiting)
             while waiting:
                 again, wait = waiting.pop(0)
-                wait()  # with nothing held
+                try:
+                    wait()  # with nothing held
+                except BaseException:  # of a signal handler: this call is given up, which its caller sees,
+                    if again is not job:  # but who was put off has been told that it is done
+                        waiting.append((again, wait))
+                    raise
                 self._take(again, True, waiting)
-        finally:  # of a signal handler that raises: the record that has waited is given up, the others wait no more
+        finally:  # the others wait no more
             for again, _ in waiting:
                 self._take(again, False, [])
         return taken
