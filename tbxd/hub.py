@@ -88,7 +88,8 @@ class Client:
     broken: str = ""
     again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
     under_way: int = 0  # batches of it that runs have, and have not given back
-    complete: bool = False  # nothing more comes
+    complete: bool = False  # nothing more comes,
+    left: bool = False  # and its runs know
     holds: set[str] = field(default_factory=set)  # the folders of its runs
     reported: Reported = field(default_factory=Reported)
     received: dict[int, int] = field(default_factory=dict)
@@ -583,6 +584,8 @@ class Hub:
             self._offer(client, held)
             for number, dropped in client.reported.drops():
                 self._tell(client, number, dropped)
+            if client.complete:
+                self.complete(client)
         except RemoteProtocolError as error:
             self._break_off_for(client, error)
             return
@@ -956,9 +959,11 @@ class Hub:
 
     def complete(self, client: Client) -> None:
         """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
-        if client.complete:
-            return
         client.complete = True
+        holds = (client.undecided or client.newcomer) and self.clients.get(client.session.id) is client
+        if client.left or holds:  # what it holds comes before its end: see `_release`
+            return
+        client.left = True
         for run in client.session.runs:
             state = self.runs.get(run.directory) if run is not None and run.reduce else None
             if run is not None and state is not None:

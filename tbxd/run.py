@@ -317,6 +317,7 @@ class RunWriter:
         if self.ranks.over:
             self._queue_again(self.ranks.waiting())
         begun = time.perf_counter()
+        gone = self.ranks.gone
         while self._queue and size < WRITE_BYTES:
             self._prepare(self._queue[0], pieces)
             self._encoding = True
@@ -336,7 +337,8 @@ class RunWriter:
                 size += self._encode(batch, pieces, plan)
         self._scalars.flush(pieces)
         self._encoding = True
-        self._settling.update(self.ranks.emit(pieces))
+        # What a session has logged comes before its end, so where the queue has been empty all of it was taken.
+        self._settling.update(self.ranks.emit(pieces, gone if size < WRITE_BYTES else 0))
         self._kept += self._taken
         self._taken.clear()
         self._note_drops(pieces)

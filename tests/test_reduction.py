@@ -19,6 +19,7 @@ from harness import wait_for
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
 from tbxd.events.ledger import decode_ranks
+from tbxd.events.rows import Piece
 from tbxd.events.schema import END_KIND
 from tbxd.ranks import reduction, tags, waiting
 from tbxd.session import Session
@@ -1038,3 +1039,34 @@ def test_the_next_start_of_a_job_waits_for_a_side_that_somebody_else_holds(tmp_p
     daemon.write(2)
     assert points(tmp_path) == {"own/0": [(0, 1.0)], "own/1": [(0, 1.0)], "loss": [(1, 0.5)]}
     assert all(rank.acked == len(rank.records) for rank in daemon.ranks)
+
+
+def test_the_end_of_a_rank_comes_behind_its_records_however_the_threads_meet(tmp_path: Path) -> None:
+    """The last records of a rank and its end come while a write is between its queue and what goes out."""
+    ranks = [Rank(tmp_path, rank, 2) for rank in range(2)]
+    daemon = Daemon(tmp_path, ranks)
+    for rank in ranks:
+        for step in range(6):
+            rank.scalar("loss", step, 2.0 * rank.rank)
+    for rank in ranks:
+        daemon.feed(rank, rank.ends[2])
+    daemon.write()
+    daemon.feed(ranks[0])
+    emit = daemon.writer.ranks.emit
+
+    def met(pieces: list[Piece], gone: int) -> list[bytes]:
+        daemon.writer.ranks.emit = emit  # type: ignore[method-assign]
+        daemon.feed(ranks[1])
+        daemon.leave(ranks[1])
+        return emit(pieces, gone)
+
+    daemon.writer.ranks.emit = met  # type: ignore[method-assign]
+    daemon.write()
+    daemon.write()
+    assert points(tmp_path)["loss"] == [(step, 1.0) for step in range(6)]
+    assert not daemon.writer.ranks.news
+    assert all(rank.acked == len(rank.records) for rank in ranks)
+    ranks[0].scalar("loss", 6, 5.0)
+    daemon.feed(ranks[0])
+    daemon.write()
+    assert points(tmp_path)["loss"][6:] == [(6, 5.0)], "nobody waits for who has left"

@@ -696,3 +696,29 @@ def test_the_status_of_a_run_is_read_by_any_thread_while_ranks_come(tmp_path: Pa
     status = writer.ranks.status()
     assert status is None or status["joined"] == ranks
     assert calls > 50 and not errors, f"{len(errors)} of {calls}: {errors[:1]}"
+
+
+def test_the_end_of_a_rank_comes_behind_what_waits_for_a_look_at_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = Inside(tmp_path)
+    look: list[Callable[[], None]] = []
+    see = inside.hub._see
+    monkeypatch.setattr(inside.hub, "_see", lambda *what: look.append(lambda: see(*what)))
+    (tmp_path / "a").mkdir()
+    state = (tmp_path / "a").stat()
+    job = {"world": 2, "job": "job", "reduce": True}
+    one = inside.begin(rank=0, **job)
+    inside.log(one, 0, 3)
+    two = inside.begin(rank=1, view="another", folder=(state.st_dev, state.st_ino), **job)
+    inside.log(two, 0, 3)
+    inside.hub.handle(inside.peer, wire.Flush(two, inside.sent[two], 1))
+    inside.until(lambda: look and inside.hub.runs[str(tmp_path / "a")].rounds, "a write")
+    assert not inside.settled(one), "it waits for the other"
+    look[0]()
+    inside.until(lambda: inside.settled(one) and inside.settled(two), "both")
+    assert inside.hub.status()["totals"]["dropped"] == {}
+    inside.hub.handle(inside.peer, wire.Goodbye(two))
+    inside.log(one, 3, 1)
+    inside.until(lambda: inside.settled(one), "nobody waits for who has left")
+    inside.hub.close(5.0)

@@ -117,20 +117,24 @@ class Frontier:
         """The same where a step is repeated: a later one that follows shows that it was no stretch of its own."""
         own, last, repeats = self.own[:, rank], self.last[:, rank], self.repeats[:, rank]
         stretches = np.empty(len(tags), np.int64)
+        repeated: dict[int, list[int]] = {}  # by tag, those of the records that have repeated its last step
         for index, (tag, step) in enumerate(zip(tags.tolist(), steps.tolist(), strict=True)):
             if last[tag] == STEP_MIN:
                 pass
             elif step == last[tag]:
                 own[tag] += 1
                 repeats[tag] += 1
+                repeated.setdefault(tag, []).append(index)
             elif step < last[tag]:
                 own[tag] += 1
                 repeats[tag] = 0
+                repeated.pop(tag, None)
             else:
+                again = repeated.pop(tag, None)
                 if repeats[tag] and own[tag] - repeats[tag] >= self.stretch[tag]:
                     own[tag] -= repeats[tag]
-                    earlier = stretches[:index]
-                    earlier[(tags[:index] == tag) & (earlier > own[tag])] = own[tag]
+                    if again is not None:
+                        stretches[again] = own[tag]
                 repeats[tag] = 0
             last[tag] = step
             stretches[index] = own[tag]

@@ -83,6 +83,7 @@ class Ranks:
         self._refused = 0  # so many of these are so in what has been encoded
         self._ending: set[str] = set()  # jobs of whose start all is encoded
         self._gone: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)
+        self._early: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # of starts that have not begun
         self._left: deque[tuple[bytes, RunDefinition]] = deque(maxlen=RANKS_MAX)  # those that the reductions know of
         self._news = False  # some of them have gone since the last look
         # What other threads may see, replaced as a whole at the end of each write.
@@ -218,22 +219,33 @@ class Ranks:
             self._next.append((batch, now))
         return True
 
-    def emit(self, pieces: list[Piece]) -> list[bytes]:
-        """Append what can go out; returns the sessions that it takes further in the ledger."""
+    @property
+    def gone(self) -> int:
+        """How many sessions have gone since the last `emit`. All that has come of them is queued before."""
+        return len(self._gone)
+
+    def emit(self, pieces: list[Piece], gone: int) -> list[bytes]:
+        """Append what can go out; returns the sessions that it takes further in the ledger.
+
+        Args:
+            pieces: added to.
+            gone: so many of those that have gone have nothing queued any more; the others are waited for.
+        """
         sessions = self._refuse(pieces)
         now = time.monotonic()
         self._news = False
-        early = []  # of a start that has not begun to be reduced
-        while self._gone:
-            session, run = self._gone.popleft()
+        early, self._early = self._early, deque(maxlen=RANKS_MAX)
+        early += [self._gone.popleft() for _ in range(min(gone, len(self._gone)))]
+        if self._gone:
+            self._news = True
+        for session, run in early:
             generation = generation_of(run)
             reduction = self._reductions.get(job_of(generation))
             if reduction is not None and reduction.generation == generation:
                 reduction.leave(session, run.rank)
                 self._left.append((session, run))
             else:
-                early.append((session, run))
-        self._gone += early
+                self._early.append((session, run))
         followed = self._followed()
         self._ending = {
             job
