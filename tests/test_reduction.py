@@ -1070,3 +1070,16 @@ def test_the_end_of_a_rank_comes_behind_its_records_however_the_threads_meet(tmp
     daemon.feed(ranks[0])
     daemon.write()
     assert points(tmp_path)["loss"][6:] == [(6, 5.0)], "nobody waits for who has left"
+
+
+def test_who_ends_of_a_start_that_is_over_is_not_remembered(tmp_path: Path) -> None:
+    """Else each write would look through all of them."""
+    late, here, next_start = (Rank(tmp_path, 0, 2, attempt=attempt) for attempt in range(3))
+    daemon = Daemon(tmp_path, [late, here, next_start])
+    here.scalar("loss", 0, 1.0)
+    daemon.feed(here)
+    daemon.write()
+    for rank in (late, next_start):
+        daemon.leave(rank)
+    daemon.write()
+    assert [session for session, _ in daemon.writer.ranks._early] == [next_start.id]

@@ -244,7 +244,7 @@ class Ranks:
             if reduction is not None and reduction.generation == generation:
                 reduction.leave(session, run.rank)
                 self._left.append((session, run))
-            else:
+            elif generation not in self._past and (reduction is None or is_before(reduction.generation, generation)):
                 self._early.append((session, run))
         followed = self._followed()
         self._ending = {
