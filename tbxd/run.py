@@ -46,7 +46,7 @@ from .events import schema, trust
 from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
-from .events.folder import NameRefused, open_folder
+from .events.folder import NameRefused, is_at, open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
 from .events.record import frame
 from .events.rows import Piece
@@ -140,7 +140,9 @@ class RunWriter:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
-        self._made = False  # the folder was there when it was opened again
+        # The folder was there when it was opened again: somebody has made it anew; or it is the one that was held all
+        # the while, and nothing but files in it was removed.
+        self._made = self._stayed = False
         self._umask: int | None = None  # of the trainer that opened the run
         self.notice = ""  # what does not keep it from writing, but has to be known, for `tbxd status`
         self._next_notice = 0.0
@@ -466,7 +468,7 @@ class RunWriter:
             names = event_files(self._folder)
             name = run.file_name
             if not self._accepts(run, names):
-                name = file_name(names, time.time(), run.host, run.pid, run.filename_suffix)
+                name = file_name([*names, *self._names], time.time(), run.host, run.pid, run.filename_suffix)
             self._forget_ended(self.ledger)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
@@ -600,7 +602,7 @@ class RunWriter:
     def _lock_folder(self) -> None:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self._made = bool(self._names) and self.directory.is_dir()
+        self._made = bool(self._names) and not self._stayed and self.directory.is_dir()
         fd = open_folder(self.directory, self._umask)
         try:
             lock_folder(fd, self.name)
@@ -635,6 +637,7 @@ class RunWriter:
         self._settling.clear()
         self._owed = b""
         self._noting = self._finishing = self._encoding = False
+        self._stayed = self._folder >= 0 and is_at(self._folder, self.directory)
         self._unlock_folder()
         if not self.waiting:  # nothing is held up
             self.error = ""

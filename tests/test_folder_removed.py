@@ -99,3 +99,37 @@ def test_what_a_process_that_lives_has_lost_is_still_counted(tmp_path: Path, par
         ranks[2].id: (1, {}),
     }
     writer.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_files_that_are_removed_under_a_script_are_its_loss_where_the_folder_stays(place: World, kept: bool) -> None:
+    place.serve()
+    script = """
+        import pathlib, shutil, sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/run")
+        for step in range(50):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(30)
+        if sys.argv[1] == "True":
+            for file in pathlib.Path("logs/run").iterdir():
+                file.unlink()
+        else:  # and begins anew
+            shutil.rmtree("logs/run")
+            writer.close()
+            writer = SummaryWriter("logs/run")
+        for step in range(50, 60):
+            writer.add_scalar("loss", step, step)
+        writer.flush(30)
+        print(writer.stats()["dropped"])
+    """
+    result = place.run(script, kept)
+    assert result.returncode == 0, result.stderr
+    shown = scalars(place.logdir / "run")
+    assert shown.pop("loss") == [(step, float(step)) for step in range(50, 60)]
+    assert [value for _, value in shown.pop("tbxd/dropped/file_lost", [])] == ([50.0] if kept else []) and not shown
+    assert result.stdout.strip() == ("{'file_lost': 50}" if kept else "{}")
+    status = place.status()
+    assert status is not None
+    run = status["runs"][str(place.logdir / "run")]
+    assert (run["accepted"], run["written"], run["dropped"]) == ((60, 10, {"file_lost": 50}) if kept else (60, 60, {}))

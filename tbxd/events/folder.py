@@ -86,3 +86,11 @@ def open_below(folder: int, name: str, umask: int | None = None, flags: int = _U
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name) from None
         raise
+
+
+def is_at(folder: int, path: Path) -> bool:
+    """Whether a folder that is held open is still the one under a path; not once it was removed or moved."""
+    try:
+        return os.path.samestat(os.fstat(folder), path.lstat())
+    except OSError:
+        return False
