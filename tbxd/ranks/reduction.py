@@ -140,6 +140,7 @@ class Reduction:
         sessions.discard(session)
         if not sessions:
             self._tags.leave(rank)
+        self._tags.deserted = not any(self._alive.values())
 
     def status(self) -> dict[str, Any]:
         """For `tbxd status`: what is quickly told."""
@@ -175,6 +176,7 @@ class Reduction:
             sessions = self._alive.setdefault(member.rank, set())
             if batch.session not in self._gone:
                 sessions.add(batch.session)
+                self._tags.deserted = False
                 self._frontier.come_back(member.rank)
             self._tags.begin(now)
         self._patience.come(member.rank, now)

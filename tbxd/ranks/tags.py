@@ -3,7 +3,8 @@
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
 it goes out. While ranks of the job have never been seen, which may be on their way, no time tells that a tag is
-gathered, for `START_SECONDS` from the first that came. No I/O or clocks.
+gathered, for `START_SECONDS` from the first that came, or `JOIN_SECONDS` where all that came have ended. No I/O or
+clocks.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Tags:
         self._last_joined = np.zeros(0)
         self._began: float | None = None
         self.awaited = True  # ranks that have never been seen may be on their way
+        self.deserted = False  # those that have come have ended: ranks of one job end together, so none is
 
     def begin(self, now: float) -> None:
         """A rank has come."""
@@ -65,7 +67,12 @@ class Tags:
     def here_by(self) -> float:
         """When ranks that have not come are not expected any more."""
         began = self._began if self._began is not None else 0.0
-        return began + (max(self._start_seconds, self.join_seconds) if self.awaited else self.join_seconds)
+        return began + (max(self._window, self.join_seconds) if self.awaited else self.join_seconds)
+
+    @property
+    def _window(self) -> float:
+        """How long after the first rank one that has never been seen may come."""
+        return self.join_seconds if self.deserted else self._start_seconds
 
     def await_none(self) -> None:
         """No rank that has never been seen is on its way."""
@@ -74,7 +81,7 @@ class Tags:
     def _time_tells(self, now: float, joined: int) -> bool:
         """Whether a tag may be taken to be gathered because nobody has come to it for long."""
         if self.awaited and self._began is not None:
-            self.awaited = joined < self.frontier.world and now - self._began < self._start_seconds
+            self.awaited = joined < self.frontier.world and now - self._began < self._window
         return not self.awaited
 
     def find(self, kind: int, name: str) -> int | None:
@@ -129,7 +136,7 @@ class Tags:
         if not len(young):
             return 0.0
         due = float(self._last_joined[young].min()) + self.join_seconds
-        return max(due, self._began + self._start_seconds) if self.awaited and self._began is not None else due
+        return max(due, self._began + self._window) if self.awaited and self._began is not None else due
 
     def decide(
         self, now: float, everything: bool, joined: int, members: Iterable[Member], read: Floats | None = None
