@@ -179,7 +179,7 @@ def _launch(launcher: Process | None, port: str, rank: int) -> str:
     text = f"-{port}" if port else ""
     module = sys.modules.get("multiprocessing.process")
     if module is not None and launcher is not None and launcher.pid == os.getppid():
-        counted: Any = getattr(module.currentprocess_of(), "_identity", ())  # as in its name, SpawnProcess-5
+        counted: Any = getattr(module.current_process(), "_identity", ())  # as in its name, SpawnProcess-5
         if len(counted) == 1 and type(counted[0]) is int:
             text += f"-{counted[0] - rank}"  # the same for all, as they are started in the order of their ranks
     return text
