@@ -262,7 +262,7 @@ class RunWriter:
     def forget(self) -> None:
         """It is let go of, closed as it is: nothing may be called any more. Its memory is free at once, with no circle
         in it that waits for the garbage collector."""
-        del self.ranks, self._contents, self._lives
+        del self.ranks, self.besides, self._contents, self._lives
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
