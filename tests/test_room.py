@@ -244,8 +244,8 @@ def test_threads_and_handlers_that_log_while_records_wait_tear_nothing(tmp_path:
         assert result.returncode == 0, result.stderr
         done, waits, calls, stats = json.loads(result.stdout)
         assert waits > 5, "it did happen"
-        assert min(calls.values()) > 15, calls
-        assert done and not stats["pending"]
+        assert min(calls.values()) > 5, calls
+        assert (done or stats["dropped"]) and not stats["pending"], "what finds no room in time is counted"
         assert stats["accepted"] == sum(calls.values()) + 1 == stats["written"] + sum(stats["dropped"].values())
         status: Any = place.status()
         assert status["totals"]["written"] == stats["written"], "no session was broken off"
