@@ -199,8 +199,7 @@ class Planner:
         names = _names_of(batch, item.record) if item.record is not None else []
         places = np.array([known.place(name) for name in names], np.int64)
         steps = np.full(len(names), item.record.step if item.record is not None else 0, np.int64)
-        single = item.record is not None and item.record.kind != ROW and names
-        if batch.numbered and item.record is not None and single and batch.tag(item.record.tag).numbered:
+        if batch.numbered and item.record is not None and names and _is_numbered(batch, item.record):
             steps[:] = COUNTED
         return names, places, steps, np.full(len(names), item.end, np.int64)
 
@@ -246,7 +245,8 @@ class Planner:
         late = self._is_superseded(known, member, tag, step)
         name = known.names[tag]
         which = ALL
-        if not late and (lives.is_after(int(known.owner[tag]), member) or lives.has_predecessor(member)):
+        first = lives.is_after(int(known.owner[tag]), member) or lives.has_predecessor(member)
+        if not late and (first or batch.numbered):  # of a run that is counted together the counts go on in it
             which = digest_of(name)
         member.beside.setdefault(which, position)
         plan.notes.append(beside_text(batch.session, position, which))
@@ -320,6 +320,11 @@ def _take(known: Known, member: Member, places: Any, steps: Any, numbered: bool,
 
 def _is(item: Single, kind: int) -> bool:
     return item.record is not None and item.record.kind == kind
+
+
+def _is_numbered(batch: Batch, record: Record) -> bool:
+    """Whether who writes the file counts the steps of a record; of a row its first tag says so."""
+    return batch.tag(batch.row(record.tag).tags[0] if record.kind == ROW else record.tag).numbered
 
 
 def _names_of(batch: Batch, record: Record) -> list[str]:

@@ -514,7 +514,8 @@ def test_a_process_that_is_alone_tells_what_it_told_before(place: World) -> None
     (session,) = definitions(place)
     (run,), (tag,) = session.runs, session.tags
     assert run is not None and tag is not None
-    where = {"umask": run.umask, "view": run.view, "folder": run.folder}  # which every process tells
+    every = ("umask", "view", "folder", "script", "kin", "parent", "boot", "began")  # which every process tells
+    where = {name: getattr(run, name) for name in every}
     told = RunDefinition(run.id, run.directory, run.host, run.pid, run.created, "", run.file_name, **where)
     assert pack_definition(run) == pack_definition(told) and run.file_name
     assert pack_definition(tag) == pack_definition(TagDefinition(tag.id, run.id, "a"))
