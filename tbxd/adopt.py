@@ -86,6 +86,7 @@ class Adopter:
         self.lost_bytes = 0  # records that were not on disk yet when the machine went down
         self._hub = hub
         hub.gated = True
+        self._closing: set[Path] = set()  # journals whose lock's file was closed, and which are to be looked at again
         self._waited: dict[bytes, float] = {}  # sessions that wait for others, and since when
         # Sessions that are drained: those that do not wait, and of how many runs the folders have been compared.
         self._begun: set[bytes] = set()
@@ -173,7 +174,7 @@ class Adopter:
             if not any(run is not None for run in client.session.runs):
                 continue
             since = self._waited.setdefault(session, now)
-            closing = bool(self._closed) and now - since < CLOSING_SECONDS
+            closing = bool(self._closing - {Path(client.journal)}) and now - since < CLOSING_SECONDS
             if not closing and not self._waits(client, began(client), now):
                 self._hub.admit(client)
         self._waited = {
@@ -269,6 +270,7 @@ class Adopter:
                 self._watched.pop(path, None)
             elif path is not None:
                 looks.append((path, 0))
+                self._closing.add(path)
         waiting = []
         for due, path, tries in self._closed:
             if due <= now:
@@ -280,6 +282,8 @@ class Adopter:
             self._watch(path)
             if not self._look(path, now) and tries < len(CLOSED_SECONDS) and path in self._watched:
                 self._closed.append((now + CLOSED_SECONDS[tries], path, tries + 1))
+            else:
+                self._closing.discard(path)
 
     def _watch(self, path: Path) -> bool:
         """Have the system tell when the owner of a journal ends. False when it cannot."""
