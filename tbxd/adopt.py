@@ -279,11 +279,15 @@ class Adopter:
                 waiting.append((due, path, tries))
         self._closed = waiting
         for path, tries in dict(looks).items():
-            self._watch(path)
-            if not self._look(path, now) and tries < len(CLOSED_SECONDS) and path in self._watched:
-                self._closed.append((now + CLOSED_SECONDS[tries], path, tries + 1))
-            else:
-                self._closing.discard(path)
+            self._look_again(path, tries, now)
+
+    def _look_again(self, path: Path, tries: int, now: float) -> None:
+        """Look at a journal, and at one that has an owner once more a little later, up to three times."""
+        self._watch(path)
+        if not self._look(path, now) and tries < len(CLOSED_SECONDS) and path in self._watched:
+            self._closed.append((now + CLOSED_SECONDS[tries], path, tries + 1))
+        else:
+            self._closing.discard(path)
 
     def _watch(self, path: Path) -> bool:
         """Have the system tell when the owner of a journal ends. False when it cannot."""
