@@ -28,6 +28,7 @@ from .ranks.starts import generation_of, is_reduced
 
 log = logging.getLogger(__name__)
 
+FIRST_STEP_MAX = 1  # up to here a training is taken to begin, from 0 or from 1
 MEMBERS_MAX = 256  # sessions that are remembered where they may be over
 
 Alive = Callable[[bytes, int], bool]
@@ -242,8 +243,12 @@ class Lives:
         began = who.began if who.boot == origin.boot() else 0
         return any(self._alive(session, began) for session in self._of_life.get(key, (key,)))
 
-    def goes_on(self, member: Member, place: int) -> bool:
-        """Whether a session goes on with the work of a life, so that what it logs takes the place of that life's."""
+    def goes_on(self, member: Member, place: int, step: int) -> bool:
+        """Whether a session goes on with the work of a life, so that what it logs takes the place of that life's.
+
+        Args:
+            step: of what it logs there: the same program with other arguments goes on where it does not begin anew.
+        """
         other, who = self.lineage.lives[place], member.who
         if self.precedes(member, place) or member.word == settings.ALWAYS_RESUME:
             return True
@@ -253,16 +258,22 @@ class Lives:
         # Where nobody knows, it is as TensorBoard's default loader has it.
         if self.has_purged(member) or not (who.kin and other.kin):
             return True
-        return who.kin == other.kin and (not who.parent or who.parent != other.parent)
+        if who.parent and who.parent == other.parent:
+            return False
+        same = who.kin[: origin.PROGRAM_CHARS] == other.kin[: origin.PROGRAM_CHARS]
+        return who.kin == other.kin or (same and step > FIRST_STEP_MAX)
 
     def has_purged(self, member: Member) -> bool:
         """Whether a session has said itself from where on the run goes."""
         return any(place == member.place for place, _ in self.lineage.purges)
 
-    def has_predecessor(self, member: Member) -> bool:
-        """Whether a session goes on with anybody's work here."""
+    def has_predecessor(self, member: Member, step: int) -> bool:
+        """Whether a session goes on with anybody's work here, or did; ``step`` as for `goes_on`."""
+        known = self.known
+        if known is not None and bool((known.era[: len(known.names)] == member.place).any()):
+            return True
         return any(
-            place != member.place and self.lineage.lives[place].known and self.goes_on(member, place)
+            place != member.place and self.lineage.lives[place].known and self.goes_on(member, place, step)
             for place in range(1, len(self.lineage.lives))
         )
 

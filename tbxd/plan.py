@@ -232,7 +232,7 @@ class Planner:
         if self._is_superseded(known, member, tag, step):
             return False
         one = isinstance(item, Single) and item.record is not None and item.record.kind in _ONE
-        return one or self._lives.goes_on(member, int(known.owner[tag]))
+        return one or self._lives.goes_on(member, int(known.owner[tag]), step)
 
     # --- beside the run --------------------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Planner:
         late = self._is_superseded(known, member, tag, step)
         name = known.names[tag]
         which = ALL
-        first = lives.is_after(int(known.owner[tag]), member) or lives.has_predecessor(member)
+        first = lives.is_after(int(known.owner[tag]), member) or lives.has_predecessor(member, step)
         if not late and (first or batch.numbered):  # of a run that is counted together the counts go on in it
             which = digest_of(name)
         member.beside.setdefault(which, position)

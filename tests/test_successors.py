@@ -175,6 +175,36 @@ def test_arguments_that_say_that_a_program_goes_on_make_it_no_other_program(plac
     assert found["run"] == of(1, 0, 20) + of(2, 20, 40) and beside(found) == {"run/python": of(1, 0, 30)}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "goes_on"),
+    [
+        ("--epochs 60", "--epochs 600 --resume last.pt", True),
+        ("", "--ckpt_path last.ckpt", True),
+        ("lr=0.1", "lr=0.1 ckpt=last.ckpt", True),
+        ("--port 29500", "--port 29501 --load-from last.pt", True),
+        ("", "--eval --load last.pt", False),
+        ("fit", "validate --ckpt_path last.ckpt", False),
+        ("mode=train", "mode=test", False),
+        ("--eval", "--eval --epochs 2", True),
+    ],
+)
+def test_the_same_program_with_other_arguments_goes_on_where_it_does_not_say_that_it_does_something_else(
+    place: World, before: str, after: str, goes_on: bool
+) -> None:
+    """People resume with an argument more; a second run, said to nobody, was what they got."""
+    place.serve()
+    given = f"(2, 20, 40, 1) if sys.argv[1:] == {after.split()} else (1, 0, 30, 1)"
+    script = TRAIN.replace('os.environ["GIVEN"].split()', given).replace("import os", "import os, sys", 1)
+    assert place.run(script, *before.split()).returncode == -9
+    assert place.run(script, *after.split()).returncode == -9
+    drained(place)
+    found = shown(place.logdir)
+    if goes_on:
+        assert found == {"run": of(1, 0, 20) + of(2, 20, 40)}
+    else:
+        assert found["run"] == of(1, 0, 30) and beside(found) == {"run/python": of(2, 20, 40)}
+
+
 # --- order is that of beginnings ----------------------------------------------------------------------------------
 
 

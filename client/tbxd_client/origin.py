@@ -16,10 +16,17 @@ from typing import Any
 from . import journal_files
 
 DIGEST_CHARS = 16
+PROGRAM_CHARS = 8  # of the digest of a program and its arguments: of the program, whatever its arguments
 SCRIPT_CHARS_MAX = 60
 # Arguments that say that a program goes on with earlier work, so that with and without them it is the same one.
 _RESUMES = re.compile(r"resum|restart|continu|requeue|start[-_.]?(epoch|step|iter)", re.IGNORECASE)
 _WORDS = re.compile(r"resume|restart|continue|requeue", re.IGNORECASE)
+# Arguments that say that a program does something else than train: it goes on with nobody's training then.
+_MODES = re.compile(
+    r"(do[-_.]?|only[-_.]?)?(eval(uate|uation)?|test(ing)?|valid(ate|ation)?|predict(ion)?|infer(ence)?|export)"
+    r"([-_.]?only)?",
+    re.IGNORECASE,
+)
 _clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)  # kept where freezegun does not look for it
 
 _boot = ""
@@ -50,6 +57,8 @@ def fields() -> dict[str, Any]:
 def program(arguments: list[str], original: list[str], main: str, child: bool) -> tuple[str, str]:
     """The name of a program, and a digest that is the same for each process of it that does the same work.
 
+    Its first `PROGRAM_CHARS` are the same whatever the arguments, but for those that say that it does not train.
+
     Args:
         arguments: ``sys.argv``.
         original: ``sys.orig_argv``.
@@ -72,8 +81,14 @@ def program(arguments: list[str], original: list[str], main: str, child: bool) -
     short = re.sub(r"[^\w.-]", "_", name.removesuffix(".py"))[:SCRIPT_CHARS_MAX] or "python"
     if not name or "ipykernel" in first:
         return short, ""
-    text = "\0".join(("child" if child else "main", name, code, *_essential(arguments[1:])))
-    return short, _digest(text)
+    work = "\0".join(("child" if child else "main", name, code, *_modes(arguments[1:])))
+    return short, _digest(work)[:PROGRAM_CHARS] + _digest("\0".join(_essential(arguments[1:])))[PROGRAM_CHARS:]
+
+
+def _modes(arguments: list[str]) -> list[str]:
+    """Arguments that say that it does something else than train: ``--eval``, ``mode=test``, ``predict``."""
+    parts = [part.strip("-").lower() for argument in arguments for part in argument.split("=")]
+    return sorted({part for part in parts if _MODES.fullmatch(part)})
 
 
 def _essential(arguments: list[str]) -> list[str]:
