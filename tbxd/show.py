@@ -21,6 +21,7 @@ from .summaries.errors import HINTS
 
 GPUS_SHOWN = 8  # one by one
 HELD_UP_SECONDS = 1.0  # for which something holds a drain up before it is said
+BESIDE_SHOWN = 3
 REASONS_TOLD = 100  # of these, on the way
 FILE_WIDTH = 10_000  # columns; what is not a terminal has lines as long as their content
 
@@ -68,6 +69,13 @@ def _forgotten(answer: dict[str, Any]) -> list[str]:
 def _about(run: dict[str, Any]) -> list[str]:
     """What else there is to say of a run."""
     notice = [f"[yellow]{escape(run['notice'])}[/yellow]"] if run.get("notice") else []
+    beside = run.get("beside", [])
+    if beside:
+        shown = ", ".join(beside[:BESIDE_SHOWN]) + (", …" if len(beside) > BESIDE_SHOWN else "")
+        notice.append(
+            f"what went back in it and was no restart is in runs below it: {escape(shown)} "
+            "(resume='always', TBXD_RESUME=always: it takes the place of what was there)"
+        )
     return notice + ([_ranks(run["ranks"])] if run.get("ranks") else [])
 
 
