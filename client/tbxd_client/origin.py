@@ -6,6 +6,7 @@ on with that one's work, or is something else (docs/EVENT_FILE.md, "Resume").
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -49,8 +50,10 @@ def clock() -> int:
 
 def fields() -> dict[str, Any]:
     """What this process is, as fields of a `records.RunDefinition`."""
-    parent = _parent()
-    script, kin = program(list(sys.argv), list(sys.orig_argv), _main_file(), bool(parent))
+    script, kin, parent = "python", "", ""
+    with contextlib.suppress(Exception):  # at the end of the program, or a ``sys.argv`` that has anything in it
+        parent = _parent()
+        script, kin = program(list(sys.argv), list(sys.orig_argv), _main_file(), bool(parent))
     return {"script": script, "kin": kin, "parent": parent, "boot": boot(), "began": clock()}
 
 
