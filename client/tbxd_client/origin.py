@@ -53,7 +53,7 @@ def fields() -> dict[str, Any]:
     script, kin, parent = "python", "", ""
     with contextlib.suppress(Exception):  # at the end of the program, or a ``sys.argv`` that has anything in it
         parent = _parent()
-        script, kin = program(list(sys.argv), list(sys.orig_argv), _main_file(), bool(parent))
+        script, kin = program(list(map(str, sys.argv)), list(sys.orig_argv), _main_file(), bool(parent))
     return {"script": script, "kin": kin, "parent": parent, "boot": boot(), "began": clock()}
 
 

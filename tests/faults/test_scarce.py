@@ -63,7 +63,7 @@ def test_a_trainer_that_may_have_no_thread_trains_on_and_sends_later(users: tupl
     folder, said = user.home / "runs" / "a", ""
     for further in range(6):
         before = len(scalars(folder).get("value", []))
-        result = user.script(FEW_THREADS, further)
+        result = user.script(FEW_THREADS, further, TBXD_RESUME="always")  # all in one run
         assert result.returncode == 0, f"{further} threads: {result.returncode}: {result.stderr[-2000:]}"
         assert len(scalars(folder)["value"]) == before + int(result.stdout)
         said += result.stderr
