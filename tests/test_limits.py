@@ -140,18 +140,18 @@ LARGEST = {
                 WIDE * (limits.NODE_ATTRIBUTES_BYTES_MAX // 4), [1] * limits.NODE_DIMENSIONS_MAX,
             )
         )
-        writer._run.text(records.GRAPH, "", 0, 0.0, graph._text(nodes))
+        writer._tbxd_run.text(records.GRAPH, "", 0, 0.0, graph._text(nodes))
         """,
     "RANKS_MAX JOB_BYTES_MAX": """
         from tbxd_client.ranks import Identity
         who = Identity(records.RANKS_MAX - 1, records.RANKS_MAX, job="j" * records.JOB_BYTES_MAX)
-        made = session.current().define_run(writer._run.directory, "s" * 100, "", False, who, False)
+        made = session.current().define_run(writer._tbxd_run.directory, "s" * 100, "", False, who, False)
         assert made.number >= 0
         writer.add_scalar("loss", 1.0, 1)
         """,
     "PATH_BYTES_MAX": """
         parts = ["d" * 200] * 17
-        long = os.path.join(writer._run.directory, *parts)
+        long = os.path.join(writer._tbxd_run.directory, *parts)
         long += "/" + "e" * min(200, 3800 - len(long))
         other = SummaryWriter(long, filename_suffix="s" * 20)
         other.add_scalar("loss", 1.0, 1)
@@ -164,7 +164,8 @@ ELSEWHERE = {
     "RECORD_BYTES_MAX": "a gigabyte; test_a_record_that_is_larger_than_the_window_gets_through has 80 MB",
     "ATTRS_BYTES_MAX": "more than all attributes of any call here",
     "DEFINITION_BYTES_MAX": "more than any definition with the largest texts",
-    "RUNS_MAX": "test_runs.py",
+    "RUNS_MAX": "test_keeping.py, with another number",
+    "ORIGIN_BYTES_MAX": "test_successors.py",
     "TAGS_MAX": "takes minutes; test_quotas.py bounds them",
     "ROWS_MAX": "takes minutes",
     "UMASK_MAX": "test_umask.py",

@@ -490,7 +490,7 @@ LAYOUTS = st.dictionaries(NAMES, st.dictionaries(NAMES, CHARTS.map(list), max_si
 @drawing
 @given(LAYOUTS)
 def test_layouts(three: Writers, layout: dict[str, Any]) -> None:
-    three["tbxd"].writer._layout = {}  # the originals forget their earlier calls, ours add up
+    three["tbxd"].writer._tbxd_layout = {}  # the originals forget their earlier calls, ours add up
     found = logged(three, lambda writer: writer.add_custom_scalars(layout))
     for peer in PEERS:
         if found[peer].error is not None:

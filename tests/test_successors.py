@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,20 @@ def test_the_same_program_with_other_arguments_goes_on_where_it_does_not_say_tha
         assert found == {"run": of(1, 0, 20) + of(2, 20, 40)}
     else:
         assert found["run"] == of(1, 0, 30) and beside(found) == {"run/python": of(2, 20, 40)}
+
+
+def test_a_script_may_have_a_name_of_any_length_and_script(place: World) -> None:
+    place.serve()
+    for number, name in enumerate(("\N{CJK UNIFIED IDEOGRAPH-5B57}" * 80, "s" * 200, "\N{GRINNING FACE}" * 60)):
+        path = place.root / f"{name}.py"
+        path.write_text(
+            "from tbxd_client import SummaryWriter\n"
+            f"with SummaryWriter('logs/{number}') as writer:\n    writer.add_scalar('value', 1, 0)\n"
+            "    assert writer.flush(20)\n"
+        )
+        result = subprocess.run([sys.executable, path], env=place.environ, cwd=place.root, capture_output=True)
+        assert (result.returncode, result.stderr) == (0, b""), name
+        assert scalars(place.logdir / str(number)) == {"value": [(0, 1)]}
 
 
 # --- order is that of beginnings ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from . import journal_files
+from .records import ORIGIN_BYTES_MAX
 
 DIGEST_CHARS = 16
 PROGRAM_CHARS = 8  # of the digest of a program and its arguments: of the program, whatever its arguments
@@ -82,6 +83,7 @@ def program(arguments: list[str], original: list[str], main: str, child: bool) -
     else:
         name = ""
     short = re.sub(r"[^\w.-]", "_", name.removesuffix(".py"))[:SCRIPT_CHARS_MAX] or "python"
+    short = short.encode("utf-8", "replace")[:ORIGIN_BYTES_MAX].decode("utf-8", "ignore")
     if not name or "ipykernel" in first:
         return short, ""
     work = "\0".join(("child" if child else "main", name, code, *_modes(arguments[1:])))
