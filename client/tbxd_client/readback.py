@@ -7,6 +7,7 @@ have written to the folder, or an earlier life of the run, is told apart.
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import os
 import re
@@ -38,10 +39,10 @@ def points(directory: str, tag: str, session: bytes, after: int) -> tuple[list[P
     """
     found: list[Point] = []
     end = after
-    try:
-        names = sorted(path for path in Path(directory).iterdir() if "tfevents" in path.name)
-    except OSError:
-        names = []
+    names: list[Path] = []
+    for folder in (Path(directory), *_beside(Path(directory))):
+        with contextlib.suppress(OSError):
+            names += sorted(path for path in folder.iterdir() if "tfevents" in path.name)
     for path in names:
         try:
             with path.open("rb") as file:
@@ -53,6 +54,14 @@ def points(directory: str, tag: str, session: bytes, after: int) -> tuple[list[P
         except (OSError, WireError, struct.error):
             continue  # what stands before the damage stands
     return found, end
+
+
+def _beside(directory: Path) -> list[Path]:
+    """The folders below a run where the daemon writes what this process logs behind another one."""
+    try:
+        return sorted(path for path in directory.iterdir() if f"-{os.getpid()}-" in path.name and path.is_dir())
+    except OSError:
+        return []
 
 
 def _of_session(file: BinaryIO, session: str) -> Iterator[tuple[bytes, int]]:
