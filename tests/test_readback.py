@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from harness import World, wait_for
 from tbxd.events import schema
 from tbxd_client import protowire
+from tbxd_client.event_names import event_files
 from tbxd_client.readback import points, shortest
 
 EXPORT = """
@@ -92,7 +93,7 @@ def test_only_what_this_process_has_logged_is_exported_also_over_a_killed_daemon
     for name in ("all", "other"):
         (values,) = json.loads((place.root / f"{name}.json").read_text()).values()
         assert [step for _, step, _ in values] == list(range(400))
-    assert len(list((place.logdir / "run/chart/one").iterdir())) == 2
+    assert len(event_files(place.logdir / "run/chart/one")) == 2
 
 
 def test_without_a_daemon_it_exports_what_there_is_and_says_so(place: World) -> None:
