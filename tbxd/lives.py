@@ -158,6 +158,9 @@ class Lives:
         else:
             who = introduced(session, run)
             place = self.lineage.enter(who)
+            first = self.lineage.lives[place].key
+            if first != session:  # the process has begun another session: it is one life
+                self._of_life.setdefault(first, {first}).add(session)
             member = Member(self.lineage.lives[place], place, run.resume)
             member.beside = dict(self.lineage.beside.get(session, {}))
             self.members[session] = member

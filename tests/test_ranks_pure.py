@@ -64,16 +64,16 @@ def test_a_tag_that_begins_late_goes_out_at_once_only_where_one_rank_alone_has_c
     assert tags.gathered[tag] and tags.decided[tag] == SOLO
 
 
-def test_ranks_that_were_never_seen_are_waited_for_while_one_that_was_lives_and_no_longer_than_others_then() -> None:
+def test_ranks_that_were_never_seen_are_waited_for_while_one_that_was_lives_and_ten_seconds_then() -> None:
     tags = tags_of(2, "loss")
     tags.join(0, 0, 0.0)
     tags.decide(29.0, False, 1, [])
     assert not tags.gathered[0] and tags.due() == tags.here_by == 30.0 and not tags.all_here(29.0, 1)
     tags.deserted = True
-    assert tags.due() == tags.here_by == 5.0
-    tags.decide(4.9, False, 1, [])
+    assert tags.due() == tags.here_by == 10.0
+    tags.decide(9.9, False, 1, [])
     assert not tags.gathered[0]
-    tags.decide(5.0, False, 1, [])
+    tags.decide(10.0, False, 1, [])
     assert tags.gathered[0] and tags.decided[0] == SOLO
 
 

@@ -194,7 +194,8 @@ class Session:
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
         self._ranked = False  # one of the runs is that of several ranks
-        self._origin: dict[str, Any] = {}  # what tells this process from others
+        # What tells this process from others. A session that takes the place of one is of the same life.
+        self._origin: dict[str, Any] = dict(before._origin) if before is not None else {}
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
         launcher = Launcher(runtime, spool_dir()) if address is None else None
         self.sender = Sender(

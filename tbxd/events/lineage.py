@@ -106,6 +106,7 @@ class Lineage:
     beside: dict[bytes, dict[str, int]] = field(default_factory=dict)  # session to digests of tags to positions
     purges: list[tuple[int, int]] = field(default_factory=list)  # place and step
     _places: dict[bytes, int] = field(default_factory=dict)  # of lives, and of ranks of one
+    _processes: dict[tuple[str, int, str, str], int] = field(default_factory=dict)  # by what they say of themselves
 
     def place(self, key: bytes) -> int:
         """The place of a session or life."""
@@ -122,11 +123,22 @@ class Lineage:
         return self._places.get(key, -1)
 
     def enter(self, life: Life) -> int:
-        """The place of a life that says who it is."""
+        """The place of a life that says who it is: that of an earlier session of the same process, where there is one,
+        which has lost its journal and begun another."""
+        if life.key not in self._places and life.boot and life.began and not life.job:
+            same = self._processes.get((life.boot, life.began, life.kin, life.parent), UNKNOWN)
+            if same != UNKNOWN:
+                self._places[life.key] = same
+                return same
         place = self.place(life.key)
         if not self.lives[place].known and place != UNKNOWN:
             self.lives[place] = life
+            self._remember(life, place)
         return place
+
+    def _remember(self, life: Life, place: int) -> None:
+        if life.boot and life.began and not life.job:
+            self._processes.setdefault((life.boot, life.began, life.kin, life.parent), place)
 
     def join(self, session: bytes, life: bytes) -> int:
         """The place of a rank's life."""
@@ -158,7 +170,7 @@ class Lineage:
     def copy(self) -> Lineage:
         """One that goes on by itself."""
         beside = {session: dict(positions) for session, positions in self.beside.items()}
-        return Lineage(list(self.lives), beside, list(self.purges), dict(self._places))
+        return Lineage(list(self.lives), beside, list(self.purges), dict(self._places), dict(self._processes))
 
     def dump(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
@@ -176,9 +188,12 @@ class Lineage:
         Raises:
             ValueError, KeyError, TypeError: it is none of those.
         """
-        return cls(
+        found = cls(
             [Life(bytes.fromhex(key), *fields) for key, *fields in dumped["lives"]],
             {bytes.fromhex(session): dict(positions) for session, positions in dumped["beside"].items()},
             [(place, step) for place, step in dumped["purges"]],
             {bytes.fromhex(key): place for key, place in dumped["places"].items()},
         )
+        for place, life in enumerate(found.lives):
+            found._remember(life, place)
+        return found

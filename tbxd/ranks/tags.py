@@ -3,7 +3,7 @@
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
 it goes out. While ranks of the job have never been seen, which may be on their way, no time tells that a tag is
-gathered, for `START_SECONDS` from the first that came, or `JOIN_SECONDS` where all that came have ended. No I/O or
+gathered, for `START_SECONDS` from the first that came, or `ENDED_SECONDS` where all that came have ended. No I/O or
 clocks.
 """
 
@@ -22,6 +22,7 @@ from .parts import Alone, Member, Shared
 from .points import MEAN, WORDS, Floats, Integers
 
 START_SECONDS = 30.0  # from the first rank on, in which one that has never been seen may be on its way
+ENDED_SECONDS = 10.0  # the same where all that came have ended
 JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
 ALL = "all"  # word for a tag: each rank's is shown by itself
 
@@ -72,7 +73,7 @@ class Tags:
     @property
     def _window(self) -> float:
         """How long after the first rank one that has never been seen may come."""
-        return self.join_seconds if self.deserted else self._start_seconds
+        return min(ENDED_SECONDS, self._start_seconds) if self.deserted else self._start_seconds
 
     def await_none(self) -> None:
         """No rank that has never been seen is on its way."""
