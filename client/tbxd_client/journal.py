@@ -958,16 +958,21 @@ class Journal:
         Args:
             wait: seconds for the lock, -1 for as long as it takes; without it the result is -1.
         """
-        if not self.lock.acquire(timeout=wait):
-            return -1
-        try:
+        nested = self.lock._is_owned()
+        try:  # before it is taken: a signal handler may raise between both
+            if not self.lock.acquire(timeout=wait):
+                return -1
             if not self._writing and not self._closed:
                 if self.position != self.committed:  # never where the system stores
                     self._words[WORD_COMMIT] = self.position
                 self._append_deferred()
-            return self.committed
-        finally:
-            self.lock.release()
+            committed = self.committed
+        except BaseException:
+            if not nested and self.lock._is_owned():
+                self.lock.release()
+            raise
+        self.lock.release()
+        return committed
 
     def close(self) -> bool:
         """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""

@@ -53,6 +53,7 @@ from .shares import read_shares
 from .turns import Turns
 from .view import umask, view
 
+END_LOCK_SECONDS = 0.2
 STOP_SECONDS = 0.3  # for the sender to end, at the least
 WAIT_SECONDS_MAX = 3600.0  # for the journal's lock: that is for ever
 RETRY_SECONDS = 5.0  # after a journal could not be made, before it is tried again
@@ -471,10 +472,15 @@ class Session:
 
         A signal handler that raises (Ctrl-C once more) ends the waiting only: the exception comes when that is done.
         """
-        with self._lock:
+        # Whoever has it may wait for a lock that a handler's exception has left held: the end of a script is not to.
+        mine = self._lock.acquire(timeout=END_LOCK_SECONDS)
+        try:
             if self.ended:
                 return
             self.ended = True
+        finally:
+            if mine:
+                self._lock.release()
         started = monotonic()
         delivered, seconds = False, STOP_SECONDS
         try:
