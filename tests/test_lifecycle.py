@@ -224,6 +224,35 @@ def test_threads_open_close_and_fork_as_they_like(place: World) -> None:
     assert scalars(place.logdir / "forked") == {f"child{number}": [(number, float(number))] for number in range(10)}
 
 
+def test_a_run_whose_definition_was_interrupted_is_settled_under_its_second_number(place: World) -> None:
+    """Ctrl-C in it, and training goes on: `stats()` said for ever that all of the run was pending."""
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter, journal
+        define = journal.Journal.define
+        def interrupted(self, definition):
+            define(self, definition)
+            journal.Journal.define = define
+            raise KeyboardInterrupt
+        with SummaryWriter("logs/a") as writer:
+            writer.add_scalar("value", 1.0, 0)
+            journal.Journal.define = interrupted
+            try:
+                writer.add_scalars("many", {"one": 1.0}, 0)
+                raise SystemExit("not interrupted")
+            except KeyboardInterrupt:
+                pass
+            for step in range(10):
+                writer.add_scalars("many", {"one": 1.0}, step)
+            assert writer.flush(30)
+            stats = writer.stats()
+        assert (stats["accepted"], stats["written"], stats["pending"]) == (11, 11, 0), stats
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "a" / "many" / "one") == {"many": [(step, 1.0) for step in range(10)]}
+
+
 def test_a_fork_while_the_first_writer_is_made_leaves_no_lock_of_an_import_behind(place: World) -> None:
     """pyzmq is imported with the first writer; a child that is forked in the middle of it could never import it."""
     result = place.run(

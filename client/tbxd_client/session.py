@@ -194,6 +194,7 @@ class Session:
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
         self._counts: dict[int, Counts] = {}
+        self._folders: dict[int, str] = {}  # by numbers of runs, also of those whose definition was interrupted
         self._ranked = False  # one of the runs is that of several ranks
         # What tells this process from others. A session that takes the place of one is of the same life.
         self._origin: dict[str, Any] = dict(before._origin) if before is not None else {}
@@ -349,6 +350,7 @@ class Session:
                 more = {"umask": umask(), **self._origin, **more}
                 created = self._created.setdefault(directory, time.time())
                 definition = RunDefinition(number, directory, host, self.pid, created, suffix, file, *rank, **more)
+                self._folders[number] = directory  # first: what comes of an interruption may be there, or not
                 self._define("run", definition)
                 self._ranked = self._ranked or (reduce and who.world > 1)
                 run = self._runs[directory] = Defined(number, Counts(), file)
@@ -392,6 +394,9 @@ class Session:
         """Take note of what the daemon says of its runs."""
         for number, news in runs.items():
             counts = self._counts.get(number)
+            # The daemon names the first number of a folder: that of a definition which a handler's exception has ended.
+            if counts is None and (run := self._runs.get(self._folders.get(number, ""))) is not None:
+                counts = run.counts
             if counts is not None and type(news) is list and len(news) == 2 and type(news[0]) is int:
                 counts.settled = max(counts.settled, news[0])
                 if type(news[1]) is dict and all(type(count) is int for count in news[1].values()):

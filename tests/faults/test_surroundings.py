@@ -75,7 +75,10 @@ RAISING = """
 import collections, random, signal, sys, threading
 from tbxd_client import SummaryWriter
 writer = SummaryWriter("logs/a")
-class Stop(Exception):
+writer.add_text("text", "x", 0)
+writer.add_histogram("small", [1.0], 0)
+assert writer.flush(30)  # else each first call is interrupted, and nothing else is tried
+class Stop(BaseException):  # as KeyboardInterrupt: an Exception is taken for that of an array which is read
     pass
 def handler(number, frame):
     raise Stop
