@@ -133,6 +133,24 @@ ONLY = {
     "werkzeug": {"tbxd/board/plugin.py"},
 }
 
+# Imports within functions of the client. A child that is forked while another thread imports a module finds the lock of
+# that import held for ever, so that nothing is imported on the way of a record: what these load is loaded with the
+# writer, or belongs to one rare call.
+LATE = {
+    "launch": {"load", "_look_after", "_launch", "_start"},  # `load` is called with the writer
+    "sender": {"load"},
+    "session": {"load"},
+    "run": {"leave_file"},  # a writer that has logged nothing
+    "record_writer": {"__init__"},
+    "paths": {"default_address"},  # a very long runtime folder
+    "ranks": {"default_folder", "_counts", "_job", "_slurm_job"},  # with the writer
+    "interception": {"scalar", "array", "text", "graph"},  # overridden file writers
+    "file_writer": {"_event"},
+    "writer": {"default_bins"},
+    "writer_plugins": {"add_graph"},
+}
+NUMPY = {"log_values", "media", "plots", "snapshot", "utils"}  # arrays: whoever has one has loaded numpy
+
 
 def modules(folder: Path) -> dict[str, Path]:
     return {".".join(path.relative_to(folder).with_suffix("").parts): path for path in sorted(folder.rglob("*.py"))}
@@ -218,3 +236,20 @@ assert not {name for name in set(sys.modules) - before if name.startswith("zmq")
         "TBXD_FLUSH_SECONDS": "0",
     }
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True, env=environ)
+
+
+def test_nothing_is_imported_on_the_way_of_a_record() -> None:
+    for name, path in modules(ROOT / "client" / "tbxd_client").items():
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            late = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
+            if name in NUMPY:
+                late = [
+                    node
+                    for node in late
+                    if not {"numpy", "matplotlib"}
+                    & {alias.name.split(".")[0] for alias in node.names}
+                    | {str(getattr(node, "module", "")).split(".")[0]}
+                ]
+            assert not late or function.name in LATE.get(name, set()), f"{name}.{function.name} imports when it runs"

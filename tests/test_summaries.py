@@ -19,9 +19,9 @@ from tensorboardX.summary import text as tensorboardx_text
 from tbxd.events import schema
 from tbxd.summaries import Refused, color_of, encode, metadata_for
 from tbxd.summaries.arrays import array_of
+from tbxd_client.limits import DIMENSIONS_MAX
 from tbxd_client.records import (
     CUSTOM_SCALARS,
-    DIMENSIONS_MAX,
     HEATMAP,
     HISTOGRAM,
     HPARAMS,

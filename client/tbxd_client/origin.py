@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 from . import journal_files
+from .jobs import process_of
+from .paths import digest
 from .records import ORIGIN_BYTES_MAX
 
 DIGEST_CHARS = 16
@@ -131,16 +133,12 @@ def _parent() -> str:
 
 
 def _named(pid: int) -> str:
-    from .jobs import process_of
-
     process = process_of(pid)
     return _digest(f"{boot()}-{pid}-{process.started if process is not None else 0}")
 
 
 def _digest(text: str) -> str:
-    import hashlib  # not needed before the first record
-
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:DIGEST_CHARS]
+    return digest(text.encode("utf-8", "surrogateescape"))
 
 
 def _after_fork_in_child() -> None:

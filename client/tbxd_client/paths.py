@@ -94,7 +94,7 @@ def _alternatives(wanted: Path, name: str) -> list[Path]:
     own = [place / name for place in places()]
     if wanted in own:
         return [wanted, *(place for place in own if place != wanted)]
-    stand_in = f"{name}-{_digest(wanted)}"  # of that folder alone: two that are configured apart stay apart
+    stand_in = f"{name}-{digest(os.fsencode(wanted))}"  # of that folder alone: two that are configured apart stay apart
     return [wanted, *(place / stand_in for place in places())]
 
 
@@ -108,10 +108,14 @@ def near(folders: list[Path]) -> list[Path]:
     return [*folders[:1], *(folder for folder in folders[1:] if folder.parent not in far)]
 
 
-def _digest(path: Path) -> str:
-    """A short name for a path; FNV-1a of 64 bits, because hashlib is slow to import and has nothing to hide here."""
+def digest(data: bytes) -> str:
+    """16 hexadecimal digits that stand for something; FNV-1a of 64 bits.
+
+    hashlib is slow to import and has nothing to hide here. Imported with the first record, a child that is forked
+    meanwhile would find the lock of that import held, for ever.
+    """
     value = 0xCBF29CE484222325
-    for byte in os.fsencode(path):
+    for byte in data:
         value = (value ^ byte) * 0x100000001B3 % (1 << 64)
     return f"{value:016x}"
 
@@ -207,8 +211,8 @@ def default_address(runtime: Path | None = None) -> str:
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
         import hashlib  # rarely needed, and slow to import
 
-        digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-        path = next(filter(may_be_used, places()), base_dir()) / f"{digest}.sock"
+        name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        path = next(filter(may_be_used, places()), base_dir()) / f"{name}.sock"
     return f"ipc://{path}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from . import settings
@@ -62,8 +63,6 @@ class Member:
         """What becomes of a tag's values of several ranks; "" is the usual for its kind."""
         if not self.words or not tag or not self.reduces:
             return ""
-        from fnmatch import fnmatchcase
-
         return next((word for pattern, word in self.words if pattern == tag or fnmatchcase(tag, pattern)), "")
 
 
