@@ -248,8 +248,7 @@ def test_nothing_is_imported_on_the_way_of_a_record() -> None:
                 late = [
                     node
                     for node in late
-                    if not {"numpy", "matplotlib"}
-                    & {alias.name.split(".")[0] for alias in node.names}
+                    if not {"numpy", "matplotlib"} & {alias.name.split(".")[0] for alias in node.names}
                     | {str(getattr(node, "module", "")).split(".")[0]}
                 ]
             assert not late or function.name in LATE.get(name, set()), f"{name}.{function.name} imports when it runs"
