@@ -37,7 +37,7 @@ def main(results: Path, docs: Path, readme: Path) -> None:
         "[\n" + ",\n".join(json.dumps(document, ensure_ascii=False) for document in documents) + "\n]\n"
     )
     (docs / PAGE).write_text(report.markdown(documents, pictures))
-    readme.write_text(replaced(readme.read_text(), report.short(documents), report.rounds(documents)))
+    readme.write_text(replaced(readme.read_text(), report.short(documents, report.HEADLINE), report.rounds(documents)))
 
 
 def replaced(readme: str, table: str, rounds: str) -> str:

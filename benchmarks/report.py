@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -112,7 +112,7 @@ def terminal_targets(documents: list[Document]) -> Table:
     return table
 
 
-# The rows of the table that the README has as well: question, figure, what to call it.
+# The rows of the first table: question, figure, what to call it.
 SHORT_PEERS = ("tbxd", "tensorboardX", "torch")
 SHORT = (
     ("add_scalar", "caller_us", "`add_scalar` in a loop: the call"),
@@ -143,6 +143,14 @@ SHORT = (
     ("add_scalar", "disk_bytes", "event file, per scalar"),
     ("break_even", "total_cpu_ms", "5 scalars a second for 20 s: CPU of all, while it runs"),
     ("break_even", "start_cpu_ms", "… once, at the start, the daemon's with it"),
+)
+# Those of them that the README has.
+HEADLINE = (
+    ("add_scalar", "caller_us"),
+    ("add_scalar", "trainer_cpu_us"),
+    ("add_histogram", "caller_ms_1e6"),
+    ("training_loop", "slower_percent"),
+    ("killed", "kept_many"),
 )
 # The columns of the table of all peers.
 BESIDE = (
@@ -198,8 +206,12 @@ def _versions(documents: list[Document]) -> dict[str, str]:
     return {name: version for document in reversed(documents) for name, version in document["versions"].items()}
 
 
-def short(documents: list[Document]) -> str:
-    """The medians that matter most, in one table; how many times tbxd's a peer's is, in parentheses."""
+def short(documents: list[Document], chosen: Container[tuple[str, str]] | None = None) -> str:
+    """The medians that matter most, in one table; how many times tbxd's a peer's is, in parentheses.
+
+    Args:
+        chosen: the rows, by question and figure, where not all are wanted.
+    """
     known, versions = _by_name(documents), _versions(documents)
     peers = [peer for peer in SHORT_PEERS if peer in versions]
     return _table(
@@ -207,7 +219,9 @@ def short(documents: list[Document]) -> str:
         [
             [title, *(_short_cell(known[question], name, peer) for peer in peers)]
             for question, name, title in SHORT
-            if question in known and name in known[question]["summary"]  # the results may be older than the figure
+            if question in known
+            and name in known[question]["summary"]  # the results may be older than the figure
+            and (chosen is None or (question, name) in chosen)
         ],
     ).replace("|  |", "| |", 1)  # by which this table is told from the others
 
