@@ -353,7 +353,7 @@ def test_the_memory_of_a_job_that_was_gone_on_with_is_given_back(tmp_path: Path)
         watching.set()
         watcher.join()
         assert max(most) > young + 25, "it did know them"
-        wait_for(lambda: memory() < young + 20, "its memory", 10)
+        wait_for(lambda: memory() < young + 20, "its memory")
 
 
 def test_scripts_that_come_and_go_are_in_the_totals_of_status_and_metrics_for_ever(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_values_come_while_they_are_logged_also_of_new_runs_and_files(place: Wor
                 writer.add_scalar("other", step, step)
         assert writer.flush(30)
     """
-    with tailing(place, place.logdir, "loss/*") as (_, lines):
+    with tailing(place, place.logdir, "loss/*", "-n", 50) as (_, lines):  # where it begins after the script
         for run in ("a", "b"):
             assert place.run(writer, run).returncode == 0
             wait_for(lambda run=run: sum(line["run"] == run for line in lines) == 50, f"the values of {run}")

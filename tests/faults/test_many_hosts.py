@@ -29,7 +29,7 @@ SCALARS = {"loss": np.mean, "tokens": np.sum, "time": lambda values: np.percenti
 HISTOGRAM_STEPS = 10
 BEGAN, TOGETHER, APART, BACK, END = 20, 40, 70, 100, 120  # steps at which something happens
 PACE = 0.02  # seconds a step, of the rank that is killed in the middle of one
-CALL_SECONDS = 5.0  # that a call may take while 64 processes share two cores; a wait for the network would be longer
+CALL_SECONDS = 15.0  # that a call may take while 64 processes share two cores; a wait for the network would be longer
 
 # A rank writes down what it logs before each call and marks it when the call has returned: a kill leaves the last open.
 RANK = """
