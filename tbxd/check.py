@@ -18,13 +18,19 @@ from typing import Any, BinaryIO
 
 from .events import schema
 from .events.kept import Kept
+from .events.ledger import NOTE
+from .events.lineage import UNKNOWN, Lineage, is_after, session_beside
 from .events.peek import Peek
-from .events.record import frame
+from .events.record import DamagedFile, frame
 from .events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
-from .events.walk import event_folders
+from .events.walk import event_folders, folder_of
+from .hidden import Hidden
 
 PROBLEMS_MAX = 10_000  # told of one run, each of a kind, a file and a tag; those over it are counted
 FILE_VERSION = "brain.Event:2"
+NOTHING = "nothing"  # as an advice
+LATE, BESIDE = "late", "beside"
+HIDES = ("restart", "step_back", "repeated_step")  # kinds of which points are in the file that are not shown
 GRAPH_TAG = "__run_graph__"  # TensorBoard's own name of the graph's series
 
 
@@ -91,7 +97,18 @@ KINDS = {
     "restart": Kind(
         "note",
         "the run went on from an earlier step and says so: what it had logged beyond is replaced, and is still there",
-        "nothing; a process that should not take the place of another: SummaryWriter(resume='never')",
+        "nothing, if it should be so; a process that should not take the place of another: "
+        "SummaryWriter(resume='never')",
+    ),
+    "beside": Kind(
+        "note",
+        "what a process logs from here on goes back behind another, and does not go on with it: it is in a run below",
+        "nothing, if it should be so; a process that should go on with the run: SummaryWriter(resume='always')",
+    ),
+    "late": Kind(
+        "note",
+        "records of a process came when its successor had begun already: they are in a run below",
+        NOTHING,
     ),
     "written_at_once": Kind(
         "warning",
@@ -104,8 +121,8 @@ KINDS = {
     "no_metadata": Kind(
         "warning", "the first value of the tag says not what it is: neither loader shows the tag", "write its metadata"
     ),
-    "cut_tail": Kind("note", "the last record is cut: normal while it is written, and after a kill", "nothing"),
-    "empty_file": Kind("note", "is empty: normal when it has just been made", "nothing"),
+    "cut_tail": Kind("note", "the last record is cut: normal while it is written, and after a kill", NOTHING),
+    "empty_file": Kind("note", "is empty: normal when it has just been made", NOTHING),
     "not_looked_at": Kind(
         "note", "has no tfevents in its name: TensorBoard passes it over", "rename it if it should be shown"
     ),
@@ -163,6 +180,9 @@ class Total:
     skipped: int = 0
     skipped_bytes: int = 0
     wall_times_replaced: int = 0
+    hidden: int = 0  # points that restarts and steps that go back keep from being shown,
+    hidden_left_out: int = 0  # of these, in copies, for which there is no run
+    shown_again: dict[str, int] = field(default_factory=dict)  # runs that were made of the others, and their points
 
     @property
     def cannot_read(self) -> bool:
@@ -229,6 +249,7 @@ def check(
     report: Callable[[Problem], None],
     progress: Callable[[int], None] = lambda size: None,
     repair_into: Path | None = None,
+    show_hidden: bool = False,
 ) -> Total:
     """Read all of it.
 
@@ -237,6 +258,7 @@ def check(
         report: called with each problem, run by run.
         progress: called with the number of bytes that have been read since the last call.
         repair_into: a folder for copies that have every whole record and no other.
+        show_hidden: beside each copy, write what it hides as runs of their own: see `hidden`.
 
     Raises:
         CannotRepair: the folder is there and not empty, or within one that is read, or cannot be written.
@@ -250,9 +272,25 @@ def check(
         for problem in run.problems:
             total.found[problem.kind] = total.found.get(problem.kind, 0) + problem.count
             total.points_lost += problem.points if problem.level != "note" else 0
+            total.hidden += problem.points if problem.kind in HIDES else 0
             report(problem)
         run.problems = []
+    if repair_into is not None and show_hidden:
+        for run in runs:
+            _show_hidden(repair_into / run.inside, run, total)
     return total
+
+
+def _show_hidden(folder: Path, run: Run, total: Total) -> None:
+    """Write what the copy of a run hides beside it."""
+    files = [copy for path in run.files if (copy := folder / path.name).exists()]
+    try:
+        hidden = Hidden(files)
+        for found in hidden.write(folder):
+            total.shown_again[str(run.inside / found.name)] = found.points
+    except (OSError, DamagedFile) as error:
+        raise CannotRepair(f"{folder}: {error}") from error
+    total.hidden_left_out += hidden.left_out
 
 
 def _check_target(target: Path, roots: set[Path]) -> None:
@@ -286,7 +324,9 @@ class _RunCheck:
         self.restarts: dict[str, int] = {}  # tag to the number of restarts that it has gone back for
         self.restart = 0
         self.latest = (-math.inf, "")  # the last wall time of earlier files, and whose it is
-        self._places: dict[tuple[str, str, str | None], Problem] = {}
+        self._lineage = Lineage()
+        self._successors: set[int] = set()  # lives that have begun tags anew, by their places
+        self._places: dict[tuple[str, str, str | None, str], Problem] = {}
 
     def check(self) -> None:
         for path in self.run.files:
@@ -316,14 +356,13 @@ class _RunCheck:
     ) -> None:
         """Note a problem: the first of its kind in a file and tag with its place, further ones by number."""
         name = str(path)
-        problem = self._places.get((kind, name, tag))
+        key = kind, name, tag, detail if kind in (LATE, BESIDE) else ""
+        problem = self._places.get(key)
         if problem is not None:
             problem.count += 1
             problem.points += points
         elif len(self._places) < PROBLEMS_MAX:
-            self._places[kind, name, tag] = Problem(
-                kind, name, self.run.name, position, tag, step, detail, points=points
-            )
+            self._places[key] = Problem(kind, name, self.run.name, position, tag, step, detail, points=points)
         else:
             self.total.found[kind] = self.total.found.get(kind, 0) + 1
             self.total.points_lost += points
@@ -351,6 +390,23 @@ class _RunCheck:
         lost = self.tags[tag].end(step) if tag in self.tags else 0
         if lost:
             self.found("restart", path, position, tag=tag, step=step, points=lost)
+
+    def note(self, path: Path, position: int, text: str) -> None:
+        """A note about who logs here."""
+        lineage = self._lineage
+        life = lineage.follow(text)
+        if life != UNKNOWN:
+            self._successors.add(life)
+        session = session_beside(text)
+        if session is None:
+            return
+        place = lineage.place(session)
+        lives = lineage.lives
+        successors = self._successors | {purged for purged, _ in lineage.purges}
+        late = any(
+            other != place and is_after(lives[other], other, lives[place], place) for other in successors - {UNKNOWN}
+        )
+        self.found(LATE if late else BESIDE, path, position, detail=folder_of(path.parent, session))
 
 
 class _FileCheck:
@@ -444,6 +500,8 @@ class _FileCheck:
     def _event(self, start: int, event: Any) -> None:
         """An event as the fast loader takes it."""
         run = self.run
+        if event.source_metadata.writer.startswith(NOTE):
+            run.note(self.path, start, event.source_metadata.writer)
         if math.isnan(event.wall_time):
             run.found("nan_wall_time", self.path, start, tag=_tag_of(event), step=event.step)
             self._fast = start

@@ -454,9 +454,14 @@ def _service(module: Any, user: bool, logs: tuple[str, ...], account: bool, root
     help="Write copies with every whole record there. The folder must be empty or not be there.",
 )
 @click.option(
+    "--show-hidden",
+    is_flag=True,
+    help="With --repair-into: what restarts and steps that come again hide is written as runs of their own.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with the points that are kept of each tag."
 )
-def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> None:
+def check(paths: tuple[Path, ...], repair_into: Path | None, show_hidden: bool, as_json: bool) -> None:
     """Verify event files of any writer, record by record, and say what TensorBoard will not show, and why.
 
     PATH is an event file, or a folder with event files in it or below. Nothing is changed. What its fast loader (the
@@ -469,6 +474,8 @@ def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> N
     from . import check as module
     from . import report
 
+    if show_hidden and repair_into is None:
+        raise click.UsageError("--show-hidden is for copies: name a folder with --repair-into")
     try:
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
@@ -481,7 +488,8 @@ def check(paths: tuple[Path, ...], repair_into: Path | None, as_json: bool) -> N
     problems: list[module.Problem] = []
     try:
         with report.CheckReport(module.size_of(runs)) as bar:
-            total = module.check(runs, problems.append if as_json else bar.problem, bar.progress, repair_into)
+            tell = problems.append if as_json else bar.problem
+            total = module.check(runs, tell, bar.progress, repair_into, show_hidden)
     except module.CannotRepair as error:
         _fail(str(error), EXIT_CANNOT_READ)
     if as_json:

@@ -20,7 +20,7 @@ from tbxd_client import origin, settings
 from tbxd_client.records import RunDefinition, TagDefinition
 
 from .events.contents import Contents
-from .events.lineage import UNKNOWN, Lineage, introduced, life_of, rank_text
+from .events.lineage import UNKNOWN, Lineage, introduced, is_after, life_of, rank_text
 from .events.lineage import Life as Who
 from .events.resume import Life, Resume
 from .ranks.restarts import Scope
@@ -226,14 +226,8 @@ class Lives:
     # --- who is whose successor ------------------------------------------------------------------------------
 
     def is_after(self, place: int, member: Member) -> bool:
-        """Whether a life has begun after a session, by what does not go back: attempts, then the clock of one start of
-        a system, then the order in which they have come to the folder."""
-        other, who = self.lineage.lives[place], member.who
-        if who.job and who.job == other.job and who.attempt != other.attempt:
-            return other.attempt > who.attempt
-        if who.boot and who.boot == other.boot and who.began and other.began:
-            return other.began > who.began
-        return place > member.place
+        """Whether a life has begun after a session: see `lineage.is_after`."""
+        return is_after(self.lineage.lives[place], place, member.who, member.place)
 
     def precedes(self, member: Member, place: int) -> bool:
         """Whether a life is an earlier attempt of a session's job, which ends before the next one begins."""

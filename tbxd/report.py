@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 
 from tbxd_client.readback import shortest
 
-from .check import KINDS, Problem, Total
+from .check import KINDS, NOTHING, Problem, Total
 from .finding import Finding
 from .tail import Value
 
@@ -97,7 +97,7 @@ class CheckReport:
         self._console.print(
             f"{_level(problem.level)} {escape(', '.join(place))}: {escape(kind.means)}"
             + (f" ({escape('; '.join(more))})" if more else "")
-            + ("" if kind.level == "note" else f". To do: {escape(kind.advice)}")
+            + ("" if kind.advice == NOTHING else f". To do: {escape(kind.advice)}")
         )
 
     def end(self, total: Total, repair_into: Path | None) -> None:
@@ -112,6 +112,15 @@ class CheckReport:
                 f"repaired into {escape(str(repair_into))}: {_many(total.repaired_records, 'record')} in "
                 f"{_many(total.repaired_files, 'file')}; left out {_many(total.skipped, 'damaged stretch')} of "
                 f"{total.skipped_bytes:,} bytes; {_many(total.wall_times_replaced, 'wall time')} replaced"
+            )
+        for name, points in total.shown_again.items():
+            console.print(f"shown again in {escape(shown(name))}: {_many(points, 'point')}")
+        if total.hidden_left_out:
+            console.print(f"left out: {_many(total.hidden_left_out, 'point')} of steps that come again too often")
+        if total.hidden and repair_into is None:
+            console.print(
+                f"to see {_many(total.hidden, 'point')} that others have replaced: "
+                "tbxd check PATH --repair-into FOLDER --show-hidden"
             )
         levels: Counter[str] = Counter()
         for kind, count in total.found.items():

@@ -491,7 +491,7 @@ def test_names_and_tags_that_a_terminal_would_obey_are_told_as_text(place: World
     file(folder, [VERSION, event("tag\x1b[2J[bold]", 1), event("tag\x1b[2J[bold]", 1)])
     text = place.tbxd("check", str(place.logdir))
     assert text.returncode == 1 and "\x1b" not in text.stdout and "[bold]" in text.stdout, text.stderr
-    assert len(text.stdout.splitlines()) == 3
+    assert len(text.stdout.splitlines()) == 4
     tail = place.tbxd("tail", str(place.logdir), "--no-follow")
     assert tail.returncode == 0 and "\x1b" not in tail.stdout and len(tail.stdout.splitlines()) == 1, tail.stderr
 

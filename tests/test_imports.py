@@ -73,6 +73,7 @@ DAEMON = (
     ("events.scalar", "events.file", "summaries.metadata"),
     ("events.scan", "events.contents"),
     ("events.steps", "events.rows", "events.resume", "events.checkpoint"),
+    ("hidden",),
     ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),
     ("summaries.heatmap", "summaries.boxes", "summaries.video", "summaries.audio", "summaries.curve", "summaries.mesh"),
     ("summaries.layout", "summaries.hparams", "summaries.embedding", "summaries.event", "session", "receiver"),

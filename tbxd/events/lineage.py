@@ -78,6 +78,16 @@ def introduced(key: bytes, run: RunDefinition) -> Life:
     return Life(key, kin, job, run.attempt, boot, run.began if boot else 0, parent, True)
 
 
+def is_after(other: Life, other_place: int, who: Life, place: int) -> bool:
+    """Whether a life has begun after another, ``who``, by what does not go back: attempts, then the clock of one start
+    of a system, then the order in which they have come to the folder, their places."""
+    if who.job and who.job == other.job and who.attempt != other.attempt:
+        return other.attempt > who.attempt
+    if who.boot and who.boot == other.boot and who.began and other.began:
+        return other.began > who.began
+    return other_place > place
+
+
 def rank_text(session: bytes, life: bytes) -> str:
     """The note of a rank of a life."""
     return f"{NOTE}!{encode_session(session)}/={encode_session(life)}"
@@ -86,6 +96,12 @@ def rank_text(session: bytes, life: bytes) -> str:
 def beside_text(session: bytes, position: int, tag: str) -> str:
     """The note of what is in a folder beside the run; ``tag`` is a digest, or `ALL`."""
     return f"{NOTE}@{encode_session(session)}/{position:x}" + (f"/{tag}" if tag else "")
+
+
+def session_beside(text: str) -> bytes | None:
+    """Whose records such a note is of; None of another note."""
+    match = _BESIDE.fullmatch(text)
+    return decode_session(match[1]) if match else None
 
 
 def purge_text(life: bytes, step: int) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tbxd_client.event_names import event_files
+
+from .ledger import encode_session
+
+LOOK_BYTES = 1 << 20  # of an event file, in which a session's first mark is looked for
 
 
 def event_folders(
@@ -32,3 +37,19 @@ def event_folders(
         seen.add((state.st_dev, state.st_ino))
         folders.sort()
         yield folder, names
+
+
+def folder_of(folder: Path, session: bytes) -> str:
+    """Which folder right below one has a session's records, by the marks in its files; "" where none is found."""
+    mark = f"={encode_session(session)},".encode()
+    try:
+        below = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return ""
+    for path in below:
+        with contextlib.suppress(OSError):
+            for name in event_files(path):
+                with (path / name).open("rb") as file:
+                    if mark in file.read(LOOK_BYTES):
+                        return path.name
+    return ""
