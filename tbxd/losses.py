@@ -7,10 +7,11 @@ between two runs has lost nothing, and whoever logs there next has nothing to do
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .events.ledger import Entry, Ledger
+from .session import Batch
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,33 @@ class Losses:
         self.alive = alive
         self.next_try = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._directory = directory
+        self._runs: dict[bytes, int] = {}  # which of its definitions of this folder each session has logged with
 
-    def note(self, before: Ledger, found: Ledger, anew: bool, opened: bytes) -> set[bytes]:
+    def wrote(self, batch: Batch) -> None:
+        """A batch is in the event files."""
+        self._runs[batch.session] = batch.definition
+
+    def forget(self, session: bytes) -> None:
+        """Nothing comes of a session any more."""
+        self._runs.pop(session, None)
+
+    def opened(self, batches: Iterable[Batch]) -> set[bytes]:
+        """The sessions that have begun anew in a folder whose files are gone: a writer that finds none defines its run
+        once more. What comes of a session under the definition that it had is of a writer that goes on.
+
+        Args:
+            batches: that are to be written next.
+        """
+        last = self._runs
+        return {batch.session for batch in batches if last.get(batch.session, batch.definition) != batch.definition}
+
+    def note(self, before: Ledger, found: Ledger, anew: bool, opened: set[bytes]) -> set[bytes]:
         """Take note of what is missing in ``found``, the ledger of a folder that was read again.
 
         Args:
             before: what the files held when they were known last.
             anew: no file of then is there: it is another folder of the same name.
-            opened: the session that has made it anew; empty for none. What it had logged before was written.
+            opened: the sessions that have begun anew in it. What they had logged before was written.
 
         Returns:
             Sessions of which nothing is to be known any more.
@@ -50,7 +70,7 @@ class Losses:
                 if anew and session not in found and not self.alive(session, 0):
                     past.add(session)
                 continue
-            if anew and session == opened:
+            if anew and session in opened:
                 found[session] = entry  # it was written, and removed by who begins anew
             elif anew and not self.alive(session, 0):
                 self.removed += missing

@@ -46,7 +46,7 @@ from .events import schema, trust
 from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
-from .events.folder import NameRefused, is_at, open_folder
+from .events.folder import NameRefused, open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
 from .events.record import frame
 from .events.rows import Piece
@@ -140,9 +140,6 @@ class RunWriter:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
-        # The folder was there when it was opened again: somebody has made it anew; or it is the one that was held all
-        # the while, and nothing but files in it was removed.
-        self._made = self._stayed = False
         self._umask: int | None = None  # of the trainer that opened the run
         self.notice = ""  # what does not keep it from writing, but has to be known, for `tbxd status`
         self._next_notice = 0.0
@@ -447,11 +444,13 @@ class RunWriter:
         self._kept.clear()
         while self._unwritten:
             records += self._unwritten[0].records
+            self.losses.wrote(self._unwritten[0])
             self._done(self._unwritten[0])
             with self._lock:
                 self._unwritten.popleft()
         for batch in self.ranks.done():
             records += batch.records
+            self.losses.wrote(batch)
             self._done(batch)
         self._finishing = False
         if records:
@@ -473,7 +472,9 @@ class RunWriter:
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._scalars = ScalarWriter(self._marker)
-            self.file = EventFile(self.directory / name, self._folder, self._umask)
+            known = [*names, *self._names]
+            self.file = unwritable.new_file(self.directory, self._folder, self._umask, name, run, known)
+            name = self.file.path.name
             if is_file_locked(self._folder, but=name):  # by one that has come here in this very moment
                 self.file.remove()
                 self.file = None
@@ -499,6 +500,7 @@ class RunWriter:
             for session in over:
                 self._told.pop(session, None)
                 self._lives.forget(session)
+                self.losses.forget(session)
         return forgotten(other, over)
 
     def _own(self, run: RunDefinition | None) -> None:
@@ -529,10 +531,10 @@ class RunWriter:
         ledger = self._forget_ended(self.contents.ledger())
         self._shown = _drops(ledger)
         anew = bool(self._names) and self._names.isdisjoint(self._contents.names())
-        opened = self._queue[0].session if anew and self._made and self._queue else b""
+        opened = self.losses.opened(list(self._queue)) if anew else set()
         past = self.losses.note(self.ledger, ledger, anew, opened)
-        if opened in ledger:
-            self._shown = _drops({opened: ledger[opened]})
+        if opened:
+            self._shown = _drops({session: ledger[session] for session in opened if session in ledger})
         with self._lock:
             self.ledger = ledger
             if self.comes_back and not self._known:
@@ -602,7 +604,6 @@ class RunWriter:
     def _lock_folder(self) -> None:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self._made = bool(self._names) and not self._stayed and self.directory.is_dir()
         fd = open_folder(self.directory, self._umask)
         try:
             lock_folder(fd, self.name)
@@ -637,7 +638,6 @@ class RunWriter:
         self._settling.clear()
         self._owed = b""
         self._noting = self._finishing = self._encoding = False
-        self._stayed = self._folder >= 0 and is_at(self._folder, self.directory)
         self._unlock_folder()
         if not self.waiting:  # nothing is held up
             self.error = ""

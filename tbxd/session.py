@@ -114,6 +114,7 @@ class Batch:
     numbered: bool = False  # some of its tags may leave their steps to the run
     arrived: float = 0.0  # by the monotonic clock
     held: bool = False  # for other ranks, and nothing else keeps it from being written
+    definition: int = 0  # the number of the last that the session had given for this folder
 
     def tag(self, number: int) -> TagDefinition:
         """A tag that a record of this batch names; that it is defined has been seen to."""
@@ -152,6 +153,7 @@ class Session:
         self.rows: list[RowDefinition | None] = []
         # Runs of one folder have one ledger, so their records go there in one batch: that of the first of them.
         self._firsts: dict[str, int] = {}  # folder to run
+        self._latest: dict[int, int] = {}  # and to the last of its runs, where it has several
         self._batch_runs: list[int] = []  # run to run
         self._numbered: set[int] = set()  # of these, the ones that have numbered tags
         self.asks_system = False  # one of the runs wants the node to be sampled
@@ -241,7 +243,9 @@ class Session:
                 self.runs[definition.id] = definition._replace(directory=directory, above=above)
                 self.asks_system = self.asks_system or bool(definition.system)
                 self._batch_runs.extend([NO_RUN] * (len(self.runs) - len(self._batch_runs)))
-                self._batch_runs[definition.id] = self._firsts.setdefault(directory, definition.id)
+                first = self._batch_runs[definition.id] = self._firsts.setdefault(directory, definition.id)
+                if first != definition.id:
+                    self._latest[first] = definition.id
             case TagDefinition():
                 _make_place(definition.id, self.tags)
                 if _get(self.runs, definition.run) is None:
@@ -359,6 +363,7 @@ class Session:
             definition = self.runs[run]
             assert definition is not None  # a tag is only taken with its run
             batch = Batch(self.id, definition, self.tags, self.rows, token, numbered=run in self._numbered)
+            batch.definition = self._latest.get(run, run)
             batches[run] = batch
         return batch
 

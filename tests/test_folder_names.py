@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,10 @@ import pytest
 
 from harness import World, scalars, wait_for
 from hosts import hosts
+from ranks_world import Rank
+from tbxd.events import file as event_file
+from tbxd.run import RunWriter
+from tbxd.session import Session
 from tbxd_client.folder_names import escaped, is_suspect
 
 MEBIBYTES = 32
@@ -149,3 +154,94 @@ def test_from_another_host_what_can_never_be_written_is_counted_and_holds_up_not
         assert "takes no folder" in bad["error"]
         assert "bad_name" in place.tbxd("status").stdout
     assert scalars(disk / "run" / "loss" / "fine")["loss"] == [(step, 2.0 * step) for step in range(100)]
+
+
+def test_from_another_host_a_suffix_that_can_never_be_costs_the_suffix_alone(place: World, disk: Path) -> None:
+    with hosts(place) as two:
+        two.options = ("--listen", two.address, "--roots", str(disk))
+        key = two.key("gpu17")
+        two.serve()
+        result = place.run(
+            f"""
+            from tbxd_client import SummaryWriter, folder_names
+            folder_names.check_suffix = lambda folder, suffix: None  # another host's folder of that path takes it
+            w = SummaryWriter({str(disk / "run")!r}, filename_suffix=".v:1")
+            for step in range(100):
+                w.add_scalar("x", step, step)
+                w.add_scalars("loss", {{"a": step}}, step)
+            assert w.flush(30)
+            print(w.stats()["written"], w.stats()["pending"], w.stats()["dropped"])
+            """,
+            environ=two.environ(key),
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == "200 0 {}\n"
+        wait_for(lambda: not two.left(), "the journal to be given back")
+        assert scalars(disk / "run")["x"] == [(step, float(step)) for step in range(100)]
+        assert scalars(disk / "run" / "loss" / "a")["loss"] == [(step, float(step)) for step in range(100)]
+
+
+@pytest.mark.parametrize("refused", [":", "trainer", "tfevents"])
+def test_an_event_file_has_the_name_that_its_file_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    opened = event_file._open
+
+    def refuse(path: Path, folder: int | None, flags: int, mode: int = 0) -> int:
+        if refused in path.name and flags & os.O_CREAT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return opened(path, folder, flags, mode)
+
+    monkeypatch.setattr(event_file, "_open", refuse)
+    done = []
+    writer = RunWriter(tmp_path / "run", done.append)
+    rank = Rank(tmp_path / "run", 0, 1)
+    definition = rank.run._replace(host="trainer", filename_suffix=".v:1")
+    session = Session(rank.id, 0)
+    rank.scalar("loss", 1, 2.0)
+    session.feed_definitions(0, rank.definitions)
+    for batch in session.feed_records(0, rank.records) or []:
+        batch.run = definition
+        writer.offer(batch)
+    writer.write()
+    assert len(done) == 1
+    entry = writer.entry(rank.id)
+    if refused == "tfevents":
+        assert entry.refused == {"bad_name": 1} and entry.count == 1
+        assert "takes no file" in writer.error
+    else:
+        assert not entry.refused and not writer.error
+        assert scalars(tmp_path / "run") == {"loss": [(1, 2.0)]}
+        (path,) = (tmp_path / "run").iterdir()
+        assert refused not in path.name and ":" not in path.name
+    writer.close()
+
+
+def test_no_two_curves_share_a_folder_whatever_they_are_called(place: World) -> None:
+    """Of the originals' folders some would lead out of the run, or be those of other curves."""
+    result = place.run(
+        """
+        from tbxd_client import SummaryWriter
+        with SummaryWriter("logs/run") as w:
+            for step in range(3):
+                w.add_scalars("c", {"": step, ".": 10 + step, "..": 20 + step, "a": 30 + step, "x/../y": step}, step)
+            for keys in ({"_": 1}, {1: 1, "1": 2}, {"b": 1, "\\0": 2, "\\\\x00": 3}):
+                try:
+                    w.add_scalars("c", keys, 5)
+                except ValueError as error:
+                    print(error)
+            w.add_scalars("d", {"_": 1}, 5)
+            assert w.flush(30)
+            print(w.stats()["accepted"], w.stats()["dropped"])
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    *errors, counts = result.stdout.splitlines()
+    assert [word in line for word, line in zip(("one folder", "same name", "same name"), errors, strict=True)] == [
+        True
+    ] * 3
+    assert counts == "16 {}"
+    found = {str(path.parent.relative_to(place.logdir / "run")) for path in place.logdir.rglob("*tfevents*")}
+    assert found == {".", "c/_", "c/_.", "c/_..", "c/a", "c/x/_../y", "d/_"}
+    for name, first in (("_", 0.0), ("_.", 10.0), ("_..", 20.0), ("a", 30.0)):
+        assert scalars(place.logdir / "run" / "c" / name) == {"c": [(step, first + step) for step in range(3)]}

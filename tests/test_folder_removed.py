@@ -11,6 +11,7 @@ from harness import World, scalars, wait_for
 from ranks_world import Rank
 from tbxd.run import RunWriter
 from tbxd.session import Session
+from tbxd_client.folder_lock import is_held
 
 SCRIPT = """
     import shutil, sys, time
@@ -133,3 +134,87 @@ def test_files_that_are_removed_under_a_script_are_its_loss_where_the_folder_sta
     assert status is not None
     run = status["runs"][str(place.logdir / "run")]
     assert (run["accepted"], run["written"], run["dropped"]) == ((60, 10, {"file_lost": 50}) if kept else (60, 60, {}))
+
+
+def lost(steps: int) -> str:
+    return f"{{'file_lost': {steps}}}"
+
+
+@pytest.mark.parametrize("how", ["new", "made before", "gone", "made again", "sub-run first", "parked", "parked new"])
+def test_a_writer_that_goes_on_has_lost_what_was_removed_and_one_that_begins_anew_has_not(
+    place: World, how: str
+) -> None:
+    """Whoever makes the folder again: somebody else, the daemon for a run of `add_scalars`, or the new writer."""
+    place.serve()
+    script = """
+        import os, shutil, sys
+        from tbxd_client import SummaryWriter
+        how = sys.argv[1]
+        writer = SummaryWriter("logs/run")
+        for step in range(50):
+            writer.add_scalar("loss", step, step)
+            writer.add_scalars("c", {"a": step}, step)
+        assert writer.flush(30)
+        if how.startswith("parked"):
+            print("written", flush=True)
+            input()
+        shutil.rmtree("logs/run")
+        if how in ("made again", "made before"):
+            os.makedirs("logs/run")
+        if how in ("new", "made before", "parked new"):
+            writer = SummaryWriter("logs/run")
+        if how == "sub-run first":
+            writer.add_scalars("c", {"a": 50}, 50)
+            assert writer.flush(30)
+        for step in range(51, 60):
+            writer.add_scalar("loss", step, step)
+            writer.add_scalars("c", {"a": step}, step)
+        writer.flush(30)
+        stats = writer.stats()
+        assert stats["accepted"] == stats["written"] + sum(stats["dropped"].values()) and not stats["pending"], stats
+        print(stats["dropped"])
+    """
+    process = place.start(script, how, stdin=-1, stdout=-1, stderr=-1)
+    if how.startswith("parked"):
+        assert process.stdout is not None and process.stdout.readline() == b"written\n"
+        wait_for(lambda: not is_held(str(place.logdir / "run")), "the run to be parked")
+    told, errors = process.communicate(b"\n", 60)
+    anew = how in ("new", "made before", "parked new")
+    assert told.decode().strip() == ("{}" if anew else lost(100)), errors
+    for folder, tag in (("run", "loss"), ("run/c/a", "c")):
+        found = scalars(place.logdir / folder)
+        assert [step for step, _ in found.pop(tag) if step > 50] == list(range(51, 60))
+        assert [value for _, value in found.pop("tbxd/dropped/file_lost", [])] == ([] if anew else [50.0]) and not found
+    status = place.status()
+    assert status is not None
+    for folder in ("run", "run/c/a"):
+        run = status["runs"][str(place.logdir / folder)]
+        assert run["accepted"] == run["written"] + sum(run["dropped"].values()) and not run["pending"]
+        assert run["dropped"] == ({} if anew else {"file_lost": 50})
+
+
+def test_of_two_processes_the_one_that_goes_on_has_lost_its_records(place: World) -> None:
+    place.serve()
+    going = place.start(
+        """
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/run")
+        for step in range(50):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(30)
+        print("written", flush=True)
+        input()
+        for step in range(50, 60):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(30)
+        print(writer.stats()["dropped"], flush=True)
+        """,
+        stdin=-1,
+        stdout=-1,
+    )
+    assert going.stdout is not None and going.stdin is not None and going.stdout.readline() == b"written\n"
+    shutil.rmtree(place.logdir / "run")
+    # Another one makes the folder again, and has not logged yet.
+    assert place.run("from tbxd_client import SummaryWriter\nSummaryWriter('logs/run')").returncode == 0
+    told, _ = going.communicate(b"\n", 60)
+    assert told.decode().strip() == lost(50)

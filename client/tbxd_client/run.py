@@ -563,9 +563,21 @@ def run_of(
     led = member.reduces and member.who.rank > 0  # by rank 0, who alone chooses a name
     what = seen(directory) if make else _PLAIN
     run = Run(directory, member, suffix, numbered, "" if led else None, described, what)
-    if make and not led:
-        run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
+    if make:
+        _see_removed(directory)
+        if not led:
+            run.choose_file()  # now, with the folder just made: no call that logs may wait for its disk
     return run
+
+
+def _see_removed(directory: str) -> None:
+    """Find out whether what this process has logged in a folder was removed, so that a new writer begins anew there."""
+    session = session_module.active()
+    if session is None or session.file_of(told_path(directory)) is None or is_remote(configured_address() or ""):
+        return
+    with contextlib.suppress(OSError):
+        if not event_names.event_files(directory):
+            session.begin_anew(told_path(directory))
 
 
 def _make_folder(directory: str, suffix: str) -> None:

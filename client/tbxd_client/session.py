@@ -193,6 +193,7 @@ class Session:
         self._lock = RLock()
         self._runs: dict[str, Defined] = {}  # by their folders
         self._numbered: dict[int, Defined] = {}  # the same with their numbered tags
+        self._removed: dict[str, Defined] = {}  # runs whose files somebody has removed, and that begin anew
         self._counts: dict[int, Counts] = {}
         self._folders: dict[int, str] = {}  # by numbers of runs, also of those whose definition was interrupted
         self._ranked = False  # one of the runs is that of several ranks
@@ -328,6 +329,23 @@ class Session:
         run = self._runs.get(directory)
         return run.file if run is not None else None
 
+    def begin_anew(self, directory: str) -> None:
+        """A new writer finds no event file in a folder in which this process has logged: somebody has removed them.
+
+        The run and those below it are defined once more with their next record: so the daemon knows that nothing is
+        missed.
+
+        Args:
+            directory: as the daemon is told it.
+        """
+        with self._lock:
+            run = self._runs.get(directory)
+            if run is None or not run.counts.settled:
+                return
+            below = directory.rstrip("/") + "/"
+            for folder in [known for known in self._runs if known == directory or known.startswith(below)]:
+                self._removed[folder] = self._runs.pop(folder)
+
     def define_run(
         self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool, **more: Any
     ) -> Defined:
@@ -353,8 +371,10 @@ class Session:
                 self._folders[number] = directory  # first: what comes of an interruption may be there, or not
                 self._define("run", definition)
                 self._ranked = self._ranked or (reduce and who.world > 1)
-                run = self._runs[directory] = Defined(number, Counts(), file)
-                self._counts[number] = run.counts
+                before = self._removed.pop(directory, None)
+                run = self._runs[directory] = Defined(number, Counts() if before is None else before.counts, file)
+                if before is None:
+                    self._counts[number] = run.counts
             if not numbered:
                 return run
             return self._numbered.setdefault(run.number, Defined(run.number, run.counts, run.file))
@@ -395,7 +415,8 @@ class Session:
         for number, news in runs.items():
             counts = self._counts.get(number)
             # The daemon names the first number of a folder: that of a definition which a handler's exception has ended.
-            if counts is None and (run := self._runs.get(self._folders.get(number, ""))) is not None:
+            folder = self._folders.get(number, "")
+            if counts is None and (run := self._runs.get(folder) or self._removed.get(folder)) is not None:
                 counts = run.counts
             if counts is not None and type(news) is list and len(news) == 2 and type(news[0]) is int:
                 counts.settled = max(counts.settled, news[0])

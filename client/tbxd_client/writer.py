@@ -132,6 +132,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._tbxd_own = run_of(chosen, place, filename_suffix, self._tbxd_numbered, self._tbxd_write, described)
         self._tbxd_run = self._tbxd_own
         self._tbxd_subruns: dict[str, Run] = {}
+        self._tbxd_named: dict[str, str] = {}
         self._tbxd_charts = {}
         self._tbxd_exported: dict[str, tuple[bytes, int]] = {}
         self._tbxd_given = {
@@ -274,6 +275,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
             tag_scalar_dict: curve name to number.
             global_step, walltime: as in `add_scalar`.
             color: curve name to colour.
+
+        Raises:
+            ValueError: two curves would be one: their names are the same text (``1`` and ``"1"``), or the same folder.
         """
         if self._tbxd_run is not self._tbxd_own:
             self._get_file_writer()
@@ -286,6 +290,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 raise TypeError(f"{name} is {type(given).__name__}; a dictionary is expected")
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
         numbers = {text_of(key): to_number(value, tag) for key, value in tag_scalar_dict.items()}
+        if len(numbers) < len(tag_scalar_dict) or len(set(map(clean_tag, numbers))) < len(numbers):
+            raise ValueError(f"two of the keys of {tag!r} are the same name as texts: {list(tag_scalar_dict)!r:.200}")
         if self._tbxd_kept is not None:
             for key, value in numbers.items():
                 self._tbxd_kept.add(

@@ -29,6 +29,9 @@ class FixedTime:
 
 T = TypeVar("T")
 
+# Parts of a name below the run that are none of a folder; each has its own, so that no two curves share one.
+_NO_NAMES = {"": "_", ".": "_.", "..": "_.."}
+
 
 class Computed(Generic[T]):
     """An attribute that is computed, until somebody sets it: the originals' are plain, and scripts assign them.
@@ -90,6 +93,7 @@ class WriterBase:
     _tbxd_run: Run  # what is logged goes there; `interception.Intercepted` where somebody steps in
     _tbxd_own: Run  # the run itself
     _tbxd_subruns: dict[str, Run]  # by their names below the run
+    _tbxd_named: dict[str, str]  # their folders to these names
     _tbxd_write: bool  # whether a record is made of a call
     _tbxd_disk: bool  # whether one may come into a file
     _tbxd_now: Callable[[], float]  # the time of what is given none
@@ -151,17 +155,21 @@ class WriterBase:
 
         Raises:
             TypeError: it is no text.
-            ValueError: it, or a part of it, is too long, or the file system takes no such name.
+            ValueError: it, or a part of it, is too long, the file system takes no such name, or its folder is that of
+                another name of this writer.
         """
         run = self._tbxd_subruns.get(name)
         if run is None:
             clean = clean_tag(os.fspath(name))
-            parts = [part if part not in ("", ".", "..") else "_" for part in clean.split("/")]
+            parts = [_NO_NAMES.get(part, part) for part in clean.split("/")]
             if any(len(part.encode()) > 255 for part in parts):
                 raise ValueError(f"{clean[:80]!r}…: a part of a run's name has at most 255 bytes")
             if any(map(is_suspect, parts)) and self._tbxd_disk and not is_remote(configured_address() or ""):
                 parts = accepted(self._tbxd_own.directory, parts)
             directory = os.path.join(self._tbxd_own.directory, *parts)  # noqa: PTH118 - bytes that are no path are kept
+            other = self._tbxd_named.setdefault(directory, name)
+            if other != name:
+                raise ValueError(f"{name[:80]!r} and {other[:80]!r} are one folder, {directory!r}; use another name")
             run = self._tbxd_subruns[name] = self._tbxd_below(self._tbxd_own.below(directory))
             # Once: each further one would wipe, in the slow loader, what others have logged since.
             purge_step = self._tbxd_given["purge_step"]

@@ -62,6 +62,14 @@ def open_folder(path: Path, umask: int | None = None) -> int:
         os.close(held)
 
 
+def refuses(error: OSError, folder: int) -> bool:
+    """Whether what was to be made in a folder can never be there under its name.
+
+    The exFAT of FUSE says that there is no such file; a folder that was removed meanwhile has no links.
+    """
+    return error.errno in NEVER or (error.errno == errno.ENOENT and os.fstat(folder).st_nlink > 0)
+
+
 def open_below(folder: int, name: str, umask: int | None = None, flags: int = _USE) -> int:
     """A descriptor of a folder in another, made where it is not there.
 
@@ -77,8 +85,7 @@ def open_below(folder: int, name: str, umask: int | None = None, flags: int = _U
         except FileExistsError:  # made by somebody else meanwhile
             pass
         except OSError as error:
-            # The exFAT of FUSE says that there is no such file; a folder that was removed meanwhile has no links.
-            if error.errno in NEVER or (error.errno == errno.ENOENT and os.fstat(folder).st_nlink):
+            if refuses(error, folder):
                 raise NameRefused(error.errno, f"its file system takes no folder {name!r}") from error
             raise
         return os.open(name, flags, dir_fd=folder)
@@ -86,11 +93,3 @@ def open_below(folder: int, name: str, umask: int | None = None, flags: int = _U
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name) from None
         raise
-
-
-def is_at(folder: int, path: Path) -> bool:
-    """Whether a folder that is held open is still the one under a path; not once it was removed or moved."""
-    try:
-        return os.path.samestat(os.fstat(folder), path.lstat())
-    except OSError:
-        return False
