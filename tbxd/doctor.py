@@ -20,6 +20,7 @@ from typing import Any
 import tbxd_client
 from tbxd_client import settings as client_settings
 from tbxd_client import wire
+from tbxd_client.event_names import second_of
 from tbxd_client.journal import SEGMENT_BYTES_MIN
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
@@ -645,8 +646,7 @@ def _future(folder: Path) -> Iterator[Finding]:
     for place, names in event_folders(folder):
         for name in names:
             seen += 1
-            match = re.search(r"tfevents\.(\d{10})\.", name)
-            latest = float(match[1]) if match else 0.0
+            latest = float(second_of(name) or 0)
             with contextlib.suppress(OSError):
                 latest = max(latest, (place / name).stat().st_mtime)
             if latest > now + FUTURE_SECONDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.hub import IDLE_SECONDS
 from tbxd_client import wire
-from tbxd_client.event_names import AHEAD_SECONDS_MAX, event_files, file_name, is_acceptable
+from tbxd_client.event_names import AHEAD_SECONDS_MAX, COUNT_MAX, event_files, file_name, is_acceptable, second_of
 from tbxd_client.folder_lock import is_held
 from tbxd_client.paths import default_address
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
@@ -234,6 +235,10 @@ def test_a_file_that_was_removed_is_not_made_again_under_its_name(place: World) 
         (NAME.replace("1700000000", "9999999999"), "", [], False),
         (NAME.replace("1700000000", "4000000001"), "", ["events.out.tfevents.4000000000.x.1.0"], True),
         (NAME.replace("1700000000", "4000000002"), "", ["events.out.tfevents.4000000000.x.1.0"], False),
+        (NAME.replace("1700000000", "4000000000000001"), "", ["events.out.tfevents.4000000000.x.1.0"], True),
+        (NAME.replace("1700000000", "4000000000000001"), "", ["events.out.tfevents.4000000000000001.x.1.0"], False),
+        (NAME.replace("1700000000", "1700000000000001"), "", [NAME], True),
+        (NAME.replace("1700000000", "170000000000001"), "", [NAME], False),
         ("events.out.tfevents", "", [], False),
         ("", "", [], False),
         (".", "", [], False),
@@ -255,6 +260,55 @@ def test_what_a_trainer_chooses_a_daemon_obeys(earlier: list[int], now: int, hos
     assert is_acceptable(name, suffix, existing, now)
     assert is_acceptable(name, suffix, existing, now - AHEAD_SECONDS_MAX)
     assert Path(name).name == name
+
+
+def test_names_never_run_ahead_of_time_however_many_files_are_made() -> None:
+    """One second each, and after a thousand short scripts what other writers made went before them."""
+    now = 1_700_000_000
+    for last in (now, now + 7200, 9_999_999_999):
+        names = [f"events.out.tfevents.{last}.zzz.99999.9"]
+        for number in range(3000):
+            name = file_name(names[-1:], now + number / 10_000, "a-host", 1)
+            assert name > names[-1] and second_of(name) == last
+            assert is_acceptable(name, "", names[-1:], now)
+            names.append(name)
+        assert names == sorted(names)
+    assert second_of(file_name([f"events.out.tfevents.{now}.z.1.0"], now + 1, "a", 1)) == now + 1
+    assert second_of(file_name([f"events.out.tfevents.{now}{COUNT_MAX}.z.1.0"], now, "a", 1)) == now + 1
+    # What others count by: milliseconds, fractions.
+    for digits in ("1", "123", "1234567", "0", "000001"):
+        other = f"events.out.tfevents.{now}{digits}.z.1.0"
+        name = file_name([other], now, "a", 1)
+        assert other < name < f"events.out.tfevents.{now + 1}"
+
+
+def test_files_made_in_one_second_are_read_in_the_order_they_were_made(place: World) -> None:
+    """By both loaders: the points of later files are behind those of earlier ones."""
+    folder = place.logdir / "a"
+    for life in range(4):
+        result = place.run(
+            """
+            import sys
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/a")
+            for step in range(int(sys.argv[1]), int(sys.argv[1]) + 5):
+                writer.add_scalar("value", step, step)
+            assert writer.flush(60)
+            """,
+            5 * life,
+        )
+        assert result.returncode == 0, result.stderr
+        wait_for(place.drained, "the journal to be drained")
+        place.kill_daemon()
+        for path in folder.iterdir():  # all of them in one second, which is long ago
+            path.rename(folder / re.sub(r"tfevents\.\d{10}", "tfevents.4000000000", path.name))
+    names = event_files(folder)
+    assert len(names) == 4 and {second_of(name) for name in names} == {4_000_000_000}
+    expected = [(step, float(step)) for step in range(20)]
+    assert scalars(folder)["value"] == expected
+    for loader in LOADERS:
+        with board(place.logdir, loader) as shown:
+            shown.until(lambda shown=shown: shown.scalars("a", "value") == expected, "all of them in their order")
 
 
 def test_a_definition_with_a_bad_name_gets_a_file_of_the_daemons_own(place: World) -> None:

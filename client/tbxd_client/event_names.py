@@ -2,6 +2,10 @@
 
 ``events.out.tfevents.<10-digit seconds>.<host>.<pid>.<n><suffix>`` is what TensorBoard's own writer, and the tools that
 look for its files by name, agree on. TensorBoard reads the files of a folder in the order of their names.
+
+Where a folder has a name of this second or a later one, as of a clock that was wrong, a count of six digits follows the
+seconds of the last name: it sorts behind that and before the next second. So names are never ahead of those that are
+there, however many files are made.
 """
 
 from __future__ import annotations
@@ -17,17 +21,32 @@ NAME_BYTES_MAX = 255  # NAME_MAX of Linux
 AHEAD_SECONDS_MAX = 86_400  # that a trainer's clock may be before the daemon's
 SECONDS_MAX = 9_999_999_999  # of 10 digits
 
-_SECONDS = re.compile(r"tfevents\.(\d{10})\.")
-_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.[\w.-]+\.\d+\.\d+")
+PLACES = 6  # of the count
+COUNT_MAX = 10**PLACES - 1
+
+_SECONDS = re.compile(r"tfevents\.(\d{10})(\d*)\.", re.ASCII)
+_BEFORE = re.compile(r"events\.out\.tfevents\.(\d{10})(\d*)\.", re.ASCII)  # others sort elsewhere anyway
+_NAME = re.compile(rf"events\.out\.tfevents\.(\d{{10}})(?:\d{{{PLACES}}})?\.[\w.-]+\.\d+\.\d+")
 _numbers = itertools.count()
 
 
 def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str = "") -> str:
-    """A name that sorts behind every event file in ``existing``, whatever the clock says."""
+    """A name that sorts behind every event file in ``existing`` of the usual form, whatever the clock says."""
     safe_host = re.sub(r"[^\w.-]", "_", host) or "localhost"
     safe_suffix = suffix.replace("/", "_")
-    second = max(int(now), _last_second(existing) + 1)
-    return f"events.out.tfevents.{second:010d}.{safe_host}.{pid}.{next(_numbers)}{safe_suffix}"
+    place = _place_behind(existing, min(int(now), SECONDS_MAX))
+    return f"events.out.tfevents.{place}.{safe_host}.{pid}.{next(_numbers)}{safe_suffix}"
+
+
+def _place_behind(existing: list[str], now: int) -> str:
+    """The digits of a name: the second, where that is behind all others, else the last one's and a count."""
+    last, digits = max((match.groups() for match in map(_BEFORE.match, existing) if match), default=("", ""))
+    if not last or int(last) < now:
+        return f"{now:010d}"
+    count = int(f"{digits:0<{PLACES}.{PLACES}}") + 1
+    if count > COUNT_MAX:
+        return f"{min(int(last) + 1, SECONDS_MAX):010d}"
+    return f"{last}{count:0{PLACES}d}"
 
 
 def is_acceptable(name: str, suffix: str, existing: list[str], now: float) -> bool:
@@ -46,12 +65,18 @@ def is_acceptable(name: str, suffix: str, existing: list[str], now: float) -> bo
 
 
 def _last_second(names: list[str]) -> int:
-    return min(max((int(match[1]) for match in map(_SECONDS.search, names) if match), default=-1), SECONDS_MAX - 1)
+    return min(max((int(match[1]) for match in map(_BEFORE.match, names) if match), default=-1), SECONDS_MAX - 1)
+
+
+def second_of(name: str) -> int | None:
+    """The seconds in the name of an event file; None where it has none."""
+    match = _SECONDS.search(name)
+    return int(match[1]) if match else None
 
 
 def first_second(names: list[str]) -> int | None:
     """The seconds in the first name that has them, of event files as `event_files` orders them."""
-    return next((int(match[1]) for match in map(_SECONDS.search, names) if match), None)
+    return next((second for second in map(second_of, names) if second is not None), None)
 
 
 def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
