@@ -1022,7 +1022,7 @@ class Hub:
                     **runs[directory].counts(),
                     "file": state.writer.name,
                     "error": state.writer.error,
-                    "notice": state.writer.notice,
+                    "notice": state.writer.others.notice,
                     "ranks": state.writer.ranks.status(),
                     "removed": state.writer.losses.removed,
                     "beside": state.writer.besides.names,

@@ -12,7 +12,6 @@ import errno
 import logging
 import math
 import os
-import stat
 import threading
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tbxd_client.event_names import event_files, file_name, is_acceptable
-from tbxd_client.folder_lock import HELD, FolderHeld, is_file_locked, lock_folder
+from tbxd_client.folder_lock import lock_folder
 from tbxd_client.records import (
     EMBEDDING,
     EVENT,
@@ -53,6 +52,7 @@ from .events.rows import Piece
 from .events.steps import Steps
 from .lives import Alive, Lives, Restart
 from .losses import Losses
+from .others import Others
 from .plan import Plan, Planner
 from .ranks.patience import Read
 from .ranks.ranks import Ranks
@@ -72,7 +72,6 @@ log = logging.getLogger(__name__)
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
 SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 AGAIN_SECONDS = 1.0  # before another lost file is made anew without a pause
-NOTICE_SECONDS = 4.0  # between looks whether another user writes the folder as well
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
 DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
@@ -141,9 +140,7 @@ class RunWriter:
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
         self._umask: int | None = None  # of the trainer that opened the run
-        self.notice = ""  # what does not keep it from writing, but has to be known, for `tbxd status`
-        self._next_notice = 0.0
-        self._sizes: dict[str, int] = {}  # of the event files of other users
+        self.others = Others(directory)  # who write the folder as well
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
@@ -475,11 +472,13 @@ class RunWriter:
             known = [*names, *self._names]
             self.file = unwritable.new_file(self.directory, self._folder, self._umask, name, run, known)
             name = self.file.path.name
-            if is_file_locked(self._folder, but=name):  # by one that has come here in this very moment
+            try:
+                self.others.rivals.hold(self.file, self._contents.believed)
+            except OSError:
                 self.file.remove()
                 self.file = None
                 self._unlock_folder()
-                raise FolderHeld(0, HELD)
+                raise
             self._names.add(name)
             self.file.write(_opening(time.time(), self.ledger))
 
@@ -506,24 +505,30 @@ class RunWriter:
     def _own(self, run: RunDefinition | None) -> None:
         """Lock the folder and see what is in it, if it is not held anyway."""
         if self._folder >= 0:
+            self.others.rivals.look(self._folder, self._contents.believed, self.name)
             return
         self._lock_folder()
         try:
             self._look(run)
         except BaseException:  # what is in the folder is not known: the next attempt has to look again
+            if self.file is not None:
+                self._close(self.file)
             self._unlock_folder()
             raise
 
     def _look(self, run: RunDefinition | None) -> None:
         """See what is in the folder, which has just been locked."""
         if self.file is not None:  # it had been parked
-            names = event_files(self._folder)
             self.file.folder = self._folder
+            self.file.take()
+            self.others.rivals.hold(self.file, self._contents.believed)
+            names = event_files(self._folder)
             self._see_others(names)
             if self._is_overtaken(self.file.path.name, names):
                 raise FileLost(0, "another process has written here meanwhile")
             # The trainer has seen that nobody writes here. A file that the disk has yet to take stays until it has.
             if run is not None and not self.file.dirty and self._accepts(run, names):
+                self._close(self.file)
                 self.file = None
             return
         self._see_others()
@@ -555,46 +560,7 @@ class RunWriter:
         return bool(later) and file_name(names, time.time(), "host", 0) > names[-1]
 
     def _see_others(self, names: list[str] | None = None) -> None:
-        """Note what others do in the folder: it keeps nothing from being written, but may from being shown."""
-        names = event_files(self._folder) if names is None else names
-        self._next_notice = time.monotonic() + NOTICE_SECONDS
-        own = self.file.path.name if self.file is not None else ""
-        sizes: dict[str, int] = {}
-        users: dict[int, str] = {}
-        open_to_all = ""
-        for name in names:
-            state = trust.state_of(self._folder, name)
-            if state is None or not stat.S_ISREG(state.st_mode) or self._contents.believed.holds(state):
-                continue
-            if state.st_uid == self._contents.believed.owner:
-                open_to_all = name
-            else:
-                sizes[name] = state.st_size
-                users[state.st_uid] = name
-        growing = [name for name, size in sizes.items() if self._sizes.get(name, size) != size]
-        self._sizes = sizes
-        notes = []
-        if growing:
-            notes.append(
-                f"somebody else writes {growing[-1]} here as well; TensorBoard's slow loader follows the newest file "
-                "only: log to a folder of your own"
-            )
-        elif own and names and names[-1] > own and names[-1] in sizes:
-            notes.append(
-                f"{names[-1]} of another user has a name behind which none fits: TensorBoard's slow loader does not "
-                "follow this run; remove that file, or log to another folder"
-            )
-        if users:
-            notes.append(
-                f"event files of other users (uid {', '.join(map(str, sorted(users)))}) are shown with it; what they "
-                "say is written does not count"
-            )
-        if open_to_all:
-            notes.append(f"everybody may write {open_to_all}, so what it says is written does not count: chmod o-w it")
-        notice = "; ".join(notes)
-        if notice and notice != self.notice:
-            log.warning("%s: %s", self.directory, notice)
-        self.notice = notice
+        self.others.see(self._folder, self._contents.believed, self.name, names)
 
     def _accepts(self, run: RunDefinition, names: list[str]) -> bool:
         """Whether a new file may have the name that a trainer has told its user already."""
@@ -608,6 +574,7 @@ class RunWriter:
         try:
             lock_folder(fd, self.name)
             self._contents.believed = trust.found(fd, event_files(fd))
+            self.others.rivals.wait(fd, self._contents.believed, self.name)
         except OSError:
             os.close(fd)
             raise
@@ -682,7 +649,7 @@ class RunWriter:
             if self.dirty:
                 self._own(None)
                 self._sync_file()
-            if self._folder >= 0 and time.monotonic() >= self._next_notice:
+            if self._folder >= 0 and self.others.is_due:
                 self._see_others()
             if self.untidy:
                 self.error = self._untidy = ""

@@ -295,7 +295,7 @@ def test_a_run_that_could_not_be_looked_at_is_well_again_when_it_can(
     (state,) = inside.hub.runs.values()
     inside.until(lambda: not state.writer.dirty and state.writer.open is kept, "it to be tidy")
     once = Once(monkeypatch, RunWriter, "_see_others", OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 1)
-    monkeypatch.setattr(state.writer, "_next_notice", 0.0)
+    monkeypatch.setattr(state.writer.others, "_next", 0.0)
     if not kept:  # it is opened once more, for the disk
         state.writer.file.dirty = True
     state.strand.submit(state.writer.sync)

@@ -22,7 +22,9 @@ from .descriptors import open_file, uncut
 
 HELD = "another tbxd daemon is writing this folder"
 FLOCK_TRIES, FLOCK_SECONDS = 5, 0.002  # a trainer that asks whether the folder is held holds it for a moment
-LOOKED_AT = 4  # so many of the newest event files are asked for a lock: who writes a folder writes one of them
+# So many event files are asked for a lock, of the last by name and of those that were changed last: who writes a folder
+# writes one of them, whatever others have put there.
+LOOKED_AT = 4
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid (fcntl(2))
 _BYTE = 1 << 62
 
@@ -65,44 +67,52 @@ def _is_flocked(folder: int) -> bool:
     return _is_held_by_user(folder)
 
 
-def lock_file(fd: int) -> bool:
-    """Lock an event file, open for writing, until its descriptor is closed. False where somebody keeps one from that.
+def lock_file(fd: int) -> int:
+    """Lock an event file, open for writing, until its descriptor is closed.
 
-    Who may read the file can do so. Then another file is written, which can be locked before he gets at it.
+    Returns:
+        0; EAGAIN where somebody keeps one from it, as who may read the file can do: then another file is written, which
+        can be locked before he gets at it; and else what the file system says that has no locks.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0))
     except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EACCES)  # else a file system without locks
-    return True
+        return errno.EAGAIN if error.errno == errno.EACCES else error.errno or errno.ENOLCK
+    return 0
 
 
-def is_file_locked(folder: int, but: str = "") -> bool:
-    """Whether a daemon of this user has locked one of the newest event files in a folder. Asking takes no lock.
+def is_file_locked(folder: int, but: str = "", owner: int | None = None) -> bool:
+    """Whether a daemon of this user has locked one of the event files in a folder. Asking takes no lock.
 
     Args:
         folder: a descriptor of it.
         but: the name of the asker's own file.
+        owner: the uid that this user's files have there; that of this process where nothing is said.
     """
-    looked_at = 0
-    with os.scandir(folder) as entries:
-        names = sorted((entry.name for entry in entries if "tfevents" in entry.name), reverse=True)
-    for name in names:
-        if name == but:
-            continue
+    for name in _newest(folder, but, os.geteuid() if owner is None else owner):
         try:
-            state = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
-                continue
             if _is_locked(folder, name):
                 return True
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-        looked_at += 1
-        if looked_at == LOOKED_AT:
-            break
     return False
+
+
+def _newest(folder: int, but: str, owner: int) -> list[str]:
+    """The event files of a user that one who writes the folder may be writing."""
+    changed = {}
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if "tfevents" in entry.name]
+    for name in names:
+        try:
+            state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            continue
+        if name != but and stat.S_ISREG(state.st_mode) and state.st_uid == owner:
+            changed[name] = state.st_mtime_ns
+    by_name = sorted(changed, reverse=True)
+    return list(dict.fromkeys((*by_name[:LOOKED_AT], *sorted(by_name, key=changed.__getitem__)[-LOOKED_AT:])))
 
 
 def _is_locked(folder: int, name: str) -> bool:

@@ -75,6 +75,7 @@ class EventFile:
             umask: of the trainer whose run it is, see `modes.mode_in`.
 
         Raises:
+            FileLost: somebody else has locked it in the very moment in which it was made.
             OSError: it exists, or cannot be made.
         """
         self.path = path
@@ -89,7 +90,23 @@ class EventFile:
         self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, mode)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
-        lock_file(self._fd)  # whoever opens it from now on comes too late to keep this process from that
+        self.unlocked = 0  # what its file system says that has no locks; 0: it is locked
+        try:
+            self._lock()  # whoever opens it from now on comes too late to keep this process from that
+        except FileLost:
+            self.remove()
+            raise
+
+    def _lock(self) -> None:
+        refused = lock_file(self._fd)
+        if refused == errno.EAGAIN:
+            raise FileLost(refused, f"{self.path} is locked by somebody else")
+        self.unlocked = refused
+
+    @property
+    def number(self) -> int:
+        """Its descriptor; -1 while it is parked."""
+        return self._fd
 
     @property
     def pending(self) -> bool:
@@ -123,16 +140,25 @@ class EventFile:
         finally:
             self._rest = bytes(view)
 
+    def take(self) -> None:
+        """Open and lock it again, where it is parked.
+
+        Raises:
+            FileLost: it is gone, or somebody else keeps it locked.
+            OSError: no descriptor is left.
+        """
+        if self._fd >= 0:
+            return
+        try:
+            self._fd = _open(self.path, self.folder, os.O_WRONLY | os.O_APPEND)
+        except OSError as error:
+            if error.errno not in NOT_OURS:
+                raise  # no descriptor left, say: it is there, and to be gone on with
+            raise FileLost(error.errno, f"{self.path} is gone") from error
+        self._lock()
+
     def _check(self) -> None:
-        if self._fd < 0:
-            try:
-                self._fd = _open(self.path, self.folder, os.O_WRONLY | os.O_APPEND)
-            except OSError as error:
-                if error.errno not in NOT_OURS:
-                    raise  # no descriptor left, say: it is there, and to be gone on with
-                raise FileLost(error.errno, f"{self.path} is gone") from error
-            if not lock_file(self._fd):
-                raise FileLost(errno.EAGAIN, f"{self.path} is locked by somebody else")
+        self.take()
         try:
             state = self.path.lstat()
         except OSError as error:

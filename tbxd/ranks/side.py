@@ -26,6 +26,7 @@ from ..events.ledger import OPENING
 from ..events.record import frame
 from ..events.reduced import History
 from ..events.resume import Life, Resume
+from ..events.rivals import check_alone
 from .encoder import Curves, PointEncoder
 from .restarts import Scope
 
@@ -120,6 +121,13 @@ class Side:
         if self._file is None:
             name = file_name(event_files(self._folder), time.time(), *self._origin, "")
             self._file = EventFile(self.directory / name, self._folder, self._umask)
+            try:
+                check_alone(self._file)
+            except OSError:
+                self._file.remove()
+                self._file = None
+                self._unlock()
+                raise
             first = schema.Event(wall_time=time.time(), file_version="brain.Event:2")
             first.source_metadata.writer = OPENING + __version__
             self._file.write(frame(first.SerializeToString()))
@@ -139,6 +147,14 @@ class Side:
         self._folder = self._contents.folder = fd
         if self._file is not None:
             self._file.folder = fd
+            try:
+                self._file.take()
+                check_alone(self._file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.close()
+                self._unlock()
+                raise
             if self._is_overtaken(event_files(fd), self._file.path.name):
                 raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
 

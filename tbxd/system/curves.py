@@ -27,6 +27,7 @@ from ..events.file import EventFile, FileLost, open_to_read
 from ..events.folder import open_folder
 from ..events.ledger import CARRY_END, OPENING, notes
 from ..events.record import frame
+from ..events.rivals import check_alone
 from ..events.scan import WHOLE, scan
 from ..events.trust import Trust
 
@@ -99,6 +100,8 @@ class Curves:
             names = event_files(self._folder)
             if self._file is not None and self._file.path.name == max(names, default=""):
                 self._file.folder = self._folder
+                self._file.take()
+                check_alone(self._file)
                 return self._file  # it goes on in it, if nobody has changed it: see `EventFile`
             self._file = None
             begun = [first_second(listed) for listed in (above, names)]
@@ -106,6 +109,11 @@ class Curves:
             self._last = max(self._last, _last_step(names, self._folder, trust.found(self._folder, names)))
             name = file_name(names, seconds, self._node, os.getpid())
             file = EventFile(self.directory / name, self._folder, self._umask)
+            try:
+                check_alone(file)
+            except OSError:
+                file.remove()
+                raise
         except OSError:
             self._close_folder()
             raise
