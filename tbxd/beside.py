@@ -34,6 +34,7 @@ def name_of(run: RunDefinition) -> str:
 class Writer(Protocol):
     """What writes a folder: see `tbxd.run.RunWriter`."""
 
+    directory: Path
     error: str
 
     @property
@@ -70,6 +71,10 @@ class Besides:
         self._make = make
         self._writers: dict[Path, Writer] = {}
         self._refused: dict[bytes, dict[str, int]] = {}  # that the run has counted, by session
+
+    def add(self, writer: Writer) -> None:
+        """Take care of one more, which others write."""
+        self._writers[writer.directory] = writer
 
     def write(self, directory: Path, batch: Batch, plan: Plan) -> None:
         """Write what of a batch goes beside its run.

@@ -20,7 +20,17 @@ from tbxd_client import origin, settings
 from tbxd_client.records import RunDefinition, TagDefinition
 
 from .events.contents import Contents
-from .events.lineage import UNKNOWN, Lineage, introduced, is_after, life_of, rank_text
+from .events.lineage import (
+    ALL,
+    UNKNOWN,
+    Lineage,
+    beside_text,
+    introduced,
+    is_after,
+    life_of,
+    purge_text,
+    rank_text,
+)
 from .events.lineage import Life as Who
 from .events.resume import Life, Resume
 from .ranks.restarts import Scope
@@ -107,8 +117,14 @@ class Lives:
         self._alive = alive
         self._begun = False  # one of them
         self._told: set[bytes] = set()  # lives that the files name, or what is encoded does
+        self._moved: set[bytes] = set()  # lives of ranks that are beside the run, of which the files may not tell yet
         # Of ranks that are reduced:
         self._lives: dict[bytes, Life] = {}  # by life
+        self._ranked: dict[bytes, Member] = {}  # the same as members
+        self._held: dict[int, bool] = {}  # which of them log now, by their places, as it was when the files were read
+        self.staying: frozenset[bytes] = frozenset()  # lives of whose tags the last restart of ranks has taken nothing
+        self.busy: set[bytes] = set()  # lives of which there is something that has not gone out, or more may come
+        self._strangers: dict[bytes, bool] = {}  # whether one has others beside it with whose work it does not go on
         self._attempts: dict[bytes, int] = {}
         self._sessions: dict[bytes, bytes] = {}  # to their lives
         self._of_life: dict[bytes, set[bytes]] = {}
@@ -155,6 +171,7 @@ class Lives:
                     earlier.pop(name, None)
                 self._lives[key] = Life(earlier)
             notes = self._enter_rank(session, key, run)
+            self._ranked[key] = Member(introduced(key, run), self.lineage.place(key), run.resume)
         else:
             who = introduced(session, run)
             place = self.lineage.enter(who)
@@ -166,6 +183,7 @@ class Lives:
             self.members[session] = member
             notes = self._introduce(session, who)
         self._begun = True
+        self._strangers.clear()
         for member in self.members.values():
             member.later = None
         return notes
@@ -209,7 +227,12 @@ class Lives:
             member.later = None
             for tag, position in lineage.beside.get(session, {}).items():
                 member.beside.setdefault(tag, position)
+        for key, member in self._ranked.items():
+            member.place = lineage.place(key)
+        for key in self._moved:
+            lineage.beside.setdefault(key, {ALL: 0})
         self.lineage = lineage
+        self._held.clear()
 
     def later(self, member: Member) -> npt.NDArray[np.bool_]:
         """Which lives, by their places, have begun after a session."""
@@ -237,6 +260,8 @@ class Lives:
     def is_alive(self, place: int, member: Member) -> bool:
         """Whether more may come of a life, or could when a session began."""
         key, who = self.lineage.lives[place].key, member.who
+        if key in self.busy:
+            return True
         began = who.began if who.boot == origin.boot() else 0
         return any(self._alive(session, began) for session in self._of_life.get(key, (key,)))
 
@@ -275,6 +300,84 @@ class Lives:
         )
 
     # --- ranks that are reduced ------------------------------------------------------------------------------
+
+    def is_moved(self, run: RunDefinition) -> bool:
+        """Whether the points of a start of a job are beside the run, or those of an earlier start of the job."""
+        who = introduced(life_of(generation_of(run)), run)
+        moved = (life for life in self.lineage.lives if ALL in self.lineage.beside.get(life.key, ()))
+        return any(life.key == who.key or (bool(who.job) and life.job == who.job) for life in moved)
+
+    def move(self, run: RunDefinition) -> str:
+        """The points of a start of a job go beside the run from here on; returns the note that says so."""
+        key = life_of(generation_of(run))
+        self._moved.add(key)
+        self.lineage.beside.setdefault(key, {ALL: 0})
+        return beside_text(key, 0, ALL)
+
+    def has_strangers(self, run: RunDefinition) -> bool:
+        """Whether others have logged here with whose work a start of a job does not go on: `claim` is needed then."""
+        key = life_of(generation_of(run))
+        found = self._strangers.get(key)
+        if found is None:
+            member = self._ranked.get(key)
+            found = self._strangers[key] = member is not None and any(
+                life.known
+                and place not in (UNKNOWN, member.place)
+                and ALL not in self.lineage.beside.get(life.key, ())
+                and not self.goes_on(member, place, 0)
+                for place, life in enumerate(self.lineage.lives)
+            )
+        return found
+
+    def claim(self, run: RunDefinition, names: Sequence[str], steps: Integers) -> tuple[str, dict[str, int]]:
+        """Find out whether points of ranks would go back behind a stranger's, or between those of other ranks; what was
+        read has to be what the files hold but for what was claimed since.
+
+        Args:
+            names: the tags of the points.
+            steps: (N,) of them, in the order in which they are written.
+
+        Returns:
+            What is in the way; "" where nothing is, and the points are taken note of. And the tags with which they go
+            on with others' work, with the last steps of these.
+        """
+        known, member = self.known, self._ranked.get(life_of(generation_of(run)))
+        met: dict[str, int] = {}
+        if known is None or member is None:
+            return "", met
+        firsts: dict[str, int] = {}
+        for name, step in zip(names, steps.tolist(), strict=True):
+            firsts.setdefault(name, step)
+        for name, step in firsts.items():
+            place = known.places.get(name)
+            owner = -1 if place is None else int(known.owner[place])
+            if place is None or owner in (-1, member.place):
+                continue
+            back = step <= known.last[place]
+            if (back or self._is_before(owner, member)) and not self.goes_on(member, owner, step):
+                return f"{name!r} at step {step}", {}
+            if back:
+                met[name] = int(known.last[place])
+        for name, step in zip(names, steps.tolist(), strict=True):
+            place = known.place(name)
+            known.owner[place], known.last[place] = member.place, step
+            known.most[place] = max(known.most[place], step)
+        for name, last in met.items():
+            self._lives[member.who.key].meet(name, last)
+        return "", met
+
+    def _is_before(self, place: int, member: Member) -> bool:
+        """Whether a life is one of ranks that log now, and began before another."""
+        return self.is_held(place) and not self.is_after(place, member)
+
+    def is_held(self, place: int) -> bool:
+        """Whether a life is one of ranks that are reduced, of which more may come."""
+        held = self._held.get(place)
+        if held is None:
+            key = self.lineage.lives[place].key
+            sessions = self._of_life.get(key, ()) if key in self._lives else ()
+            held = self._held[place] = key in self.busy or any(self._alive(session, 0) for session in sessions)
+        return held
 
     def forget(self, session: bytes) -> None:
         """Nothing comes of a session any more."""
@@ -357,8 +460,12 @@ class Lives:
         found = self.resume.beyond(step)
         mine = self.resume.of(key)
         own_life = self._lives.get(key)
+        self.staying = self._living(key)
+        stay = self.resume.of(*self.staying)
 
         def falls(tag: str, logged: float) -> bool:
+            if tag in stay:
+                return False
             if scope is not None and tag in scope.tags:
                 return scope.forget
             return tag not in mine or logged <= asked or (own_life is not None and own_life.has_yet_to_log(tag))
@@ -366,4 +473,19 @@ class Lives:
         tags = [tag for tag, logged in found.items() if falls(tag, logged) and not tag.startswith(self.keep)]
         for life in self._lives.values():
             life.restart(step)
-        return Restart(tags, self.resume.end(dict.fromkeys(tags, step), key), all=len(tags) == len(found))
+        self.lineage.purges.append((self.lineage.place(key), step))
+        self._strangers.clear()
+        events = self.resume.end(dict.fromkeys(tags, step), key)
+        return Restart(tags, events, all=len(tags) == len(found), note=purge_text(key, step))
+
+    def _living(self, key: bytes) -> frozenset[bytes]:
+        """Other lives that log at this moment, and are no earlier starts of the job."""
+        member = self._ranked.get(key)
+        job = member.who.job if member is not None else ""
+        return frozenset(
+            life.key
+            for life in self.resume.lives
+            if life.key not in (b"", key)
+            and not (job and job == life.job)
+            and any(self._alive(session, 0) for session in self._of_life.get(life.key, (life.key,)))
+        )

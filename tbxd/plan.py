@@ -212,6 +212,9 @@ class Planner:
         foreign = (owners != member.place) & (owners != NOBODY)
         if not firsts:
             foreign &= steps <= known.last[places]
+            if self._lives.reduces:  # ranks go on in their curve: nobody may come between their points
+                others = set(owners[(owners != member.place) & (owners != NOBODY)].tolist())
+                foreign |= np.isin(owners, [owner for owner in others if self._lives.is_held(owner)])
         later = self._lives.later(member)
         if member.followed:
             foreign |= later[known.era[places]]

@@ -15,8 +15,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from .events.contents import Contents
 from .events.file import EventFile, FileLost
 from .events.folder import NameRefused, open_folder
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
+from .events.lineage import life_of
 from .events.record import frame
 from .events.rows import Piece
 from .events.steps import Steps
@@ -54,7 +56,10 @@ from .lives import Alive, Lives, Restart
 from .losses import Losses
 from .others import Others
 from .plan import Plan, Planner
+from .ranks.moved import GoesBeside, Moved
+from .ranks.moved import name_of as moved_name
 from .ranks.patience import Read
+from .ranks.points import Integers
 from .ranks.ranks import Ranks
 from .ranks.starts import is_reduced
 from .scalars import ScalarWriter, float32
@@ -119,7 +124,8 @@ class RunWriter:
         self._meters = meters or Meters()
         self.checkpoints = checkpoints or Checkpoints()
         self._ended = ended
-        self.ranks = Ranks(self, ranks_seconds, read)
+        self._moved = Moved(directory, partial(self._make_moved, ranks_seconds, read), held)
+        self.ranks = Ranks(self, ranks_seconds, self._moved, read)
         self._durable = durable
         self.error = ""  # what keeps it from writing, for `tbxd status`
         self._untidy = ""  # that of them which the last sync or park has found, and the next may find gone
@@ -224,7 +230,7 @@ class RunWriter:
     @property
     def waiting(self) -> bool:
         """Whether something is queued or only half written."""
-        return bool(self._queue or self._teller or self._finishing)
+        return bool(self._queue or self._teller or self._finishing or self._moved.waiting)
 
     @property
     def open(self) -> bool:
@@ -256,7 +262,7 @@ class RunWriter:
     def forget(self) -> None:
         """It is let go of, closed as it is: nothing may be called any more. Its memory is free at once, with no circle
         in it that waits for the garbage collector."""
-        del self.ranks, self.besides, self._contents, self._lives
+        del self.ranks, self.besides, self._moved, self._contents, self._lives
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
@@ -271,7 +277,7 @@ class RunWriter:
         try:
             if self._finishing:
                 self._finish()
-            due, trouble = self.ranks.is_due(time.monotonic()), ""
+            due, trouble = self.ranks.is_due(time.monotonic()), ""  # what is beside the run, too
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
@@ -281,7 +287,7 @@ class RunWriter:
                     self.sync()
                     trouble = self.error
                 due = self.ranks.over
-            self.error = trouble
+            self.error = trouble or self._moved.error
         except FileLost as error:
             self._start_over(str(error))
             return False
@@ -322,8 +328,12 @@ class RunWriter:
                 self._queued_bytes -= batch.size
                 self._unwritten.append(batch)
             if is_reduced(batch.run):
-                self.ranks.take(batch)
-                self._taken.append(batch)
+                if batch.run in self._moved:
+                    pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
+                    self._moved.take(batch, self.working(batch.session).end)
+                else:
+                    self.ranks.take(batch)
+                    self._taken.append(batch)
                 with self._lock:
                     self._unwritten.pop()
                 size += batch.size // RANKS_SHARE
@@ -332,11 +342,15 @@ class RunWriter:
                 self._planned = None
                 size += self._encode(batch, pieces, plan)
         self._scalars.flush(pieces)
+        if self.ranks.look_for_others():
+            self._flush(pieces)
+            self._lives.read(self.name)
         self._encoding = True
         # What a session has logged comes before its end, so where the queue has been empty all of it was taken.
         self._settling.update(self.ranks.emit(pieces, gone if size < WRITE_BYTES else 0))
         self._kept += self._taken
         self._taken.clear()
+        self._write_moved(pieces)
         self._note_drops(pieces)
         data = b"".join(pieces)
         self._meters.encode.observe(time.perf_counter() - begun)
@@ -350,7 +364,7 @@ class RunWriter:
         """
         run = batch.run
         numbered = batch.numbered and self._steps is None
-        ranks = self.ranks.begins_with(batch)
+        ranks = batch.run not in self._moved and self.ranks.begins_with(batch)
         plain = not is_reduced(run)
         new = ranks or (plain and not self._lives.knows(batch.session))
         texts: list[str] = []
@@ -358,7 +372,12 @@ class RunWriter:
             self._flush(pieces)  # the file has to hold all that counts
             if new:
                 texts = self._lives.begin(batch.session, run, self._names, self.name)
-            if ranks:
+            if ranks and self._lives.is_moved(run):
+                pieces += [_event(0, time.time(), text) for text in (*texts, self._lives.move(run))]
+                texts = []
+                self._flush(pieces)
+                self._moved.begin(run)
+            elif ranks:
                 self.ranks.begin(run)
             if numbered:
                 self._steps = Steps(self.contents)
@@ -410,6 +429,38 @@ class RunWriter:
             ended=self._ended,
             alive=self.losses.alive,
         )
+
+    def _make_moved(
+        self,
+        seconds: float,
+        read: Read | None,
+        directory: Path,
+        done: Callable[[Batch], None],
+        held: Callable[[Batch], None],
+    ) -> RunWriter:
+        writer = RunWriter(
+            directory,
+            done,
+            self._durable,
+            seconds,
+            meters=self._meters,
+            checkpoints=self.checkpoints,
+            held=held,
+            ended=self._ended,
+            read=read,
+            alive=self.losses.alive,
+        )
+        self.besides.add(writer)
+        return writer
+
+    def _write_moved(self, pieces: list[Piece]) -> None:
+        """Write what is beside the run of ranks, and append how far that settles their sessions."""
+        batches, entries = self._moved.write(self.working)
+        if batches:
+            self._scalars.flush(pieces)
+            pieces += [_event(0, time.time(), text) for text in self._marker.settle(entries)]
+            with self._lock:
+                self._unwritten += batches
 
     def _finish(self, data: bytes = b"") -> None:
         assert self.file is not None
@@ -591,8 +642,8 @@ class RunWriter:
         self._lives = Lives(self._contents, (DROPPED_TAG,), self.losses.alive)  # all that it knows is in the files
         self._planner = Planner(self._lives)
         self._planned = None
-        self.besides.close()
         again = self.ranks.start_over()
+        self.besides.close()
         with self._lock:
             known = {id(batch) for batch in again}  # one that was just being taken may be in both
             again += [batch for batch in self._unwritten if id(batch) not in known]
@@ -739,6 +790,31 @@ class RunWriter:
         """How far a session is in what has been encoded; to be moved on with what is encoded next."""
         return self._working.setdefault(session, Entry())
 
+    def claims(self, run: RunDefinition, busy: set[str]) -> bool:
+        """Whether others' points may be in the way of those of ranks: see `lives`."""
+        self._lives.busy = {life_of(generation) for generation in busy}
+        return self._lives.has_strangers(run)
+
+    def claim(self, run: RunDefinition, names: Sequence[str], steps: Integers) -> dict[str, int]:
+        """Take note of points that ranks are about to write: see `lives`.
+
+        Raises:
+            GoesBeside: others' points are in the way.
+        """
+        why, met = self._lives.claim(run, names, steps)
+        if why:
+            raise GoesBeside(why)
+        return met
+
+    def move(self, run: RunDefinition, why: str, pieces: list[Piece]) -> None:
+        """Append that the points of a start of a job are beside the run from here on."""
+        pieces.append(_event(0, time.time(), self._lives.move(run)))
+        log.warning(
+            "%s: what the ranks of %s log goes to %s below it, from %s on: another process logs there, or is further, "
+            "and is not their predecessor",
+            *(self.directory, run.job or "a job", moved_name(run), why),
+        )
+
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
         entry = self.working(batch.session)
@@ -876,7 +952,7 @@ class RunWriter:
                 restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces, scope)
             if self._steps is not None:
                 self._steps.restart(step, None if restart.all else restart.tags)
-            self.ranks.restart(step, record.wall_time)
+            self.ranks.restart(step, record.wall_time, self._lives.staying)
             if not restart.all:
                 event.clear()  # START would take the others with it, so that the event is nothing but a record's
             return restart.events + (_event(0, time.time(), restart.note) if restart.note else b"")

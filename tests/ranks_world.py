@@ -32,7 +32,14 @@ class Rank:
     """One process of a job, as far as its journal goes."""
 
     def __init__(
-        self, directory: Path, rank: int, world: int, job: str = "job", attempt: int = 0, created: float = 1.0
+        self,
+        directory: Path,
+        rank: int,
+        world: int,
+        job: str = "job",
+        attempt: int = 0,
+        created: float = 1.0,
+        **more: Any,
     ):
         self.id = os.urandom(12)
         self.rank = rank
@@ -44,7 +51,7 @@ class Rank:
         self.acked = 0
         self.sent = 0
         origin = (str(directory), "host", 1000 + rank, created, "", "")
-        self.run = RunDefinition(0, *origin, rank, world, job, attempt, True)
+        self.run = RunDefinition(0, *origin, rank, world, job, attempt, world > 1)._replace(**more)
         self.define(self.run)
 
     def define(self, definition: Any) -> None:
@@ -95,6 +102,8 @@ class Daemon:
         self.checkpoints = checkpoints
         self.seconds = seconds
         self.ranks = ranks
+        self.alive: set[bytes] = set()  # sessions whose processes are known to be there still
+        self.folders = [directory / "ranks" / "min", directory / "ranks" / "max", directory / "ranks", directory]
         self.read: dict[bytes, tuple[float, float]] = {}  # of sessions that have more than has come
         self.begin()
 
@@ -106,6 +115,7 @@ class Daemon:
             ranks_seconds=self.seconds,
             checkpoints=self.checkpoints,
             read=lambda session: self.read.get(session, (time.monotonic(), time.monotonic())),
+            alive=lambda session, began: session in self.alive,
         )
         self.sessions: dict[bytes, Session] = {}
         for rank in self.ranks:
@@ -119,8 +129,7 @@ class Daemon:
 
     def kill_in_write(self, random: np.random.Generator) -> None:
         """The same in the middle of a write: of the bytes that it adds to the files, in their order, some are there."""
-        folders = [self.directory / "ranks" / "min", self.directory / "ranks" / "max", self.directory / "ranks"]
-        paths = [*folders, self.directory]
+        paths = self.folders
         before = _sizes(paths)
         self.writer.write()
         self.writer.close()

@@ -87,7 +87,7 @@ DAEMON = (
     ("lives", "losses", "ranks.side", "ranks.tags", "ranks.speakers", "ranks.waiting"),
     ("plan", "tally"),
     ("beside",),
-    ("ranks.sides", "ranks.patience"),
+    ("ranks.sides", "ranks.patience", "ranks.moved"),
     ("ranks.emission", "ranks.recall"),
     ("ranks.reduction",),
     ("ranks.ranks",),

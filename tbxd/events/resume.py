@@ -26,6 +26,7 @@ from tbxd_client.records import STEP_MAX
 
 from . import schema
 from .contents import Contents
+from .lineage import Life as Who
 from .lineage import end_text
 from .record import frame
 from .tags import KINDS
@@ -72,6 +73,11 @@ class Resume:
             contents.feed(data)
         self._tags, self._lineage = contents.tags, contents.lineage
 
+    @property
+    def lives(self) -> list[Who]:
+        """Who has logged, by their places."""
+        return self._lineage.lives
+
     def last(self, tag: str) -> int | None:
         """No point of a tag is shown beyond this step, so far as `read` has come; None where it never had one."""
         place = self._tags.get(tag)
@@ -85,10 +91,10 @@ class Resume:
         found = zip(tags.names, tags.last, tags.wall_times, strict=True)
         return {name: last for name, last, wall_time in found if wall_time < before}
 
-    def of(self, key: bytes) -> set[str]:
-        """The tags that a life was the last to log."""
-        place = self._lineage.find(key)
-        return {name for name, owner in zip(self._tags.names, self._tags.owners, strict=True) if owner == place}
+    def of(self, *keys: bytes) -> set[str]:
+        """The tags that lives were the last to log."""
+        places = {self._lineage.find(key) for key in keys}
+        return {name for name, owner in zip(self._tags.names, self._tags.owners, strict=True) if owner in places}
 
     def beyond(self, step: int) -> dict[str, float]:
         """The tags of which some loader may show points at or behind a step, and when they were logged last."""
@@ -161,6 +167,10 @@ class Life:
             if last is not None and step <= last:
                 cuts[tag] = step
         return cuts
+
+    def meet(self, tag: str, last: int) -> None:
+        """An earlier life has come to a step of a tag only now."""
+        self._earlier[tag] = last
 
     def has_yet_to_log(self, tag: str) -> bool:
         """Whether an earlier life has logged a tag, and this one not yet."""

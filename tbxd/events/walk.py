@@ -40,8 +40,8 @@ def event_folders(
 
 
 def folder_of(folder: Path, session: bytes) -> str:
-    """Which folder right below one has a session's records, by the marks in its files; "" where none is found."""
-    mark = f"={encode_session(session)},".encode()
+    """Which folder right below one has a life's records, by the marks in its files; "" where none is found."""
+    marks = (f"={encode_session(session)},".encode(), f"!{encode_session(session)}/".encode())
     try:
         below = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
@@ -50,6 +50,7 @@ def folder_of(folder: Path, session: bytes) -> str:
         with contextlib.suppress(OSError):
             for name in event_files(path):
                 with (path / name).open("rb") as file:
-                    if mark in file.read(LOOK_BYTES):
+                    data = file.read(LOOK_BYTES)
+                    if any(mark in data for mark in marks):
                         return path.name
     return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,9 @@ from ..session import Batch, Scalars, Single
 from ..summaries.errors import LATE_RANK
 from ..summaries.histogram import encode_together
 from .emission import note
+from .moved import GoesBeside, Moved
 from .patience import Read
+from .points import Integers
 from .reduction import SHOWN_MAX, Reduction
 from .restarts import Scope
 from .sides import Folders
@@ -49,6 +51,16 @@ class Home(Protocol):
     def working(self, session: bytes) -> Entry:
         """How far a session is in what has been encoded."""
 
+    def claims(self, run: RunDefinition, busy: set[str]) -> bool:
+        """Whether `claim` has to be asked; of the starts of jobs that are ``busy`` more comes."""
+
+    def claim(self, run: RunDefinition, names: Sequence[str], steps: Integers) -> dict[str, int]:
+        """Take points; returns the tags with which they go on with others' work, and the last steps of these. Raises
+        GoesBeside where others' are in the way."""
+
+    def move(self, run: RunDefinition, why: str, pieces: list[Piece]) -> None:
+        """Append that the points of a start of a job are beside the run from here on."""
+
     def entry(self, session: bytes) -> Entry:
         """How far it is in the event file."""
 
@@ -71,8 +83,11 @@ class Ranks:
         read: see `Reduction`.
     """
 
-    def __init__(self, writer: Home, seconds: float, read: Read | None = None) -> None:
+    def __init__(self, writer: Home, seconds: float, moved: Moved, read: Read | None = None) -> None:
         self._writer = writer
+        self.moved = moved
+        self._handed_over = False  # something to `moved`, which is to be written
+        self._moving: list[Reduction] = []  # broken off, when what they have written is in the event file
         self._seconds = seconds
         self._read = read
         self._folders: Folders | None = None  # beside the run
@@ -105,12 +120,15 @@ class Ranks:
     def status(self) -> dict[str, Any] | None:
         """For `tbxd status`, as the last write has left it; None for a run without ranks. Of several jobs, of those
         that are not over, it is the sum, and the ranks that are behind in any of them."""
-        shown = self._shown
+        shown: list[tuple[Reduction | None, dict[str, Any]]] = [*self._shown]
+        shown += [(None, status) for status in self.moved.status()]
         shown = [known for known in shown if known[1]["alive"]] or shown[-1:]
         if not shown:
             return None
-        behind = sorted({rank for reduction, _ in shown for rank in reduction.behind()})[:SHOWN_MAX]
-        return {**{key: sum(status[key] for _, status in shown) for key in shown[0][1]}, "behind": behind}
+        behind = {rank for reduction, _ in shown if reduction is not None for rank in reduction.behind()}
+        behind |= {rank for _, status in shown for rank in status.get("behind", ())}
+        sums = {key: sum(status[key] for _, status in shown) for key in shown[0][1] if key != "behind"}
+        return {**sums, "behind": sorted(behind)[:SHOWN_MAX]}
 
     @property
     def due(self) -> float:
@@ -133,6 +151,7 @@ class Ranks:
     def _due(self) -> float:
         times = [due for reduction in self._reductions.values() if (due := reduction.due())]
         times += [came + self._seconds for came in self._followed().values()]
+        times += self.moved.due()
         return min(times, default=0.0)
 
     def _followed(self) -> dict[str, float]:
@@ -144,11 +163,12 @@ class Ranks:
 
     @property
     def over(self) -> bool:
-        """Whether a start of a job is over, and the next one has come: see `waiting`."""
-        return any(job not in self._reductions for job in self._followed())
+        """Whether a start of a job is over, and the next one has come: see `waiting`; or one has just been moved."""
+        return self._handed_over or any(job not in self._reductions for job in self._followed())
 
     def waiting(self) -> list[Batch]:
         """Give back what has waited for starts of jobs that are over, to be taken again."""
+        self._handed_over = False
         known, self._next = self._next, deque()
         batches = []
         for batch, came in known:
@@ -160,7 +180,7 @@ class Ranks:
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to do that nobody has queued."""
-        return self.over or self._news or 0.0 < self._due() <= now
+        return self.over or self._news or 0.0 < self._due() <= now or self.moved.is_due(now)
 
     def begins_with(self, batch: Batch) -> bool:
         """Whether a batch is the first of a start of a job: `begin` has to be called before `take`."""
@@ -202,6 +222,7 @@ class Ranks:
         if reduction.superseded:
             self._past.add(reduction.generation)
         else:
+            reduction.beside_others = not all(other.over for other in self._reductions.values())
             self._reductions[job_of(reduction.generation)] = reduction
 
     def take(self, batch: Batch) -> bool:
@@ -218,6 +239,17 @@ class Ranks:
         else:
             self._next.append((batch, now))
         return True
+
+    def look_for_others(self) -> bool:
+        """Whether others may be in the way of what goes out: what is encoded has to be in the file and read then."""
+        gone = {session for session, _ in [*self._gone, *self._early]}
+        busy = {known.generation for known in self._reductions.values() if known.is_busy(gone)}
+        found = False
+        for reduction in self._reductions.values():
+            claims = self._writer.claims(reduction.run, busy) or reduction.beside_others
+            reduction.claim = self._writer.claim if claims else None
+            found = found or claims
+        return found
 
     @property
     def gone(self) -> int:
@@ -239,6 +271,9 @@ class Ranks:
         if self._gone:
             self._news = True
         for session, run in early:
+            if run in self.moved:
+                self.moved.leave(session, run)
+                continue
             generation = generation_of(run)
             reduction = self._reductions.get(job_of(generation))
             if reduction is not None and reduction.generation == generation:
@@ -255,7 +290,12 @@ class Ranks:
         over = [job for job, reduction in self._reductions.items() if reduction.over]
         self._ending.update(over[: max(0, len(self._reductions) - JOBS_MAX)])
         for job, reduction in self._reductions.items():
-            sessions += reduction.emit(now, pieces, everything=job in self._ending)
+            try:
+                sessions += reduction.emit(now, pieces, everything=job in self._ending)
+            except GoesBeside as error:
+                sessions += reduction.leave_off(pieces)
+                self._writer.move(reduction.run, str(error), pieces)
+                self._moving.append(reduction)
         return sessions
 
     def _refuse(self, pieces: list[Piece]) -> list[bytes]:
@@ -282,12 +322,27 @@ class Ranks:
         self._refused = 0
         for reduction in self._reductions.values():
             yield from reduction.done(lambda session: self._writer.entry(session).end)
+        for reduction in self._moving:
+            self._move(reduction)
+        self._moving.clear()
         for job in self._ending:
-            del self._reductions[job]
+            self._reductions.pop(job, None)
             self._left = deque(
                 (known for known in self._left if job_of(generation_of(known[1])) != job), maxlen=RANKS_MAX
             )
         self._ending = set()
+
+    def _move(self, reduction: Reduction) -> None:
+        """Hand over what is not settled, when all that is written of it is in the event file."""
+        self._handed_over = True
+        self.moved.begin(reduction.run)
+        outs = reduction.out()
+        for batch in reduction.held():
+            self.moved.take(batch, self._writer.entry(batch.session).end, outs.get(batch.session))
+        del self._reductions[job_of(reduction.generation)]
+        for session, run in [known for known in self._left if known[1] in self.moved]:
+            self._left.remove((session, run))
+            self.moved.leave(session, run)
 
     def start_over(self) -> list[Batch]:
         """Forget everything; returns what is not settled, to be taken again."""
@@ -295,6 +350,8 @@ class Ranks:
         for reduction in self._reductions.values():
             held += reduction.held()
         held += [batch for batch, _ in self._next]
+        held += self.moved.start_over()
+        self._moving.clear()
         self._next.clear()
         self.close()
         self._folders = None
@@ -312,11 +369,11 @@ class Ranks:
         """What a restart takes that ranks come to."""
         return next((known.scope for known in self._reductions.values() if known.scope.restart is not None), Scope())
 
-    def restart(self, step: int, asked: float) -> None:
-        """All tags of the run go on from a step: those beside it, too."""
+    def restart(self, step: int, asked: float, staying: frozenset[bytes] = frozenset()) -> None:
+        """All tags of the run go on from a step, but for those of lives that are ``staying``: those beside it, too."""
         reductions = list(self._reductions.values())
         for reduction in [known for known in reductions if known.scope.restart is not None] or reductions:
-            reduction.restart(step, asked)
+            reduction.restart(step, asked, staying)
 
     # --- the sides -------------------------------------------------------------------------------------------
 

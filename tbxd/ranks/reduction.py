@@ -14,7 +14,7 @@ again, and one that a side holds is left out there (`Recall`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tbxd_client.records import (
+    CUSTOM_SCALARS,
     HISTOGRAM,
     HPARAMS,
     MESH,
@@ -61,6 +62,7 @@ SHOWN_MAX = 16  # ranks that `tbxd status` names
 AGAIN_SECONDS = 30.0  # for what comes again of a session, before it may be said how far that is
 PART_RECORDS = 4096  # of several batches that are settled as one part
 
+Claim = Callable[[RunDefinition, Sequence[str], Integers], dict[str, int]]
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
 
 
@@ -111,6 +113,9 @@ class Reduction:
         self._waiting = Waiting(self._frontier)
         self._patience = Patience(self._frontier, self._waiting, seconds, self._tags.join_seconds, read)
         self._speakers = Speakers(self._frontier)
+        self.run = run
+        self.beside_others = False  # others were not over when it began: what they have logged was not known then
+        self.claim: Claim | None = None  # asked before something is written; None where nobody can be in the way
         self.sides = Sides(folders, self.generation)
         self._emission = Emission(run, self.generation, self._tags, self.sides, marker, go_on, histogram)
         history = reduced.history(self.generation)
@@ -458,13 +463,14 @@ class Reduction:
             for rank, sessions in self._alive.items()
         )
 
-    def restart(self, step: int, asked: float) -> None:
+    def restart(self, step: int, asked: float, staying: frozenset[bytes]) -> None:
         """All tags go on from a step, also beside the run.
 
         Args:
             asked: when that was said, in seconds since the epoch.
+            staying: lives of whose tags it takes nothing.
         """
-        self.sides.restart(step, asked, self.scope)
+        self.sides.restart(step, asked, self.scope, staying)
 
     # --- what goes out ---------------------------------------------------------------------------------------
 
@@ -509,15 +515,51 @@ class Reduction:
         settled, self._settled = list(self._settled), set()
         return settled
 
+    def _claim(self, names: Sequence[str], steps: Integers) -> None:
+        """Points are about to go out.
+
+        Raises:
+            GoesBeside: others' are in the way.
+        """
+        assert self.claim is not None
+        self.sides.meet(self.claim(self.run, names, steps))
+
+    def is_busy(self, gone: set[bytes]) -> bool:
+        """Whether more comes than has come, but for sessions that are gone."""
+        return any(sessions - gone for sessions in self._alive.values())
+
+    def leave_off(self, pieces: list[Piece]) -> list[bytes]:
+        """Append how far sessions are settled, where `emit` was broken off because something is in the way; returns
+        these. What is not settled goes elsewhere: see `held`, `out`."""
+        self._flush(pieces)
+        self._write_notes(pieces)
+        settled, self._settled = list(self._settled), set()
+        return settled
+
+    def out(self) -> dict[bytes, Integers]:
+        """The positions of records that are in points which are written, and not settled yet, by session."""
+        found: dict[bytes, Integers] = {}
+        for member in self._members.values():
+            parts = [part for part in member.parts if isinstance(part, Shared)]
+            ends = [part.ends[self._frontier.is_out(part.tags, part.stretches, part.steps)] for part in parts]
+            left = [part.ends[~self._frontier.is_out(part.tags, part.stretches, part.steps)] for part in parts]
+            if ends:  # of a row some tags may be out, and others not: it comes once more
+                found[member.session] = np.setdiff1d(np.concatenate(ends), np.concatenate(left))
+        return found
+
     def _emit_whole(self, pieces: list[Piece]) -> None:
         floors = self._tags.floors()
         points = self._waiting.whole(*floors)
         if points is not None:
             groups = grouped(points)
+            if self.claim is not None:
+                self._claim([self._tags.names[tag] for tag in groups.tags.tolist()], groups.steps)
             self._frontier.advance(groups.tags, groups.stretches, groups.steps)
             self._emission.points(groups, pieces)
             self._out.update(set(groups.points.ranks.tolist()))
         for key, parts in self._waiting.whole_histograms(*floors):
+            if self.claim is not None:
+                self._claim([self._tags.names[key[0]]], np.array([key[2]], np.int64))
             self._frontier.advance(*(np.array([number], np.int64) for number in key))
             self._out.update(parts)
             try:
@@ -660,6 +702,12 @@ class Reduction:
                 settle(self._entry(member.session), item.end, 1, "")
                 member.unmarked = True
                 return True
+        if self.claim is not None and len(part.tags) and (record is None or record.kind != CUSTOM_SCALARS):
+            names = [self._tags.names[tag] for tag in part.tags.tolist()]
+            where = np.full(len(names), record.step) if record is not None else None
+            steps = item.values["step"] if isinstance(item, Scalars) else where
+            if steps is not None:
+                self._claim(names, steps.astype(np.int64))
         self._as_is(self._renamed(member, part.batch), item, pieces)
         if isinstance(item, Scalars):
             steps = item.values["step"].astype(np.int64)

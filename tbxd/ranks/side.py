@@ -275,12 +275,18 @@ class SideStart:
         end = self._side.resume.end(self._life.cuts(firsts.items()))
         return [end] if end else []
 
-    def restart(self, step: int, asked: float, scope: Scope) -> None:
+    def meet(self, tag: str, last: int) -> None:
+        """Another start of a job with whose work this one goes on has come to a step of a tag."""
+        if tag not in self._logged:
+            self._life.meet(tag, last)
+
+    def restart(self, step: int, asked: float, scope: Scope, staying: frozenset[bytes] = frozenset()) -> None:
         """All tags go on from a step, if the folder does not have it that they do.
 
         Args:
             asked: when that was said.
             scope: what it takes.
+            staying: lives of whose tags it takes nothing.
 
         Raises:
             FileLost: the file is not there any more.
@@ -289,7 +295,11 @@ class SideStart:
         if known or not self._side.look():
             return
 
+        stay = self._side.resume.of(*staying)
+
         def falls(tag: str, logged: float) -> bool:
+            if tag in stay:
+                return False
             if tag in self._logged and scope.restart is not None:
                 return scope.forget
             return logged <= asked or self._life.has_yet_to_log(tag)

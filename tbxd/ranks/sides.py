@@ -120,6 +120,14 @@ class Sides:
         self._max.add(curves_of(order, names, groups, groups.max, marks))
         self._about.add(_spread(order, names, groups, marks))
 
+    def meet(self, tags: dict[str, int]) -> None:
+        """This start of a job goes on with the work of another, which has come to these steps of these tags."""
+        for tag, last in tags.items():
+            self._min.meet(tag, last)
+            self._max.meet(tag, last)
+            for word in SPREAD:
+                self._about.meet(f"tbxd/ranks/{word}/{tag}", last)
+
     def show(self, missing: int, late: int, step: int) -> None:
         """Show how many values points went out without, and how many came too late, where that is news.
 
@@ -141,18 +149,19 @@ class Sides:
                 history.last[name, False] = (0, step)
         self._shown = counts
 
-    def restart(self, step: int, asked: float, scope: Scope) -> None:
+    def restart(self, step: int, asked: float, scope: Scope, staying: frozenset[bytes]) -> None:
         """All tags go on from a step.
 
         Args:
             asked: when that was said, in seconds since the epoch.
             scope: what it takes.
+            staying: lives of whose tags it takes nothing.
 
         Raises:
             FileLost: a file is not there any more.
         """
         for side in self._all:
-            side.restart(step, asked, scope)
+            side.restart(step, asked, scope, staying)
 
 
 def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
