@@ -81,6 +81,13 @@ class Known:
         self.owner = np.array(tags.owners, np.int32)
         self.era = np.array(tags.eras, np.int32)
 
+    def is_said_once(self, place: int) -> bool:
+        """Whether a tag is not of the kind that goes on, by its place: whoever was the last to log it has come further
+        with others. Settings of a program, which each process of it says as it begins, are no beginning of its work."""
+        count = len(self.names)
+        others = self.most[:count][self.owner[:count] == self.owner[place]]
+        return int(self.most[place]) <= FIRST_STEP_MAX < int(others.max(initial=0))
+
     def place(self, name: str) -> int:
         """The place of a tag."""
         place = self.places.get(name)

@@ -248,8 +248,10 @@ class Planner:
         late = self._is_superseded(known, member, tag, step)
         name = known.names[tag]
         which = ALL
-        first = lives.is_after(int(known.owner[tag]), member) or lives.has_predecessor(member, step)
-        if not late and (first or batch.numbered):  # of a run that is counted together the counts go on in it
+        owner = int(known.owner[tag])
+        first = lives.is_after(owner, member) or lives.has_predecessor(member, step)
+        once = not lives.is_alive(owner, member) and known.is_said_once(tag)
+        if not late and (first or once or batch.numbered):  # of a run that is counted together the counts go on in it
             which = digest_of(name)
         member.beside.setdefault(which, position)
         plan.notes.append(beside_text(batch.session, position, which))

@@ -118,6 +118,11 @@ class Oracle:
             return False
         return life.purged or "unknown" in (life.program, other.program) or life.program == other.program
 
+    def is_said_once(self, tag: Tag) -> bool:
+        """Whether who was the last to log a tag has come further with others."""
+        others = [other.most for other in self.tags.values() if other.owner is tag.owner]
+        return tag.most <= 1 < max(others)
+
     def log(self, life: Life, tag: str, step: int) -> None:
         life.seen = True
         known = self.tags.setdefault(tag, Tag())
@@ -133,7 +138,8 @@ class Oracle:
                 known.cut(step, life)
             else:
                 followed = any(self.follows(life, other) for other in self.lives if other.seen and other is not life)
-                if not late and (followed or (known.owner is not None and known.owner.began > life.began)):
+                once = known.owner is not None and known.owner.ended <= life.began and self.is_said_once(known)
+                if not late and (followed or once or (known.owner is not None and known.owner.began > life.began)):
                     life.away.add(tag)
                 else:
                     life.whole = True

@@ -209,6 +209,35 @@ def test_the_same_program_with_other_arguments_goes_on_where_it_does_not_say_tha
         assert found["run"] == of(1, 0, 30) and beside(found) == {"run/python": of(2, 20, 40)}
 
 
+@pytest.mark.parametrize("told", ["--epochs 600 --resume last.pt", "--trial 2"])
+def test_what_a_program_says_of_itself_as_it_begins_is_no_beginning_of_its_work(place: World, told: str) -> None:
+    """As transformers' Trainer does: its settings as a text without a step, and a number. The curve goes on; what was
+    said before stays, and what is said now is beside."""
+    place.serve()
+    script = """
+        import os, signal, sys
+        from tbxd_client import SummaryWriter
+        life, begin = (2, 51 if "--resume" in sys.argv else 1) if len(sys.argv) > 1 else (1, 1)
+        writer = SummaryWriter("logs/run")
+        writer.add_text("args", f"life {life}")
+        writer.add_scalar("parameters", 1000 * life)
+        for step in range(begin, begin + 60):
+            writer.add_scalar("loss", 1000 * life + step, step)
+        writer.flush(30)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    for arguments in ([], told.split()):
+        assert place.run(script, *arguments).returncode == -9
+        drained(place)
+    found = shown(place.logdir)
+    if "--resume" in told:
+        assert found == {"run": of(1, 1, 51) + of(2, 51, 111)}
+    else:
+        assert found["run"] == of(1, 1, 61) and beside(found) == {"run/python": of(2, 1, 61)}
+    said = shown(place.logdir, "parameters")
+    assert said["run"] == [(0, 1000.0)] and beside(said) == {"run/python": [(0, 2000.0)]}
+
+
 def test_a_script_may_have_a_name_of_any_length_and_script(place: World) -> None:
     place.serve()
     for number, name in enumerate(("\N{CJK UNIFIED IDEOGRAPH-5B57}" * 80, "s" * 200, "\N{GRINNING FACE}" * 60)):
