@@ -31,6 +31,7 @@ class Losses:
         self.alive = alive
         self.next_try = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._directory = directory
+        self._left: dict[bytes, int] = {}  # records of sessions that have begun anew, in files that were removed before
         self._runs: dict[bytes, int] = {}  # which of its definitions of this folder each session has logged with
 
     def wrote(self, batch: Batch) -> None:
@@ -40,6 +41,7 @@ class Losses:
     def forget(self, session: bytes) -> None:
         """Nothing comes of a session any more."""
         self._runs.pop(session, None)
+        self._left.pop(session, None)
 
     def opened(self, batches: Iterable[Batch]) -> set[bytes]:
         """The sessions that have begun anew in a folder whose files are gone: a writer that finds none defines its run
@@ -65,13 +67,17 @@ class Losses:
         lost, past = 0, set()
         for session, entry in before.items():
             there = found.get(session, Entry())
-            missing = entry.written - there.written
-            if entry.end < there.end or missing <= 0:
-                if anew and session not in found and not self.alive(session, 0):
-                    past.add(session)
+            missing = entry.written - there.written - self._left.get(session, 0)
+            if entry.end < there.end:
                 continue
             if anew and session in opened:
                 found[session] = entry  # it was written, and removed by who begins anew
+                self._left[session] = entry.written
+            elif missing <= 0:
+                if anew and session not in found and self.alive(session, 0):
+                    found[session] = entry
+                elif anew and session not in found:
+                    past.add(session)
             elif anew and not self.alive(session, 0):
                 self.removed += missing
                 past.add(session)

@@ -218,3 +218,34 @@ def test_of_two_processes_the_one_that_goes_on_has_lost_its_records(place: World
     assert place.run("from tbxd_client import SummaryWriter\nSummaryWriter('logs/run')").returncode == 0
     told, _ = going.communicate(b"\n", 60)
     assert told.decode().strip() == lost(50)
+
+
+def test_what_was_left_behind_by_a_new_beginning_is_not_lost_with_what_follows(place: World) -> None:
+    """30 records, removed by who begins anew; then 20, removed under the writer; then 10, and what was refused."""
+    place.serve()
+    result = place.run(
+        """
+        import shutil
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/run")
+        for step in range(30):
+            writer.add_scalar("loss", step, step)
+        writer.add_histogram("empty", [], 0)
+        writer.flush(30)
+        shutil.rmtree("logs/run")
+        writer = SummaryWriter("logs/run")
+        for step in range(20):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(30)
+        for _ in range(2):
+            shutil.rmtree("logs/run")
+            for step in range(10):
+                writer.add_scalar("loss", step, 50 + step)
+            writer.flush(30)
+        print(writer.stats())
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    counts = "'accepted': 71, 'written': 40, 'pending': 0, 'dropped': {'no_finite_values': 1, 'file_lost': 30}"
+    assert counts in result.stdout, result.stdout
+    assert scalars(place.logdir / "run")["loss"] == [(50 + step, float(step)) for step in range(10)]
