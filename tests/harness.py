@@ -190,20 +190,23 @@ def world(root: Path, **extra: str) -> Iterator[World]:
         result.end()
 
 
-def events(directory: Path) -> list[Any]:
+def each_event(directory: Path) -> Iterator[Any]:
     """Every event of a folder in the order in which TensorBoard reads it; strict: checksums and whole records only.
 
     Raises:
         DamagedFile: a record is wrong.
     """
-    found = []
     for name in event_files(directory):
         with open(directory / name, "rb") as file:
             for _, data in read_records(file.read):
                 event = schema.Event()
                 event.ParseFromString(data)
-                found.append(event)
-    return found
+                yield event
+
+
+def events(directory: Path) -> list[Any]:
+    """All of them at once; see `each_event`."""
+    return list(each_event(directory))
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -211,7 +214,7 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     if not directory.exists():
         return found
-    for event in events(directory):
+    for event in each_event(directory):
         for value in event.summary.value:
             if value.WhichOneof("value") == "simple_value":
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from harness import World, absent, wait_for
-from tbxd.events.contents import contents_of
+from tbxd.events.contents import Contents
 from tbxd_client.journal_files import JournalError, journals, read_state
 
 TRAINER = Path(__file__).with_name("trainer.py")
@@ -82,11 +82,19 @@ def start_daemon(
     return process
 
 
-def replays_due(place: World) -> int:
-    """How many journals hold records that are in an event file already: the next daemon is sent them again."""
+def replays_due(place: World, seen: dict[Path, Contents] | None = None) -> int:
+    """How many journals hold records that are in an event file already: the next daemon is sent them again.
+
+    Args:
+        place: whose journals.
+        seen: folders as the last call has read them, so that only what has come since is read.
+    """
     ledger: dict[bytes, Any] = {}
+    seen = {} if seen is None else seen
     for folder in {path.parent for path in place.logdir.rglob("*tfevents*")}:
-        for session, entry in contents_of(folder).ledger().items():
+        contents = seen.setdefault(folder, Contents(folder))
+        contents.update()
+        for session, entry in contents.ledger().items():
             if session not in ledger or ledger[session].end < entry.end:
                 ledger[session] = entry
     found = 0

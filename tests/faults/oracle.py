@@ -16,7 +16,7 @@ from typing import Any
 
 from numbered import COUNTERS, HISTOGRAM_VALUES, kind_of, tag_of, value_of
 
-from harness import World, events
+from harness import World, each_event
 
 
 def _right(trainer: int, number: int, values: Mapping[str, Any]) -> bool:
@@ -116,7 +116,7 @@ def _by_trainer(event: Any, verdict: Verdict) -> Iterable[tuple[int, dict[str, A
 def judge(
     folders: Iterable[Path],
     counts: Mapping[int, Count],
-    read: Callable[[Path], Iterable[Any]] = events,
+    read: Callable[[Path], Iterable[Any]] = each_event,
     in_order: bool = True,
     dropped: int = 0,
 ) -> Verdict:
