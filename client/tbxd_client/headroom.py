@@ -19,6 +19,7 @@ THREADS = 4  # it makes two, the reaper and the one for its sockets (src/thread.
 STACK_BYTES = 8 << 20  # of a thread, where the limit does not say it
 BYTES = 64 << 20  # of address space, over the stacks: what buffers and heaps of two threads may grow to
 BYTES_SENDING = 16 << 20  # that have to be free for as long as it sends
+BYTES_LOADING = 16 << 20  # and before it is loaded: with its libraries it takes about 6
 GONE_SECONDS = 1.0  # for threads that have ended, to be gone
 
 

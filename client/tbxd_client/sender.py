@@ -64,11 +64,16 @@ def load() -> type[Link]:
     With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
     locks of modules that are half imported would be held for ever by a thread that is not there.
 
+    Not begun where memory would run out in the midst of it: hashlib, which pyzmq imports by way of `random`, writes a
+    traceback for each of its algorithms then, and what is loaded so far leaves the journal nothing.
+
     Raises:
         ImportError, OSError, MemoryError: it cannot be had now.
     """
     global _link
     if _link is None:
+        if not headroom.memory(headroom.BYTES_LOADING):
+            raise MemoryError("hardly any memory is left (ulimit -v)")
         with loading:
             launch.load()
             from .link import Link
