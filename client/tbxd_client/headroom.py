@@ -1,5 +1,7 @@
 """Whether this process may have what ZeroMQ takes: libzmq calls ``abort()`` where it gets no descriptor, thread or
 memory, in the middle of training. What it needs is taken for a moment, and given back.
+
+And how many share the processors with it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,14 @@ def memory(size: int) -> bool:
     except (OSError, MemoryError, OverflowError):
         return False
     return True
+
+
+def crowding() -> float:
+    """How many processes want each processor of this machine; 1 at the least, and where nobody tells."""
+    try:
+        return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    except OSError:
+        return 1.0
 
 
 def _descriptors() -> bool:

@@ -39,7 +39,9 @@ TICK_SECONDS = 0.05  # between two looks at a journal that is being filled
 QUIET_SECONDS = 2.0  # without records before the sender sleeps until it is rung,
 BUSY_SECONDS = 0.25  # where they have come at every look for so long; else it does when a look finds none
 HELLO_SECONDS = 0.25  # between greetings while nobody answers
-LIVES_SECONDS = 10.0  # without a word of the daemon, which may be busy, before a script that ends takes it for gone
+# That the daemon, which may be busy, owes an answer before a script that ends takes it for gone, where there is a
+# processor for each process; else as much longer as everything takes there.
+LIVES_SECONDS = 10.0
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
 ASK_SECONDS = 3.0  # between two questions to a daemon that is too old
 ASKS_MAX = 3  # of them: scripts of an older version may have started it again
@@ -140,6 +142,7 @@ class Sender:
         self._aloud = aloud
         self._outage = Outage(address, launcher is not None, journal.place) if aloud else None
         self.refused = ""  # why the daemon takes nothing, once it has said so
+        self.left_to_daemon = False  # when this was stopped there was a daemon that gets on, see `gets_on`
         # What the daemon has and wants; positions in the two streams.
         self.acknowledged = 0
         self._welcomed = False
@@ -167,7 +170,8 @@ class Sender:
         # How far it was when a flush ended in vain, -1 when a daemon came since, and how long that had waited.
         self._given_up_at, self._given_up_seconds = -1, 0.0
         # When things are due, by the monotonic clock.
-        self._heard = 0.0
+        self._heard = 0.0  # when the daemon last said something,
+        self._owed = 0.0  # and when it was first sent what it answers since then
         self._next_hello = 0.0
         self._next_sync = 0.0
         self._sync_mark = 0
@@ -292,6 +296,8 @@ class Sender:
 
     def stop(self, timeout: float) -> None:
         """Say goodbye if all is acknowledged, close the socket and end the thread."""
+        # With the thread ends what it knows of the daemon; one that was killed just now may not be missed yet.
+        self.left_to_daemon = self.gets_on and (self._launcher is None or self._launcher.is_there())
         self._stopping = True
         self._doorbell.ring()
         if self._thread is not None and not self._thread.is_this:
@@ -321,7 +327,8 @@ class Sender:
     def gets_on(self) -> bool:
         """Whether there is a daemon that can read this journal, and nothing keeps it from it as far as it says."""
         there = self._welcomed and self._by_reference and self._knows_leftovers and not self.refused
-        return there and not self._held_up and monotonic() - self._heard < LIVES_SECONDS
+        silent = self._owed > self._heard and monotonic() - self._owed > LIVES_SECONDS * headroom.crowding()
+        return there and not self._held_up and not silent
 
     @property
     def held_up(self) -> str:
@@ -549,6 +556,8 @@ class Sender:
 
     def _push(self, link: Link, message: wire.Message) -> bool:
         if link.send(wire.pack(message, self._version)):
+            if self._owed <= self._heard and not isinstance(message, wire.Report | wire.Goodbye):
+                self._owed = monotonic()
             return True
         self._welcomed = False
         self._version = wire.VERSION  # the next daemon may be a newer one

@@ -556,7 +556,7 @@ class Session:
             )
         elif self.journal.sealed:
             what = "the daemon of the user whose folder that is writes them"
-        elif self.sender.gets_on:
+        elif self.sender.left_to_daemon:
             return  # it is busy: it has the records, or reads them in the journal that is left to it
         elif self.sender.held_up:
             what = f"{self.sender.held_up}. The daemon writes them when it can (`tbxd status`)"
