@@ -339,6 +339,7 @@ ONE_OF_TWO = """
             before = time.monotonic()
             said.append(writer.flush(*[2.0] * (step == 0)))
             took.append(time.monotonic() - before)
+            time.sleep(0.1)  # behind one that was in vain the next does not wait, until something has moved
         before = time.monotonic()
         writer.close()
         closing = time.monotonic() - before

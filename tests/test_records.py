@@ -120,6 +120,13 @@ def test_a_definition_of_a_later_version_is_passed_over() -> None:
     assert unpack_definition({"k": "tag", "id": 1, "run": 0, "tag": "x", "later": 7}) == TagDefinition(1, 0, "x")
 
 
+@pytest.mark.parametrize("fields", [{}, {"id": 1}, {"k": 7}, {"k": None}, {"k": b"run"}])
+def test_a_map_without_a_kind_is_no_definition_of_any_version(fields: dict[str, object]) -> None:
+    """Found by fuzzing: a megabyte of empty maps was a million definitions of a later version."""
+    with pytest.raises(RemoteProtocolError, match="of a kind with a name"):
+        unpack_definition(fields)
+
+
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

@@ -505,7 +505,10 @@ def unpack_definition(fields: object) -> Definition | None:
     """
     if not isinstance(fields, dict):
         raise RemoteProtocolError(f"a definition is a map, not {type(fields).__name__}")
-    match fields.get("k"):
+    kind = fields.get("k")
+    if not isinstance(kind, str):  # no later version's either: a megabyte of empty maps would be a million definitions
+        raise RemoteProtocolError(f"a definition is of a kind with a name; its 'k' is {kind!r:.40}")
+    match kind:
         case "run":
             world = _number({"world": 1, **fields}, "world", RANKS_MAX + 1)
             return RunDefinition(

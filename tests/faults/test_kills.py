@@ -32,7 +32,7 @@ from tbxd.events.contents import Contents
 # A round ends with so many kills, or so many records: then all is checked and deleted. The slow loader keeps 1.4 KB of
 # each point in this process, and whatever reads along takes the longer the more there is, while trainers log on: on a
 # busy machine fifty kills took hours and gigabytes.
-KILLS_OF_A_ROUND, RECORDS_OF_A_ROUND = 50, 150_000
+KILLS_OF_A_ROUND, RECORDS_OF_A_ROUND = 50, 300_000
 KILLS_MORE = 30
 MEMORY_MAX = 1 << 30  # bytes that this process takes for it, however many kills there are
 TRAINERS = 3
