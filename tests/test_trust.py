@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import World, events, scalars
 from tbxd.events import schema, trust
 from tbxd.events.contents import contents_of
 from tbxd.events.file import EventFile
@@ -64,6 +65,31 @@ def test_files_of_other_users_are_not_believed_about_ranks_and_steps(tmp_path: P
     assert believed(folder) == (0, 0)
     shown = contents_of(folder).tags.get("loss") is not None
     assert shown == ("link" not in how), "the tags of what is shown are known, whoever has written it"
+
+
+@pytest.mark.parametrize("word", ["auto", "never"])
+def test_steps_that_others_add_are_gone_on_from_and_take_nothing(place: World, word: str) -> None:
+    """As TensorBoard looks at them: theirs end where a run comes behind them, or the run is beside them."""
+    folder = place.logdir / "run"
+    folder.mkdir(parents=True)
+    say(folder).chmod(0o666)
+    script = """
+        import sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/run", resume=sys.argv[1])
+        for step in range(10):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(30)
+    """
+    result = place.run(script, word)
+    assert result.returncode == 0, result.stderr
+    found = {path.parent: scalars(path.parent)["loss"] for path in folder.rglob("*tfevents*")}
+    theirs, mine = (10**9, 1.0), [(step, float(step)) for step in range(10)]
+    ends = [one.step for one in events(folder) for value in one.summary.value if value.HasField(schema.END_KIND)]
+    if word == "auto":
+        assert found == {folder: [theirs, *mine]} and ends == [0]
+    else:
+        assert found.pop(folder) == [theirs] and list(found.values()) == [mine] and not ends
 
 
 def test_what_a_file_of_this_user_is_like_is_seen_where_the_file_system_has_its_own_modes(tmp_path: Path) -> None:
