@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from tbxd.events.contents import Contents
 # busy machine fifty kills took hours and gigabytes.
 KILLS_OF_A_ROUND, RECORDS_OF_A_ROUND = 50, 300_000
 KILLS_MORE = 30
+HELD_SHARE = 0.3  # of the kills of daemons, in which its trainers are stopped
 MEMORY_MAX = 1 << 30  # bytes that this process takes for it, however many kills there are
 TRAINERS = 3
 
@@ -131,6 +132,9 @@ def one_round(place: World, rng: random.Random, kills: int, done: Done) -> None:
             what = rng.choice(["daemon", "trainer", "both"])
             if what == "both" and killed["both"] > kills // 5:
                 what = "daemon" if killed["daemon"] < killed["trainer"] else "trainer"
+            held = what == "daemon" and rng.random() < HELD_SHARE
+            if held:
+                hold(place, alive.values())
             if what == "daemon":
                 place.kill_daemon()
             else:
@@ -148,6 +152,8 @@ def one_round(place: World, rng: random.Random, kills: int, done: Done) -> None:
             killed[what] += 1
             if what != "trainer":
                 done.replays += replays_due(place, seen)
+                for trainer in alive.values() if held else ():
+                    trainer.send_signal(signal.SIGCONT)
                 if rng.random() < 0.5:
                     place.ensure()
         for trainer in alive.values():
@@ -162,6 +168,27 @@ def one_round(place: World, rng: random.Random, kills: int, done: Done) -> None:
         grown = memory() - done.memory  # TensorBoard has all of the round
         assert grown < MEMORY_MAX, f"{grown >> 20} MiB for {done.verdict.accepted:,} records"
     shutil.rmtree(place.logdir)
+
+
+def hold(place: World, trainers: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Stop trainers, and let the daemon write: that it did, they learn only from the next one, which is sent it again.
+
+    Without that it happens to one kill of thirty, on a machine that is not busy.
+    """
+    place.ensure()
+    for trainer in trainers:
+        trainer.send_signal(signal.SIGSTOP)
+    before, begun = bytes_below(place.logdir), time.monotonic()
+    wait_for(
+        lambda: bytes_below(place.logdir) > before or time.monotonic() > begun + 1,
+        "the daemon to write what it has",
+        pause=0.001,
+    )
+
+
+def bytes_below(folder: Path) -> int:
+    """Of the event files of all runs."""
+    return sum(path.stat().st_size for path in folder.rglob("*tfevents*"))
 
 
 def bury(place: World, trainer: subprocess.Popen[bytes]) -> None:
