@@ -488,7 +488,7 @@ def test_what_is_left_to_a_daemon_that_lives_needs_no_word(place: World, daemon:
         environ["TBXD_ADDRESS"] = f"ipc://{place.runtime}/daemon.sock"
     script = place.start(
         LEFT,
-        0 if daemon == "hangs" else 10,
+        0 if daemon == "hangs" else 1,
         environ=environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -504,6 +504,8 @@ def test_what_is_left_to_a_daemon_that_lives_needs_no_word(place: World, daemon:
             _, said = script.communicate("\n", timeout=60)
     else:
         os.kill(served.pid, signal.SIGSTOP)
+        idle = time.monotonic() + 1.5  # and hears nothing meanwhile: that is no silence of the daemon
+        wait_for(lambda: time.monotonic() > idle, "the script to have been idle")
         _, said = script.communicate("\n", timeout=60)
     assert script.returncode == 0
     if daemon == "busy":
