@@ -363,7 +363,11 @@ class Session:
             definition = self.runs[run]
             assert definition is not None  # a tag is only taken with its run
             batch = Batch(self.id, definition, self.tags, self.rows, token, numbered=run in self._numbered)
-            batch.definition = self._latest.get(run, run)
+            latest = self._latest.get(run)
+            if latest is not None and (last := self.runs[latest]) is not None:  # the file that it has told its user
+                batch.definition, batch.run = latest, definition._replace(file_name=last.file_name)
+            else:
+                batch.definition = run
             batches[run] = batch
         return batch
 

@@ -249,3 +249,21 @@ def test_what_was_left_behind_by_a_new_beginning_is_not_lost_with_what_follows(p
     counts = "'accepted': 71, 'written': 40, 'pending': 0, 'dropped': {'no_finite_values': 1, 'file_lost': 30}"
     assert counts in result.stdout, result.stdout
     assert scalars(place.logdir / "run")["loss"] == [(50 + step, float(step)) for step in range(10)]
+
+
+def test_a_writer_that_begins_anew_names_the_file_that_it_gets(place: World) -> None:
+    place.serve()
+    result = place.run(
+        """
+        import os, shutil
+        from tbxd_client import SummaryWriter
+        for _ in range(3):
+            shutil.rmtree("logs/run", ignore_errors=True)
+            writer = SummaryWriter("logs/run")
+            name = writer.file_writer.event_writer._file_name
+            writer.add_scalar("loss", 1.0, 1)
+            assert writer.flush(30)
+            assert os.listdir("logs/run") == [os.path.basename(name)], (os.listdir("logs/run"), name)
+        """
+    )
+    assert result.returncode == 0, result.stderr

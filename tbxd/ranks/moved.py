@@ -72,7 +72,7 @@ class _Job:
 
 
 class Moved:
-    """Those of one run.
+    """Those of one run. Any thread may ask what they are; all else is for the strand of the run.
 
     Args:
         directory: of the run.
@@ -155,24 +155,24 @@ class Moved:
     @property
     def error(self) -> str:
         """What keeps one of them from being written."""
-        return next((job.writer.error for job in self._jobs.values() if job.writer.error), "")
+        return next((job.writer.error for job in list(self._jobs.values()) if job.writer.error), "")
 
     @property
     def waiting(self) -> bool:
         """Whether something is queued for one of them."""
-        return any(job.writer.waiting for job in self._jobs.values())
+        return any(job.writer.waiting for job in list(self._jobs.values()))
 
     def due(self) -> list[float]:
         """When one of them has to be written although nothing comes, by the monotonic clock."""
-        return [due for job in self._jobs.values() if (due := job.writer.ranks.due)]
+        return [due for job in list(self._jobs.values()) if (due := job.writer.ranks.due)]
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to do for one of them."""
-        return any(job.writer.waiting or job.writer.ranks.is_due(now) for job in self._jobs.values())
+        return any(job.writer.waiting or job.writer.ranks.is_due(now) for job in list(self._jobs.values()))
 
     def status(self) -> list[dict[str, Any]]:
         """For `tbxd status`: of each that has begun to log."""
-        return [status for job in self._jobs.values() if (status := job.writer.ranks.status()) is not None]
+        return [status for job in list(self._jobs.values()) if (status := job.writer.ranks.status()) is not None]
 
     def start_over(self) -> list[Batch]:
         """Forget everything; returns what is not settled in the run, to be taken again. The writers are closed by whom
@@ -206,10 +206,10 @@ def _part(batch: Batch, folder: Path, settled: int, out: npt.NDArray[np.int64] |
                 fresh &= ~np.isin(item.ends, out)
             if not fresh.any():
                 continue
-            values = item.values[fresh]
-            part.items.append(Scalars(values, item.ends[fresh]))
-            part.size += values.nbytes
-            part.records += len(values)
+            one = item if fresh.all() else Scalars(item.values[fresh], item.ends[fresh])
+            part.items.append(one)
+            part.size += one.values.nbytes
+            part.records += len(one.values)
         elif item.end > settled and (out is None or item.end not in out):
             part.items.append(item)
             part.size += item.size

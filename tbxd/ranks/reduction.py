@@ -515,14 +515,19 @@ class Reduction:
         settled, self._settled = list(self._settled), set()
         return settled
 
-    def _claim(self, names: Sequence[str], steps: Integers) -> None:
-        """Points are about to go out.
+    def _claim(self, tags: Integers, steps: Integers) -> None:
+        """Points are about to go out; of tags that are counted by who writes them nobody is in the way.
 
         Raises:
             GoesBeside: others' are in the way.
         """
         assert self.claim is not None
-        self.sides.meet(self.claim(self.run, names, steps))
+        mine = [(tag, step) for tag, step in zip(tags.tolist(), steps.tolist(), strict=True) if not self._counted(tag)]
+        names = [self._tags.names[tag] for tag, _ in mine]
+        self.sides.meet(self.claim(self.run, names, np.array([step for _, step in mine], np.int64)))
+
+    def _counted(self, tag: int) -> bool:
+        return self._tags.definitions[tag].numbered
 
     def is_busy(self, gone: set[bytes]) -> bool:
         """Whether more comes than has come, but for sessions that are gone."""
@@ -553,13 +558,13 @@ class Reduction:
         if points is not None:
             groups = grouped(points)
             if self.claim is not None:
-                self._claim([self._tags.names[tag] for tag in groups.tags.tolist()], groups.steps)
+                self._claim(groups.tags, groups.steps)
             self._frontier.advance(groups.tags, groups.stretches, groups.steps)
             self._emission.points(groups, pieces)
             self._out.update(set(groups.points.ranks.tolist()))
         for key, parts in self._waiting.whole_histograms(*floors):
             if self.claim is not None:
-                self._claim([self._tags.names[key[0]]], np.array([key[2]], np.int64))
+                self._claim(np.array([key[0]], np.int64), np.array([key[2]], np.int64))
             self._frontier.advance(*(np.array([number], np.int64) for number in key))
             self._out.update(parts)
             try:
@@ -703,11 +708,9 @@ class Reduction:
                 member.unmarked = True
                 return True
         if self.claim is not None and len(part.tags) and (record is None or record.kind != CUSTOM_SCALARS):
-            names = [self._tags.names[tag] for tag in part.tags.tolist()]
-            where = np.full(len(names), record.step) if record is not None else None
-            steps = item.values["step"] if isinstance(item, Scalars) else where
-            if steps is not None:
-                self._claim(names, steps.astype(np.int64))
+            step = record.step if record is not None else 0
+            steps = item.values["step"] if isinstance(item, Scalars) else np.full(len(part.tags), step)
+            self._claim(part.tags, steps.astype(np.int64))
         self._as_is(self._renamed(member, part.batch), item, pieces)
         if isinstance(item, Scalars):
             steps = item.values["step"].astype(np.int64)
