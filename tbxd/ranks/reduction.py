@@ -516,18 +516,13 @@ class Reduction:
         return settled
 
     def _claim(self, tags: Integers, steps: Integers) -> None:
-        """Points are about to go out; of tags that are counted by who writes them nobody is in the way.
+        """Points are about to go out.
 
         Raises:
             GoesBeside: others' are in the way.
         """
         assert self.claim is not None
-        mine = [(tag, step) for tag, step in zip(tags.tolist(), steps.tolist(), strict=True) if not self._counted(tag)]
-        names = [self._tags.names[tag] for tag, _ in mine]
-        self.sides.meet(self.claim(self.run, names, np.array([step for _, step in mine], np.int64)))
-
-    def _counted(self, tag: int) -> bool:
-        return self._tags.definitions[tag].numbered
+        self.sides.meet(self.claim(self.run, [self._tags.names[tag] for tag in tags.tolist()], steps))
 
     def is_busy(self, gone: set[bytes]) -> bool:
         """Whether more comes than has come, but for sessions that are gone."""
@@ -710,7 +705,8 @@ class Reduction:
         if self.claim is not None and len(part.tags) and (record is None or record.kind != CUSTOM_SCALARS):
             step = record.step if record is not None else 0
             steps = item.values["step"] if isinstance(item, Scalars) else np.full(len(part.tags), step)
-            self._claim(part.tags, steps.astype(np.int64))
+            given = [not self._tags.definitions[tag].numbered for tag in part.tags.tolist()]  # not by who writes them
+            self._claim(part.tags[given], steps[given].astype(np.int64))
         self._as_is(self._renamed(member, part.batch), item, pieces)
         if isinstance(item, Scalars):
             steps = item.values["step"].astype(np.int64)
