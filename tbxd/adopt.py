@@ -21,6 +21,7 @@ from pathlib import Path
 from tbxd_client.journal_files import (
     CONTROL_NAME,
     NO_BOOT,
+    SESSION_BYTES,
     JournalBusy,
     JournalError,
     JournalReader,
@@ -47,6 +48,9 @@ from .walls import text_of
 log = logging.getLogger(__name__)
 
 SCAN_SECONDS = 2.0  # between looks at all journals,
+# Where there are more than so many whose owners live, and the system tells when these end, each of them is looked at
+# in one of so many of these: a look takes a daemon's main thread 40 us.
+ROUND_LEAST, ROUNDS = 50, 5
 BLIND_SECONDS, BLIND_SHARE = 0.2, 50  # and so where the system tells nothing; a look may take one part in so many
 CLOSED_SECONDS = (0.001, 0.01, 0.1)  # after a lock's file was closed, which is told before the lock is free
 UNFINISHED_SECONDS = 5.0  # a journal is made or removed in milliseconds; one that is at it for so long was killed
@@ -109,6 +113,8 @@ class Adopter:
         self._spool_watches: dict[int, Path] = {}
         self._watches: dict[int, Path] = {}  # to the journals whose locks they tell of
         self._watched: dict[Path, int] = {}
+        self._owned: set[Path] = set()  # those that had an owner when they were looked at last
+        self._round = 0
         self._blind = True  # not all journals are watched
         self._took = 0.0  # the last look at all of them
         self._closed: list[tuple[float, Path, int]] = []  # when to look at which once more, and how often that was done
@@ -258,8 +264,9 @@ class Adopter:
         looks = []
         for happened in self._inotify.read():
             path = self._watches.get(happened.watch)
-            if happened.mask & Q_OVERFLOW:
+            if happened.mask & Q_OVERFLOW:  # what it has told of whom is lost
                 self._last_scan = now - SCAN_SECONDS
+                self._owned.clear()
             elif (spool := self._spool_watches.get(happened.watch)) is not None:
                 if happened.mask & IGNORED:
                     del self._spool_watches[happened.watch]
@@ -303,20 +310,35 @@ class Adopter:
         self._ask_far()
         blind = self._watch_spools()  # before the look, so that nothing comes in between
         self.elsewhere = {path: left for path, left in self.elsewhere.items() if os.path.exists(path)}  # noqa: PTH110 - also where its disk has failed
-        there = set(self._journals())
-        elsewhere = {Path(client.journal) for client in self._hub.clients.values() if client.journal} - there
-        there |= {path for path in elsewhere if _is_journal(path)}
+        there = self._journals()
+        names = {path.name for path in there}
+        elsewhere = {
+            client.journal for client in self._hub.clients.values() if client.journal[-2 * SESSION_BYTES :] not in names
+        }
+        there += [path for path in map(Path, elsewhere) if _is_journal(path)]
+        quiet = self._owned if len(self._owned) > ROUND_LEAST else set()
+        self._owned = {path for path in there if path in self._owned}  # and not those that are gone
+        self._round = (self._round + 1) % ROUNDS
         for path in there:
+            told = path in self._watched
             blind |= not self._watch(path)
-            if not self._look(path, now) and scarce(LEFT_BY_ADOPTION):
+            if told and path in quiet and path.parent in self._spools and hash(path.name) % ROUNDS != self._round:
+                continue  # the system tells when its owner ends
+            if not self._look(path, now) and path not in self._owned and scarce(LEFT_BY_ADOPTION):
                 break  # the others with a later scan
         self._blind = blind
 
     def _look(self, path: Path, now: float) -> bool:
         """Take a journal if it has no owner. False when it has one, or nobody knows."""
+        self._owned.discard(path)
         if path in self._drains or path in self._bad or self.elsewhere.get(path, ("", 0.0))[1] > now:
             return True
-        if self._later.get(path, (0, 0.0))[1] > now or is_locked(path / CONTROL_NAME) or scarce(LEFT_BY_ADOPTION):
+        if self._later.get(path, (0, 0.0))[1] > now:
+            return False
+        if is_locked(path / CONTROL_NAME):
+            self._owned.add(path)
+            return False
+        if scarce(LEFT_BY_ADOPTION):
             return False
         with self._hub.walls.around("the adoption of a journal", str(path)):
             return self._take(path, now)

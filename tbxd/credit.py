@@ -32,6 +32,20 @@ def kept(sessions: int) -> int:
     return KEPT_BYTES_MAX // max(1, sessions)
 
 
+def presses(expected: int, announced: int, sessions: int) -> bool:
+    """Whether a session has used so much of its window that what has come of it is to be written at once.
+
+    Else it would stop at its limit until the time for a write has come: where there are so many sessions that windows
+    are small, each could log no more than a window in that time, though the others do nothing.
+
+    Args:
+        expected: everything before this has come.
+        announced: the position up to which it may send.
+        sessions: how many there are.
+    """
+    return announced - expected <= window(sessions) // 2
+
+
 class Credit:
     """Windows and grants of all sessions, by their ids."""
 

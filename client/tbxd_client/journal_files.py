@@ -52,6 +52,7 @@ DEFINITIONS_NAME = "definitions"
 SEGMENT_SUFFIX = ".segment"
 # Before the session in the name of a folder that is no journal yet, and of one that is none any more.
 MAKING, REMOVING = ".new-", ".old-"
+DIGITS = frozenset("0123456789abcdef")  # of a session's name
 DEFINITIONS_BYTES_MAX = 256 << 20
 
 
@@ -296,22 +297,23 @@ def journals(spool: Path) -> list[Path]:
 
 def unfinished(spool: Path) -> list[Path]:
     """The folders in the spool that were being made or removed, perhaps by a process that has been killed meanwhile."""
-    return _folders(spool, MAKING) + _folders(spool, REMOVING)
+    return _folders(spool, MAKING, REMOVING)
 
 
 def is_session_name(name: str) -> bool:
     """Whether a folder of this name in a spool may be a journal."""
-    return len(name) == 2 * SESSION_BYTES and all(letter in "0123456789abcdef" for letter in name)
+    return len(name) == 2 * SESSION_BYTES and DIGITS.issuperset(name)
 
 
-def _folders(spool: Path, prefix: str) -> list[Path]:
+def _folders(spool: Path, *prefixes: str) -> list[Path]:
     try:
         with os.scandir(spool) as entries:  # which has seen whether it is a folder: thousands are looked at
             return [
                 spool / entry.name
                 for entry in entries
-                if entry.name.startswith(prefix)
-                and is_session_name(entry.name[len(prefix) :])
+                if entry.name.startswith(prefixes)
+                and is_session_name(entry.name[-2 * SESSION_BYTES :])
+                and len(entry.name) - 2 * SESSION_BYTES in map(len, prefixes)
                 and entry.is_dir(follow_symlinks=False)
             ]
     except OSError:
