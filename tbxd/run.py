@@ -47,6 +47,7 @@ from .events.checkpoint import Checkpoints
 from .events.contents import Contents
 from .events.file import EventFile, FileLost
 from .events.folder import NameRefused, open_folder
+from .events.inherited import Inherited
 from .events.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
 from .events.lineage import life_of
 from .events.record import frame
@@ -137,6 +138,7 @@ class RunWriter:
         self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
         self._known = False  # the ledger has been read
         self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
+        self._inherited = Inherited()  # what of it others have stored, and is to be on the disk
         self._done = done
         self._held = held
         self._taken: list[Batch] = []  # by the ranks, and not looked at yet what of them can go out
@@ -164,8 +166,7 @@ class RunWriter:
         self._owed = b""  # encoded, and to be written when the sides are
         self._settling: set[bytes] = set()  # sessions of ranks that what is encoded takes further
         self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
-        self._last_step = 0
-        self._note_step = -1
+        self._last_step, self._note_step = 0, -1
         self._run: RunDefinition | None = None  # as whoever logged last defines it
 
     # --- from any thread -------------------------------------------------------------------------------------
@@ -247,7 +248,8 @@ class RunWriter:
     def dirty(self) -> bool:
         """Whether something is written that the disk may not have."""
         file = self.file
-        return (file is not None and file.dirty) or self.ranks.dirty or self.besides.dirty
+        own = file is not None and (file.dirty or self._inherited.dirty)
+        return own or self.ranks.dirty or self.besides.dirty
 
     @property
     def untidy(self) -> bool:
@@ -582,7 +584,9 @@ class RunWriter:
                 self._close(self.file)
                 self.file = None
             return
-        self._see_others()
+        names = event_files(self._folder)
+        self._see_others(names)
+        self._inherited.note(self.directory, self._folder, names, self._contents.believed)
         self.checkpoints.load(self._contents)
         ledger = self._forget_ended(self.contents.ledger())
         self._shown = _drops(ledger)
@@ -636,6 +640,9 @@ class RunWriter:
         self.error = why
         file, self.file = self.file, None
         if file is not None:
+            with contextlib.suppress(OSError):  # what it holds counts as written; the next look at it says so, too
+                if self._folder >= 0:
+                    file.sync()
             self._close(file)
         self._steps = None
         self._contents = Contents(self.directory)
@@ -714,6 +721,7 @@ class RunWriter:
             if self.file is not None:
                 self.ranks.sync()
                 self.besides.sync()
+                self._inherited.sync(self._folder, self.name)
                 begun, dirty = time.perf_counter(), self.file.dirty
                 self.file.sync()
                 if dirty:

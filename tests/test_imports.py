@@ -72,7 +72,7 @@ DAEMON = (
     ("events.reduced",),
     ("events.plain", "events.lineage"),
     ("events.scalar", "events.file", "summaries.metadata"),
-    ("events.scan", "events.contents", "events.rivals"),
+    ("events.scan", "events.contents", "events.rivals", "events.inherited"),
     ("events.steps", "events.rows", "events.resume", "events.checkpoint"),
     ("hidden",),
     ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),

@@ -73,7 +73,9 @@ def test_journals_whose_owners_live_are_looked_at_in_turns_where_the_system_tell
         assert len(scan()) == len(living), "whom it has not seen yet it looks at"
         rounds = [scan() for _ in range(adopt.ROUNDS)]
         assert all(len(names) < len(living) for names in rounds)
-        assert sorted(sum(rounds, [])) == sorted(journal.path.name for journal in living), "each in its turn"
+        assert sorted(name for names in rounds for name in names) == sorted(journal.path.name for journal in living), (
+            "each in its turn"
+        )
         monkeypatch.setattr(adopter._inotify, "read", lambda: [Happened(-1, Q_OVERFLOW, "")])
         assert len(scan()) == len(living), "what it was told is lost"
     finally:

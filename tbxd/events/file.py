@@ -59,6 +59,33 @@ def _open(path: Path, folder: int | None, flags: int, mode: int = 0) -> int:
     return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=folder)
 
 
+def store_again(path: Path, folder: int | None, identity: tuple[int, int], begin: int, end: int) -> None:
+    """Store the same bytes where they stand, which no reader can notice: after a sync that failed.
+
+    Args:
+        path: of the file.
+        folder: a descriptor of the folder it is in.
+        identity: its device and inode.
+        begin, end: of the bytes.
+
+    Raises:
+        FileLost: it is another file, or was cut.
+        OSError: the disk cannot take them.
+    """
+    fd = _open(path, folder, os.O_RDWR)  # O_APPEND would move every pwrite to the end
+    try:
+        state = os.fstat(fd)
+        if (state.st_dev, state.st_ino) != identity:
+            raise FileLost(0, f"{path} was replaced by somebody else")
+        while begin < end:
+            stretch = os.pread(fd, min(COPY_BYTES, end - begin), begin)
+            if not stretch:
+                raise FileLost(0, f"{path} was cut by somebody else")
+            begin += os.pwrite(fd, stretch, begin)
+    finally:
+        os.close(fd)
+
+
 class EventFile:
     """One event file, open for writing by this process alone.
 
@@ -194,19 +221,7 @@ class EventFile:
 
     def _store_again(self) -> None:
         self._check()
-        fd = _open(self.path, self.folder, os.O_RDWR)  # O_APPEND would move every pwrite to the end
-        try:
-            state = os.fstat(fd)
-            if (state.st_dev, state.st_ino) != self._identity:
-                raise FileLost(0, f"{self.path} was replaced by somebody else")
-            position = self._synced
-            while position < self.size:
-                stretch = os.pread(fd, min(COPY_BYTES, self.size - position), position)
-                if not stretch:
-                    raise FileLost(0, f"{self.path} was cut by somebody else")
-                position += os.pwrite(fd, stretch, position)
-        finally:
-            os.close(fd)
+        store_again(self.path, self.folder, self._identity, self._synced, self.size)
 
     def park(self) -> None:
         """Give back the descriptor; the next write or sync opens the file again.

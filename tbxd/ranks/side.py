@@ -22,6 +22,7 @@ from ..events.checkpoint import Checkpoints
 from ..events.contents import Contents
 from ..events.file import EventFile, FileLost
 from ..events.folder import open_folder
+from ..events.inherited import Inherited
 from ..events.ledger import OPENING
 from ..events.record import frame
 from ..events.reduced import History
@@ -54,6 +55,7 @@ class Side:
         self._folder = -1
         self._pieces: list[bytes | memoryview] = []
         self._contents = Contents(directory)
+        self._inherited = Inherited()
         self.resume = Resume(self._contents)
         self._generation = ""  # whose points come, as the file says
 
@@ -138,7 +140,10 @@ class Side:
         fd = open_folder(self.directory, self._umask)
         try:
             lock_folder(fd, self._own)
-            self._contents.believed = trust.found(fd, event_files(fd))
+            names = event_files(fd)
+            believed = self._contents.believed = trust.found(fd, names)
+            if self._file is None:
+                self._inherited.note(self.directory, fd, names, believed)
         except OSError as error:
             os.close(fd)
             if isinstance(error, FolderHeld):
@@ -162,7 +167,7 @@ class Side:
     def dirty(self) -> bool:
         """Whether something is written that the disk may not have."""
         file = self._file
-        return file is not None and file.dirty
+        return file is not None and (file.dirty or self._inherited.dirty)
 
     @property
     def _own(self) -> str:
@@ -185,8 +190,9 @@ class Side:
             FileLost: the file is not there any more.
             OSError: the disk cannot take it.
         """
-        if self._file is not None and self._file.dirty:
+        if self._file is not None and self.dirty:
             self._lock()
+            self._inherited.sync(self._folder, self._own)
             self._file.sync()
 
     def park(self) -> None:
