@@ -20,5 +20,6 @@ QUESTIONS = (
     "ranks",
     "recovery",
     "age",
+    "syncs",
 )
 CURVES = ("growth_records", "growth_size", "growth_tags", "growth_runs", "growth_writers")  # these take longer

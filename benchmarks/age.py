@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import event_files
 from .daemon_scalars import BURST_BYTES, DEADLINE, SCALAR_BYTES, Sender, Shape, send, served
@@ -23,6 +23,9 @@ from .question import Figure, Outcome, Question
 
 TAGS = 20  # of each run that comes and goes
 STEPS = 2
+STRETCH_BYTES = (
+    (127 << 10) // SCALAR_BYTES * SCALAR_BYTES
+)  # within the window of each of 500 sessions, see `tbxd.credit`
 TURN_SECONDS = 0.01  # between two turns that are timed: in 3 s two looks at the spool are among them
 SETTLE_SECONDS = 60.0  # for a daemon to let go of what is over
 PROCESSES = """
@@ -58,10 +61,12 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
             old_restart = min(_restart(run) for _ in range(counts["tries"]))
     return Outcome(
         {
-            "record_us": old[0],
-            "record_times": old[0] / young[0],
-            "turn_ms": old[1],
-            "turn_times": old[1] / young[1],
+            "record_us": old.record,
+            "record_times": old.record / young.record,
+            "stretch_us": old.stretch,
+            "stretch_times": old.stretch / young.stretch,
+            "turn_ms": old.turn,
+            "turn_times": old.turn / young.turn,
             "restart_s": old_restart,
             "restart_times": old_restart / young_restart,
             "grown_mib": after - before,
@@ -161,19 +166,35 @@ CASES = {
 # --- how it is ---------------------------------------------------------------------------------------------------
 
 
-def _probe(address: str, folder: Path, counts: Mapping[str, int]) -> tuple[float, float]:
-    """What a record costs the daemon, µs of CPU, and how long a question of a client waits, ms."""
+class Probe(NamedTuple):
+    """What a record costs the daemon, µs of CPU, in large messages and in stretches; how long a client waits, ms."""
+
+    record: float
+    stretch: float
+    turn: float
+
+
+def _probe(address: str, folder: Path, counts: Mapping[str, int]) -> Probe:
+    """The least of several of each: whatever else runs makes it longer."""
     daemon = HelperMeter(PEERS[BASE])
-    costs, turns = [], []
-    for number in range(counts["tries"]):  # the least counts: whatever else runs makes it longer
-        sender = Sender(address, Shape(1, 1, BURST_BYTES), counts["records"], folder / f"{number}")
-        send([sender], [len(sender.records) // 10 // SCALAR_BYTES * SCALAR_BYTES])
-        cpu, sent = daemon.cpu(), sender.sent
-        send([sender], [len(sender.records)])
-        costs.append((daemon.cpu() - cpu) / ((len(sender.records) - sent) / SCALAR_BYTES) * 1e6)
-        turns.append(_turn(sender, counts["turns"]))
+    found = []
+    for number in range(counts["tries"]):
+        sender = Sender(address, Shape(1, 1, BURST_BYTES), 2 * counts["records"], folder / f"{number}")
+        most = len(sender.records)
+        send([sender], [most // 20 // SCALAR_BYTES * SCALAR_BYTES])
+        record = _cost(daemon, sender, [most // 2 // SCALAR_BYTES * SCALAR_BYTES])
+        stretch = _cost(daemon, sender, [*range(sender.sent + STRETCH_BYTES, most, STRETCH_BYTES), most])
+        found.append(Probe(record, stretch, _turn(sender, counts["turns"])))
         sender.close()
-    return min(costs), min(turns)
+    return Probe(*map(min, zip(*found, strict=True)))
+
+
+def _cost(daemon: HelperMeter, sender: Sender, ends: list[int]) -> float:
+    """CPU of the daemon for each record up to these positions, each of which is waited for, µs."""
+    cpu, sent = daemon.cpu(), sender.sent
+    for end in ends:
+        send([sender], [end])
+    return (daemon.cpu() - cpu) / ((sender.sent - sent) / SCALAR_BYTES) * 1e6
 
 
 def _turn(sender: Sender, count: int) -> float:
@@ -246,18 +267,23 @@ QUESTION = Question(
     name="age",
     title="a daemon that is old beside the same when it was young",
     notes=(
-        "A real daemon, on one core, is measured before and after something has made it old: sessions with a run of 20 "
-        "tags each that come and go; processes that log one scalar each into one folder, one after the other; a run of "
-        "10⁷ scalars, whose daemon is killed and which the next one goes on with; 500 sessions of this host that live "
-        "and log nothing. A record: CPU of the daemon for each of 300,000 scalars of one session. A turn: how long a "
-        "flush with nothing to flush waits, the mean of 300 in 3 s without the longest of a hundred. A restart: from "
-        "kill -9 until another daemon has written a record to a run that was there, compared with one to a new run of "
-        "a young daemon. All three are the least of three. Memory is what is resident, over that of the young one, "
-        "once it has let go of what is over."
+        "A real daemon, on one core, is measured before and after something has made it old: sessions with a run of "
+        "20 tags each that come and go; processes that log one scalar each into one folder, one after the other; a "
+        "run of 10⁷ scalars, whose daemon is killed and which the next one goes on with; 500 sessions of this host "
+        "that live and log nothing. A record: CPU of the daemon for each of 300,000 scalars of one session, which "
+        "sends as far as it may; and of as many that are sent in stretches of 127 KiB, each of which is waited for: "
+        "the window of each of 500 sessions has no more (the daemon's memory is shared out), so that the one is what "
+        "a record costs then, and the other what so many sessions cost, without what smaller messages do. A turn: how "
+        "long a flush with nothing to flush waits, the mean of 300 in 3 s without the longest of a hundred. A "
+        "restart: from kill -9 until another daemon has written a record to a run that was there, compared with one "
+        "to a new run of a young daemon. All three are the least of three. Memory is what is resident, over that of "
+        "the young one, once it has let go of what is over."
     ),
     figures=(
         Figure("record_us", "CPU of the daemon per record", "µs", compared=False),
         Figure("record_times", "… beside young", "times", compared=False),
+        Figure("stretch_us", "… sent in stretches of 127 KiB", "µs", compared=False),
+        Figure("stretch_times", "… beside young", "times", compared=False),
         Figure("turn_ms", "a turn", "ms", compared=False),
         Figure("turn_times", "… beside young", "times", compared=False),
         Figure("restart_s", "a restart", "s", compared=False),
