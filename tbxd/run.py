@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -471,6 +471,9 @@ class RunWriter:
         self._encoding = False
         begun = time.perf_counter()
         self.ranks.write_sides()
+        if self._durable:  # before the run says that a point is written, which it may do on the disk at any time
+            with _syncing():
+                self.ranks.sync()
         data, self._owed = self._owed, b""
         self.file.write(data)
         meters = self._meters
@@ -717,19 +720,16 @@ class RunWriter:
             self._park_files()
 
     def _sync_file(self) -> None:
-        try:
-            if self.file is not None:
-                self.ranks.sync()
-                self.besides.sync()
-                self._inherited.sync(self._folder, self.name)
-                begun, dirty = time.perf_counter(), self.file.dirty
-                self.file.sync()
-                if dirty:
-                    self._meters.fsync.observe(time.perf_counter() - begun)
-        except FileLost:
-            raise
-        except OSError as error:
-            raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
+        if self.file is None:
+            return
+        with _syncing():
+            self.ranks.sync()
+            self.besides.sync()
+            self._inherited.sync(self._folder, self.name)
+            begun, dirty = time.perf_counter(), self.file.dirty
+            self.file.sync()
+            if dirty:
+                self._meters.fsync.observe(time.perf_counter() - begun)
 
     def park(self) -> None:
         """Give back the descriptors and the folder's lock until there is something to write."""
@@ -1035,6 +1035,17 @@ class RunWriter:
         for number, tag_id in zip(float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
             result.append(schema.Summary.Value(tag=batch.tag(tag_id).tag, simple_value=number))
         return result
+
+
+@contextlib.contextmanager
+def _syncing() -> Iterator[None]:
+    """Says of what the disk refuses that a sync has found it."""
+    try:
+        yield
+    except FileLost:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
 
 
 def _drops(ledger: Ledger) -> dict[str, int]:

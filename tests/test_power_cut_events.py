@@ -177,6 +177,11 @@ class Cut:
                 for step, end in zip(client.steps, client.ends, strict=True)
                 if client.directory == directory and (self._always or end > position)
             }
+            if directory.name == "ranks":
+                for side in ("min", "max"):
+                    spread = self._steps(directory / "ranks" / side)
+                    assert len(spread) == len(set(spread)), f"{where}: {side} has some twice"
+                    assert not self._always or spread == steps, f"{where}: {side} has {len(spread)} of {len(steps)}"
             assert owed | set(safe[directory]) <= set(steps), (
                 f"{where}: {directory} has lost {sorted((owed | set(safe[directory])) - set(steps))[:5]}…"
             )
@@ -249,9 +254,14 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
     with recorded(place, tapes[0], *slow):
         a = Client(place, logs / "deep" / "a", 1)
         b = Client(place, logs / "b", 2)
+        ranks = [
+            Client(place, logs / "ranks", 10 + rank, rank=rank, world=2, job="job", reduce=True) for rank in range(2)
+        ]
         for turn in range(3):
-            a.log(turn * 40, 40)
-            a.flush()
+            for client, count in ((a, 40), *((rank, 15) for rank in ranks)):
+                client.log(turn * count, count)
+            for client in (a, *ranks):
+                client.flush()
             b.log(turn * 10, 10)
             time.sleep(0.25)  # syncs come in between
         b.flush()
@@ -261,7 +271,7 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
         written = os.stat(a.newest()).st_size
         a.log(140, 20)
         wait_for(lambda: os.stat(a.newest()).st_size > written, "what is not synced when the daemon is killed")
-    for client in (a, b):
+    for client in (a, b, *ranks):
         client.leave()
     with recorded(place, tapes[1]):
         a.meet()
@@ -271,16 +281,19 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
         c.log(180, 30)
         c.flush()
         b.meet()
-        b.log(30, 5)
-        b.flush()
+        for client, first in ((b, 30), *((rank, 45) for rank in ranks)):
+            client.meet() if client is not b else None
+            client.log(first, 5)
+        for client in (b, *ranks):
+            client.flush()
         time.sleep(0.5)
-    for client in (a, b, c):
+    for client in (a, b, c, *ranks):
         client.leave()
     log = DiskLog(root)
     for tape in tapes:
         log.read(tape)
     assert log.acknowledged(log.moments[-1], a.session) == a.journal.committed, "the tape has it all"
-    return [a, b, c], log
+    return [a, b, c, *ranks], log
 
 
 @pytest.mark.parametrize("sync", ["always", "periodic"])
