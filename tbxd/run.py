@@ -517,6 +517,8 @@ class RunWriter:
         self._own(run)
         if self.file is None:
             assert run is not None
+            with _syncing():
+                self._inherited.sync_files(self._folder)
             names = event_files(self._folder)
             name = run.file_name
             if not self._accepts(run, names):
@@ -725,7 +727,7 @@ class RunWriter:
         with _syncing():
             self.ranks.sync()
             self.besides.sync()
-            self._inherited.sync(self._folder, self.name)
+            self._inherited.sync(self._folder)
             begun, dirty = time.perf_counter(), self.file.dirty
             self.file.sync()
             if dirty:

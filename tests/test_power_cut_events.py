@@ -318,7 +318,7 @@ def test_a_power_cut_at_every_call_of_a_daemon_costs_nothing_that_was_on_the_dis
     clients, log = record(place, sync)
     other_boot()
     cut = Cut(place, clients, log, sync == "always", int(os.environ.get("TBXD_SEED", "2")))
-    cut.everywhere(most=len(log.moments), several=8, loaders=20)
+    cut.everywhere(most=len(log.moments), several=5, loaders=20)
     cut.at_the_end()
     for client in clients:
         client.journal.close()

@@ -65,20 +65,25 @@ class Inherited:
             if state.st_mtime >= since and above not in self._above:
                 self._above.append(above)
 
-    def sync(self, folder: int, own: str) -> None:
-        """Bring it onto the disk.
+    def sync_files(self, folder: int) -> None:
+        """Bring the files onto the disk; before another file says what they hold, which may be on the disk at any time.
 
         Args:
             folder: a descriptor of the folder.
-            own: the file that is synced by whoever writes it.
 
         Raises:
             OSError: the disk cannot take it; the next call goes on.
         """
         for name, identity in list(self._files.items()):
-            if name != own:
-                self._sync_file(folder, name, identity)
+            self._sync_file(folder, name, identity)
             del self._files[name]
+
+    def sync(self, folder: int) -> None:
+        """Bring all of it onto the disk.
+
+        Args, raises: as for `sync_files`.
+        """
+        self.sync_files(folder)
         while self._above:
             # Where it may only be passed through nothing was made for us; it may have been removed meanwhile.
             with contextlib.suppress(FileNotFoundError, PermissionError):

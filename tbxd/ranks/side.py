@@ -192,7 +192,7 @@ class Side:
         """
         if self._file is not None and self.dirty:
             self._lock()
-            self._inherited.sync(self._folder, self._own)
+            self._inherited.sync(self._folder)
             self._file.sync()
 
     def park(self) -> None:
