@@ -2,14 +2,17 @@
 
 All sessions together may have ``QUEUE_BYTES_MAX`` on the way; each has its part of that as a window. A record that is
 larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, to
-whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. No
-sockets, threads or clocks.
+whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. Where there
+are so many sessions that windows are small, those that use theirs up have a larger one, as far as ``HURRY_BYTES_MAX``
+goes: few of hundreds log much at a time. No sockets, threads or clocks.
 """
 
 from __future__ import annotations
 
 QUEUE_BYTES_MAX = 32 << 20
 WINDOW_BYTES_MIN, WINDOW_BYTES_MAX = 128 << 10, 8 << 20
+HURRY_BYTES = 512 << 10  # the window of a session that uses its own up,
+HURRY_BYTES_MAX = 4 << 20  # and what all those have that go beyond their own
 KEPT_BYTES_MAX = 64 << 20  # of all sessions, that wait for other ranks and for nothing else
 GRANTS_BYTES_MAX = 128 << 20
 BASE_BYTES = 64 << 20  # what a daemon may take beside that: Python, numpy, what its threads are about to encode
@@ -19,7 +22,8 @@ GRANT_SECONDS = 10.0  # a client that makes nothing of its grant for so long kee
 
 def memory_most(sessions: int) -> int:
     """The bytes of memory that a daemon may take with so many sessions whose records fit their windows."""
-    return BASE_BYTES + COPIES * sessions * window(sessions)
+    more = HURRY_BYTES_MAX if window(sessions) < HURRY_BYTES else 0
+    return BASE_BYTES + COPIES * (sessions * window(sessions) + more)
 
 
 def window(sessions: int) -> int:
@@ -32,7 +36,7 @@ def kept(sessions: int) -> int:
     return KEPT_BYTES_MAX // max(1, sessions)
 
 
-def presses(expected: int, announced: int, sessions: int) -> bool:
+def presses(expected: int, announced: int, most: int) -> bool:
     """Whether a session has used so much of its window that what has come of it is to be written at once.
 
     Else it would stop at its limit until the time for a write has come: where there are so many sessions that windows
@@ -41,9 +45,9 @@ def presses(expected: int, announced: int, sessions: int) -> bool:
     Args:
         expected: everything before this has come.
         announced: the position up to which it may send.
-        sessions: how many there are.
+        most: the bytes of its window.
     """
-    return announced - expected <= window(sessions) // 2
+    return announced - expected <= most // 2
 
 
 class Credit:
@@ -53,6 +57,9 @@ class Credit:
         self.waiting: set[bytes] = set()  # those that need a grant and have none
         # Bytes, the position they were given at, when, to whom.
         self._grants: dict[bytes, tuple[int, int, float, str]] = {}
+        # What was promised to sessions beyond their windows: up to which position, and how much of it is left. Nobody
+        # can take it back, so it counts until it is used.
+        self._hurried: dict[bytes, tuple[int, int]] = {}
 
     @staticmethod
     def base(written: int, held: int, sessions: int) -> int:
@@ -86,9 +93,10 @@ class Credit:
             now: seconds, by a clock that does not jump.
             owner: whose it is: the name of a key, or nothing for this user.
         """
-        limit = written + window(sessions)
+        limit = self._in_a_hurry(session, written, expected, window(sessions))
         if record_end <= limit:
-            self.forget(session)
+            self._grants.pop(session, None)
+            self.waiting.discard(session)
             return limit
         needed = record_end - limit
         grant = self._grants.get(session)
@@ -103,7 +111,19 @@ class Credit:
         self.waiting.discard(session)
         return record_end
 
+    def _in_a_hurry(self, session: bytes, written: int, expected: int, most: int) -> int:
+        """The limit of a session with a window of ``most`` bytes, or a larger one if it uses that up."""
+        end = written + most
+        promised, _ = self._hurried.pop(session, (end, 0))
+        if most < HURRY_BYTES and presses(expected, end, most):
+            left = HURRY_BYTES_MAX - sum(size for _, size in self._hurried.values())
+            promised = max(promised, end + min(HURRY_BYTES - most, left))
+        if promised > end:
+            self._hurried[session] = promised, promised - end
+        return promised
+
     def forget(self, session: bytes) -> None:
-        """A session needs no grant any more."""
+        """A session is over."""
+        self._hurried.pop(session, None)
         self._grants.pop(session, None)
         self.waiting.discard(session)

@@ -599,7 +599,7 @@ class Hub:
         if client.undecided or client.elsewhere or client.newcomer:
             client.held += batches
             batches = []
-        at_once = presses(client.session.expected, client.announced, len(self.clients))
+        at_once = presses(client.session.expected, client.announced, window(len(self.clients)))
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
             self.received_records += batch.records

@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 from tbxd.credit import (
     GRANT_SECONDS,
     GRANTS_BYTES_MAX,
+    HURRY_BYTES,
+    HURRY_BYTES_MAX,
     KEPT_BYTES_MAX,
     QUEUE_BYTES_MAX,
     WINDOW_BYTES_MAX,
     WINDOW_BYTES_MIN,
     Credit,
     kept,
+    memory_most,
+    window,
 )
 
 
@@ -73,3 +77,40 @@ def test_every_record_gets_through_and_few_are_on_their_way_together(sizes: list
         assert come != before, "somebody always gets on"
         largest = max(sizes)
         assert sum(come.values()) <= len(sizes) * WINDOW_BYTES_MAX + max(GRANTS_BYTES_MAX, largest)
+
+
+def test_who_uses_a_small_window_up_has_a_larger_one_while_there_is_room_for_it() -> None:
+    credit, many = Credit(), 500
+    most = window(many)
+    assert credit.limit(b"a", 0, most // 2 - 1, 0, many, 0.0) == most
+    assert credit.limit(b"a", 0, most // 2, 0, many, 0.0) == HURRY_BYTES
+    assert credit.limit(b"a", 0, 0, 0, many, 0.0) == HURRY_BYTES, "what was promised stays so"
+    for number in range(HURRY_BYTES_MAX // (HURRY_BYTES - most)):
+        credit.limit(b"%d" % number, 0, most, 0, many, 0.0)
+    assert credit.limit(b"b", 0, most, 0, many, 0.0) == most, "there is no more"
+    credit.forget(b"a")
+    assert credit.limit(b"b", 0, most, 0, many, 0.0) > most
+    assert credit.limit(b"c", 0, window(8), 0, 8, 0.0) == window(8) > HURRY_BYTES
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=300))
+def test_what_is_promised_beyond_the_windows_is_bounded_whoever_hurries_stops_and_goes(
+    turns: list[tuple[int, float, float, bool]],
+) -> None:
+    """Each session sends a part of what it may, of which a part is written, or goes."""
+    credit, many = Credit(), 500
+    written, expected, promised = ({number: 0 for number in range(41)} for _ in range(3))
+    for number, sent, done, gone in turns:
+        session = b"%d" % number
+        if gone and sent < 0.1:
+            credit.forget(session)
+            written[number] = expected[number] = promised[number] = 0
+            continue
+        limit = credit.limit(session, written[number], expected[number], 0, many, 0.0)
+        assert limit >= promised[number]
+        promised[number] = limit
+        expected[number] += int((limit - expected[number]) * sent)
+        written[number] += int((expected[number] - written[number]) * done)
+        beyond = sum(max(0, end - written[one] - window(many)) for one, end in promised.items())
+        assert beyond <= HURRY_BYTES_MAX
+    assert memory_most(many) >= 3 * (many * window(many) + HURRY_BYTES_MAX)
