@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tbxd_client.journal_files import sync_folder
 
-from .file import FileLost, open_to_read, store_again
+from .file import NOT_OURS, FileLost, open_to_read, store_again
 from .trust import Trust
 
 LATELY_SECONDS = 900.0
@@ -85,9 +85,11 @@ class Inherited:
         """
         self.sync_files(folder)
         while self._above:
-            # Where it may only be passed through nothing was made for us; it may have been removed meanwhile.
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            try:
                 sync_folder(self._above[-1])
+            except OSError as error:  # it was removed meanwhile, or may only be passed through: nothing was made for us
+                if error.errno not in NOT_OURS:
+                    raise
             self._above.pop()
 
     def _sync_file(self, folder: int, name: str, identity: tuple[int, int]) -> None:
