@@ -99,7 +99,7 @@ def test_what_is_promised_beyond_the_windows_is_bounded_whoever_hurries_stops_an
 ) -> None:
     """Each session sends a part of what it may, of which a part is written, or goes."""
     credit, many = Credit(), 500
-    written, expected, promised = ({number: 0 for number in range(41)} for _ in range(3))
+    written, expected, promised = (dict.fromkeys(range(41), 0) for _ in range(3))
     for number, sent, done, gone in turns:
         session = b"%d" % number
         if gone and sent < 0.1:

@@ -1,0 +1,114 @@
+"""What another process has written to a folder lately is brought onto the disk by whoever takes it for written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbxd.events import inherited
+from tbxd.run import RunWriter
+from tbxd_client.event_names import event_files
+from test_run import SESSIONS, batches
+
+LOGGED = [(2, False, "")] * 10
+
+
+class Disk:
+    """Notes what is synced and stored again, in order, and refuses the first syncs that it is to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuse: str = "") -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.refuse = refuse
+        for name in ("fdatasync", "fsync", "pwrite"):
+            monkeypatch.setattr(os, name, self._instead(name, getattr(os, name)))
+
+    def _instead(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def instead(fd: Any, *arguments: object) -> object:
+            path = Path(f"/proc/self/fd/{fd if isinstance(fd, int) else fd.fileno()}").readlink()
+            self.calls.append((name, path.name))
+            if self.refuse and name == "fdatasync" and path.name == self.refuse:
+                self.refuse = ""
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return call(fd, *arguments)
+
+        return instead
+
+
+def left_behind(folder: Path) -> str:
+    """A daemon writes, and is killed before it syncs; returns its event file."""
+    writer = RunWriter(folder, lambda batch: None)
+    for batch in batches(folder, SESSIONS[0], LOGGED, 4096):
+        writer.offer(batch)
+    writer.write()
+    assert not writer.error and writer.dirty
+    for fd in (writer.file._fd, writer._folder):  # type: ignore[union-attr]
+        os.close(fd)
+    return event_files(folder)[-1]
+
+
+def next_one(folder: Path, durable: bool = False) -> tuple[RunWriter, list[bytes]]:
+    """Who comes next, and has another session to write."""
+    done: list[bytes] = []
+    writer = RunWriter(folder, lambda batch: done.append(batch.session), durable)
+    for batch in batches(folder, SESSIONS[1], LOGGED, 4096):
+        writer.offer(batch)
+    return writer, done
+
+
+def test_the_file_of_a_killed_daemon_is_on_the_disk_before_another_says_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "made" / "for" / "run"
+    old = left_behind(folder)
+    disk = Disk(monkeypatch)
+    writer, done = next_one(folder)
+    writer.write()
+    assert done and disk.calls == [("fdatasync", old)]
+    writer.sync()
+    names = [name for _, name in disk.calls]
+    assert names.index("made") < names.index(writer.name), "what was made above it, too"
+    assert {"for", "run", tmp_path.name} <= set(names) and not writer.dirty
+    before = len(disk.calls)
+    for batch in batches(folder, SESSIONS[1], LOGGED * 2, 4096):
+        writer.offer(batch)
+    writer.write()
+    writer.sync()
+    assert disk.calls[before:] == [("fdatasync", writer.name)], "once"
+    writer.close()
+
+
+def test_a_file_that_the_disk_does_not_take_holds_the_run_up_and_is_stored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    old = left_behind(folder)
+    content = (folder / old).read_bytes()
+    disk = Disk(monkeypatch, refuse=old)
+    writer, done = next_one(folder, durable=True)
+    writer.write()
+    assert not done and writer.error == "fsync: Input/output error"
+    assert event_files(folder) == [old], "nothing says that it is written"
+    disk.calls.clear()
+    writer.write()
+    assert done and not writer.error
+    assert disk.calls[:2] == [("pwrite", old), ("fdatasync", old)]
+    assert (folder / old).read_bytes() == content
+    writer.close()
+
+
+def test_what_was_written_long_ago_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    old = left_behind(folder)
+    past = time.time() - 2 * inherited.LATELY_SECONDS
+    os.utime(folder / old, (past, past))
+    disk = Disk(monkeypatch)
+    writer, done = next_one(folder)
+    writer.write()
+    assert done and not disk.calls
+    writer.close()
