@@ -114,7 +114,7 @@ class Credit:
     def _in_a_hurry(self, session: bytes, written: int, expected: int, most: int) -> int:
         """The limit of a session with a window of ``most`` bytes, or a larger one if it uses that up."""
         end = written + most
-        promised, _ = self._hurried.pop(session, (end, 0))
+        promised = max(end, self._hurried.pop(session, (end, 0))[0])
         if most < HURRY_BYTES and presses(expected, end, most):
             left = HURRY_BYTES_MAX - sum(size for _, size in self._hurried.values())
             promised = max(promised, end + min(HURRY_BYTES - most, left))
