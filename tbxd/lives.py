@@ -361,7 +361,9 @@ class Lives:
             if place is None or owner in (-1, member.place):
                 continue
             back = step <= known.last[place]
-            if (back or self._is_before(owner, member)) and not self.goes_on(member, owner, step):
+            # What a program says of itself as it begins is no beginning of its work.
+            at = FIRST_STEP_MAX + 1 if known.is_said_once(place) else step
+            if (back or self._is_before(owner, member)) and not self.goes_on(member, owner, at):
                 return f"{name!r} at step {step}", {}
             if back:
                 met[name] = int(known.last[place])

@@ -13,6 +13,7 @@ from harness import World, scalars, wait_for
 from ranks_world import Daemon, Rank
 from tbxd.ranks.moved import name_of
 from tbxd.session import Session
+from tbxd_client.origin import PROGRAM_CHARS
 from tbxd_client.records import RESTART, pack_record_head
 from test_check import check
 from test_successors import of, shown
@@ -177,6 +178,33 @@ def test_a_job_that_comes_when_another_is_over_goes_on_with_it_where_that_is_its
         assert found["."] == mean(range(100), 1000.0)
         assert found[beside] == mean(range(50, 55), 2000.0) + mean(range(55, 70), 3000.0)
     assert shown(tmp_path, "lr")["."] == mean(range(50 if purge else 100), 0.0)
+
+
+@pytest.mark.parametrize("begin", [51, 0])
+def test_a_job_of_the_same_program_with_other_arguments_goes_on_unless_it_begins_anew(
+    tmp_path: Path, begin: int
+) -> None:
+    """It says its settings first, at step 0: that is no beginning of its work."""
+    train = ranks_of(tmp_path, "one")
+    other = "a" * PROGRAM_CHARS + "c" * (16 - PROGRAM_CHARS)
+    later = [Rank(tmp_path, rank, 2, "two", script="train.py", kin=other) for rank in range(2)]
+    daemon = Daemon(tmp_path, [])
+    for ranks, steps, value in ((train, range(100), 1000.0), (later, range(begin, begin + 60), 2000.0)):
+        add(daemon, *ranks)
+        ranks[0].text("args", 0, f"{value}")
+        ranks[0].scalar("parameters", 0, value)
+        log(daemon, ranks, "loss", steps, value)
+        daemon.write(2)
+        end(daemon, *ranks)
+        daemon.write(3)
+    is_settled(daemon)
+    found = shown(tmp_path)
+    if begin:
+        assert found["."] == mean(range(51), 1000.0) + mean(range(51, 111), 2000.0)
+        assert not (tmp_path / name_of(later[0].run)).exists()
+    else:
+        assert found["."] == mean(range(100), 1000.0)
+        assert found[name_of(later[0].run)] == mean(range(60), 2000.0)
 
 
 def test_purge_step_of_one_job_takes_nothing_of_another_that_lives(tmp_path: Path) -> None:
