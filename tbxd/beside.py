@@ -59,6 +59,9 @@ class Writer(Protocol):
     def close(self) -> None:
         """Close for good."""
 
+    def forget(self) -> None:
+        """It is let go of, closed as it is."""
+
 
 class Besides:
     """Those of one run.
@@ -133,6 +136,12 @@ class Besides:
         """Give back descriptors."""
         for writer in self._writers.values():
             writer.park()
+
+    def forget(self) -> None:
+        """They are let go of with their run, closed as they are."""
+        for writer in self._writers.values():
+            writer.forget()
+        self._writers.clear()
 
     def close(self) -> None:
         """Close the files; what is not written is forgotten, and comes again."""

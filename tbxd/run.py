@@ -264,6 +264,8 @@ class RunWriter:
     def forget(self) -> None:
         """It is let go of, closed as it is: nothing may be called any more. Its memory is free at once, with no circle
         in it that waits for the garbage collector."""
+        self.besides.forget()
+        self._moved.start_over()
         del self.ranks, self.besides, self._moved, self._contents, self._lives
 
     # --- on the strand ---------------------------------------------------------------------------------------

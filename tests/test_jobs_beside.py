@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +250,30 @@ def test_a_process_beside_ranks_that_log_hides_nothing_of_them(tmp_path: Path, s
     found = shown(tmp_path)
     assert found.pop(".") == mean(range(200), 1000.0)
     assert [points for run, points in found.items() if "ranks" not in run] == [least(steps, 3000.0)]
+
+
+def test_a_run_that_is_let_go_of_lets_go_of_the_jobs_beside_it(tmp_path: Path) -> None:
+    first, second = ranks_of(tmp_path, "one"), ranks_of(tmp_path, "two")
+    daemon = Daemon(tmp_path, [])
+    add(daemon, *first, *second)
+    log(daemon, first, "loss", range(10), 1000.0)
+    log(daemon, second, "loss", range(10), 2000.0)
+    daemon.write(3)
+    assert daemon.writer.besides.names == [name_of(second[0].run)]
+    (writer,) = daemon.writer.besides._writers.values()
+    left = [weakref.ref(one) for one in (daemon.writer, writer, daemon.writer.ranks, writer.ranks)]
+    end(daemon, *first, *second)
+    daemon.write(3)
+    daemon.writer.park()
+    assert not daemon.writer.open and not daemon.writer.dirty and not writer.open
+    gc.collect()
+    gc.disable()
+    try:
+        daemon.writer.forget()
+        del daemon.writer, writer
+        assert [one() for one in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 # --- real processes -----------------------------------------------------------------------------------------------
