@@ -88,6 +88,7 @@ class Client:
     broken: str = ""
     again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
     under_way: int = 0  # batches of it that runs have, and have not given back
+    ends: bool = False  # it has said that it ends with what it wants to have written (`flush_to`),
     complete: bool = False  # nothing more comes,
     left: bool = False  # and its runs know
     holds: set[str] = field(default_factory=set)  # the folders of its runs
@@ -612,6 +613,7 @@ class Hub:
                 self._submit(state)
             else:
                 self._soon(state)
+        self._see_end(client)
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
@@ -806,13 +808,18 @@ class Hub:
 
     def _flush(self, client: Client, flush: wire.Flush) -> None:
         client.flush_to = max(client.flush_to, flush.position)
-        if flush.last:
-            self.complete(client)
+        client.ends = client.ends or bool(flush.last)
+        self._see_end(client)
         if flush.leftovers > client.leftovers:
             client.leftovers = flush.leftovers
             rounds = [(state, state.rounds) for state in self._warm(client) if state.has_to_do]
             self.wanting[client.session.id] = Wanting(client, rounds)
         self.flush(client)
+
+    def _see_end(self, client: Client) -> None:
+        """Records before its end may still have to come: what was lost or could not be read is sent anew."""
+        if client.ends and not client.complete and client.session.expected >= client.flush_to:
+            self.complete(client)
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""

@@ -124,6 +124,46 @@ def test_what_a_signal_handler_raises_lets_no_later_fork_wait(place: World) -> N
     assert result.returncode == 0, result.stderr
 
 
+def test_what_is_raised_where_a_fork_says_that_it_is_over_makes_nobody_wait_from_then_on(place: World) -> None:
+    result = place.run(
+        """
+        import os, sys, threading, time
+        from tbxd_client import descriptors
+
+        raised = []
+        def trace(frame, event, argument):  # as a signal handler does that comes at the first line
+            if event == "call" and frame.f_code is descriptors._after_fork_in_parent.__code__:
+                raised.append(1)
+                raise KeyboardInterrupt
+        def fork():
+            sys.settrace(trace)
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            sys.settrace(None)
+            os.waitpid(child, 0)
+            over.set()
+            end.wait()  # the thread lives on
+        over, end = threading.Event(), threading.Event()
+        thread = threading.Thread(target=fork)
+        thread.start()
+        over.wait()
+        took = []
+        for _ in range(5):
+            begun = time.monotonic()
+            with descriptors.uncut:
+                pass
+            took.append(time.monotonic() - begun)
+        end.set()
+        thread.join()
+        assert raised
+        print(took)
+        assert sum(took[1:]) < descriptors.FORK_SECONDS, took
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("milliseconds", [0, 2, 5])
 def test_a_child_goes_on_alone_when_its_parent_is_gone_in_the_middle_of_starting_a_daemon(
     place: World, milliseconds: int

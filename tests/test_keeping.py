@@ -414,3 +414,22 @@ def test_a_disk_that_hangs_has_one_job_of_a_run_wait_however_long_it_does(
     hang.set()
     inside.until(lambda: state.is_still, "all of it on the disk")
     assert scalars(inside.folder / "a")["loss"][-1] == (9, 9.0)
+
+
+def test_a_rank_that_ends_while_records_of_it_have_to_come_again_is_waited_for(inside: Inside) -> None:
+    """What it has said last comes before what was lost, or could not be read where it is."""
+    ranks = [inside.begin("a", rank=rank, world=2, job="job", reduce=True, file_name="") for rank in range(2)]
+    inside.log(ranks[0], 0, 50)
+    inside.hub.handle(inside.peer, wire.Flush(ranks[0], inside.sent[ranks[0]], 1))
+    data = b"".join(pack_scalar(0, step, float(step), float(step)) for step in range(50))
+    inside.hub.handle(inside.peer, wire.Data(ranks[1], wire.RECORDS, 340, data[340:]))  # the message before is lost
+    inside.hub.handle(inside.peer, wire.Flush(ranks[1], len(data), 1))
+    for _ in range(20):
+        inside.turn()
+    assert not inside.hub.clients[ranks[1]].complete
+    inside.log(ranks[1], 0, 50)
+    for session in ranks:
+        finish(inside, session)
+    inside.until(lambda: not inside.hub.runs, "the run to be let go of")
+    assert totals(inside) == (100, 100, 0), "no value is late"
+    assert scalars(inside.folder / "a")["loss"] == [(step, float(step)) for step in range(50)]

@@ -145,6 +145,86 @@ os._exit(0)
     assert accepted == 3 and dropped == {"journal_full": 2}
 
 
+def test_a_scalar_of_a_handler_in_a_turn_of_its_thread_waits_for_no_room(alone: World) -> None:
+    """The turn would not end meanwhile, and all threads that log anything but scalars would wait with it."""
+    result = alone.run(
+        """
+        import json, os, signal, threading, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        step = 0
+        while not writer.stats()["dropped"]:
+            for _ in range(10_000):
+                writer.add_scalar("known", step, step)
+                step += 1
+        writer._tbxd_run.journal._stalled = False  # as after a release: it is worth waiting again
+        took, done = {}, threading.Event()
+        def handler(number, frame):
+            begun = time.monotonic()
+            writer.add_scalar("known", 1.0, step)
+            took["handler"] = time.monotonic() - begun
+        signal.signal(signal.SIGUSR1, handler)
+        kind = type(writer._tbxd_run)
+        number_of = kind.tag
+        def interrupted(*arguments):  # in the middle of the call
+            kind.tag = number_of
+            other.start()
+            time.sleep(0.2)
+            signal.raise_signal(signal.SIGUSR1)
+            writer._tbxd_run.journal._stalled = True
+            return number_of(*arguments)
+        kind.tag = interrupted
+        def log():
+            begun = time.monotonic()
+            writer.add_text("other", "text", 1)
+            took["other"] = time.monotonic() - begun
+        other = threading.Thread(target=log)
+        writer.add_text("text", "text", 1)
+        other.join()
+        print(json.dumps([took, writer.stats()]), flush=True)
+        os._exit(0)
+        """,
+        environ={"TBXD_BLOCK_MS": "2000"},
+    )
+    assert result.returncode == 0, result.stderr
+    took, stats = json.loads(result.stdout)
+    assert took["handler"] < 0.5 and took["other"] < 1.5, took
+    assert stats["accepted"] == stats["written"] + stats["pending"] + sum(stats["dropped"].values())
+
+
+def test_a_handler_that_forks_in_the_wait_has_a_child_that_goes_on(alone: World) -> None:
+    """Nobody makes room in what the child has of its parent's journal: its own is empty."""
+    result = alone.run(
+        """
+        import json, os, signal, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        step = 0
+        while not writer.stats()["dropped"]:
+            for _ in range(10_000):
+                writer.add_scalar("known", step, step)
+                step += 1
+        parent = os.getpid()
+        signal.signal(signal.SIGALRM, lambda number, frame: os.fork())
+        journal = writer._tbxd_run.journal
+        journal._stalled, journal.block_seconds = False, 8.0
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begun = time.monotonic()
+        writer.add_text("text", "text", 1)
+        took = time.monotonic() - begun
+        if os.getpid() != parent:
+            writer.add_scalar("known", 1.0, step)
+        print(json.dumps([os.getpid() != parent, took, writer.stats()]), flush=True)
+        os._exit(0)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    told = {child: (took, stats) for child, took, stats in map(json.loads, result.stdout.splitlines())}
+    assert told[False][0] > 7, "the parent waits for room"
+    assert told[True][0] < 4, "the child does not"
+    assert told[True][1]["dropped"].keys() == told[False][1]["dropped"].keys() or not told[True][1]["dropped"]
+
+
 def test_what_is_put_off_and_finds_no_room_then_is_counted_where_it_was_logged(tmp_path: Path) -> None:
     """A trace function logs in the middle of a scalar: both are accepted, and the one without room is dropped."""
     script = """

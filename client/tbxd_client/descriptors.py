@@ -54,6 +54,9 @@ class _Uncut:
             now = monotonic()
             deadline = deadline or now + FORK_SECONDS
             if now > deadline:
+                # A fork that lasts, or one that is over and was kept from saying so by what a signal handler raised:
+                # nobody waits for it again. What it cuts the child finds, as it sees who is in here.
+                _forking.intersection_update({me})
                 return
             _inside.pop(me, None)
             sleep(PAUSE_SECONDS)

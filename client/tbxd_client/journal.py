@@ -1009,6 +1009,7 @@ class Journal:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without touching it."""
         self.lock = RLock()
+        self._room.leave()
         self._room = Room()
         self._syncing = RLock()
         self._closed = True

@@ -30,6 +30,13 @@ class Room:
         for waiter in waiters:
             waiter.release()
 
+    def leave(self) -> None:
+        """In a forked child: let go whoever waits there, because a signal handler has forked in the midst of it."""
+        for waiter in self._waiters:
+            with contextlib.suppress(RuntimeError):  # the parent was letting it go
+                waiter.release()
+        self.made += 1
+
     def wait(self, made: int, seconds: float) -> None:
         """Wait until there has been room more often than ``made``, so long at the most."""
         waiter = allocate_lock()

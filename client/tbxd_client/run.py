@@ -340,7 +340,9 @@ class Run:
         if session is None:
             return False
         try:
-            self._count(session.journal.append(record, dropped=self._count_late))
+            # A signal handler that has interrupted a turn waits for no room: all threads that log would, with it.
+            patience = session.journal.patience(False) if session_module.turns.mine else None
+            self._count(session.journal.append(record, patience=patience, dropped=self._count_late))
         except JournalClosed:
             return False
         return True

@@ -37,13 +37,18 @@ class Turns:
         finally:
             self._lock.release()
 
+    @property
+    def mine(self) -> bool:
+        """Whether this has interrupted a turn of this thread, which ends, and lets others in, when this has ended."""
+        return self._lock._is_owned()
+
     def run(self, job: Job) -> bool:
         """Run ``job`` now, or right after the job that the calling signal handler has interrupted.
 
         False: neither, because too many are put off already.
         """
         waiting: list[tuple[Job, Wait]] = []
-        patient = not self._lock._is_owned()  # else this has interrupted a turn, which would not end meanwhile
+        patient = not self.mine
         try:
             taken = self._take(job, patient, waiting)
             while waiting:
