@@ -9,7 +9,9 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -433,3 +435,51 @@ def test_a_rank_that_ends_while_records_of_it_have_to_come_again_is_waited_for(i
     inside.until(lambda: not inside.hub.runs, "the run to be let go of")
     assert totals(inside) == (100, 100, 0), "no value is late"
     assert scalars(inside.folder / "a")["loss"] == [(step, float(step)) for step in range(50)]
+
+
+class Standing:
+    """Of a run's writer what `Keeping` looks at."""
+
+    def __init__(self) -> None:
+        self.waiting = self.open = self.dirty = self.comes_back = False
+        self.ranks = SimpleNamespace(news=False, due=0.0)
+        self.error, self.defined = "", None
+
+    def known(self) -> tuple[dict[bytes, Any], dict[bytes, Any]]:
+        return {}, {}
+
+    def forget(self) -> None:
+        pass
+
+
+def test_whatever_comes_and_goes_where_as_many_runs_are_known_as_may_be_each_is_known_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "RUNS_MAX", 5)
+    monkeypatch.setattr(keeping, "KEPT_MAX", 3)
+    chance = random.Random(1)
+    refused = 0
+    for _ in range(1000):
+        kept, held, now = keeping.Keeping({}), dict[int, set[str]](), time.monotonic()
+        for _ in range(80):
+            what, directory = chance.randrange(5), chance.choice("abcdefghij")
+            if what == 0:
+                kept.hold(held.setdefault(chance.randrange(4), set()), [directory])
+            elif what == 1 and held:
+                kept.release(held.pop(chance.choice(list(held))), time.monotonic())
+            elif what == 2:
+                made: Any = partial(keeping.RunState, directory, Standing(), None)  # type: ignore[arg-type]
+                state = kept.state(directory, made)
+                refused += state is None
+                if state is not None:
+                    state.writer.waiting = chance.random() < 0.3  # type: ignore[misc]
+            elif what == 3:
+                for state in kept.runs.values():
+                    state.writer.waiting = False  # type: ignore[misc]
+            else:
+                now += chance.random() * 1000
+                kept.cool(now)
+            assert len(kept.runs) <= 5
+            assert kept._over.keys() <= kept.runs.keys() and kept.warm.keys() <= kept.runs.keys()
+            assert not kept._over.keys() & kept._holders.keys()
+    assert refused, "it was full"

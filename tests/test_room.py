@@ -225,6 +225,49 @@ def test_a_handler_that_forks_in_the_wait_has_a_child_that_goes_on(alone: World)
     assert told[True][1]["dropped"].keys() == told[False][1]["dropped"].keys() or not told[True][1]["dropped"]
 
 
+@pytest.mark.parametrize("call", ["add_scalar('new', step, step)", "log({'new': step}, step)"])
+def test_the_first_of_a_tag_that_was_put_off_comes_before_those_that_are_logged_later(
+    tmp_path: Path, call: str
+) -> None:
+    """A handler logs it, and the next one logs the second while the first is about to be stored."""
+    with world(tmp_path / "world") as made:
+        result = made.run(
+            """
+            import signal
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter("logs/a")
+            writer.add_scalar("known", 0.0, 0)
+            step = 0
+            def handler(number, frame):
+                global step
+                step += 1
+                writer.CALL
+            signal.signal(signal.SIGUSR1, handler)
+            run, journal = type(writer._tbxd_run), type(writer._tbxd_run.journal)
+            number_of, append = run.tag, journal.append
+            appended = 0
+            def interrupted(*arguments):  # in the middle of the call
+                run.tag = number_of
+                signal.raise_signal(signal.SIGUSR1)
+                return number_of(*arguments)
+            def interrupted_again(*arguments, **more):
+                global appended
+                appended += 1
+                if appended == 2:  # that of what was put off
+                    signal.raise_signal(signal.SIGUSR1)
+                return append(*arguments, **more)
+            run.tag, journal.append = interrupted, interrupted_again
+            writer.add_text("text", "text", 1)
+            run.tag, journal.append = number_of, append
+            step = 3
+            writer.CALL
+            assert writer.flush(60)
+            """.replace("CALL", call)
+        )
+        assert result.returncode == 0, result.stderr
+        assert scalars(made.logdir / "a")["new"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
 def test_what_is_put_off_and_finds_no_room_then_is_counted_where_it_was_logged(tmp_path: Path) -> None:
     """A trace function logs in the middle of a scalar: both are accepted, and the one without room is dropped."""
     script = """

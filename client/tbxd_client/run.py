@@ -82,7 +82,7 @@ class NoJournal:
 class Row:
     """The layout of one `log` call's record: same keys, same bytes but for the numbers."""
 
-    __slots__ = ("head", "length", "number", "pack", "payload_bytes")
+    __slots__ = ("head", "length", "number", "pack", "payload_bytes", "placed")
 
     def __init__(self, number: int, values: int) -> None:
         layout = struct.Struct(f"{_ROW_HEAD}{values}d")
@@ -90,6 +90,7 @@ class Row:
         self.pack = layout.pack
         self.length = layout.size
         self.payload_bytes = 8 * values
+        self.placed = False  # a record of it has its place, so that those that follow need no turn
 
     def record(self, step: int, wall_time: float, values: list[Any]) -> bytes:
         """The bytes of a row of scalars.
@@ -223,14 +224,18 @@ class Run:
             head = self.scalars.get(tag)
             if head is not None:
                 return tag_of_head(head)
-        elif key in self._tags:
-            return self._tags[key]
-        number = session.define_tag(self._number, *key, self._numbered, self._member.word(tag))
-        if plain:
-            self.scalars[tag] = scalar_head(number)
-        else:
+        number = self._tags.get(key)
+        if number is None:
+            number = session.define_tag(self._number, *key, self._numbered, self._member.word(tag))
             self._tags[key] = number
         return number
+
+    def _known(self, tag: str) -> None:
+        """A scalar of a tag has its place: those that follow need no turn, and do not come before it."""
+        key = (tag, "", "", "")
+        if key in self._tags:
+            self.scalars[tag] = scalar_head(self._tags[key])
+            self._tags.pop(key, None)
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:
         """The layout of a row of tags."""
@@ -242,7 +247,8 @@ class Run:
 
     def known_row(self, tags: tuple[str, ...]) -> Row | None:
         """The layout of a row that has been logged before in this session."""
-        return self._rows.get(tags) if self.session is not None else None
+        row = self._rows.get(tags) if self.session is not None else None
+        return row if row is not None and row.placed else None
 
     @property
     def session(self) -> Session | None:
@@ -369,11 +375,16 @@ class Run:
         def make(session: Session) -> _Pieces:
             return (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),), None
 
-        self._append(SCALAR, make)
+        self._append(SCALAR, make, None if not plain else lambda: self._known(tag))
 
     def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
         """Log a row of scalars."""
-        self._append(ROW, lambda session: ((self.row(session, tags).record(step, wall_time, values),), None))
+
+        def placed() -> None:
+            if (row := self._rows.get(tags)) is not None:
+                row.placed = True
+
+        self._append(ROW, lambda session: ((self.row(session, tags).record(step, wall_time, values),), None), placed)
 
     def array(
         self,
@@ -427,10 +438,10 @@ class Run:
         described = {"above": self.directory, **self.described}
         return Run(directory, self._member, numbered=self._numbered, described=described, seen=self._seen)
 
-    def _append(self, kind: int, make: Callable[[Session], _Pieces]) -> None:
+    def _append(self, kind: int, make: Callable[[Session], _Pieces], placed: Callable[[], None] | None = None) -> None:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
             return
-        if not session_module.turns.run(_Call(self, kind, make)):
+        if not session_module.turns.run(_Call(self, kind, make, placed)):
             self._count("reentrant")
 
     def _append_now(self, call: _Call, patient: bool) -> Wait | None:
@@ -449,6 +460,8 @@ class Run:
                 )
                 if reason == NO_ROOM:
                     return patience.wait
+                if call.placed is not None:
+                    call.placed()
             except JournalClosed:  # a fork, or the end of the program: go on in a new session
                 self._session = None
                 continue
@@ -481,10 +494,13 @@ class Run:
 class _Call:
     """A call that logs one record, for `Turns`; it may need several turns, while there is no room for it."""
 
-    __slots__ = ("_made", "_make", "_patience", "_run", "_session", "kind")
+    __slots__ = ("_made", "_make", "_patience", "_run", "_session", "kind", "placed")
 
-    def __init__(self, run: Run, kind: int, make: Callable[[Session], _Pieces]) -> None:
+    def __init__(
+        self, run: Run, kind: int, make: Callable[[Session], _Pieces], placed: Callable[[], None] | None
+    ) -> None:
         self.kind = kind
+        self.placed = placed  # called when its record has its place, or none
         self._run = run
         self._make = make
         self._made: _Pieces = (), None

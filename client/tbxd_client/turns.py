@@ -40,7 +40,7 @@ class Turns:
     @property
     def mine(self) -> bool:
         """Whether this has interrupted a turn of this thread, which ends, and lets others in, when this has ended."""
-        return self._lock._is_owned()
+        return bool(self._lock._is_owned())
 
     def run(self, job: Job) -> bool:
         """Run ``job`` now, or right after the job that the calling signal handler has interrupted.
