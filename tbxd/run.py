@@ -517,7 +517,9 @@ class RunWriter:
         if self._umask is None and run is not None:
             self._umask = run.umask
         self._own(run)
-        if self.file is None:
+        if self.file is not None:
+            self.file.settle()
+        else:
             assert run is not None
             with _syncing():
                 self._inherited.sync_files(self._folder)

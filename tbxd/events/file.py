@@ -16,6 +16,7 @@ from pathlib import Path
 from tbxd_client.folder_lock import lock_file
 from tbxd_client.journal_files import sync_folder
 
+from . import mounts
 from .modes import EVENT_FILE_MODE, mode_in
 from .trust import Trust
 
@@ -23,6 +24,9 @@ from .trust import Trust
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
 
 COPY_BYTES = 1 << 20  # stored again at a time
+# What a server does not take the system throws away: so much that was written and not synced is kept in memory for each
+# file on one, to be stored again; more is synced first.
+KEPT_BYTES = 4 << 20
 WORTH_BYTES = 64 << 10  # a file that may grow no further is left for the next from here on; below, files would be many
 
 
@@ -59,7 +63,9 @@ def _open(path: Path, folder: int | None, flags: int, mode: int = 0) -> int:
     return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=folder)
 
 
-def store_again(path: Path, folder: int | None, identity: tuple[int, int], begin: int, end: int) -> None:
+def store_again(
+    path: Path, folder: int | None, identity: tuple[int, int], begin: int, end: int, kept: bytearray | None = None
+) -> None:
     """Store the same bytes where they stand, which no reader can notice: after a sync that failed.
 
     Args:
@@ -67,6 +73,7 @@ def store_again(path: Path, folder: int | None, identity: tuple[int, int], begin
         folder: a descriptor of the folder it is in.
         identity: its device and inode.
         begin, end: of the bytes.
+        kept: they, where the file may have them no more.
 
     Raises:
         FileLost: it is another file, or was cut.
@@ -77,11 +84,17 @@ def store_again(path: Path, folder: int | None, identity: tuple[int, int], begin
         state = os.fstat(fd)
         if (state.st_dev, state.st_ino) != identity:
             raise FileLost(0, f"{path} was replaced by somebody else")
+        first = begin
         while begin < end:
-            stretch = os.pread(fd, min(COPY_BYTES, end - begin), begin)
+            if kept is None:
+                stretch = os.pread(fd, min(COPY_BYTES, end - begin), begin)
+            else:
+                stretch = bytes(kept[begin - first : begin - first + COPY_BYTES])
             if not stretch:
                 raise FileLost(0, f"{path} was cut by somebody else")
             begin += os.pwrite(fd, stretch, begin)
+        if kept is not None:
+            os.fdatasync(fd)
     finally:
         os.close(fd)
 
@@ -112,11 +125,14 @@ class EventFile:
         self.dirty = False  # written since the last sync
         self._synced = 0  # bytes that are on the disk for certain
         self._sync_failed = False
+        self._kept: bytearray | None = None  # what is behind `_synced`, where the disk is a server's
         self._named = False  # its name is on the disk
         mode = mode_in(path.parent if folder is None else folder, EVENT_FILE_MODE, umask)
         self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, mode)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
+        if mounts.mount_of(self._fd).kind not in mounts.HERE:
+            self._kept = bytearray()
         self.unlocked = 0  # what its file system says that has no locks; 0: it is locked
         try:
             self._lock()  # whoever opens it from now on comes too late to keep this process from that
@@ -140,6 +156,16 @@ class EventFile:
         """Whether the disk still owes a part of an earlier write."""
         return bool(self._rest)
 
+    def settle(self) -> None:
+        """Store again what a server has not taken: until it has, the file is shorter than it is said to be.
+
+        Raises:
+            FileLost: the file is not there any more.
+            OSError: the server takes nothing yet.
+        """
+        if self._kept is not None and (self._sync_failed or len(self._kept) >= KEPT_BYTES):
+            self.sync()
+
     def write(self, data: bytes) -> None:
         """Append whole records.
 
@@ -150,6 +176,7 @@ class EventFile:
                 records count as not written.
         """
         rest = self._rest = self._rest + data if self._rest else data  # first: whatever fails, they are owed
+        self.settle()
         self._check()
         view = memoryview(rest)
         try:
@@ -157,6 +184,8 @@ class EventFile:
                 written = os.write(self._fd, view)
                 self.size += written
                 self.dirty = True
+                if self._kept is not None:
+                    self._kept += view[:written]
                 view = view[written:]
         except OSError as error:
             if error.errno != errno.EFBIG or self.size < WORTH_BYTES:
@@ -190,14 +219,16 @@ class EventFile:
             state = self.path.lstat()
         except OSError as error:
             raise FileLost(error.errno, f"{self.path} is gone") from error
-        if (state.st_dev, state.st_ino) != self._identity or state.st_size != self.size:
+        thrown_away = self._kept is not None and self._sync_failed and self._synced <= state.st_size <= self.size
+        if (state.st_dev, state.st_ino) != self._identity or (state.st_size != self.size and not thrown_away):
             raise FileLost(0, f"{self.path} was replaced or changed by somebody else")
 
     def sync(self) -> None:
         """Bring what was written onto the disk.
 
         After an fdatasync that failed Linux takes the pages for clean, and the next one would succeed with nothing
-        done. So the same bytes are first stored once more where they stand, which no reader can notice.
+        done. So the same bytes are first stored once more where they stand, which no reader can notice. Where the disk
+        is a server's they are not there any more, but here.
 
         Raises:
             OSError: the disk cannot take it.
@@ -218,10 +249,12 @@ class EventFile:
         self._sync_failed = self.dirty = False
         self._named = True
         self._synced = self.size
+        if self._kept:
+            self._kept = bytearray()
 
     def _store_again(self) -> None:
         self._check()
-        store_again(self.path, self.folder, self._identity, self._synced, self.size)
+        store_again(self.path, self.folder, self._identity, self._synced, self.size, self._kept)
 
     def park(self) -> None:
         """Give back the descriptor; the next write or sync opens the file again.

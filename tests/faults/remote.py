@@ -6,7 +6,8 @@
   (``local``: FUSE without locks, ``-o local_lock=all``), or are refused with ENOLCK (``none``: no lock daemon);
 - a host keeps attributes and lists of folders for a while (``cache``), and does not see what others make meanwhile;
 - what was written reaches the server when the file is synced or closed, and is thrown away by the host where the
-  server refuses it: while a file ``FOLDER.quota`` is there, with EDQUOT.
+  server refuses it: while a file ``FOLDER.quota`` is there, with EDQUOT. While there is a file ``FOLDER.close``, close
+  says so of what the server has, too.
 """
 
 from __future__ import annotations
@@ -217,7 +218,8 @@ class Host:
         return 0
 
     def do_25(self, node: int, body: bytes, uid: int, gid: int) -> int:  # FLUSH
-        return self.send(self.handles[struct.unpack_from("<Q", body)[0]])
+        sent = self.send(self.handles[struct.unpack_from("<Q", body)[0]])
+        return -errno.EDQUOT if os.path.exists(self.server.folder + ".close") else sent
 
     def do_20(self, node: int, body: bytes, uid: int, gid: int) -> int:  # FSYNC
         return self.send(self.handles[struct.unpack_from("<Q", body)[0]])

@@ -26,7 +26,7 @@ ROWS = {
     "xfs": "the spool on XFS: full, shut down",
     "nfs": "two hosts write one folder, with locks as NFS has them",
     "nfs_without": "two hosts write one folder, without locks between them",
-    "close_quota": "the run's server says with close that the quota is reached, and has thrown away what it had not",
+    "close_quota": "the run's server refuses for its quota what was written, with fsync or close",
     "gevent": "gevent and eventlet in the place of threads",
     "stopped": "daemon stopped for a minute",
     "away": "daemon away, its clock a day later when it comes",

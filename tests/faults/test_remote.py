@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 from oracle import Verdict
-from report import account
+from report import ROWS, account
 
 from harness import World, scalars, wait_for, world
 from tbxd import run
-from tbxd.events import rivals
+from tbxd.events import file, rivals
+from tbxd.events.file import EventFile
 from tbxd.run import RunWriter
 from tbxd.session import Batch, Session
 from tbxd_client.event_names import event_files, second_of
@@ -40,9 +41,9 @@ class Remote:
         self.folder = root / "served"
         self.mounts = [root / f"host{number}" for number in range(hosts)]
 
-    def quota(self, on: bool) -> None:
-        """Have the server take no more from now on, or again."""
-        path = Path(f"{self.folder}.quota")
+    def quota(self, on: bool, what: str = "quota") -> None:
+        """Have the server take no more from now on, or again; or say so with close alone."""
+        path = Path(f"{self.folder}.{what}")
         path.touch() if on else path.unlink()
 
 
@@ -304,3 +305,96 @@ def test_a_lock_that_is_refused_is_told_from_one_that_is_not_there(tmp_path: Pat
         fd = os.open(served.mounts[0] / "file", os.O_WRONLY | os.O_CREAT)
         assert lock_file(fd) == errno.ENOLCK
         os.close(fd)
+
+
+def test_what_a_server_does_not_take_for_its_quota_and_throws_away_is_given_to_it_again(
+    place: World, tmp_path: Path
+) -> None:
+    """It was written, and acknowledged to the script, whose journal has it no more."""
+    with remote(tmp_path, hosts=1, cache=0) as served:
+        folder = served.mounts[0] / "run"
+        place.serve()
+        script = place.start(
+            """
+            import sys
+            from tbxd_client import SummaryWriter
+            writer = SummaryWriter(sys.argv[1])
+            step = 0
+            for seconds in map(float, sys.stdin):
+                for step in range(step + 1, step + 1001):
+                    writer.add_scalar("value", step, step)
+                print(writer.flush(seconds), flush=True)
+            """,
+            folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert script.stdin is not None and script.stdout is not None
+
+        def log(seconds: float) -> bytes:
+            assert script.stdin is not None and script.stdout is not None
+            script.stdin.write(f"{seconds}\n".encode())
+            script.stdin.flush()
+            return script.stdout.readline()
+
+        def error() -> str:
+            status = place.status()
+            return status["runs"][str(folder)]["error"] if status is not None else ""
+
+        assert log(60) == b"True\n"
+        wait_for(lambda: len(scalars(served.folder / "run").get("value", ())) == 1000, "the server to have it")
+        served.quota(True)
+        assert log(60) == b"True\n", "it is in the file, as far as anybody can see"
+        assert "quota exceeded" in wait_for(error, "the server to refuse it")
+        assert log(0.5) == b"False\n", "more is not written before"
+        assert len(scalars(served.folder / "run")["value"]) == 1000
+        served.quota(False)
+        assert log(60) == b"True\n"
+        wait_for(lambda: not error(), "it to be well again")
+        script.stdin.close()
+        assert script.wait() == 0
+        steps = [step for step, _ in scalars(served.folder / "run")["value"]]
+        assert steps == list(range(1, 4001)) and len(event_files(served.folder / "run")) == 1
+    account("close_quota", 1, Verdict(accepted=4000, written=len(steps)))
+
+
+def test_a_server_that_says_with_close_that_the_quota_is_reached_is_asked_again(tmp_path: Path) -> None:
+    with remote(tmp_path, hosts=1, cache=0) as served, writers(served) as (host,):
+        host.log(*range(100))
+        host.writer.write()
+        served.quota(True, "close")
+        host.writer.park()
+        assert "quota exceeded" in host.writer.error and host.writer.dirty
+        host.writer.sync()
+        assert "quota exceeded" in host.writer.error
+        served.quota(False, "close")
+        host.writer.sync()
+        assert not host.writer.error and not host.writer.dirty
+        host.log(*range(100, 200))
+        host.writer.write()
+        assert not host.writer.error
+        host.writer.sync()
+        assert held(served.folder / "run") == points(200)
+    account("close_quota", 1, Verdict(accepted=200, written=200))
+
+
+def test_what_is_kept_for_a_server_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "KEPT_BYTES", 10_000)
+    with remote(tmp_path, hosts=1, cache=0) as served, writers(served) as (host,):
+        for part in range(20):
+            host.log(*range(100 * part, 100 * part + 100))
+            host.writer.write()
+            opened = host.writer.file
+            assert opened is not None and opened._kept is not None and len(opened._kept) < 20_000
+        assert opened.size > 40_000 and opened.dirty
+        host.writer.sync()
+        assert not opened._kept
+    here = EventFile(tmp_path / "events.out.tfevents.1.h.1.0")
+    here.write(b"whole")
+    assert here._kept is None, "on a disk of this host the system has it"
+    here.close()
+
+
+def test_each_row_of_the_table_of_faults_is_injected_by_a_test() -> None:
+    tests = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    assert not [row for row in ROWS if not any(f'"{row}"' in text for text in tests)]
