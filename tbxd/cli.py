@@ -33,6 +33,7 @@ from .options import fail as _fail
 from .options import settings_options as _settings_options
 from .settings import PLACES, SETTINGS, BadSetting, Settings
 
+RUNS_SHOWN = 100  # by `tbxd status`, where there are more and nobody asks for all
 CONFIG_SECONDS = 10.0  # for the settings to be read, before a writer that waits for the daemon gives it up
 
 
@@ -104,7 +105,8 @@ def _detach() -> None:
 @main.command()
 @_settings_options(PLACES, asking=True)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
-def status(as_json: bool, **values: Any) -> None:
+@click.option("--all", "everything", is_flag=True, help=f"Show every run, also where there are over {RUNS_SHOWN}.")
+def status(as_json: bool, everything: bool, **values: Any) -> None:
     """Show what was accepted, written, dropped and is pending, per run.
 
     Without a daemon it shows the journals that wait for one, and the exit code is 3.
@@ -124,7 +126,7 @@ def status(as_json: bool, **values: Any) -> None:
     if as_json:
         click.echo(json.dumps({"running": True, **answer}))
     else:
-        show.status(answer)
+        show.status(answer, None if everything else RUNS_SHOWN)
 
 
 @main.command()

@@ -1005,37 +1005,26 @@ class Hub:
 
     def status(self) -> dict[str, Any]:
         """What was accepted, written, dropped and is pending, by run and by session."""
-        known = {directory: state.writer.known() for directory, state in self.runs.items()}
-        ledgers = {directory: ledger for directory, (ledger, _) in known.items()}
-        runs = {directory: Tally() for directory in ledgers}
-        for directory, ledger in ledgers.items():
-            for entry in ledger.values():
-                runs[directory].settle(entry)
+        accounts = self._keeping.accounts()
+        pending: dict[str, int] = {}
         sessions = []
         for client in self.clients.values():
             with self.walls.around("the status of a session", f"session {client.session.id.hex()}"):
                 own = Tally()
                 for directory, (told, received) in self._expected(client).items():
-                    entry = ledgers.get(directory, {}).get(client.session.id) or Entry()
+                    account = accounts.get(directory)
+                    entry = (account.ledger.get(client.session.id) if account is not None else None) or Entry()
                     own.settle(entry)
-                    pending = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
-                    own.accepted += pending
-                    if directory in runs:
-                        runs[directory].accepted += pending
+                    waits = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
+                    own.accepted += waits
+                    if waits and account is not None:
+                        pending[directory] = pending.get(directory, 0) + waits
                 sessions.append(self._session_status(client) | own.counts())
-        total = self._keeping.total((runs[directory], found) for directory, (_, found) in known.items())
+        total = self._keeping.total(accounts.values(), sum(pending.values()))
         return {
             "runs": {
-                directory: {
-                    **runs[directory].counts(),
-                    "file": state.writer.name,
-                    "error": state.writer.error,
-                    "notice": state.writer.others.notice,
-                    "ranks": state.writer.ranks.status(),
-                    "removed": state.writer.losses.removed,
-                    "beside": state.writer.besides.names,
-                }
-                for directory, state in self.runs.items()
+                directory: {**account.tally.counts(pending.get(directory, 0)), **account.more}
+                for directory, account in accounts.items()
             },
             "runs_forgotten": self._keeping.forgotten,
             "sessions": sessions,

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from .events.ledger import Ledger
 from .ranks.starts import is_reduced
@@ -26,6 +27,19 @@ RANKS_KEPT_SECONDS = 60.0  # and one of ranks, which may know millions of points
 LET_GO_SECONDS = 0.02  # that are spent on it at a time
 COOL_SECONDS = 5.0  # without anything to do before a run is not warm any more
 RUNS_MAX = 100_000  # that are known at a time
+
+
+class Account(NamedTuple):
+    """What is told of a run in the status.
+
+    ``ledger``: what became of the records of which session; ``tally``: of all of them; ``found``: what of that its
+    files held when it came back; ``more``: the rest of what is told.
+    """
+
+    ledger: Ledger
+    tally: Tally
+    found: Tally
+    more: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -42,6 +56,7 @@ class RunState:
     rounds: int = 0  # how often it was written
     tidied: bool = False  # a job is submitted that syncs or parks it
     still: float = 0.0  # since when nothing is to be done for it; 0 while something is
+    account: Account | None = None  # what was told of it last, while nothing is done for it
 
     @property
     def has_to_do(self) -> bool:
@@ -89,6 +104,7 @@ class Keeping:
         """Something is to be done for a run."""
         self.warm[state.directory] = state
         state.still = 0.0
+        state.account = None
 
     # --- sessions --------------------------------------------------------------------------------------------
 
@@ -172,17 +188,39 @@ class Keeping:
 
     # --- counts ----------------------------------------------------------------------------------------------
 
-    def total(self, known: Iterable[tuple[Tally, Ledger]]) -> Tally:
+    def accounts(self) -> dict[str, Account]:
+        """What is to be told of each run. Of one that nothing is done for it is what was told before."""
+        return {directory: state.account or self._account(state) for directory, state in self.runs.items()}
+
+    def _account(self, state: RunState) -> Account:
+        writer = state.writer
+        ledger, found = writer.known()
+        more = {
+            "file": writer.name,
+            "error": writer.error,
+            "notice": writer.others.notice,
+            "ranks": writer.ranks.status(),
+            "removed": writer.losses.removed,
+            "beside": writer.besides.names,
+        }
+        account = Account(ledger, _tally(ledger), _tally(found), more)
+        if state.directory not in self.warm:
+            state.account = account
+        return account
+
+    def total(self, accounts: Iterable[Account], pending: int) -> Tally:
         """What all runs have had, those that are not known any more among them: it never goes back.
 
         Args:
-            known: what each run that is known has had, and what of it was in its files when it came back.
+            accounts: of the runs that are known.
+            pending: records of theirs that are on their way.
         """
         total = Tally()
         total.merge(self._gone)
-        for tally, found in known:
-            total.merge(tally)
-            total.take_off(_tally(found))
+        for account in accounts:
+            total.merge(account.tally)
+            total.take_off(account.found)
+        total.accepted += pending
         return total
 
     def held_up(self) -> Iterator[RunState]:

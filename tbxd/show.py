@@ -54,16 +54,19 @@ def _nothing(answer: dict[str, Any]) -> str:
     return "no run is logged to" if answer.get("runs_forgotten") else "nothing has been logged yet"
 
 
-def _forgotten(answer: dict[str, Any]) -> list[str]:
-    """Of runs that are over and not shown any more."""
+def _not_shown(answer: dict[str, Any], shown: int) -> list[str]:
+    """Of runs that are too many to be shown, or over and not shown any more."""
+    left = len(answer["runs"]) - shown
+    more = [f"{left:,} more run{'' if left == 1 else 's'} not shown (`tbxd status --all`)"] if left else []
     over = answer.get("runs_forgotten", 0)
     if not over:
-        return []
+        return more
     total, dropped = answer["totals"], sum(answer["totals"]["dropped"].values())
-    return [
+    more.append(
         f"{over:,} run{' that is' if over == 1 else 's that are'} over not shown; all since the start: "
         f"{total['accepted']:,} accepted, {total['written']:,} written, {dropped:,} dropped"
-    ]
+    )
+    return more
 
 
 def _about(run: dict[str, Any]) -> list[str]:
@@ -79,8 +82,13 @@ def _about(run: dict[str, Any]) -> list[str]:
     return notice + ([_ranks(run["ranks"])] if run.get("ranks") else [])
 
 
-def status(answer: dict[str, Any]) -> None:
-    """Print what `tbxd status` knows."""
+def status(answer: dict[str, Any], most: int | None = None) -> None:
+    """Print what `tbxd status` knows.
+
+    Args:
+        answer: the daemon's.
+        most: so many runs at the most, those first of which something has to be known; None: all.
+    """
     console = _console()
     kind = "embedded daemon" if answer["embedded"] else "service" if answer["service"] else "daemon"
     minutes = (time.time() - answer["started"]) / 60
@@ -96,7 +104,8 @@ def status(answer: dict[str, Any]) -> None:
     for column in table.columns[1:5]:
         column.justify = "right"
     table.columns[0].overflow = "fold"
-    for directory, run in sorted(answer["runs"].items()):
+    runs = _first(answer["runs"], most)
+    for directory, run in runs:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in run["dropped"].items()) or "0"
         table.add_row(
             escape(_folder(directory)),
@@ -112,7 +121,7 @@ def status(answer: dict[str, Any]) -> None:
             f"for other hosts: {escape(other['address'])}, keys let in: {other['clients']:,}{denied}", soft_wrap=True
         )
     console.print(table if answer["runs"] else _nothing(answer))
-    for directory, run in sorted(answer["runs"].items()):
+    for directory, run in runs:
         for line in _about(run):
             console.print(f"{escape(_folder(directory))}: {line}", soft_wrap=True)
     if "system" in answer:
@@ -121,7 +130,7 @@ def status(answer: dict[str, Any]) -> None:
         console.print(f"[yellow]{reason}: {escape(HINTS[reason])}[/yellow]", soft_wrap=True)
     for line in _broken(answer):
         console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
-    for line in _forgotten(answer) + _keys(answer) + _elsewhere(answer):
+    for line in _not_shown(answer, len(runs)) + _keys(answer) + _elsewhere(answer):
         console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
     for key, text in (
         ("refused_messages", "messages refused"),
@@ -130,6 +139,16 @@ def status(answer: dict[str, Any]) -> None:
     ):
         if answer.get(key):
             console.print(f"[yellow]{answer[key]:,} {text}[/yellow]")
+
+
+def _first(runs: dict[str, Any], most: int | None) -> list[tuple[str, dict[str, Any]]]:
+    """The runs that are shown, in the order of their names."""
+
+    def calm(item: tuple[str, dict[str, Any]]) -> tuple[bool, bool, str]:
+        directory, run = item
+        return not (run["error"] or run.get("notice") or run["dropped"]), not run["pending"], directory
+
+    return sorted(sorted(runs.items(), key=calm)[:most])
 
 
 def _other_version(answer: dict[str, Any]) -> str | None:

@@ -44,12 +44,16 @@ class Tally:
         """Records on their way."""
         return self.accepted - self.written - sum(self.dropped.values())
 
-    def counts(self) -> dict[str, Any]:
-        """As `tbxd status --json` shows it."""
+    def counts(self, more: int = 0) -> dict[str, Any]:
+        """As `tbxd status --json` shows it.
+
+        Args:
+            more: so many more are on their way.
+        """
         return {
-            "accepted": min(self.accepted, TOLD_MAX),
+            "accepted": min(self.accepted + more, TOLD_MAX),
             "written": min(self.written, TOLD_MAX),
-            "pending": min(self.pending, TOLD_MAX),
+            "pending": min(self.pending + more, TOLD_MAX),
             "dropped": {reason: min(count, TOLD_MAX) for reason, count in self.dropped.items()},
         }
 

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from harness import World, scalars, wait_for, world
+from tbxd import __version__, keeping, show
 from tbxd import hub as hub_module
-from tbxd import keeping
 from tbxd.events.file import EventFile
 from tbxd.receiver import Peer as Route
+from tbxd.run import RunWriter
 from tbxd_client import wire
 from tbxd_client.journal import Journal
 from tbxd_client.journal_files import journals
@@ -435,6 +436,77 @@ def test_a_rank_that_ends_while_records_of_it_have_to_come_again_is_waited_for(i
     inside.until(lambda: not inside.hub.runs, "the run to be let go of")
     assert totals(inside) == (100, 100, 0), "no value is late"
     assert scalars(inside.folder / "a")["loss"] == [(step, float(step)) for step in range(50)]
+
+
+def test_a_status_looks_only_at_runs_for_which_something_is_done(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says of all of them what it would say of each."""
+    monkeypatch.setattr(keeping, "KEPT_SECONDS", 100.0)
+    asked: list[str] = []
+    known = RunWriter.known
+
+    def asked_of(writer: RunWriter) -> Any:
+        asked.append(writer.directory.name)
+        return known(writer)
+
+    monkeypatch.setattr(RunWriter, "known", asked_of)
+    sessions = {run: inside.begin(run) for run in map(str, range(20))}
+    for run, session in sessions.items():
+        inside.log(session, 0, 10 + int(run))
+        inside.hub.handle(inside.peer, wire.Report(session, {0: [12 + int(run), {"journal_full": 2}]}))
+    inside.until(lambda: all(map(inside.settled, sessions.values())), "the records")
+    inside.until(lambda: not inside.hub._keeping.warm, "nothing to be done")
+    before = inside.hub.status()
+    assert len(before["runs"]) == 20
+    asked.clear()
+    assert inside.hub.status() == before and not asked
+    inside.log(sessions["7"], 17, 5)
+    inside.hub.handle(inside.peer, wire.Report(sessions["3"], {0: [20, {"journal_full": 2}]}))  # 5 are on their way
+    while inside.hub._keeping.warm:
+        status = inside.hub.status()
+        assert set(asked) <= {"7"}
+        for counts in (*status["runs"].values(), *status["sessions"], status["totals"]):
+            assert counts["accepted"] == counts["written"] + counts["pending"] + sum(counts["dropped"].values())
+        inside.turn()
+    after = inside.hub.status()
+    one, other = (after["runs"][str(inside.folder / run)] for run in "73")
+    assert (one["accepted"], one["written"]) == (24, 22) and one["dropped"] == {"journal_full": 2}
+    assert (other["accepted"], other["written"], other["pending"]) == (20, 13, 5)
+    assert after["totals"]["accepted"] == before["totals"]["accepted"] + 10
+    assert after["totals"]["pending"] == 5
+    asked.clear()
+    assert inside.hub.status()["runs"][str(inside.folder / "3")]["pending"] == 5 and not asked
+
+
+def test_a_status_for_people_shows_what_they_have_to_know_first_and_how_much_it_leaves_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = {"accepted": 1, "written": 1, "pending": 0, "dropped": {}, "error": "", "notice": "", "ranks": None}
+    runs: dict[str, Any] = {f"/logs/{number:04}": dict(run) for number in range(1000)}
+    runs["/logs/0900"]["error"] = "No space left on device"
+    runs["/logs/0901"]["dropped"] = {"journal_full": 3}
+    runs["/logs/0902"]["notice"] = "somebody else writes here"
+    runs["/logs/0903"]["pending"] = 7
+    answer = {
+        "version": __version__,
+        "protocol": wire.VERSION,
+        "embedded": False,
+        "service": "",
+        "pid": 1,
+        "started": time.time(),
+        "address": "ipc:///x",
+        "sessions": [],
+        "runs": runs,
+    }
+    show.status(answer, 100)
+    shown = capsys.readouterr().out
+    for what in ("/logs/0900", "/logs/0901", "/logs/0902", "/logs/0903", "/logs/0095", "900 more runs not shown"):
+        assert what in shown, what
+    assert "/logs/0096" not in shown and shown.index("/logs/0095") < shown.index("/logs/0900")
+    show.status(answer)
+    shown = capsys.readouterr().out
+    assert "/logs/0999" in shown and "not shown" not in shown
 
 
 class Standing:
