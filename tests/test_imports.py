@@ -24,6 +24,7 @@ CLIENT = (
     ("link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
     ("memory_journal", "sender", "policy"),
     ("session",),
+    ("calls",),
     ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),
     ("lenient", "interception"),
     ("writer_base", "file_writer"),

@@ -240,8 +240,9 @@ def test_the_first_of_a_tag_that_was_put_off_comes_before_those_that_are_logged_
             step = 0
             def handler(number, frame):
                 global step
-                step += 1
-                writer.CALL
+                for _ in range(1 if step else 2):
+                    step += 1
+                    writer.CALL
             signal.signal(signal.SIGUSR1, handler)
             run, journal = type(writer._tbxd_run), type(writer._tbxd_run.journal)
             number_of, append = run.tag, journal.append
@@ -253,19 +254,20 @@ def test_the_first_of_a_tag_that_was_put_off_comes_before_those_that_are_logged_
             def interrupted_again(*arguments, **more):
                 global appended
                 appended += 1
-                if appended == 2:  # that of what was put off
+                if appended in (2, 3):  # those of what was put off
                     signal.raise_signal(signal.SIGUSR1)
                 return append(*arguments, **more)
             run.tag, journal.append = interrupted, interrupted_again
             writer.add_text("text", "text", 1)
             run.tag, journal.append = number_of, append
-            step = 3
+            assert step == 4
+            step = 5
             writer.CALL
             assert writer.flush(60)
             """.replace("CALL", call)
         )
         assert result.returncode == 0, result.stderr
-        assert scalars(made.logdir / "a")["new"] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+        assert scalars(made.logdir / "a")["new"] == [(step, float(step)) for step in range(1, 6)]
 
 
 def test_what_is_put_off_and_finds_no_room_then_is_counted_where_it_was_logged(tmp_path: Path) -> None:

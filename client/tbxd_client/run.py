@@ -16,6 +16,7 @@ from typing import Any
 
 from . import event_names, folder_names
 from . import session as session_module
+from .calls import Call, Firsts, Pieces
 from .folder_lock import is_held
 from .journal import CLOSED, NO_ROOM, Journal, JournalClosed
 from .names import text_of
@@ -42,7 +43,6 @@ from .records import (
     scalar_head,
     tag_of_head,
 )
-from .room import Patience
 from .session import Counts, Session
 from .settings import ALL, warn
 from .snapshot import Array
@@ -57,8 +57,6 @@ NAME_CHARS_MAX = 60  # of a job's name in that of a folder
 _PLAIN: Mapping[str, Any] = {}
 _named_here = itertools.count()
 ALIGNED_BYTES_MIN = 64 << 10  # a smaller array is not worth the few microseconds that alignment takes
-# A record, and what puts its second piece in a better place (`Journal.append`).
-_Pieces = tuple[tuple["bytes | memoryview", ...], "Callable[[int], bytes] | None"]
 
 _ROW_HEAD = RECORD_HEAD_STRUCT.format + "BBI"  # an empty map of attrs, and the head of the payload
 
@@ -134,6 +132,7 @@ class Run:
 
     __slots__ = (
         "_file",
+        "_firsts",
         "_member",
         "_named",
         "_number",
@@ -177,6 +176,7 @@ class Run:
         self.scalars: dict[str, int] = {}
         self._tags: dict[tuple[str, str, str, str], int] = {}
         self._rows: dict[tuple[str, ...], Row] = {}
+        self._firsts = Firsts()
 
     def __getstate__(self) -> tuple[Any, ...]:
         return self.directory, self._member, self._suffix, self._numbered, self.file, self.described, self._seen
@@ -230,12 +230,14 @@ class Run:
             self._tags[key] = number
         return number
 
-    def _known(self, tag: str) -> None:
-        """A scalar of a tag has its place: those that follow need no turn, and do not come before it."""
-        key = (tag, "", "", "")
+    def _tag_is_known(self, key: Any) -> None:
         if key in self._tags:
-            self.scalars[tag] = scalar_head(self._tags[key])
+            self.scalars[key[0]] = scalar_head(self._tags[key])
             self._tags.pop(key, None)
+
+    def _row_is_known(self, key: Any) -> None:
+        if key in self._rows:
+            self._rows[key].placed = True
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:
         """The layout of a row of tags."""
@@ -372,19 +374,21 @@ class Run:
         if head is not None and plain and self.packed(pack_scalar(tag_of_head(head), step, wall_time, value)):
             return
 
-        def make(session: Session) -> _Pieces:
+        def make(session: Session) -> Pieces:
             return (pack_scalar(self.tag(session, tag, color, name, description), step, wall_time, value),), None
 
-        self._append(SCALAR, make, None if not plain else lambda: self._known(tag))
+        if plain:
+            self._append_first((tag, "", "", ""), SCALAR, make, self._tag_is_known)
+        else:
+            self._append(SCALAR, make)
 
     def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
         """Log a row of scalars."""
 
-        def placed() -> None:
-            if (row := self._rows.get(tags)) is not None:
-                row.placed = True
+        def make(session: Session) -> Pieces:
+            return (self.row(session, tags).record(step, wall_time, values),), None
 
-        self._append(ROW, lambda session: ((self.row(session, tags).record(step, wall_time, values),), None), placed)
+        self._append_first(tags, ROW, make, self._row_is_known)
 
     def array(
         self,
@@ -412,7 +416,7 @@ class Run:
             data = [bytes(part) for part in data]
         address = parts[0].address if size >= ALIGNED_BYTES_MIN and not copied else None
 
-        def make(session: Session) -> _Pieces:
+        def make(session: Session) -> Pieces:
             head = pack_record_head(kind, self.tag(session, tag, color), step, wall_time, attrs, size)
             return (head, *data), None if address is None else lambda offset: filled(head, address - offset)
 
@@ -428,7 +432,7 @@ class Run:
     def refuse(self, reason: str) -> None:
         """Count a call of which nothing is logged, for one of the journal's reasons."""
 
-        def make(session: Session) -> _Pieces:
+        def make(session: Session) -> Pieces:
             raise _NotLogged(session.journal.count_drop(reason))
 
         self._append(SCALAR, make)
@@ -438,13 +442,24 @@ class Run:
         described = {"above": self.directory, **self.described}
         return Run(directory, self._member, numbered=self._numbered, described=described, seen=self._seen)
 
-    def _append(self, kind: int, make: Callable[[Session], _Pieces], placed: Callable[[], None] | None = None) -> None:
+    def _append(self, kind: int, make: Callable[[Session], Pieces]) -> None:
+        self._run(Call(self._append_now, kind, make))
+
+    def _append_first(
+        self, key: tuple[str, ...], kind: int, make: Callable[[Session], Pieces], known: Callable[[Any], None]
+    ) -> None:
+        """Log a record of a tag or row that is not known yet, as it is once `Firsts` calls ``known``."""
+        call = Call(self._append_now, kind, make)
+        self._firsts.begin(key, call, known)
+        self._run(call)
+
+    def _run(self, call: Call) -> None:
         if not self._member.writes:  # a writer that another process has made, before anybody knew what this one is
             return
-        if not session_module.turns.run(_Call(self, kind, make, placed)):
+        if not session_module.turns.run(call):
             self._count("reentrant")
 
-    def _append_now(self, call: _Call, patient: bool) -> Wait | None:
+    def _append_now(self, call: Call, patient: bool) -> Wait | None:
         """A turn of a call that logs; what it is to wait with before its next one, None when it is done."""
         while True:
             session = None
@@ -489,39 +504,6 @@ class Run:
                 self.counts.drop(reason)
             else:
                 self.counts.accepted += 1
-
-
-class _Call:
-    """A call that logs one record, for `Turns`; it may need several turns, while there is no room for it."""
-
-    __slots__ = ("_made", "_make", "_patience", "_run", "_session", "kind", "placed")
-
-    def __init__(
-        self, run: Run, kind: int, make: Callable[[Session], _Pieces], placed: Callable[[], None] | None
-    ) -> None:
-        self.kind = kind
-        self.placed = placed  # called when its record has its place, or none
-        self._run = run
-        self._make = make
-        self._made: _Pieces = (), None
-        self._session: Session | None = None  # that it is made for
-        self._patience: Patience | None = None
-
-    def __call__(self, patient: bool) -> Wait | None:
-        return self._run._append_now(self, patient)
-
-    def record(self, session: Session) -> _Pieces:
-        """The record, made once for a session."""
-        if self._session is not session:
-            self._made = self._make(session)
-            self._session, self._patience = session, None
-        return self._made
-
-    def patience(self, journal: Journal, patient: bool) -> Patience:
-        """How long it still waits; for the journal of the session that it is made for."""
-        if self._patience is None or not patient:
-            self._patience = journal.patience(patient)
-        return self._patience
 
 
 def run_of(
