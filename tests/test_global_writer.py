@@ -68,6 +68,46 @@ if __name__ == "__main__":
             assert shown.scalars("a", f"alone{number}") == [(step, float(number)) for step in range(100)]
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_ranks_of_a_job_count_one_tag_together(place: World, loader: str) -> None:
+    """Their calls have nothing in common but the tag, so each is a point; what has steps is reduced, beside them."""
+    ranks = [
+        place.start(
+            """
+            import os
+            from tbxd_client import GlobalSummaryWriter, SummaryWriter
+            writer, other = GlobalSummaryWriter("logs/a"), SummaryWriter("logs/b")
+            for step in range(20):
+                writer.add_scalar("together", step)
+                writer.add_scalar("alone" + os.environ["TBXD_RANK"], step)
+                other.add_scalar("loss", float(os.environ["TBXD_RANK"]), step)
+            writer.close()
+            other.close()
+            """,
+            environ={"TBXD_RANK": str(rank), "TBXD_WORLD_SIZE": "2", "TBXD_RUN_ID": "job"},
+        )
+        for rank in range(2)
+    ]
+    assert [rank.wait(60) for rank in ranks] == [0, 0]
+    wait_for(place.drained, "the journals")
+    with board(place.logdir, loader) as shown:
+        expected = {"a": {"together", "alone0", "alone1"}, "b": {"loss"}}
+        shown.until(
+            lambda: (
+                {run: expected[run] <= tags for run, tags in shown.tags().items() if run in expected}
+                == {"a": True, "b": True}
+            ),
+            "the tags",
+        )
+        together = shown.scalars("a", "together")
+        assert [step for step, _ in together] == list(range(40))
+        assert Counter(value for _, value in together) == dict.fromkeys(map(float, range(20)), 2)
+        for number in range(2):
+            assert shown.scalars("a", f"alone{number}") == [(step, float(step)) for step in range(20)]
+        assert shown.scalars("b", "loss") == [(step, 0.5) for step in range(20)]
+    assert not place.status()["totals"]["dropped"]
+
+
 def test_the_count_goes_on_where_the_files_end_whoever_was_killed(place: World) -> None:
     place.serve()
     script = """

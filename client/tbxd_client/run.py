@@ -186,7 +186,12 @@ class Run:
 
     def merges(self, tag: str) -> bool:
         """Whether what several ranks log with this tag and one step becomes one."""
-        return self._member.reduces and self._member.word(tag) != ALL
+        return self._reduces and self._member.word(tag) != ALL
+
+    @property
+    def _reduces(self) -> bool:
+        """Not where the daemon counts the steps: what has a step of its own for each call has nothing in common."""
+        return self._member.reduces and not self._numbered
 
     def bind(self) -> Session | None:
         """The session to log in, with this run defined in it; None when there is no journal."""
@@ -196,7 +201,7 @@ class Run:
         session = session_module.current()
         if session is None:
             return None
-        who, reduces = self._member.who, self._member.reduces
+        who, reduces = self._member.who, self._reduces
         file = "" if reduces and who.rank else self.file  # one file for all ranks, named as rank 0 would have it
         told = dict(self.described)
         if "above" in told:
@@ -226,7 +231,8 @@ class Run:
                 return tag_of_head(head)
         number = self._tags.get(key)
         if number is None:
-            number = session.define_tag(self._number, *key, self._numbered, self._member.word(tag))
+            word = self._member.word(tag) if self._reduces else ""
+            number = session.define_tag(self._number, *key, self._numbered, word)
             self._tags[key] = number
         return number
 
