@@ -80,10 +80,12 @@ class Firsts:
 
         def placed() -> None:
             calls.discard(mine)
-            if not any(other() is not None for other in calls):  # None: given up
+            if not calls:
                 known(key)
                 self._calls.pop(key, None)
 
         call.placed = placed
-        mine = ref(call)
+        # One that is over without a place, or given up, goes with its object: nothing may be left of each record that
+        # is dropped, and nobody looks through a set to which other threads add.
+        mine = ref(call, calls.discard)
         calls.add(mine)
