@@ -326,6 +326,7 @@ class _RunCheck:
         self.latest = (-math.inf, "")  # the last wall time of earlier files, and whose it is
         self._lineage = Lineage()
         self._successors: set[int] = set()  # lives that have begun tags anew, by their places
+        self._below: dict[bytes, str] = {}  # the folders of sessions that are beside the run
         self._places: dict[tuple[str, str, str | None, str], Problem] = {}
 
     def check(self) -> None:
@@ -406,7 +407,10 @@ class _RunCheck:
         late = any(
             other != place and is_after(lives[other], other, lives[place], place) for other in successors - {UNKNOWN}
         )
-        self.found(LATE if late else BESIDE, path, position, detail=folder_of(path.parent, session))
+        below = self._below.get(session)
+        if below is None:  # a session has a note for each tag, and what is read for one may be much
+            below = self._below[session] = folder_of(path.parent, session)
+        self.found(LATE if late else BESIDE, path, position, detail=below)
 
 
 class _FileCheck:

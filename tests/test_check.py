@@ -29,6 +29,8 @@ from tbxd import check as module
 from tbxd.check import DAMAGE, KINDS, Problem
 from tbxd.events import schema
 from tbxd.events.kept import STRETCHES_MAX, Kept
+from tbxd.events.ledger import encode_session
+from tbxd.events.lineage import beside_text, digest_of
 from tbxd.events.peek import Peek, value_of
 from tbxd.events.record import frame
 from tbxd.events.scalar import ScalarEncoder
@@ -652,3 +654,26 @@ def test_bytes_that_are_no_scalar_are_left_to_protobuf(data: bytes) -> None:
             parsed.ParseFromString(candidate)
             assert (parsed.summary.value[0].tag, parsed.step) == seen[:2]
             assert parsed.wall_time == seen[2] or math.isnan(seen[2])
+
+
+def test_the_folder_of_what_is_beside_a_run_is_looked_for_once_and_no_pipe_is_waited_for(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, folder = b"s" * 12, place.logdir / "run"
+    notes = [schema.Event(wall_time=1e9) for _ in range(50)]
+    for step, note in enumerate(notes):
+        note.source_metadata.writer = beside_text(session, step, digest_of(f"tag{step}"))
+    file(folder, [VERSION, *(frame(note.SerializeToString()) for note in notes)])
+    own = schema.Event(wall_time=1e9)
+    own.source_metadata.writer = f"N={encode_session(session)},"
+    file(folder / "there", [VERSION, frame(own.SerializeToString())])
+    (folder / "before").mkdir()
+    os.mkfifo(folder / "before" / NAME.format(1))
+    result = place.tbxd("check", "--json", str(folder / NAME.format(1_000_000_000)))
+    found = {problem["kind"]: problem for problem in json.loads(result.stdout)["problems"]}
+    assert found["beside"]["count"] == 50 and "there" in found["beside"]["detail"]
+
+    looks = []
+    monkeypatch.setattr(module, "folder_of", lambda *which: looks.append(which) or "there")
+    module.check(module.find([folder / NAME.format(1_000_000_000)]), lambda problem: None)
+    assert len(looks) == 1, "a session may have a note for each of its tags"

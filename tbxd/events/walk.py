@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tbxd_client.event_names import event_files
 
+from .file import open_to_read
 from .ledger import encode_session
 
 LOOK_BYTES = 1 << 20  # of an event file, in which a session's first mark is looked for
@@ -49,8 +50,11 @@ def folder_of(folder: Path, session: bytes) -> str:
     for path in below:
         with contextlib.suppress(OSError):
             for name in event_files(path):
-                with (path / name).open("rb") as file:
+                fd = open_to_read(path / name)  # a pipe of that name would be waited for
+                if fd < 0:
+                    continue
+                with open(fd, "rb") as file:
                     data = file.read(LOOK_BYTES)
-                    if any(mark in data for mark in marks):
-                        return path.name
+                if any(mark in data for mark in marks):
+                    return path.name
     return ""
