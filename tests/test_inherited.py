@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -111,4 +112,50 @@ def test_what_was_written_long_ago_is_left_alone(tmp_path: Path, monkeypatch: py
     writer, done = next_one(folder)
     writer.write()
     assert done and not disk.calls
+    writer.close()
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_cannot_sync_holds_no_run_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder = tmp_path / "run"
+    left_behind(folder)
+    writer, done = next_one(folder)
+
+    def refused(fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fdatasync", refused)
+    writer.write()
+    writer.sync()
+    assert done == [SESSIONS[1]] and not writer.error and not writer.dirty
+    # What a server may throw away, where the sync before is said to have failed, would be stored before all else.
+    monkeypatch.setattr(writer.file, "_kept", bytearray())
+    writer.offer(next(iter(batches(folder, SESSIONS[0], LOGGED * 2, 4096))))
+    writer.sync()
+    writer.write()
+    writer.sync()
+    assert len(done) == 2 and not writer.error
+    writer.close()
+
+
+def test_a_file_that_is_synced_by_who_may_write_it_alone_is_opened_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SMB servers, and systems that do not look for a descriptor for writing of their own."""
+    folder = tmp_path / "run"
+    old, synced = left_behind(folder), []
+    writer, done = next_one(folder)
+    sync = os.fdatasync
+
+    def to_write(fd: int) -> None:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", to_write)
+    writer.write()
+    assert done and not writer.error and synced == [old]
     writer.close()

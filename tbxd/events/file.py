@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from pathlib import Path
@@ -20,6 +21,8 @@ from . import mounts
 from .modes import EVENT_FILE_MODE, mode_in
 from .trust import Trust
 
+log = logging.getLogger(__name__)
+
 # What opening a file says that is gone, or is none that this user has written: a link, a socket, somebody else's.
 NOT_OURS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV))
 
@@ -27,6 +30,9 @@ COPY_BYTES = 1 << 20  # stored again at a time
 # What a server does not take the system throws away: so much that was written and not synced is kept in memory for each
 # file on one, to be stored again; more is synced first.
 KEPT_BYTES = 4 << 20
+# What a sync says where a file system has none; else nothing would be written there, or no more than the first records.
+NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
+_told: set[int] = set()  # devices of which it has been said that they have none
 WORTH_BYTES = 64 << 10  # a file that may grow no further is left for the next from here on; below, files would be many
 
 
@@ -63,6 +69,27 @@ def _open(path: Path, folder: int | None, flags: int, mode: int = 0) -> int:
     return os.open(path if folder is None else path.name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=folder)
 
 
+def sync_data(fd: int) -> None:
+    """Bring what is in a file onto the disk; a file system that has no sync does that by itself, or not at all.
+
+    Raises:
+        OSError: the disk cannot take it.
+    """
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+        device = os.fstat(fd).st_dev
+        if device not in _told:
+            _told.add(device)
+            log.warning(
+                "%s: its file system cannot sync files (%s): what is written there is on the disk when that stores it",
+                Path(f"/proc/self/fd/{fd}").readlink(),
+                error.strerror,
+            )
+
+
 def store_again(
     path: Path, folder: int | None, identity: tuple[int, int], begin: int, end: int, kept: bytearray | None = None
 ) -> None:
@@ -94,7 +121,7 @@ def store_again(
                 raise FileLost(0, f"{path} was cut by somebody else")
             begin += os.pwrite(fd, stretch, begin)
         if kept is not None:
-            os.fdatasync(fd)
+            sync_data(fd)
     finally:
         os.close(fd)
 
@@ -240,7 +267,7 @@ class EventFile:
                 self._check()
             if self._sync_failed:
                 self._store_again()
-            os.fdatasync(self._fd)
+            sync_data(self._fd)
             if not self._named:
                 sync_folder(self.path.parent if self.folder is None else self.folder)
         except OSError:

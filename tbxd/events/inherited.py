@@ -12,6 +12,7 @@ The system writes back by itself what is older than half a minute, where nobody 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -20,10 +21,12 @@ from pathlib import Path
 
 from tbxd_client.journal_files import sync_folder
 
-from .file import NOT_OURS, FileLost, open_to_read, store_again
+from .file import NOT_OURS, FileLost, open_to_read, store_again, sync_data
 from .trust import Trust
 
 LATELY_SECONDS = 900.0
+# What a sync of a file that is open for reading says where it has to be open for writing, as for servers of SMB.
+_TO_WRITE = frozenset((errno.EACCES, errno.EPERM, errno.EBADF))
 
 
 class Inherited:
@@ -102,7 +105,7 @@ class Inherited:
                 return
             if name in self._failed:
                 store_again(Path(name), folder, identity, 0, state.st_size)
-            os.fdatasync(fd)
+            _sync(fd, name, folder)
             self._failed.discard(name)
         except FileLost:  # it is not the one that was read
             return
@@ -111,3 +114,22 @@ class Inherited:
             raise
         finally:
             os.close(fd)
+
+
+def _sync(fd: int, name: str, folder: int) -> None:
+    """Bring a file of a folder onto the disk that is open for reading."""
+    try:
+        sync_data(fd)
+    except OSError as error:
+        if error.errno not in _TO_WRITE:
+            raise
+        try:
+            own = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as refused:  # nobody may write it any more, so nobody can have it synced
+            if refused.errno not in NOT_OURS:
+                raise
+            return
+        try:
+            sync_data(own)
+        finally:
+            os.close(own)
