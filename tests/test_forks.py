@@ -688,3 +688,52 @@ with SummaryWriter("logs/a") as writer: writer.add_scalar("value", 0.0, 0)' 2>&-
         """
     )
     assert (result.returncode, result.stdout) == (0, ""), result.stdout
+
+
+@pytest.mark.parametrize("what", ["turns.run(lambda patient: hold())", "journal.lock", "session._lock", "_lock"])
+def test_a_handler_that_forks_in_a_wait_for_another_thread_has_a_child_that_goes_on(place: World, what: str) -> None:
+    """The thread that is waited for is not there in the child, and would never be ready."""
+    result = place.run(
+        f"""
+        import os, signal, sys, threading, time
+        from tbxd_client import SummaryWriter, session as module
+        what = "{what}"
+        writer = SummaryWriter("logs/a")
+        if what != "_lock":
+            writer.add_scalar("known", 0.0, 0)
+        parent, session, held = os.getpid(), module.active(), threading.Event()
+        """
+        """
+        def hold():
+            held.set()
+            time.sleep(1.5)
+        def other():
+            if what.startswith("turns"):
+                module.turns.run(lambda patient: hold())
+            else:
+                owner = {"journal.lock": session and session.journal, "session._lock": session, "_lock": module}[what]
+                with owner.lock if what == "journal.lock" else owner._lock:
+                    hold()
+        children = []
+        def fork(number, frame):
+            children.append(os.fork())
+            if not children[-1]:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)  # ends what waits for ever
+        signal.signal(signal.SIGALRM, fork)
+        threading.Thread(target=other, daemon=True).start()
+        held.wait()
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        if what == "session._lock":
+            session.begin_anew("nowhere")
+        else:
+            writer.add_text("text", "text", 1)
+        if os.getpid() != parent:
+            writer.add_text("text", "text", 2)
+            os._exit(7 if writer.flush(30) else 8)
+        print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]), flush=True)
+        assert writer.flush(30)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "7\n", "the child logs"

@@ -48,7 +48,7 @@ from .journal_files import (
     session_name,
     sync_folder,
 )
-from .native import RLock, monotonic
+from .native import RLock, let_in, monotonic
 from .reach import GONE, is_found, root, trouble
 from .records import FILL_BYTES_MAX
 from .room import Patience, Room
@@ -1008,13 +1008,15 @@ class Journal:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's journal without touching it."""
-        self.lock = RLock()
+        held = self.lock, self._syncing
+        self.lock, self._syncing = RLock(), RLock()
         self._room.leave()
         self._room = Room()
-        self._syncing = RLock()
         self._closed = True
         self.sealed = ""
         self.limit = CLOSED  # its descriptors are closed, as all of the parent's (`descriptors`)
+        for lock in held:  # behind that: who waits finds it closed
+            let_in(lock)
 
 
 def _store_again(fd: int, start: int, end: int) -> None:

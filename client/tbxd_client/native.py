@@ -7,6 +7,7 @@ wait would never end. So they are taken here, once, and kept where none of these
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import time
@@ -40,6 +41,17 @@ waitpid: Callable[[int, int], tuple[int, int]] = original("os", "waitpid")
 # Not ``time.monotonic``, which freezegun stops in every module that has it under a name.
 monotonic: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 sleep: Callable[[float], None] = partial(original("time", "sleep"))
+
+
+def let_in(lock: Any) -> None:
+    """In a forked child: free an `RLock` of a thread that is not there, for who waits for it already.
+
+    A signal handler may have forked in that wait, which goes on when the handler has returned. What this thread has
+    itself it frees.
+    """
+    if not lock._is_owned():
+        with contextlib.suppress(RuntimeError):  # nobody had it
+            lock._release_save()
 
 
 class Thread:

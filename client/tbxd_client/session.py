@@ -22,7 +22,7 @@ from .journal import Journal
 from .launch import Forwarder, Launcher
 from .memory_journal import MemoryJournal
 from .names import text_of
-from .native import RLock, monotonic
+from .native import RLock, let_in, monotonic
 from .paths import (
     RUNTIME_VARIABLE,
     SPOOL_VARIABLE,
@@ -490,6 +490,7 @@ class Session:
         if self._before is not None:
             self._before.abandon()
         self.ended = True
+        let_in(self._lock)
         self.journal.abandon()
         self.sender.abandon()
 
@@ -736,12 +737,15 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _counting, _current, _forks, _lock, _next_try, _told_missing, turns
     _forks = 0
+    let_in(_lock)
     _lock = RLock()
+    turns.leave()
     turns = Turns()
     _dropped.clear()
     _left_behind.clear()
     _refused_before.clear()
     _told_missing = 0
+    let_in(_counting)
     _counting = RLock()
     _next_try = 0.0
     if _current is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .native import RLock
+from .native import RLock, let_in
 
 DEFERRED_MAX = 1024
 
@@ -41,6 +41,15 @@ class Turns:
     def mine(self) -> bool:
         """Whether this has interrupted a turn of this thread, which ends, and lets others in, when this has ended."""
         return bool(self._lock._is_owned())
+
+    def leave(self) -> None:
+        """In a forked child: no other thread has a turn, whoever had one in the parent.
+
+        Who waits for room, or for a turn, while a signal handler forks goes on here.
+        """
+        if not self.mine:  # else it has interrupted one, which ends here, too
+            held, self._lock, self._busy, self._deferred = self._lock, RLock(), False, []
+            let_in(held)
 
     def run(self, job: Job) -> bool:
         """Run ``job`` now, or right after the job that the calling signal handler has interrupted.
