@@ -737,3 +737,29 @@ def test_a_handler_that_forks_in_a_wait_for_another_thread_has_a_child_that_goes
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "7\n", "the child logs"
+
+
+def test_a_handler_that_forks_in_a_flush_has_a_child_that_waits_for_nobody(place: World) -> None:
+    """What sends is a thread of the parent; the child has nothing to be written."""
+    result = place.run(
+        """
+        import os, signal, time
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("logs/a")
+        writer.add_scalar("value", 0.0, 0)
+        parent, children = os.getpid(), []
+        signal.signal(signal.SIGALRM, lambda number, frame: children.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begun = time.monotonic()
+        writer.flush(8)
+        took = time.monotonic() - begun
+        if os.getpid() != parent:
+            os._exit(int(took))
+        print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]), took > 7)
+        os._exit(0)
+        """,
+        environ={"TBXD_ADDRESS": f"ipc://{place.root}/nobody"},
+    )
+    assert result.returncode == 0, result.stderr
+    seconds, waited = result.stdout.split()
+    assert waited == "True" and int(seconds) < 4

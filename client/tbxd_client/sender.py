@@ -23,7 +23,7 @@ from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
 from .names import text_of
-from .native import RLock, Thread, allocate_lock, monotonic, poller, sleep
+from .native import RLock, Thread, allocate_lock, let_in, monotonic, poller, sleep
 from .outage import Outage
 from .paths import ADDRESS_VARIABLE, check_address, token_path, told_path
 from .records import ProtocolError
@@ -138,6 +138,7 @@ class Sender:
         self._waits, self._is_over, self._ended = waits, is_over, ended
         self._next_look = 0.0
         self._stopping = False
+        self._abandoned = False  # it is the parent's of this process
         self._link: Link | None = None
         self._aloud = aloud
         self._outage = Outage(address, launcher is not None, journal.place) if aloud else None
@@ -195,8 +196,8 @@ class Sender:
         return not self._have_thread()
 
     def _have_thread(self) -> bool:
-        if sys.is_finalizing():
-            return False  # no other thread gets on any more
+        if sys.is_finalizing() or self._abandoned:
+            return False  # no other thread gets on any more, or is there
         if self.alive or self._stopping:
             return True
         with self._starting:
@@ -304,7 +305,10 @@ class Sender:
             self._thread.join(timeout)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection."""
+        """In a forked child: let go of the parent's connection, and of a flush in which a signal handler has forked."""
+        self._abandoned = True
+        held, self._starting = self._starting, RLock()
+        let_in(held)
         if self._link is not None:
             self._link.abandon()
 
