@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import struct
 import time
@@ -187,6 +188,7 @@ class Journal:
         self._refused_until = 0.0
         self._stalled = False  # a call has waited in vain; nobody waits again until something is released
         self._armed = False  # the sender sleeps, and is to be woken by the next record
+        self._stale = False  # pages that were made ready may have been written back since
         self._writing = False  # a record is on its way into its place
         self._deferred: list[_Deferred] = []
         self._free: list[Segment] = []
@@ -308,8 +310,9 @@ class Journal:
     @property
     def _open_limit(self) -> int:
         """The `limit` while nothing unusual is to be done."""
-        closed = self._closed or self.sealed or not self._mapped or self.durable or self._armed or self._deferred
-        return CLOSED if closed else min(self._segment_end, self._ready_end)
+        if self._closed or self.sealed or not self._mapped or self.durable or self._armed or self._deferred:
+            return CLOSED
+        return CLOSED if self._stale else min(self._segment_end, self._ready_end)
 
     # --- appending -------------------------------------------------------------------------------------------
 
@@ -485,6 +488,34 @@ class Journal:
             self._seal_for(error)
         self._ready_end = ready
 
+    def _make_control_ready(self) -> None:
+        """Go on with a copy of the control page where a store into it would end this process; the lock is held."""
+        if self._mapped and not self.sealed and not self._closed:
+            try:
+                self._ready.make(self._control, 0, CONTROL_BYTES)
+            except OSError as error:
+                self._seal(error)
+
+    def _make_ready_again(self) -> None:
+        """Have the pages that are stored into next made ready once more.
+
+        After a sync, or some seconds in which nobody has looked at the disk, they are clean; where the disk has ended
+        since, the first store would end this process.
+
+        Raises:
+            JournalClosed: so it is.
+        """
+        self._stale = False
+        segment, offset = self._live[-1], self.position - self.base
+        if segment.map is None or self.position >= self._segment_end:
+            return
+        try:
+            self._ready.make(self._control, 0, CONTROL_BYTES)
+            self._ready.make(segment.map, offset, offset + 1)
+        except OSError as error:
+            self._seal_for(error)
+        self._ready_end = min(self._ready_end, self.position - offset % mmap.PAGESIZE + mmap.PAGESIZE)
+
     def _rewind(self) -> bool:
         """Begin the file again where all of it is acknowledged: its first pages are there, and in the caches."""
         segment = self._live[-1]
@@ -544,6 +575,7 @@ class Journal:
         """Count a record that is not kept, for one of `DROP_REASONS`; returns the reason."""
         with self.lock:
             if not self._closed:
+                self._make_control_ready()
                 self._words[WORD_DROPPED + DROP_REASONS.index(reason)] += 1
         return reason
 
@@ -553,6 +585,8 @@ class Journal:
         Nobody waits in here: with the lock, or in the middle of a record, he would keep others from room that they
         have.
         """
+        if self._armed or self._stale:
+            self._make_ready_again()
         if self._armed:
             self._armed = self._wake()
         quota = int(self.bytes_max * share)
@@ -669,7 +703,12 @@ class Journal:
 
     def note_records(self, count: int) -> None:
         """Leave word in the journal of how many records were logged, for whoever finds it without its trainer."""
-        self._words[WORD_RECORDS] = count
+        if self.lock.acquire(timeout=LOCK_SECONDS):  # at the end of a script nobody waits for a lock that is left held
+            try:
+                self._make_control_ready()
+                self._words[WORD_RECORDS] = count
+            finally:
+                self.lock.release()
 
     def dropped(self) -> dict[str, int]:
         """How many records were dropped here, by reason."""
@@ -739,6 +778,7 @@ class Journal:
             if self._closed or position <= self.released:
                 return True
             self.released = position
+            self._make_control_ready()
             self._words[WORD_RELEASED] = position
             if self.sealed:
                 return True  # no file of it is used again
@@ -805,6 +845,15 @@ class Journal:
                 return self._sync(unsynced) or done
         finally:
             unsynced.close()
+            self.note_stale()
+
+    def note_stale(self) -> None:
+        """Have the next record make its pages ready again: they may have been written back, and the disk may end."""
+        if self._mapped and self.lock.acquire(timeout=LOCK_SECONDS):
+            try:
+                self._stale, self.limit = True, CLOSED
+            finally:
+                self.lock.release()
 
     def _unsynced(self) -> Unsynced:
         """What the disk may not have yet, with descriptors of its own; the lock is held."""

@@ -42,6 +42,10 @@ class MemorySegment(Segment):
         self.map = memory = _memory(SEGMENT_HEAD_BYTES + capacity)
         self.view = memoryview(memory)
 
+    def rebase(self, base: int) -> None:
+        """Let it begin at another position, of which no file says anything."""
+        self.base = self.end = base
+
     def rest(self) -> None:
         """It has no descriptor, and its memory holds what it holds."""
 

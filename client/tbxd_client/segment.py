@@ -70,10 +70,9 @@ class Segment:
         Raises:
             OSError: the disk does not take it.
         """
-        if self.map is None:
-            os.pwrite(self.file.valid(), struct.pack("=Q", base), SEGMENT_BASE_OFFSET)
-        else:
-            self.view[SEGMENT_BASE_OFFSET : SEGMENT_BASE_OFFSET + 8].cast("Q")[0] = base
+        # Not through the map: its first page may have been written back, and where the disk has ended since a store
+        # into it would end this process.
+        os.pwrite(self.file.valid(), struct.pack("=Q", base), SEGMENT_BASE_OFFSET)
         self.base = self.end = base
 
     def rest(self) -> None:
