@@ -91,7 +91,10 @@ def examine(
     status = _status(settings)
     answer = status if isinstance(status, dict) else _elsewhere(settings)
     runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
-    known = sorted({*folders, *(run for run in runs if run.is_dir())})
+    for run in runs:
+        if why := _closed(run):
+            yield Finding("log folder", "trouble", f"{run}: {why}", "let this user look into the folders above it")
+    known = sorted({*folders, *(run for run in runs if not _closed(run) and run.is_dir())})
     for what, findings in (
         ("environment", environment(environ)),
         ("settings file", settings_file(config)),
@@ -279,6 +282,17 @@ def _token(settings: Settings) -> Iterator[Finding]:
         yield Finding("socket", "trouble", f"{path} can be read by others", f"chmod 600 {path}; tbxd stop")
     else:
         yield Finding("socket", "ok", f"{settings.address}, with the token in {path}")
+
+
+def _closed(path: Path) -> str:
+    """Why nobody can look at a path; empty where one can, whatever is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _status(settings: Settings) -> dict[str, Any] | Exception:

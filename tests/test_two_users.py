@@ -550,3 +550,12 @@ def test_two_users_who_log_into_one_folder_both_get_on_and_are_told(users: tuple
         assert trainer.wait(SECONDS) == 0
         trainer.stdout.close()
     assert sorted(scalars(folder)["value"]) == sorted(points(2000)["value"] * 2)
+
+
+def test_doctor_looks_on_where_the_folder_of_a_run_is_closed_to_its_user(users: tuple[User, User]) -> None:
+    user = users[0]
+    assert user.script(LOG, "closed/a", 1, 50).returncode == 0
+    (user.home / "closed").chmod(0)
+    result = user.tbxd("doctor")
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+    assert "Permission denied" in result.stdout and "spool" in result.stdout
