@@ -632,6 +632,73 @@ def test_a_program_that_closes_all_descriptors_keeps_its_files_and_its_records(p
     assert scalars(place.logdir / "a") == {"value": points(range(201)), "other": [(1, 1.0)]}
 
 
+# What the sender does when the program closes all descriptors: the function that it is in, as MODULE:NAME, and whether
+# it is through with it.
+MOMENTS = {
+    "as it looks for free descriptors": ("tbxd_client.descriptors:Descriptor", False),
+    "before it has looked for a daemon": ("tbxd_client.launch:lock_path", False),
+    "as it opens the lock of who starts one": ("tbxd_client.launch:private_dir", True),
+    "as it has that lock": ("tbxd_client.executable:environment", True),
+    "as it starts one": ("tbxd_client.descriptors:limit", True),
+    "when it has found one": ("tbxd_client.link:socket_trouble", True),
+    "as libzmq begins": ("zmq:Context", True),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_sender_gets_over_closed_descriptors_whatever_it_does_at_that_moment(place: World, moment: str) -> None:
+    """The program is as quick as can be: it has opened files of its own under the numbers before anybody looks."""
+    where, after = MOMENTS[moment]
+    result = place.run(
+        """
+        import importlib, os, sys, time
+        from tbxd_client import SummaryWriter
+        from tbxd_client.native import get_ident
+        module, name = sys.argv[1].split(":")
+        owner, after, here, files = importlib.import_module(module), sys.argv[2] == "True", get_ident(), []
+        real = getattr(owner, name)
+        def close_all():
+            setattr(owner, name, real)
+            os.closerange(3, 1024)
+            for number in range(60):
+                files.append(open(f"file{number}", "w+b", buffering=0))
+                files[-1].write(b"x" * 100)
+                files[-1].seek(50)
+        def closing(*given, **named):
+            if get_ident() == here or files:
+                return real(*given, **named)
+            if not after:
+                close_all()
+            try:
+                return real(*given, **named)
+            finally:
+                if after:
+                    close_all()
+        writer = SummaryWriter("logs/a")
+        setattr(owner, name, closing)
+        for step in range(100):
+            writer.add_scalar("value", step, step)
+        deadline = time.monotonic() + 30
+        while len(files) < 60:
+            assert time.monotonic() < deadline, "the moment has not come"
+            time.sleep(0.001)
+        assert writer.flush(30), "not written"
+        writer.add_scalar("value", 100.0, 100)
+        assert writer.flush(30), "not written later"
+        writer.close()
+        for file in files:
+            assert file.tell() == 50, "a file was used"
+            file.seek(0)
+            assert file.read() == b"x" * 100
+            file.write(b"y")  # none is closed
+        """,
+        where,
+        after,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert scalars(place.logdir / "a") == {"value": points(range(101))}
+
+
 @pytest.mark.parametrize("closed", ["0<&- 1>&- 2>&-", "2>&-", "0<&- 2>&-"])
 def test_no_descriptor_of_ours_has_the_number_of_a_closed_stderr(place: World, closed: str) -> None:
     """A library in C writes to descriptor 2, open or not."""

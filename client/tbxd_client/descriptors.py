@@ -154,6 +154,11 @@ class Descriptor:
                 os.close(number)
         self.number = -1
 
+    def forget(self) -> None:
+        """Leave it as it is: it is not what was opened, but the program's."""
+        _all.discard(self)
+        self.number = -1
+
 
 _all: set[Descriptor] = set()
 _own_maps: set[Map] = set()  # those that a child does not have

@@ -6,7 +6,7 @@ And how many share the processors with it.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import mmap
 import os
 import resource
@@ -51,10 +51,16 @@ def crowding() -> float:
 
 def _descriptors() -> bool:
     try:
-        with contextlib.suppress(OSError):
-            while len(_held) < DESCRIPTORS:
-                _held.append(open_file(ROOT, os.O_PATH))
-        return len(_held) == DESCRIPTORS
+        root = os.stat(ROOT)  # noqa: PTH116
+        while len(_held) < DESCRIPTORS:
+            one = open_file(ROOT, os.O_PATH)
+            if not one.is_of(root):  # the program has closed it before it was looked at, and has its number
+                one.forget()
+                return True
+            _held.append(one)
+        return True
+    except OSError as error:
+        return error.errno == errno.EBADF  # the program closes all at this moment: there are enough
     finally:
         _give_back()
 

@@ -98,7 +98,7 @@ class Helper:
             given = [descriptors.duplicate(one, ALIVE + 1) for one in (null, output or null, held)]
             own += given
             stdin, out, pipe = given
-            self._pid = _spawn(command, environ, stdin.number, out.number, pipe.number)
+            self._pid = _spawn(command, environ, stdin, out, pipe)
         except OSError:
             self._alive.close()
             raise
@@ -147,29 +147,34 @@ class Helper:
         self._alive.close()
 
 
-def _spawn(command: Sequence[str], environ: Mapping[str, str], stdin: int, output: int, pipe: int) -> int:
+def _spawn(
+    command: Sequence[str], environ: Mapping[str, str], stdin: Descriptor, output: Descriptor, pipe: Descriptor
+) -> int:
     """Start a program, by a shell if there is one, in "/" and in a session of its own.
 
     So what ends the trainer's process group, as Ctrl-C does, does not end it.
     """
-    actions: list[tuple[int, ...]] = [
-        (os.POSIX_SPAWN_DUP2, stdin, 0),
-        (os.POSIX_SPAWN_DUP2, output, 1),
-        (os.POSIX_SPAWN_DUP2, output, 2),
-        (os.POSIX_SPAWN_DUP2, pipe, ALIVE),
-    ]
     # What the trainer has for its own children, sockets that listen above all, is not for this one. A number beyond
     # the limit (`ulimit -n` came after it was opened) is refused here; what is started closes it (`take_mark`).
     limit = descriptors.limit()
-    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1) if number < limit]
+    closed = [(os.POSIX_SPAWN_CLOSE, number) for number in descriptors.open_numbers(ALIVE + 1) if number < limit]
     if os.access(SHELL, os.X_OK):
         command = [SHELL, "-c", _SCRIPT, "tbxd", *command]
     else:
         command = [command[0], "-c", _BOOT, *command[1:]]
+    inode = os.fstat(pipe.valid()).st_ino
+    # Last: by now the program may have closed them, and what is started would write into a file of its own.
+    actions: list[tuple[int, ...]] = [
+        (os.POSIX_SPAWN_DUP2, stdin.valid(), 0),
+        (os.POSIX_SPAWN_DUP2, output.valid(), 1),
+        (os.POSIX_SPAWN_DUP2, output.valid(), 2),
+        (os.POSIX_SPAWN_DUP2, pipe.valid(), ALIVE),
+        *closed,
+    ]
     return posix_spawn(
         command[0],
         command,
-        {**environ, STARTED_VARIABLE: f"{ALIVE}:{os.fstat(pipe).st_ino}"},
+        {**environ, STARTED_VARIABLE: f"{ALIVE}:{inode}"},
         file_actions=actions,
         setsid=True,
         setsigmask=(),

@@ -11,6 +11,7 @@ its place would run without its limits, keep it from starting, and write while a
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -99,6 +100,9 @@ class Launcher:
                 else:
                     self._launch(now)
         except OSError as error:
+            if error.errno == errno.EBADF:  # the program has closed all descriptors meanwhile
+                self._next_look = now + LOOK_SECONDS
+                return
             self._next_look = now + RETRY_SECONDS_MAX
             warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
 

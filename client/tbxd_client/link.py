@@ -18,7 +18,7 @@ from pathlib import Path
 
 import zmq
 
-from .descriptors import STANDARD, DescriptorsClosed, open_numbers, uncut
+from .descriptors import STANDARD, Descriptor, DescriptorsClosed, open_numbers, open_pipe, uncut
 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
@@ -99,11 +99,14 @@ class Link:
         self._bytes_max = bytes_max
         self.trouble = ""  # why there is no connection, where the key or the owner of the socket is the reason
         # Kept as attributes, so that a forked child does not finalise what belongs to its parent.
-        self._context = zmq.Context()
+        # Made with the first socket and not before: a context has an eventfd from its first moment (`_term_mailbox` in
+        # src/ctx.hpp) and reads it at its end. After a program has closed all, that would be one of its files.
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         # What libzmq waits with, by number, and the files behind. It ends the process where one is closed.
         self._own: dict[int, tuple[int, int]] = {}
+        self._mark: Descriptor | None = None  # opened before them; eventfds all look alike, and this like no other
         self._lost = False  # one is
         self._news: list[int] = []  # descriptors that tell of news
         self._key = ""  # whose key is used
@@ -138,7 +141,13 @@ class Link:
         return self._became not in ("", NO_WORD)
 
     def look(self, now: float) -> None:
-        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns."""
+        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns.
+
+        Raises:
+            DescriptorsClosed: as `poll`.
+        """
+        if self._monitor is not None:
+            self._check()
         while self._monitor is not None and self._monitor.poll(0):
             # Two frames: event (uint16) and value (uint32) in the order of the host, and the endpoint.
             frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
@@ -231,12 +240,20 @@ class Link:
                 return
             self.trouble = ""
         self._vanished = 0
-        before = set() if self._own else set(open_numbers(STANDARD))
+        before: set[int] = set()
+        if self._context is None:
+            before = set(open_numbers(STANDARD))
+            self._mark, other = open_pipe()
+            other.close()
+            self._context = zmq.Context()
+        self._check()
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket = socket
         if not self._own:
-            own = sorted(set(open_numbers(STANDARD)) - before - {int(socket.FD)})
+            mark = self._mark.number if self._mark is not None else -1
+            own = sorted(set(open_numbers(STANDARD)) - before - {int(socket.FD), mark})
             self._own = identities({*own[:1], *own[-1:]})  # two of them: it is all that is closed, or ours is not
+        self._check()  # closed meanwhile: those may be the program's
         socket.linger = LINGER_MS
         # The flow is controlled in bytes, by the daemon's limit; a message count would only get in the way.
         socket.sndhwm = socket.rcvhwm = 0
@@ -292,7 +309,6 @@ class Link:
             ready = dict(waiting.poll(int(1000 * patience)))
             if ready.get(bell, 0) & ~_IN:
                 self._lost = True  # closed by the program: libzmq's are, too, or will be in a moment
-            self._check()
             news, rung = self._events(partner), bell in ready
             if news or rung or not ready or monotonic() >= until:
                 return bool(news & _IN), rung
@@ -300,6 +316,7 @@ class Link:
     def _events(self, partner: bool) -> int:
         """What there is to do: `_IN` for a message, another bit for a word of the monitor, or for a partner."""
         found = 0
+        self._check()
         if self._socket is not None:
             found = int(self._socket.getsockopt(_EVENTS_OPTION)) & (_IN | (_OUT if partner else 0))
         if self._monitor is not None and int(self._monitor.getsockopt(_EVENTS_OPTION)) & _IN:
@@ -307,14 +324,25 @@ class Link:
         return found
 
     def _check(self) -> None:
-        self._lost = self._lost or identities(self._own) != self._own
+        """Before each use of libzmq, which ends the process where its descriptors are closed or somebody else's.
+
+        Raises:
+            DescriptorsClosed: they are.
+        """
+        closed = self._mark is not None and not self._mark.mine
+        self._lost = self._lost or closed or identities(self._own) != self._own
         if self._lost:
             raise DescriptorsClosed
 
     def send(self, frames: list[bytes]) -> bool:
-        """Send a message; False when nobody is at the other end."""
+        """Send a message; False when nobody is at the other end.
+
+        Raises:
+            DescriptorsClosed: as `poll`.
+        """
         if self._socket is None:
             return False
+        self._check()
         try:
             # Copied: to hand large messages over, pyzmq makes another thread, context and socket (zmq.utils.garbage),
             # in the middle of training.
@@ -324,9 +352,14 @@ class Link:
             return False
 
     def receive(self) -> list[bytes] | None:
-        """The next message; None when there is none now."""
+        """The next message; None when there is none now.
+
+        Raises:
+            DescriptorsClosed: as `poll`.
+        """
         if self._socket is None:
             return None
+        self._check()
         try:
             return self._socket.recv_multipart(flags=zmq.NOBLOCK)
         except zmq.Again:
@@ -374,9 +407,14 @@ class Link:
             self._check()
         except DescriptorsClosed:
             # Left as it is, for good: its threads sleep.
+            if self._mark is not None:
+                self._mark.close()
             for one in (self._context, self._socket, self._monitor):
                 if one is not None:
                     one._shadow = True
             return
         self._close_socket()
-        self._context.term()
+        if self._context is not None:
+            self._context.term()
+        if self._mark is not None:
+            self._mark.close()
