@@ -676,12 +676,13 @@ def test_the_sender_gets_over_closed_descriptors_whatever_it_does_at_that_moment
                     close_all()
         writer = SummaryWriter("logs/a")
         setattr(owner, name, closing)
-        for step in range(100):
-            writer.add_scalar("value", step, step)
+        writer.add_scalar("value", 0.0, 0)  # one: it rings before there is a sender, and nobody while it closes
         deadline = time.monotonic() + 30
         while len(files) < 60:
             assert time.monotonic() < deadline, "the moment has not come"
             time.sleep(0.001)
+        for step in range(1, 100):
+            writer.add_scalar("value", step, step)
         assert writer.flush(30), "not written"
         writer.add_scalar("value", 100.0, 100)
         assert writer.flush(30), "not written later"
