@@ -454,7 +454,6 @@ class Sender:
             if now >= self._next_look:
                 self._next_look = now + LOOK_SECONDS
                 self._over = self._is_over()
-                self._journal.note_stale()
             if self._stopping or self._over:
                 self._say_goodbye(link)
                 return
