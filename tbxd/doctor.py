@@ -25,6 +25,7 @@ from tbxd_client.journal import SEGMENT_BYTES_MIN
 from tbxd_client.journal_files import CONTROL_NAME, JournalError, journals, read_state
 from tbxd_client.keys import BadKey, client_key_path, read_client_key
 from tbxd_client.launch import START_SECONDS_MAX, is_locked
+from tbxd_client.mounts import mount_of
 from tbxd_client.paths import (
     ADDRESS_VARIABLE,
     KEY_VARIABLE,
@@ -68,6 +69,7 @@ REINSTALL = "install tbxd anew (`pip install .` in the repository)"
 UNSET = "correct it, or leave it out: no daemon starts with it, and none is found (what follows is without it)"
 FILES_MAX = 100_000  # event files looked at in all log folders
 # File systems on another machine, whose locks and maps may not be what they are on a disk (statfs(2), mount(8)).
+UNKNOWN_SYSTEM = "unknown file system"
 NETWORK = re.compile(
     r"nfs|cifs|smb|9p|ceph|gluster|lustre|gpfs|beegfs|afs|fuse\.(sshfs|s3fs|rclone|gcsfuse)|pvfs|ocfs|gfs"
 )
@@ -677,16 +679,15 @@ def _future(folder: Path) -> Iterator[Finding]:
 
 
 def _system_of(path: Path) -> str:
-    """The kind of file system that a path is on, or would be (proc(5), mountinfo)."""
-    real = os.path.realpath(path)
-    best, kind = "", "unknown file system"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            before, _, after = line.partition(" - ")
-            point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
-            if len(point) >= len(best) and (real == point or real.startswith(point.rstrip("/") + "/")):
-                best, kind = point, after.split()[0]
-    return kind
+    """The kind of file system that a path is on, or would be."""
+    for there in (path, *Path(os.path.realpath(path)).parents):
+        with contextlib.suppress(OSError):
+            fd = os.open(there, os.O_PATH | os.O_CLOEXEC)
+            try:
+                return mount_of(fd)[0] or UNKNOWN_SYSTEM
+            finally:
+                os.close(fd)
+    return UNKNOWN_SYSTEM
 
 
 def _log(path: Path) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ CLIENT = (
     ("interpreters", "native", "limits", "overrides", "folder_names"),
     ("descriptors",),
     ("folder_lock", "view"),
+    ("mounts",),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
     ("paths", "executable", "jobs", "reach", "storing"),
     ("places", "origin"),

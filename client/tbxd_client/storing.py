@@ -8,7 +8,6 @@ place, and as long as the file system lives. Elsewhere every record is stored by
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import fcntl
 import mmap
@@ -16,13 +15,14 @@ import os
 import struct
 from typing import Any
 
-from .descriptors import Descriptor, uncut
+from .descriptors import Descriptor
 from .journal_files import WORD_COMMIT
+from .mounts import mount_of
 
 # File systems that keep what `posix_fallocate` has got, for stores through a map, too. Others write what changes to
 # another place, for which there may be no room (btrfs, bcachefs, ZFS), or ask somebody else (NFS, SMB, FUSE), or nobody
 # has tried them. An overlay is as what is below it.
-IN_PLACE = frozenset((b"ext2", b"ext3", b"ext4", b"xfs", b"tmpfs", b"ramfs", b"overlay"))
+IN_PLACE = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs", "overlay"))
 # What has to be free elsewhere. With less a file system that writes what changes to another place takes milliseconds
 # for each store, also for one into what a file has got.
 FREE_BYTES = 32 << 20
@@ -42,7 +42,7 @@ def is_in_place(file: Descriptor) -> bool:
     little later, when the disk is full.
     """
     asked = _ask_for_place(file)
-    return not asked and file_system(file.number) in IN_PLACE
+    return not asked and mount_of(file.number)[0] in IN_PLACE
 
 
 def _ask_for_place(file: Descriptor) -> bool:
@@ -65,28 +65,6 @@ def hardly_any_room(file: Descriptor) -> OSError | None:
         return error
     free = state.f_bavail * state.f_frsize
     return OSError(errno.ENOSPC, f"{free:,} bytes are free on its disk") if free < FREE_BYTES else None
-
-
-def file_system(number: int) -> bytes:
-    """The type of the file system that an open file is in; empty where nobody tells (no ``/proc``)."""
-    with contextlib.suppress(OSError, ValueError, IndexError), uncut:
-        mount = next(line.split()[1] for line in _lines(f"/proc/self/fdinfo/{number}") if line.startswith(b"mnt_id:"))
-        for line in _lines("/proc/self/mountinfo"):
-            # 36 35 98:0 /root /where options, fields of which there may be any number, - type source options
-            if line.split(b" ", 1)[0] == mount:
-                return line.partition(b" - ")[2].split()[0]
-    return b""
-
-
-def _lines(path: str) -> list[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while more := os.read(fd, 1 << 16):
-            text += more
-        return text.splitlines()
-    finally:
-        os.close(fd)
 
 
 class Ready:

@@ -43,13 +43,13 @@ def view() -> str:
         fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
         try:
             root = os.fstat(fd)
-            mount = _mount_of(fd)  # "/" may be mounted at a second place, with other file systems below it
+            mount = mount_number(fd)  # "/" may be mounted at a second place, with other file systems below it
         finally:
             os.close(fd)
     return f"{number:x}-{unique:x}-{mount:x}-{root.st_dev:x}-{root.st_ino:x}"
 
 
-def _mount_of(fd: int) -> int:
+def mount_number(fd: int) -> int:
     """The number of the mount that an open file is in, among those of its namespace; 0 where nobody tells."""
     return _number(f"/proc/self/fdinfo/{fd}", b"mnt_id:", 10) or 0
 

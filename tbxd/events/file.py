@@ -158,7 +158,7 @@ class EventFile:
         self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, mode)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
-        if mounts.mount_of(self._fd).kind not in mounts.HERE:
+        if not mounts.is_here(self._fd):
             self._kept = bytearray()
         self.unlocked = 0  # what its file system says that has no locks; 0: it is locked
         try:

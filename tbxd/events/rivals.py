@@ -80,7 +80,7 @@ class Rivals:
         device = os.fstat(folder).st_dev
         if device != self._device:
             self._device, self.doubt = device, ""
-            self._local = mounts.mount_of(folder).kind in mounts.HERE
+            self._local = mounts.is_here(folder)
         if self._local:
             return
         names = self._others(folder, believed, own)
