@@ -845,9 +845,9 @@ class Journal:
                 return self._sync(unsynced) or done
         finally:
             unsynced.close()
-            self.note_stale()
+            self._note_stale()
 
-    def note_stale(self) -> None:
+    def _note_stale(self) -> None:
         """Have the next record make its pages ready again: they may have been written back, and the disk may end."""
         if self._mapped and self.lock.acquire(timeout=LOCK_SECONDS):
             try:

@@ -15,7 +15,8 @@ from test_out_of_reach import Told, journals, whole
 from harness import World, scalars, wait_for
 from tbxd_client.descriptors import open_file
 from tbxd_client.journal import Journal
-from tbxd_client.storing import file_system, is_in_place
+from tbxd_client.mounts import mount_of
+from tbxd_client.storing import is_in_place
 
 NOBODY = "ipc:///nonexistent/nobody.sock"
 
@@ -85,6 +86,48 @@ def test_an_xfs_that_shuts_down_costs_nothing_and_ends_no_trainer(place: World, 
     account("xfs", 1, Verdict(accepted=found["accepted"], written=found["written"]))
 
 
+# What stores into a journal whose pages have been written back, after its file system has ended.
+STORES = {
+    "a record behind a sync": "journal.sync()",
+    "a record behind a pause": "assert journal.arm(journal.position)",
+    "a release": "journal.release(journal.released + 1)",
+    "a segment to be used again": "journal.release(journal._live[0].end)",
+    "a count of drops": "journal.count_drop('too_large')",
+    "the end": "journal.note_records(1000)",
+}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_no_store_ends_a_process_whose_file_system_has_ended(place: World, store: str) -> None:
+    """The kernel refuses the first store into a page that was written back: SIGBUS."""
+    before = store.startswith("a record")
+    with loop_disk("xfs", place.spool, place.root / "image"):
+        result = place.run(
+            f"""
+            import subprocess, sys
+            from pathlib import Path
+            from tbxd_client.journal import Journal, JournalClosed
+            spool = Path(sys.argv[1])
+            journal = Journal(spool, lambda: True)
+            while len(journal._live) < 3:
+                assert not journal.append(bytes(1000))
+            if {before}:
+                {STORES[store]}
+            subprocess.run(["sync", "-f", spool], check=True)
+            subprocess.run(["xfs_io", "-x", "-c", "shutdown", spool], check=True)
+            if not {before}:
+                {STORES[store]}
+            try:
+                assert journal.append(b"record") == "journal_error"
+            except JournalClosed:
+                pass
+            assert journal.sealed
+            """,
+            place.spool,
+        )
+        assert result.returncode == 0, (result.returncode, result.stderr)
+
+
 def _elsewhere(place: World, before: list[Path]) -> bool:
     return any(path.parent != place.spool and path not in before for path in journals(place))
 
@@ -135,7 +178,7 @@ def test_small_records_are_stored_through_a_map_where_that_is_safe_alone(place: 
     with loop_disk(kind, place.spool, place.root / "image"):
         journal = Journal(place.spool, lambda: False)
         assert (journal._live[-1].map is not None) == mapped
-        assert file_system(journal._control_file.number) == kind.encode()
+        assert mount_of(journal._control_file.number)[0] == kind
         for number in range(1000):
             assert journal.append(b"%4d" % number) == ""
         assert journal.read(0, 4000) == b"".join(b"%4d" % number for number in range(1000))
@@ -153,7 +196,7 @@ def test_an_overlay_is_as_what_is_below_it(place: World) -> None:
             pytest.skip("no overlay can be mounted here")
         try:
             file = open_file(disk / "merged" / "file", os.O_RDWR | os.O_CREAT)
-            assert file_system(file.number) == b"overlay"
+            assert mount_of(file.number)[0] == "overlay"
             assert not is_in_place(file)
             file.close()
         finally:
