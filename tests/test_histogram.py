@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tensorboardX.summary import make_histogram
 from tensorboardX.writer import SummaryWriter
 
+from harness import World, events, wait_for
 from tbxd.summaries import Refused
 from tbxd.summaries.histogram import CHUNK, histogram_of, tensorflow_edges
 from tbxd_client.limits import BINS_MAX
@@ -152,6 +153,27 @@ def test_numbers_that_their_bins_cannot_hold_are_refused_or_written_but_never_fa
 def test_one_outlier_does_not_make_auto_take_all_memory() -> None:
     result = histogram_of(np.append(np.linspace(0, 1e-9, 1000), 1e12), "auto")
     assert result.counts.sum() == 1001
+
+
+def test_of_complex_numbers_the_real_part_is_taken_and_that_is_said_once(place: World) -> None:
+    """As both originals do: a loop over all parameters of a model is not ended by one that is complex."""
+    script = """
+        import numpy as np, torch
+        from {} import SummaryWriter
+        with SummaryWriter("logs/{}") as writer:
+            for step in range(2):
+                writer.add_histogram("torch", torch.fft.fft(torch.arange(8.0)), step)
+                writer.add_histogram("numpy", np.array([1 + 2j, -3j]), step)
+    """
+    ours = place.run(script.format("tbxd_client", "ours"))
+    assert ours.returncode == 0 and ours.stderr.count("complex") == 1, ours.stderr
+    assert place.run(script.format("tensorboardX", "theirs")).returncode == 0
+    wait_for(place.drained, "the journal")
+    found = {}
+    for name in ("ours", "theirs"):
+        values = [value for event in events(place.logdir / name) for value in event.summary.value]
+        found[name] = [(value.tag, value.histo.sum, value.histo.num, list(value.histo.bucket)) for value in values]
+    assert found["ours"] == found["theirs"] and len(found["ours"]) == 4
 
 
 def test_complex_numbers_are_refused() -> None:

@@ -552,6 +552,20 @@ def test_two_users_who_log_into_one_folder_both_get_on_and_are_told(users: tuple
     assert sorted(scalars(folder)["value"]) == sorted(points(2000)["value"] * 2)
 
 
+def test_a_folder_that_cannot_be_written_is_told_when_the_writer_is_made(users: tuple[User, User]) -> None:
+    user = users[0]
+    (user.home / "closed").mkdir(mode=0o555)
+    script = """
+        import sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter("closed")
+        print("made", file=sys.stderr, flush=True)
+        writer.add_scalar("value", 1.0, 1)
+    """
+    said = user.script(script, TBXD_FLUSH_SECONDS="0.5").stderr.splitlines()
+    assert "may not write there" in said[0] and said[1] == "made" and "records wait" in said[2], said
+
+
 def test_doctor_looks_on_where_the_folder_of_a_run_is_closed_to_its_user(users: tuple[User, User]) -> None:
     user = users[0]
     assert user.script(LOG, "closed/a", 1, 50).returncode == 0

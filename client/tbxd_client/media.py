@@ -189,10 +189,9 @@ def histogram_attrs(array: Array, bins: Any, max_bins: Any) -> dict[str, Any]:
         max_bins: None, or about how many bins at most are written; neighbours are added up.
 
     Raises:
-        TypeError: complex numbers, or bins of another kind.
+        TypeError: bins of another kind.
         ValueError: an unknown rule, a number of bins out of bounds, edges that fall or are NaN.
     """
-    check_real(array, "a histogram")
     attrs: dict[str, Any] = {"bins": _bins(bins)}
     if max_bins is not None:
         attrs["max_bins"] = _count("max_bins", max_bins)

@@ -594,4 +594,8 @@ def _make_folder(directory: str, suffix: str) -> None:
             folder_names.check(directory, error)
             warn(f"{directory}: {error.strerror}; records wait until the daemon can make it")
     else:
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True) and not is_remote(
+            configured_address() or ""
+        ):
+            warn(f"{directory}: this user may not write there; records wait until the daemon can")
         folder_names.check_suffix(directory, suffix)

@@ -308,6 +308,14 @@ def check_real(array: Array, what: str) -> None:
         raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
 
 
+def real_part(array: Array, what: str) -> Array:
+    """The real part of complex numbers, which is said once; what is real as it is. Both originals take it as well."""
+    if array.dtype[1:2] != "c" or isinstance(array.data, TooLarge):
+        return array
+    warn(f"{what}: of complex numbers the real part is taken; log their magnitude for another picture", once="complex")
+    return snapshot(widened(array).real, what)
+
+
 def widened(array: Array) -> Any:
     """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot.
 

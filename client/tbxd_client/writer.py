@@ -36,7 +36,7 @@ from .records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_H
 from .run import Run, run_of
 from .session import Counts, active, flush
 from .settings import warn
-from .snapshot import snapshot, to_float, to_number, to_step
+from .snapshot import real_part, snapshot, to_float, to_number, to_step
 from .writer_base import Computed, FixedTime, Given
 from .writer_media import MediaMethods
 from .writer_plugins import PluginMethods
@@ -435,11 +435,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
             max_bins: bins are merged until there are at most about so many.
 
         Values that are not finite are left out by the daemon; an array without any finite value is counted as
-        dropped (``no_finite_values``), it does not raise.
+        dropped (``no_finite_values``), it does not raise. Of complex numbers the real part is taken.
         """
         if not self._tbxd_write:
             return
-        array = snapshot(values, f"add_histogram {tag!r}", self._tbxd_run.merges(clean_tag(tag)))
+        what = f"add_histogram {tag!r}"
+        array = real_part(snapshot(values, what, self._tbxd_run.merges(clean_tag(tag))), what)
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._tbxd_array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 
