@@ -78,7 +78,7 @@ class _Folder:
 
 
 class Hidden:
-    """What files of one run have hidden; takes 20 bytes of memory for each point.
+    """What files of one run have hidden. It takes 20 bytes of memory for each point that is shown, more for others.
 
     Args:
         files: of its folder, whole, in the order in which TensorBoard reads them.

@@ -145,45 +145,51 @@ os._exit(0)
     assert accepted == 3 and dropped == {"journal_full": 2}
 
 
+# A journal that is full of scalars.
+FULL_OF_SCALARS = """
+import json, os, signal, threading, time
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("logs/a")
+step = 0
+while not writer.stats()["dropped"]:
+    for _ in range(10_000):
+        writer.add_scalar("known", step, step)
+        step += 1
+"""
+
+
 def test_a_scalar_of_a_handler_in_a_turn_of_its_thread_waits_for_no_room(alone: World) -> None:
     """The turn would not end meanwhile, and all threads that log anything but scalars would wait with it."""
     result = alone.run(
-        """
-        import json, os, signal, threading, time
-        from tbxd_client import SummaryWriter
-        writer = SummaryWriter("logs/a")
-        step = 0
-        while not writer.stats()["dropped"]:
-            for _ in range(10_000):
-                writer.add_scalar("known", step, step)
-                step += 1
-        writer._tbxd_run.journal._stalled = False  # as after a release: it is worth waiting again
-        took, done = {}, threading.Event()
-        def handler(number, frame):
-            begun = time.monotonic()
-            writer.add_scalar("known", 1.0, step)
-            took["handler"] = time.monotonic() - begun
-        signal.signal(signal.SIGUSR1, handler)
-        kind = type(writer._tbxd_run)
-        number_of = kind.tag
-        def interrupted(*arguments):  # in the middle of the call
-            kind.tag = number_of
-            other.start()
-            time.sleep(0.2)
-            signal.raise_signal(signal.SIGUSR1)
-            writer._tbxd_run.journal._stalled = True
-            return number_of(*arguments)
-        kind.tag = interrupted
-        def log():
-            begun = time.monotonic()
-            writer.add_text("other", "text", 1)
-            took["other"] = time.monotonic() - begun
-        other = threading.Thread(target=log)
-        writer.add_text("text", "text", 1)
-        other.join()
-        print(json.dumps([took, writer.stats()]), flush=True)
-        os._exit(0)
-        """,
+        FULL_OF_SCALARS
+        + """
+writer._tbxd_run.journal._stalled = False  # as after a release: it is worth waiting again
+took, done = {}, threading.Event()
+def handler(number, frame):
+    begun = time.monotonic()
+    writer.add_scalar("known", 1.0, step)
+    took["handler"] = time.monotonic() - begun
+signal.signal(signal.SIGUSR1, handler)
+kind = type(writer._tbxd_run)
+number_of = kind.tag
+def interrupted(*arguments):  # in the middle of the call
+    kind.tag = number_of
+    other.start()
+    time.sleep(0.2)
+    signal.raise_signal(signal.SIGUSR1)
+    writer._tbxd_run.journal._stalled = True
+    return number_of(*arguments)
+kind.tag = interrupted
+def log():
+    begun = time.monotonic()
+    writer.add_text("other", "text", 1)
+    took["other"] = time.monotonic() - begun
+other = threading.Thread(target=log)
+writer.add_text("text", "text", 1)
+other.join()
+print(json.dumps([took, writer.stats()]), flush=True)
+os._exit(0)
+""",
         environ={"TBXD_BLOCK_MS": "2000"},
     )
     assert result.returncode == 0, result.stderr
@@ -195,28 +201,21 @@ def test_a_scalar_of_a_handler_in_a_turn_of_its_thread_waits_for_no_room(alone: 
 def test_a_handler_that_forks_in_the_wait_has_a_child_that_goes_on(alone: World) -> None:
     """Nobody makes room in what the child has of its parent's journal: its own is empty."""
     result = alone.run(
-        """
-        import json, os, signal, time
-        from tbxd_client import SummaryWriter
-        writer = SummaryWriter("logs/a")
-        step = 0
-        while not writer.stats()["dropped"]:
-            for _ in range(10_000):
-                writer.add_scalar("known", step, step)
-                step += 1
-        parent = os.getpid()
-        signal.signal(signal.SIGALRM, lambda number, frame: os.fork())
-        journal = writer._tbxd_run.journal
-        journal._stalled, journal.block_seconds = False, 8.0
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        begun = time.monotonic()
-        writer.add_text("text", "text", 1)
-        took = time.monotonic() - begun
-        if os.getpid() != parent:
-            writer.add_scalar("known", 1.0, step)
-        print(json.dumps([os.getpid() != parent, took, writer.stats()]), flush=True)
-        os._exit(0)
-        """
+        FULL_OF_SCALARS
+        + """
+parent = os.getpid()
+signal.signal(signal.SIGALRM, lambda number, frame: os.fork())
+journal = writer._tbxd_run.journal
+journal._stalled, journal.block_seconds = False, 8.0
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+begun = time.monotonic()
+writer.add_text("text", "text", 1)
+took = time.monotonic() - begun
+if os.getpid() != parent:
+    writer.add_scalar("known", 1.0, step)
+print(json.dumps([os.getpid() != parent, took, writer.stats()]), flush=True)
+os._exit(0)
+"""
     )
     assert result.returncode == 0, result.stderr
     told = {child: (took, stats) for child, took, stats in map(json.loads, result.stdout.splitlines())}
