@@ -182,8 +182,8 @@ def stop(**values: Any) -> None:
     click.echo("stopped")
     if total := sum(journal["waiting_bytes"] for journal in ask.waiting_journals(settings)):
         click.echo(
-            f"{total:,} bytes of records wait in journals (of ranks that wait for others, say): the next daemon writes "
-            "them, or `tbxd drain`"
+            f"{total:,} bytes of records wait in journals; the next daemon writes them, or `tbxd drain`, which says "
+            "what holds them up"
         )
     if unit := awaited_service(settings.runtime_dir):
         click.echo(f"It is a service ({unit}), which comes back by itself; `systemctl stop` ends it")
