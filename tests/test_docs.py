@@ -198,16 +198,17 @@ def test_what_the_guarantees_name_is_there() -> None:
     limits = (TESTS / "faults" / "test_limits.py").read_text()
     trainer = re.search(r"^TRAINER_BYTES = (\d+) << 20", limits, re.M)
     assert trainer
-    memory = GUARANTEES.split("## Memory and disk\n")[1].split("\n## ")[0]
+    memory = " ".join(GUARANTEES.split("## Memory and disk\n")[1].split("\n## ")[0].split())
     for told in (
         f"{trainer[1]} MiB of memory of its own",
-        f"Daemon: {credit.BASE_BYTES >> 20} MiB, and {credit.COPIES} times what is on the way",
+        f"**Daemon**: {credit.BASE_BYTES >> 20} MiB, plus {credit.COPIES} times the records on the way",
         f"{credit.QUEUE_BYTES_MAX >> 20} MiB on the way",
-        f"each {credit.WINDOW_BYTES_MAX >> 20} MiB at most and {credit.WINDOW_BYTES_MIN >> 10} KiB at least",
-        f"so {credit.memory_most(8) >> 20} MiB it is",
-        f"and {round(credit.memory_most(250) / (1 << 20))} with 250",
-        f"share {credit.HURRY_BYTES_MAX >> 20} MiB more",
+        f"at most {credit.WINDOW_BYTES_MAX >> 20} MiB and at least {credit.WINDOW_BYTES_MIN >> 10} KiB",
+        f"This makes {credit.memory_most(8) >> 20} MiB with 8 sessions",
+        f"and {round(credit.memory_most(250) / (1 << 20))} MiB with 250 sessions",
+        f"share another {credit.HURRY_BYTES_MAX >> 20} MiB",
         f"another {credit.GRANTS_BYTES_MAX >> 20} MiB for records",
+        f"at most {credit.KEPT_BYTES_MAX >> 20} MiB for records that wait only for other ranks",
     ):
         assert told in memory, told
     for page in ("README.md", "docs/ARCHITECTURE.md"):
