@@ -1,8 +1,8 @@
-"""Write the tables of docs/SETTINGS.md anew, from the declarations of the settings.
+"""Generate the tables of docs/SETTINGS.md from the declarations of the settings.
 
     python docs/settings.py
 
-tests/test_docs.py holds that they are as this would make them.
+tests/test_docs.py checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tbxd.settings import SETTINGS, Setting
 from tbxd_client import settings as client_settings
 
 PAGE = Path(__file__).with_name("SETTINGS.md")
-DAEMON = ("in the file", "variable", "default", "possible", "while it runs", "")
-SCRIPTS = ("variable", "default", "possible", "")
+DAEMON = ("in the file", "variable", "default", "values", "while it runs", "meaning")
+SCRIPTS = ("variable", "default", "values", "meaning")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -47,14 +47,14 @@ def environment(environ: dict[str, str]) -> Iterator[Finding]:
             problems = _bad_shares(value)
             if not problems:
                 continue
-            yield Finding("environment", "warning", problems, "NAME=0 to 100, with commas between")
+            yield Finding("environment", "warning", problems, "NAME=0 to 100, separated by commas")
         elif name == policy.REDUCE_VARIABLE:
             unused = policy.split_words(value)[1]
             if not unused:
                 continue
             found, advice = (
                 f"{name}: {', '.join(unused)} is not used",
-                f"TAG={'|'.join(policy.WORDS)}, with commas between",
+                f"TAG={'|'.join(policy.WORDS)}, separated by commas",
             )
             yield Finding("environment", "warning", found, advice)
         else:

@@ -208,7 +208,7 @@ batch_ms = 3
     expected = [
         "2: batch_ms is 'soon'; 0 to 60000 are possible",
         "3: sync is 'now'; periodic, always are possible",
-        "4: roots is ['relative']; folders (from / or ~ on) with ':' between them are possible",
+        "4: roots is ['relative']; folders (absolute, or from ~), separated by ':' are possible",
         "7: sync-seconds is no setting; did you mean sync_seconds?",
         "8: TBXD_THREADS is no setting; did you mean threads?",
         "9: journal_bytes is a setting of scripts, which read no file: set TBXD_JOURNAL_BYTES in their environment",

@@ -40,7 +40,7 @@ JOURNAL_BYTES = Setting(
     1 << 20,
     1 << 40,
     "bytes",
-    "The most that may wait for the daemon in the journal of one process; what is over it is dropped and counted.",
+    "The size of the journal of one process, where records wait for the daemon. More is dropped and counted.",
 )
 BLOCK_MS = Setting(
     "TBXD_BLOCK_MS",
@@ -48,7 +48,7 @@ BLOCK_MS = Setting(
     0,
     60_000,
     "milliseconds",
-    "The longest that one call waits for room in a full journal.",
+    "The longest time that one call waits for room in a full journal.",
 )
 FLUSH_SECONDS = Setting(
     "TBXD_FLUSH_SECONDS",
@@ -56,7 +56,7 @@ FLUSH_SECONDS = Setting(
     0,
     3600,
     "seconds",
-    "The longest that close() and the end of the program wait for the daemon.",
+    "The longest time that close() and the end of the program wait for the daemon.",
 )
 FLUSH_MS = Setting(
     "TBXD_FLUSH_MS",
@@ -64,7 +64,7 @@ FLUSH_MS = Setting(
     0,
     3_600_000,
     "milliseconds",
-    "The longest that flush() waits for the daemon where it is given no time of its own.",
+    "The longest time that flush() without an argument waits for the daemon.",
 )
 STRICT = Setting(
     "TBXD_STRICT",
@@ -72,7 +72,7 @@ STRICT = Setting(
     0,
     1,
     "(off or on)",
-    "Whether wrong arguments raise; off, the call is dropped and counted as bad_argument, and said once.",
+    "Whether invalid arguments raise. If off, the call is dropped, counted as bad_argument and reported once.",
 )
 SETTINGS = (JOURNAL_BYTES, BLOCK_MS, FLUSH_MS, FLUSH_SECONDS, STRICT)
 
@@ -80,22 +80,22 @@ PERIODIC, ALWAYS = "periodic", "always"
 SYNC = Choice(
     "TBXD_SYNC",
     (PERIODIC, ALWAYS),
-    "When records are brought onto the disk: now and then, or each before its call returns (script) and before it is "
-    "acknowledged (daemon), so that a crash of the machine loses none.",
+    "When records are synced to disk. periodic: at intervals. always: before the call returns (script) and before the "
+    "record is acknowledged (daemon), so that a crash of the machine loses none.",
 )
 REDUCE, ALL, ZERO = "reduce", "all", "zero"
 RANKS = Choice(
     "TBXD_RANKS",
     (REDUCE, ALL, ZERO),
-    "What becomes of the ranks of a job: one run for all, with the spread over the ranks; a run for each; or rank 0's "
-    "alone, and the others log nothing.",
+    "What the ranks of a job log. reduce: one run for all, with the spread over the ranks. all: a run for each rank. "
+    "zero: rank 0 logs, the others do not.",
 )
 AUTO, ALWAYS_RESUME, NEVER_RESUME = "auto", "always", "never"
 RESUME = Choice(
     "TBXD_RESUME",
     (AUTO, ALWAYS_RESUME, NEVER_RESUME),
-    "Whether what is logged behind an earlier process takes the place of what that has logged from there on: where it "
-    "is known to be a restart of it, always, or never. What does not is shown in a run of its own.",
+    "Whether a process replaces what an earlier one logged from the same step on. auto: only if it is known to be a "
+    "restart of it. What replaces nothing is shown in a run of its own.",
 )
 CHOICES = (SYNC, RANKS, RESUME)
 
@@ -115,33 +115,33 @@ class Text:
 JOURNAL_SHARES = Text(
     "TBXD_JOURNAL_SHARES",
     "image=75,histogram=90,…",
-    "KIND=0 to 100, with commas between",
-    "How full the journal may be, in percent, for a kind of record to be taken: pictures, videos, sounds and tensors "
-    "75, histograms, texts and curves 90; scalars always.",
+    "KIND=0 to 100, separated by commas",
+    "How full the journal may be, in percent, to accept a kind of record. Images, videos, audio and tensors: 75. "
+    "Histograms, texts and curves: 90. Scalars: always.",
 )
 REDUCE_TAGS = Text(
     "TBXD_REDUCE",
     "the mean of all tags",
-    "TAG=WORD, with commas between",
-    "What becomes of the values of several ranks, by tag: tokens=sum,time/*=p99.",
+    "TAG=WORD, separated by commas",
+    "How the values of several ranks are reduced, by tag: tokens=sum,time/*=p99.",
 )
 KEY = Text(
     "TBXD_KEY",
     "~/.config/tbxd/client.key",
     "a file",
-    "The key of a script, for a daemon on another host.",
+    "The key with which a script logs to a daemon on another host.",
 )
 PYTHON = Text(
     "TBXD_PYTHON",
     "the script's own",
     "the path of a Python that has tbxd",
-    "What runs the daemon that a script starts; for programs that are no Python themselves.",
+    "The interpreter that runs the daemon of this script; for programs that are not a Python themselves.",
 )
-RANK = Text("TBXD_RANK", "what the launcher says", "from 0 on", "Which process of its job this is.")
-WORLD_SIZE = Text("TBXD_WORLD_SIZE", "what the launcher says", "from 1 on", "How many processes the job has.")
-RUN_ID = Text("TBXD_RUN_ID", "what the launcher says", "text", "Which job it is, the same for all of its processes.")
+RANK = Text("TBXD_RANK", "what the launcher says", "from 0 on", "The rank of this process in its job.")
+WORLD_SIZE = Text("TBXD_WORLD_SIZE", "what the launcher says", "from 1 on", "The number of processes of the job.")
+RUN_ID = Text("TBXD_RUN_ID", "what the launcher says", "text", "The name of the job, the same in all of its processes.")
 ATTEMPT = Text(
-    "TBXD_ATTEMPT", "what the launcher says", "from 0 on", "How often the job was started again, for who knows better."
+    "TBXD_ATTEMPT", "what the launcher says", "from 0 on", "How often the job was restarted; overrides the launcher."
 )
 TEXTS = (JOURNAL_SHARES, REDUCE_TAGS, KEY, PYTHON, RANK, WORLD_SIZE, RUN_ID, ATTEMPT)
 _WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0"}
