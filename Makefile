@@ -1,4 +1,5 @@
 # `make demo` and `make test` need git, make and Python >= 3.10, and make their own environment in .venv.
+# Times are those of two processors with nothing else to do.
 # The tests of TensorBoard's tabs look at them in Debian's chromium: as root `make test` installs it where it is missing,
 # for anybody else they are skipped and say what to install. So it is with strace and libfaketime, which some of the
 # fault tests take. With CI=true they fail instead.
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo test check browser fault-tools programs frameworks faults soak fuzz bench bench-peers bench-all bench-page clean
+.PHONY: demo quick test test-all check browser fault-tools programs frameworks faults soak fuzz bench bench-peers bench-all bench-page clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -16,8 +17,15 @@ EXTRAS ?= dev
 demo: .venv/installed          ## train a small model in two processes and log everything
 	$(BIN)/tbxd demo
 
-test: check browser fault-tools ## style, types, and every test
-	$(BIN)/python -m pytest
+# Half of a test's time is waiting for processes, so one more at a time than there are processors.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test: check browser fault-tools ## style, types, and every test that does not take long: 6 minutes
+	$(PYTEST) -m "not matrix and not long"
+
+test-all: check browser fault-tools ## those that take long as well, as in continuous integration: 20 minutes
+	$(PYTEST)
 
 check: .venv/installed         ## style and types
 	$(BIN)/ruff check .
