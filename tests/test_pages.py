@@ -12,7 +12,7 @@ PAGES = {str(path.relative_to(ROOT)): path for path in [*ROOT.glob("*.md"), *(RO
 COLUMNS = 120
 OPENING_LINES = 4  # who a page is for, and what it answers
 WRITTEN = [*sorted(name for name in PAGES if name.startswith("docs/")), "CONTRIBUTING.md"]
-TO_COME = {"docs/BENCHMARKS.md", "docs/PROTOCOL.md"}
+TO_COME = {"docs/BENCHMARKS.md"}
 
 
 def without_code(text: str) -> str:
