@@ -118,7 +118,7 @@ class Page:
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """The first true value; where it does not come, the window is saved to be looked at."""
         try:
-            return wait_for(condition, what, pause=PAUSE)
+            return wait_for(condition, what, DEADLINE, PAUSE)
         except AssertionError as error:
             path = self._failures / "failure.png"
             path.write_bytes(self.png())
@@ -192,7 +192,7 @@ def tensorboard(logdir: Path, log: Path, *options: str, env: dict[str, str] | No
         return found.group() if found else None
 
     try:
-        yield wait_for(address, "TensorBoard to listen")
+        yield wait_for(address, "TensorBoard to listen", DEADLINE)
     finally:
         process.terminate()
         process.wait()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.context import RequestContext
 from tensorboard.data import server_ingester
@@ -17,6 +18,7 @@ from harness import wait_for
 
 ALL = 10_000_000
 LOADERS = ("fast", "slow")
+SHOWN = ("fast", pytest.param("slow", marks=pytest.mark.long))  # where a browser looks at what each has
 
 
 class Board:

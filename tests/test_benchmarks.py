@@ -35,6 +35,7 @@ def asked(tmp_path: Path, *options: str) -> dict[str, harness.Document]:
     return {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not all(map(find_spec, ("torch", "tensorboard", "tensorboardX", "moviepy"))), reason="the peers are not installed"
 )
@@ -56,6 +57,7 @@ def test_a_quick_run_has_every_peer_and_every_figure(tmp_path: Path) -> None:
     assert documents["add_scalar"]["rounds"][0]["tbxd"]["records"] == 2 * (load("add_scalar").quick["tbxd"] + 1)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not all(map(find_spec, ("matplotlib", "moviepy"))), reason="what it needs is not installed")
 def test_every_question_is_answered_and_on_the_page(tmp_path: Path) -> None:
     documents = asked(tmp_path / "results", "--all", "--peer", "tbxd", "--peer", "csv.writer")

@@ -20,7 +20,7 @@ import pytest
 
 from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import DEADLINE, World, absent, wait_for, world
-from tb import LOADERS
+from tb import SHOWN
 
 RANKS, STEPS = 3, 40
 COLOR, ASKED = "#ff00ff", (255, 0, 255)  # of a curve, and of no other thing on the page
@@ -76,7 +76,7 @@ class Tab:
         self.page.shows(CARD + "return card('loss') && found('tbody tr', card('loss')).length === 2", "the cards")
 
 
-@pytest.fixture(scope="module", params=LOADERS)
+@pytest.fixture(scope="module", params=SHOWN)
 def tab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     if what := missing():
         absent(what)

@@ -20,7 +20,7 @@ import pytest
 from board_folder import BEGUN, curve, write_run
 from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import DEADLINE, absent, wait_for
-from tb import LOADERS
+from tb import SHOWN
 
 MANY = 28  # runs of one chart
 CARD = "const card = tag => found('article').find(one => one.dataset.tag === tag);"
@@ -100,7 +100,7 @@ class Odd:
         return dict(found)
 
 
-@pytest.fixture(scope="module", params=LOADERS)
+@pytest.fixture(scope="module", params=SHOWN)
 def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
     if what := missing():
         absent(what)

@@ -111,6 +111,21 @@ def test_training_goes_on_with_an_address_that_can_be_none_and_its_records_are_k
     assert len(scalars(place.logdir / "a")["value"]) == 1000
 
 
+def test_the_status_that_tests_ask_for_is_what_the_command_prints(place: World) -> None:
+    """`World.status` asks from the process of the test."""
+    assert place.status() is None
+    place.serve()
+    place.run("from tbxd_client import SummaryWriter\nwith SummaryWriter('logs/a') as w: w.add_scalar('x', 1.0, 1)")
+    wait_for(place.drained, "the record")
+
+    def both() -> bool:
+        asked, printed = place.status(), json.loads(place.tbxd("status", "--json").stdout)
+        assert asked is not None and asked.keys() == printed.keys() and asked["running"] is True
+        return bool(asked["runs"] == printed["runs"] and asked["pid"] == printed["pid"])
+
+    wait_for(both, "two looks between which nothing has changed")
+
+
 def test_a_daemon_that_listens_elsewhere_is_named(place: World) -> None:
     daemon = place.serve()
     right = f"ipc://{place.runtime}/daemon.sock"

@@ -48,6 +48,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         return place.root / "demo", result.stdout
 
 
+@pytest.mark.long
 def test_it_prints_what_it_has_measured(shown: tuple[Path, str]) -> None:
     _, output = shown
     found = re.search(r"records: ([\d,]+) accepted, ([\d,]+) written", output)
@@ -82,6 +83,7 @@ def test_tensorboard_shows_all_of_it(shown: tuple[Path, str], loader: str) -> No
             assert shows.tags()[curve] == {"epoch/accuracy"}
 
 
+@pytest.mark.long
 def test_open_starts_tensorboard_on_the_result_until_it_is_left(place: World) -> None:
     command = [sys.executable, "-m", "tbxd", "demo", "--epochs", "1", "--workers", "1", "--open"]
     process = subprocess.Popen(command, env=place.environ, cwd=place.root, stderr=subprocess.PIPE, text=True)

@@ -520,6 +520,7 @@ def test_what_is_left_to_a_daemon_that_lives_needs_no_word(place: World, daemon:
     assert scalars(place.logdir / "a") == {"value": [(step, float(step)) for step in range(10)]}
 
 
+@pytest.mark.long
 def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
     """Whatever time the daemon takes: it has their records, or their journals, and nobody has to do anything."""
     place.serve()

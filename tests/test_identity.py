@@ -231,6 +231,7 @@ def test_the_ranks_of_a_real_torchrun_job_log_to_one_run_also_after_a_restart_an
     assert {path.name for path in (place.root / "runs").iterdir()} >= {Path(folder).name, Path(second[0][0]).name}
 
 
+@pytest.mark.long
 def test_ranks_of_mp_spawn_that_are_told_late_log_to_one_run_and_the_next_call_to_another(place: World) -> None:
     (place.root / "train.py").write_text(
         """

@@ -519,6 +519,7 @@ print(json.dumps(len(os.listdir("/proc/self/fd")) - before))
 """
 
 
+@pytest.mark.long
 def test_a_journal_of_many_segments_takes_few_descriptors_and_maps(tmp_path: Path) -> None:
     """A backlog of 600 MiB is 40 files: two descriptors for each were 80, and a thousand with 8 GiB."""
     found = {}

@@ -302,6 +302,7 @@ FORGETFUL = """
     """
 
 
+@pytest.mark.long
 def test_the_memory_of_a_job_that_was_gone_on_with_is_given_back(tmp_path: Path) -> None:
     """A daemon that has taken over a job of ranks knows all its points; when the ranks have ended nobody needs them."""
     script = """

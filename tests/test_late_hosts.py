@@ -36,8 +36,8 @@ def booted(script: str) -> str:
     return BOOTED + textwrap.dedent(script)
 
 
-@pytest.mark.parametrize("writer", ["{}", "dict(purge_step=250)"])
-@pytest.mark.parametrize("job", [{}, {"TBXD_RUN_ID": "job"}])
+@pytest.mark.parametrize("writer", ["{}", pytest.param("dict(purge_step=250)", marks=pytest.mark.long)])
+@pytest.mark.parametrize("job", [{}, pytest.param({"TBXD_RUN_ID": "job"}, marks=pytest.mark.long)])
 def test_a_dead_hosts_journal_that_comes_late_over_the_network_is_written_beside(
     two: Hosts, writer: str, job: dict[str, str]
 ) -> None:
@@ -80,8 +80,8 @@ def test_a_dead_hosts_journal_that_comes_late_over_the_network_is_written_beside
     assert shown(copies) == {**found, "run/replaced-1": of(1, 250, 1260)}
 
 
-@pytest.mark.parametrize("writer", ["{}", "dict(purge_step=250)"])
-@pytest.mark.parametrize("shift", ["-1", "60"])
+@pytest.mark.parametrize("writer", ["{}", pytest.param("dict(purge_step=250)", marks=pytest.mark.long)])
+@pytest.mark.parametrize("shift", [pytest.param("-1", marks=pytest.mark.long), "60"])
 def test_a_host_whose_clock_is_another_goes_on_where_the_first_has_ended(two: Hosts, writer: str, shift: str) -> None:
     """3,250 points there were, 1,250 steps twice, and a purge_step that was ignored."""
     place, key = two.place, two.key("a")

@@ -62,6 +62,7 @@ def descriptors_of(daemon: psutil.Process) -> int:
     return int(daemon.num_fds())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("folders", "bytes_max"), [(3, CLIENT_BYTES_A_CYCLE), (2000, CLIENT_BYTES_A_FOLDER)])
 def test_a_thousand_cycles_leave_nothing_in_trainer_daemon_and_spool(
     place: World, folders: int, bytes_max: int
@@ -85,6 +86,7 @@ def test_a_thousand_cycles_leave_nothing_in_trainer_daemon_and_spool(
     assert not place.journals()
 
 
+@pytest.mark.long
 def test_two_hundred_processes_leave_nothing_in_the_daemon(place: World) -> None:
     daemon = psutil.Process(place.serve().pid)
     descriptors = descriptors_of(daemon)

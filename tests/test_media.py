@@ -126,7 +126,7 @@ def test_equal_frames_keep_their_time() -> None:
         assert sum(frame.info.get("duration", 0) for frame in ImageSequence.Iterator(image)) == 2000
 
 
-@pytest.mark.parametrize(("count", "rate"), [(3000, 4), (65_535, 1)])
+@pytest.mark.parametrize(("count", "rate"), [(3000, 4), pytest.param(65_535, 1, marks=pytest.mark.long)])
 def test_a_film_that_stands_still_for_longer_than_a_frame_can_be_is_shown_shorter(count: int, rate: float) -> None:
     with Image.open(io.BytesIO(gif(np.zeros((count, 1, 1, 3), np.uint8), rate))) as image:
         assert 600_000 < image.info["duration"] <= 655_350

@@ -134,6 +134,7 @@ def crash_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: i
     return looked
 
 
+@pytest.mark.long
 def test_a_power_cut_at_any_store_costs_a_journal_nothing_of_what_had_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,7 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
     return [a, b, c, *ranks], log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sync", ["always", "periodic"])
 def test_a_power_cut_at_any_call_of_a_daemon_costs_nothing_that_was_on_the_disk(
     place: World, sync: str, other_boot: Callable[[], None]

@@ -1,7 +1,8 @@
 """The gallery: each program of tests/programs with tbxd in its writer's place, against what the original leaves.
 
-`make test` runs each once, with a daemon that is there already or without one; `make programs` runs each with its
-original writer, and with tbxd warm, cold, and with the daemon killed in the middle, and prints the table.
+`make test-all` runs each once (`make test` all but a few), with a daemon that is there already or without one.
+`make programs` runs each with its original writer, and with tbxd warm, cold, and with the daemon killed in the middle,
+and prints the table.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ AT_A_TIME = min(2, os.cpu_count() or 1)  # programs that run beside each other
 ATTEMPTS = 3  # of a run in which a call took longer than is promised: it may be the machine
 NAMED = os.environ.get("TBXD_PROGRAMS", "")  # only those with this in their names
 MODE = os.environ.get("TBXD_PROGRAMS_MODE", "")  # instead of warm or cold, as the name has it
+LONG = {  # seconds of processor time each, most of it for other packages in several processes
+    *("dataloader_each_epoch", "dataloader_forkserver", "dataloader_spawn", "few_processes", "mp_spawn", "signals_log"),
+    *("torchrun_all_ranks", "torchrun_elastic"),
+}
 TWICE = "test_a_program_is_not_hurt_whatever_the_daemon_does"
 
 
@@ -37,7 +42,9 @@ def parameters() -> list[Any]:
     found = []
     for program in gallery.programs():
         why = program.facts.get("xfail")
-        marks = [pytest.mark.xfail(reason=why, strict=True, raises=Hurt)] if why else []
+        marks: list[Any] = [pytest.mark.xfail(reason=why, strict=True, raises=Hurt)] if why else []
+        if program.name in LONG:
+            marks.append(pytest.mark.long)
         if NAMED in program.name:
             found.append(pytest.param(program, id=program.name, marks=marks))
     return found

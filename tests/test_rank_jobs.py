@@ -196,6 +196,7 @@ end()
 """
 
 
+@pytest.mark.long
 def test_what_four_ranks_of_a_ddp_job_log_is_reduced_as_numpy_would_and_written_to_one_run(place: World) -> None:
     result = torchrun(place, DDP)
     assert result.returncode == 0, result.stderr
@@ -290,6 +291,7 @@ end()
 """
 
 
+@pytest.mark.long
 def test_the_shards_of_a_tensor_become_the_histogram_of_the_whole_tensor(place: World) -> None:
     """Also where they are not even, or empty, or there are copies of them; the ranks do not wait for each other."""
     result = torchrun(place, FSDP)
@@ -315,6 +317,7 @@ def test_the_shards_of_a_tensor_become_the_histogram_of_the_whole_tensor(place: 
                 is_histogram(shown, place.logdir / "exp", tag, step, whole)
 
 
+@pytest.mark.long
 def test_where_rank_0_alone_logs_nobody_in_the_job_waits_for_it(place: World) -> None:
     """It flushes in each step, and the others stand in the all-reduce meanwhile."""
     place.serve()

@@ -47,6 +47,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Pa
             yield Page(driver, address, folder), place.logdir
 
 
+@pytest.mark.long
 def test_mean_and_spread_of_eight_ranks_are_in_one_chart(browser: tuple[Page, Path]) -> None:
     page, logdir = browser
     curves = {run: scalars(logdir / run)["train/loss"] for run in RUNS}

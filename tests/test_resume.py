@@ -310,6 +310,7 @@ ELASTIC = """
 """
 
 
+@pytest.mark.long
 def test_torchrun_restarts_the_job_by_itself_and_later_with_another_world_size(place: World) -> None:
     script = place.root / "train.py"
     script.write_text(textwrap.dedent(ELASTIC))
@@ -411,6 +412,7 @@ def test_what_was_dropped_stays_in_the_run(tmp_path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.long
 def test_ten_thousand_tags_go_on_at_once(tmp_path: Path) -> None:
     tags = [f"tag/{number}" for number in range(10_000)]
     points = [(tag, step, 1000.0 + step) for step in range(3) for tag in tags]

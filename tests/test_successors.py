@@ -76,7 +76,10 @@ def beside(found: dict[str, Points]) -> dict[str, Points]:
 # --- what is no restart keeps every point ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [(1500, 1501, 1), (4000, 4001, 1), (0, 5000, 500)])
+@pytest.mark.parametrize(
+    "steps",
+    [(1500, 1501, 1), *(pytest.param(steps, marks=pytest.mark.long) for steps in ((4000, 4001, 1), (0, 5000, 500)))],
+)
 def test_an_evaluation_of_an_older_checkpoint_hides_nothing(place: World, steps: tuple[int, int, int]) -> None:
     place.serve()
     life(place, TRAIN, 1, 1000, 4001, 1000)
@@ -296,7 +299,7 @@ def test_who_begins_while_what_a_killed_one_has_left_waits_follows_it(place: Wor
 
 
 @pytest.mark.parametrize("writer", ["{}", "dict(purge_step=250)"])
-@pytest.mark.parametrize("ahead", ["0", "-1"])
+@pytest.mark.parametrize("ahead", ["0", pytest.param("-1", marks=pytest.mark.long)])
 def test_a_dead_hosts_journal_that_comes_late_is_written_beside_the_job_that_went_on(
     tmp_path: Path, writer: str, ahead: str
 ) -> None:

@@ -109,6 +109,7 @@ def test_the_node_is_shown_beside_a_run_that_is_active(tmp_path: Path, loader: s
         assert {tag.removeprefix("system/") for tag in written} >= expected
 
 
+@pytest.mark.long
 def test_steps_go_up_over_a_daemon_that_is_killed_and_nothing_of_the_ledger_changes(tmp_path: Path) -> None:
     with world(tmp_path, TBXD_SYSTEM_SECONDS="1") as place:
         run = train(place, "exp")
@@ -138,6 +139,7 @@ def test_steps_go_up_over_a_daemon_that_is_killed_and_nothing_of_the_ledger_chan
         assert loss == list(range(len(loss)))
 
 
+@pytest.mark.long
 def test_a_run_that_is_over_gets_nothing_more(tmp_path: Path) -> None:
     with world(tmp_path, TBXD_SYSTEM_SECONDS="1") as place:
         place.serve()
@@ -415,6 +417,7 @@ def test_a_gpu_that_is_lost_takes_no_other_with_it(tmp_path: Path) -> None:
         wait_for(lambda: "gpu0: error 999" in place.status()["system"]["trouble"], "another trouble")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["nvmlInit", "nvmlDeviceGetMemoryInfo"])
 def test_an_nvml_that_hangs_keeps_no_record_and_no_other_figure(tmp_path: Path, name: str) -> None:
     with nvml(tmp_path, gpus=1, hangs=name) as (place, change):
@@ -568,6 +571,7 @@ def test_a_sample_takes_little_of_a_processor() -> None:
     assert NO_LIBRARY
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["reduce", "all"])
 def test_a_node_is_sampled_once_for_all_ranks_of_a_job(tmp_path: Path, policy: str) -> None:
     with world(tmp_path, TBXD_SYSTEM_SECONDS="1", TBXD_RANKS=policy) as place:
@@ -615,6 +619,7 @@ def alive(fd: str) -> bool:
     return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
+@pytest.mark.long
 def test_evaluations_that_come_and_go_have_their_samples_in_one_file(tmp_path: Path) -> None:
     with world(tmp_path, TBXD_SYSTEM_SECONDS="1") as place:
         place.serve()

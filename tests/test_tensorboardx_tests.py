@@ -74,6 +74,7 @@ def outcomes(place: World, source: Path, *arguments: str) -> dict[str, bool]:
     return found
 
 
+@pytest.mark.long
 def test_they_pass_but_for_those_that_the_page_names(place: World, source: Path) -> None:
     found = outcomes(place, source, "-k", f"not {SLEEPS}")
     assert len(found) > 60

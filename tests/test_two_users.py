@@ -226,6 +226,7 @@ QUIET = """
 """
 
 
+@pytest.mark.long
 def test_a_user_who_logs_all_he_can_starves_no_other(users: tuple[User, User]) -> None:
     loud, quiet = users
     flood = loud.start(FLOOD)
@@ -532,6 +533,7 @@ def test_a_run_folder_that_another_user_locks_is_written_all_the_same(users: tup
     holder.stdout.close()
 
 
+@pytest.mark.long
 def test_two_users_who_log_into_one_folder_both_get_on_and_are_told(users: tuple[User, User]) -> None:
     folder = shared_run(users[0])
     trainers = [user.start(STAY, folder) for user in users]

@@ -601,6 +601,7 @@ TRAIN = """
 """
 
 
+@pytest.mark.long
 def test_a_daemon_all_of_whose_parts_break_now_and_then_goes_on_writing_and_says_so(place: World) -> None:
     daemon = place.start(PARTS, stderr=(place.root / "log").open("wb"))
     wait_for(place.running, "the daemon")

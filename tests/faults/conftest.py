@@ -1,4 +1,4 @@
-"""Fault tests: `make test` runs a selection, `make faults` all of them and prints the table."""
+"""Fault tests: `make test` and `make test-all` run a selection, `make faults` all of them and prints the table."""
 
 from __future__ import annotations
 

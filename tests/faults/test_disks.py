@@ -311,6 +311,7 @@ def test_a_disk_that_is_full_at_any_page_of_what_ranks_write_is_gone_on_with(tmp
         assert 5 < stopped < 40, "it was full in the middle of each of the four files"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", ["1..3", "2..3"], ids=["from the first on", "in the midst"])
 def test_a_journal_that_its_disk_does_not_give_for_a_moment_is_tried_again_and_not_put_aside(
     place: World, when: str

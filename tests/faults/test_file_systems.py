@@ -132,6 +132,7 @@ def _elsewhere(place: World, before: list[Path]) -> bool:
     return any(path.parent != place.spool and path not in before for path in journals(place))
 
 
+@pytest.mark.long
 def test_a_btrfs_whose_disk_fails_costs_nothing_and_ends_no_trainer(place: World) -> None:
     """It becomes read-only by itself then."""
     thin = place.root / "thin"

@@ -140,6 +140,7 @@ def sweep(method: str, scripts: int, warm: bool, folder: Path) -> Sweep:
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "scripts", "warm"),
     [("fork", 3, False), ("fork", 1, True), ("forkserver", 1, False), ("spawn", 1, False)],

@@ -22,6 +22,7 @@ def two(place: World) -> Iterator[Hosts]:
         yield result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.matrix)])
 def test_kills_of_daemon_and_trainers_on_two_hosts_lose_and_double_nothing(two: Hosts, seed: int, kills: int) -> None:
     place, key, rng = two.place, two.key("gpu"), random.Random(seed)
@@ -55,6 +56,7 @@ def test_kills_of_daemon_and_trainers_on_two_hosts_lose_and_double_nothing(two: 
     account("network", kills, judge([place.logdir / "a"], {n: read_count(place, n) for n in trainers}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "killed", ["", *(pytest.param(who, marks=pytest.mark.matrix) for who in ("daemon", "trainer"))]
 )

@@ -209,6 +209,7 @@ def kill(place: World, rng: random.Random, kills: int) -> None:
     assert done.replays, "no daemon was ever sent again what a killed one had written"
 
 
+@pytest.mark.long
 def test_kills_of_daemon_and_trainers_at_random_moments_lose_and_double_nothing(
     place: World, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +242,7 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*tfevents*"))
 
 
+@pytest.mark.long
 def test_kills_of_the_daemon_lose_and_double_nothing_of_steps_that_share_an_event(place: World, seed: int) -> None:
     rng = random.Random(seed)
     trainer = place.start(MANY_TAGS, "logs/a")

@@ -334,7 +334,7 @@ writer.close()
 """
 
 
-@pytest.mark.parametrize("most", [100_000, 300_000, 1_100_000])
+@pytest.mark.parametrize("most", [100_000, pytest.param(300_000, marks=pytest.mark.long), 1_100_000])
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_limit_of_a_trainers_files_loses_nothing_in_the_daemon_it_starts(place: World, most: int, hard: bool) -> None:
     """The event file ended at the trainer's limit, and what came after it was lost with the trainer's memory."""

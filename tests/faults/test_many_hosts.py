@@ -226,6 +226,7 @@ def last(points: dict[Key, Any], tag: str) -> float:
     return float(next((content for (name, _), (content, *_) in reversed(points.items()) if name == tag), 0.0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [90, pytest.param(6, marks=pytest.mark.matrix)], ids=["waited for", "passed over"])
 def test_64_ranks_on_three_hosts_are_one_run_whatever_is_late_killed_or_cut(place: World, seconds: int) -> None:
     """Where a cut is shorter than a rank is waited for nothing is missing of it; else it is counted, value by value."""

@@ -68,6 +68,7 @@ def test_a_trainer_that_is_stopped_with_a_daemon_that_is_killed_meanwhile_catche
     finish(place, "stopped", 1, trainer)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "offset"),
     [

@@ -235,6 +235,7 @@ def test_a_child_of_a_trainer_that_has_moved_logs_for_itself(place: World) -> No
     assert place.drained()
 
 
+@pytest.mark.long
 def test_a_trainer_that_changes_its_root_goes_on_in_its_journal(place: World) -> None:
     """The daemon sees the folder, and new files in it are made by its descriptor; there is no /dev/null any more."""
     if os.getuid():

@@ -107,6 +107,7 @@ def least(place: World, script: str) -> int:
     return high
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [9 << 20, pytest.param(1 << 20, marks=pytest.mark.matrix)])
 def test_a_trainer_with_little_memory_is_not_aborted(place: World, step: int) -> None:
     """From where a script runs at all, up to where everything is to be had."""
@@ -133,6 +134,7 @@ def test_a_trainer_with_little_memory_is_not_aborted(place: World, step: int) ->
     assert {folder: len(scalars(place.root / folder).get("value", [])) for folder in kept} == kept
 
 
+@pytest.mark.long
 def test_pyzmq_is_not_loaded_where_memory_would_run_out_in_the_midst_of_it(place: World) -> None:
     """In each quarter of a MiB of those in which that was so, nobody sees a traceback, and the journal has its memory.
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from inject import injected, tampered
 
 from harness import World, scalars, wait_for, world
@@ -44,6 +45,7 @@ def daemon(place: World, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.long
 def test_a_pool_whose_threads_all_hang_does_not_feed_the_watchdog(tmp_path: Path) -> None:
     with world(tmp_path / "world") as place, manager(tmp_path) as systemd:
         process = daemon(place, systemd.environ(WATCHDOG_SECONDS))
