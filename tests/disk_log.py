@@ -104,14 +104,16 @@ class DiskLog:
                     begun[thread] = first, text.removesuffix("<unfinished ...>").rstrip()
                     continue
                 self._take(text, first)
-        for first, text in begun.values():  # a kill came first: it may have been done, or not
-            if text.startswith(("write", "pwrite64")):
-                self._take(text + ") = -1", first, torn=True)
+        for first, text in begun.values():
+            self._take(text + ") = ?", first)
 
-    def _take(self, text: str, begun: int, torn: bool = False) -> None:
+    def _take(self, text: str, begun: int) -> None:
         call, _, rest = text.partition("(")
-        result = re.search(r"\) += (-?\d+)", rest)
-        if result is None or (int(result[1]) < 0 and not torn):
+        result = re.search(r"\) += (-?\d+|\?)", rest)
+        if result is None or result[1].startswith("-"):
+            return
+        torn = result[1] == "?"  # a kill came before it was over: it may have been done, or not
+        if torn and call in ("fdatasync", "fsync", *SENT.split(",")):
             return
         if call in SENT.split(","):
             self._acknowledged(rest)
@@ -122,10 +124,14 @@ class DiskLog:
         if call in ("write", "pwrite64"):
             node = self._node(place[2]) if place is not None else None
             if node is not None:
-                data = texts[0] if torn else texts[0][: int(result[1])]
                 offset = self._sizes.get(node, 0)
                 if call == "pwrite64":
                     offset = int(rest[: result.start()].rpartition(", ")[2])
+                data = texts[0] if torn else texts[0][: int(result[1])]
+                if torn and place is not None:  # the file tells; it has not grown since, as nobody goes on in it
+                    data = data[: max(0, Path(place[2]).stat().st_size - offset)]
+                if not data:
+                    return
                 self.writes.append(Write(node, offset, data, begun, self._now))
                 self._sizes[node] = max(self._sizes.get(node, 0), offset + len(data))
         elif call in ("fdatasync", "fsync"):

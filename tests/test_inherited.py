@@ -25,6 +25,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, refuse: str = "") -> None:
         self.calls: list[tuple[str, str]] = []
+        self.seen: list[list[str]] = []  # the event files that are beside what is synced, or in it
         self.refuse = refuse
         for name in ("fdatasync", "fsync", "pwrite"):
             monkeypatch.setattr(os, name, self._instead(name, getattr(os, name)))
@@ -33,6 +34,7 @@ class Disk:
         def instead(fd: Any, *arguments: object) -> object:
             path = Path(f"/proc/self/fd/{fd if isinstance(fd, int) else fd.fileno()}").readlink()
             self.calls.append((name, path.name))
+            self.seen.append(event_files(path if path.is_dir() else path.parent))
             if self.refuse and name == "fdatasync" and path.name == self.refuse:
                 self.refuse = ""
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -70,7 +72,8 @@ def test_the_file_of_a_killed_daemon_is_on_the_disk_before_another_says_what_it_
     disk = Disk(monkeypatch)
     writer, done = next_one(folder)
     writer.write()
-    assert done and disk.calls == [("fdatasync", old)]
+    assert done and disk.calls == [("fdatasync", old), ("fsync", folder.name)], "and its name"
+    assert disk.seen == [[old], [old]], "before there is another"
     writer.sync()
     names = [name for _, name in disk.calls]
     assert names.index("made") < names.index(writer.name), "what was made above it, too"
@@ -98,7 +101,7 @@ def test_a_file_that_the_disk_does_not_take_holds_the_run_up_and_is_stored_again
     disk.calls.clear()
     writer.write()
     assert done and not writer.error
-    assert disk.calls[:2] == [("pwrite", old), ("fdatasync", old)]
+    assert disk.calls[:3] == [("pwrite", old), ("fdatasync", old), ("fsync", folder.name)]
     assert (folder / old).read_bytes() == content
     writer.close()
 

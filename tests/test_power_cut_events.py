@@ -8,6 +8,7 @@ nothing is there twice, and TensorBoard's readers read it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -21,6 +22,8 @@ from typing import Any
 import pytest
 import zmq
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.tensorflow_stub.errors import DataLossError
 
 import disk_log
 from disk_log import Disk, DiskLog
@@ -125,6 +128,16 @@ def recorded(place: World, log: Path, *more: str) -> Iterator[Any]:
     daemon.wait(30)
 
 
+def parked(place: World) -> None:
+    """All that was written has been synced, and no run is open any more."""
+
+    def closed() -> bool:
+        status = place.status()
+        return status is not None and status["metrics"]["event_files_open"] == 0
+
+    wait_for(closed, "all runs to be synced and closed")
+
+
 class Cut:
     """Power cuts of what was recorded, and what comes of them."""
 
@@ -159,8 +172,10 @@ class Cut:
         acknowledged = {client: self._log.acknowledged(moment, client.session) for client in self._clients}
         spool = root / "spool"
         spool.mkdir(exist_ok=True)
+        said = ["files:", *_listed(root / "logs"), "acknowledged and released:"]
         for client, position in acknowledged.items():
             released = self._rng.choice((0, position, self._rng.choice([0, *client.ends])))
+            said.append(f"  {client.number} in {client.directory.name}: {position}, {min(released, position)}")
             path = spool / client.journal.path.name
             shutil.copytree(client.journal.path, path)
             reader = JournalReader(path)
@@ -182,8 +197,14 @@ class Cut:
                     spread = self._steps(directory / "ranks" / side)
                     assert len(spread) == len(set(spread)), f"{where}: {side} has some twice"
                     assert not self._always or spread == steps, f"{where}: {side} has {len(spread)} of {len(steps)}"
-            assert owed | set(safe[directory]) <= set(steps), (
-                f"{where}: {directory} has lost {sorted((owed | set(safe[directory])) - set(steps))[:5]}…"
+            lost = (owed | set(safe[directory])) - set(steps)
+            said += ["files then:", *_listed(root / "logs")] if lost else []
+            assert not lost, "\n".join(
+                (
+                    f"{where}: {directory} has lost {sorted(lost)[:5]}…, {len(lost)} steps, of which "
+                    f"{len(lost & set(safe[directory]))} were on the disk, and {len(lost & owed)} in journals",
+                    *said,
+                )
             )
         if show:
             for loader in LOADERS:
@@ -232,6 +253,24 @@ class Cut:
             assert made.close(30)
 
 
+def _listed(folder: Path) -> list[str]:
+    """Each file below a folder, with its size and the steps that are read in it alone."""
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        points = [] if ".tfevents." not in path.name else _points(path)
+        shown = f"{points[0]} to {points[-1]} in {len(points)} events" if points else "none"
+        lines.append(f"  {path.relative_to(folder)}: {path.stat().st_size} bytes, steps {shown}")
+    return lines
+
+
+def _points(path: Path) -> list[int]:
+    steps = []
+    with contextlib.suppress(DataLossError):
+        for event in EventFileLoader(str(path)).Load():
+            steps += [event.step for value in event.summary.value if value.tag == "loss"]
+    return steps
+
+
 @pytest.fixture
 def other_boot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the system have started anew from here on."""
@@ -265,7 +304,7 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
             b.log(turn * 10, 10)
             time.sleep(0.25)  # syncs come in between
         b.flush()
-        time.sleep(0.5)  # and the runs are parked
+        parked(place)
         a.log(120, 20)
         a.flush()
         written = os.stat(a.newest()).st_size
@@ -286,7 +325,7 @@ def record(place: World, sync: str) -> tuple[list[Client], DiskLog]:
             client.log(first, 5)
         for client in (b, *ranks):
             client.flush()
-        time.sleep(0.5)
+        parked(place)
     for client in (a, b, c, *ranks):
         client.leave()
     log = DiskLog(root)

@@ -35,12 +35,13 @@ class Inherited:
     def __init__(self) -> None:
         self._files: dict[str, tuple[int, int]] = {}  # device and inode
         self._failed: set[str] = set()
+        self._named = True  # their names are on the disk
         self._above: list[Path] = []
 
     @property
     def dirty(self) -> bool:
         """Whether there is something that the disk may not have."""
-        return bool(self._files or self._above)
+        return bool(self._files or not self._named or self._above)
 
     def note(self, directory: Path, folder: int, names: Iterable[str], believed: Trust) -> None:
         """Take note of what was written or made lately.
@@ -57,6 +58,7 @@ class Inherited:
                 state = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if believed.holds(state) and state.st_mtime >= since:
                     self._files[name] = state.st_dev, state.st_ino
+                    self._named = False
         device = os.fstat(folder).st_dev
         for above in directory.parents:
             try:
@@ -69,7 +71,8 @@ class Inherited:
                 self._above.append(above)
 
     def sync_files(self, folder: int) -> None:
-        """Bring the files onto the disk; before another file says what they hold, which may be on the disk at any time.
+        """Bring the files onto the disk, and their names; before another file says what they hold, which may be on the
+        disk at any time.
 
         Args:
             folder: a descriptor of the folder.
@@ -80,6 +83,9 @@ class Inherited:
         for name, identity in list(self._files.items()):
             self._sync_file(folder, name, identity)
             del self._files[name]
+        if not self._named:  # else the other file's name may be there, and not theirs
+            sync_folder(folder)
+            self._named = True
 
     def sync(self, folder: int) -> None:
         """Bring all of it onto the disk.
