@@ -460,7 +460,7 @@ class Adopter:
         if client is None:
             session = Session(state.session, state.released)
             client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
-            self._hub.clients[state.session] = client
+            self._hub.adopt(client)
         else:
             self._hub.note_end(client)
         if state.session in self._hub.ended:  # a copy: ledgers need not know any more how far it was

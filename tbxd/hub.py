@@ -34,6 +34,7 @@ from .events.ledger import OVER, Entry
 from .keeping import RUNS_MAX, Keeping, RunState
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
+from .ranks.coming import Coming, Sessions
 from .receiver import Peer
 from .reported import Reported
 from .roots import Roots
@@ -176,6 +177,8 @@ class Hub:
         self._quotas = Quotas(settings)
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
+        self._coming = Coming()
+        self._sessions = Sessions(self.read, self._coming)
         # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
         spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
         self._spools = spools(settings.spool)
@@ -306,6 +309,7 @@ class Hub:
             )
             if self.gated:
                 self.newcomers[hello.session] = client
+            self._coming.come(hello.session, session.runs, now)
             log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
         elif client.broken:
             self.refuse(peer, hello.session, client.broken)
@@ -419,6 +423,7 @@ class Hub:
         """Take nothing more of a session whose streams make no sense."""
         client.broken = reason
         client.again = 0.0
+        self._coming.gone(client.session.id)
         self.refused += 1
         log.warning("session %s of pid %d is broken: %s", client.session.id.hex(), client.pid, reason)
         if client.peer is not None:
@@ -511,6 +516,11 @@ class Hub:
         self._offer(client, batches)
         return True
 
+    def adopt(self, client: Client) -> None:
+        """What the process of a session has left is read here."""
+        self.clients[client.session.id] = client
+        self._coming.come(client.session.id, client.session.runs, time.monotonic())
+
     def read(self, id: bytes) -> tuple[float, float]:
         """Up to when all that a session has logged has come, and when something of it last did, by the monotonic clock.
 
@@ -600,6 +610,8 @@ class Hub:
         if client.undecided or client.elsewhere or client.newcomer:
             client.held += batches
             batches = []
+        elif batches:
+            self._coming.gone(client.session.id)
         at_once = presses(client.session.expected, client.announced, window(len(self.clients)))
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
@@ -636,7 +648,7 @@ class Hub:
             self._checkpoints,
             lambda batch: self._written.put(Held(batch)),
             self.ended,
-            self.read,
+            self._sessions,
             self.alive,
         )
         return RunState(directory, writer, self.strand(partial(self._run_broke, writer)))
@@ -941,6 +953,7 @@ class Hub:
         self.complete(client)
         self._keeping.release(client.holds, time.monotonic())
         self._credit.forget(client.session.id)
+        self._coming.gone(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
 
     def leave(self, client: Client) -> None:

@@ -84,7 +84,7 @@ DAEMON = (
     ("summaries.graph", "summaries.onnx_graph", "summaries.openvino_graph"),
     ("summaries.__init__", "system.curves"),
     ("scalars", "unwritable", "others"),
-    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts"),
+    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts", "ranks.coming"),
     ("ranks.encoder", "ranks.parts", "ranks.restarts"),
     ("lives", "losses", "ranks.side", "ranks.tags", "ranks.speakers", "ranks.waiting"),
     ("plan", "tally"),

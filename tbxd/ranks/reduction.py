@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -44,6 +45,7 @@ from ..scalars import finite_times
 from ..session import Batch, Scalars, Single
 from ..summaries import Refused, text
 from ..summaries.errors import TOO_MANY_TAGS
+from .coming import Sessions
 from .emission import Emission, GoOn, MakeHistogram, note
 from .frontier import TooManyTags
 from .parts import RECENT_MAX, Alone, Member, Passed, Restart, Shared, settle
@@ -108,7 +110,9 @@ class Reduction:
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
-        self._tags = Tags(run.world, seconds)
+        coming = read.coming if isinstance(read, Sessions) else None
+        tells = partial(coming.until, run, seconds=seconds) if coming is not None else None
+        self._tags = Tags(run.world, seconds, tells)
         self._frontier = self._tags.frontier
         self._waiting = Waiting(self._frontier)
         self._patience = Patience(self._frontier, self._waiting, seconds, self._tags.join_seconds, read)
@@ -488,8 +492,8 @@ class Reduction:
         self._patience.look(now)
         if self._members:
             self._emission.announce(pieces)
-        if self._tags.awaited and any(member.size() > kept(len(self._members)) for member in self._members.values()):
-            self._tags.await_none()  # or its journal would fill up for somebody who may not come at all
+        if self._tags.waits and any(member.size() > kept(len(self._members)) for member in self._members.values()):
+            self._tags.hurry()  # or its journal would fill up for somebody who may not come at all
         for member in self._members.values():
             if member.outstanding and now - member.came >= AGAIN_SECONDS:
                 member.outstanding.clear()  # they do not come any more

@@ -3,13 +3,13 @@
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
 it goes out. While ranks of the job have never been seen, which may be on their way, no time tells that a tag is
-gathered, for `START_SECONDS` from the first that came, or `ENDED_SECONDS` where all that came have ended. No I/O or
-clocks.
+gathered, for `START_SECONDS` from the first that came, or `ENDED_SECONDS` where all that came have ended; and while
+somebody who came in the first `START_SECONDS` has not been seen yet (`coming`), which may be one. No I/O or clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from .points import MEAN, WORDS, Floats, Integers
 
 START_SECONDS = 30.0  # from the first rank on, in which one that has never been seen may be on its way
 ENDED_SECONDS = 10.0  # the same where all that came have ended
+COMING_SECONDS = 0.5  # between two looks for who is on the way
 JOIN_SECONDS = 5.0  # without another rank that logs a tag before it is taken that those are all who do
 ALL = "all"  # word for a tag: each rank's is shown by itself
 
@@ -36,9 +37,10 @@ class Tags:
     Args:
         world: the number of ranks.
         seconds: how long a rank is waited for at the most.
+        coming: tells up to when somebody may be seen who came before a time; None: nobody is on the way.
     """
 
-    def __init__(self, world: int, seconds: float) -> None:
+    def __init__(self, world: int, seconds: float, coming: Callable[[float], float] | None = None) -> None:
         self.frontier = Frontier(world)
         self.names: list[str] = []
         self.words: list[str] = []
@@ -48,6 +50,8 @@ class Tags:
         self.newly_shared = False  # one has turned out to be, and records of it wait
         self._seconds, self.join_seconds = seconds, min(JOIN_SECONDS, seconds)
         self._start_seconds = min(START_SECONDS, seconds)
+        self._coming = coming
+        self._held_until = 0.0  # for who is on the way; 0: nobody is waited for
         self._known: dict[tuple[int, str], int] = {}
         self._first_seen = np.zeros(0)
         self._last_joined = np.zeros(0)
@@ -68,22 +72,45 @@ class Tags:
     def here_by(self) -> float:
         """When ranks that have not come are not expected any more."""
         began = self._began if self._began is not None else 0.0
-        return began + (max(self._window, self.join_seconds) if self.awaited else self.join_seconds)
+        here_by = began + (max(self._window, self.join_seconds) if self.awaited else self.join_seconds)
+        return max(here_by, self._held_until)
 
     @property
     def _window(self) -> float:
         """How long after the first rank one that has never been seen may come."""
         return min(ENDED_SECONDS, self._start_seconds) if self.deserted else self._start_seconds
 
+    @property
+    def waits(self) -> bool:
+        """Whether ranks that have never been seen are waited for, or may be."""
+        return self.awaited or self._coming is not None
+
     def await_none(self) -> None:
-        """No rank that has never been seen is on its way."""
+        """No rank that has never been seen is on its way, but for who has come and is not seen yet."""
         self.awaited = False
+
+    def hurry(self) -> None:
+        """Wait for nobody who has never been seen."""
+        self.awaited, self._coming = False, None
 
     def _time_tells(self, now: float, joined: int) -> bool:
         """Whether a tag may be taken to be gathered because nobody has come to it for long."""
         if self.awaited and self._began is not None:
             self.awaited = joined < self.frontier.world and now - self._began < self._window
-        return not self.awaited
+        return not self.awaited and not self._is_somebody_coming(now, joined)
+
+    def _is_somebody_coming(self, now: float, joined: int) -> bool:
+        self._held_until = 0.0
+        if self._coming is None or self._began is None or joined >= self.frontier.world:
+            return False
+        last = self._began + self._start_seconds
+        if now >= last + self._seconds:  # whoever came in time has had its time
+            self._coming = None
+            return False
+        until = self._coming(last)
+        if until > now:
+            self._held_until = min(until, now + COMING_SECONDS)
+        return until > now
 
     def find(self, kind: int, name: str) -> int | None:
         """The number of a tag of some kind of record."""
@@ -137,7 +164,8 @@ class Tags:
         if not len(young):
             return 0.0
         due = float(self._last_joined[young].min()) + self.join_seconds
-        return max(due, self._began + self._window) if self.awaited and self._began is not None else due
+        due = max(due, self._began + self._window) if self.awaited and self._began is not None else due
+        return max(due, self._held_until)
 
     def decide(
         self, now: float, everything: bool, joined: int, members: Iterable[Member], read: Floats | None = None
