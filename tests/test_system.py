@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import World, events, scalars, wait_for, world
+import disk_log
+from harness import World, absent, events, scalars, wait_for, world
 from tb import LOADERS, board
 from tbxd.events.ledger import LedgerReader
 from tbxd.system import proc
@@ -613,6 +615,58 @@ def test_a_run_that_becomes_active_again_and_again_goes_on_in_one_file(tmp_path:
     curves.write({"x": 1.0}, 1e9 + 203)
     curves.close()
     assert len(event_files(folder)) == 4 and curves.left_out == 1
+
+
+@pytest.mark.parametrize("sync", ["always", "periodic"])
+def test_samples_are_synced_as_runs_are(tmp_path: Path, sync: str) -> None:
+    if shutil.which("strace") is None:
+        absent("strace is not installed")
+    with world(tmp_path, TBXD_SYSTEM_SECONDS="1", TBXD_SYNC=sync, TBXD_SYNC_SECONDS="0.2") as place:
+        tape = place.root / "tape"
+        place.start("import tbxd.cli; tbxd.cli.main()", "serve", under=disk_log.command(tape))
+        wait_for(place.running, "the daemon")
+        run = train(place, "a")
+        wait_for(lambda: samples(run) >= 3, "samples")
+
+        def synced() -> bool:
+            lines = tape.read_text(errors="replace").splitlines()
+            data = [line for line in lines if "fdatasync(" in line and f"/a/system/{NODE}/events" in line]
+            names = [line for line in lines if "fsync(" in line and "fdatasync(" not in line]
+            above = all(any(f"<{folder}>" in line for line in names) for folder in (run, run / "system"))
+            return len(data) >= 2 and above
+
+        wait_for(synced, "syncs of the samples while the run is active, and of the folders that were made for them")
+        place.kill_daemon()
+
+
+def test_samples_that_the_disk_refuses_are_told_until_it_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path.resolve()
+    curves = Curves(tmp_path, "node", durable=True)
+    curves.write({"x": 1.0}, 1e9)
+    assert not curves.dirty and not curves.error
+    sync = os.fdatasync
+
+    def refused(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", refused)
+    curves.write({"x": 2.0}, 1e9 + 1)
+    assert curves.dirty and curves.error == "fsync: Input/output error"
+    curves.close()
+    assert curves.error == "fsync: Input/output error"
+    monkeypatch.setattr(os, "fdatasync", sync)
+    curves.write({"x": 3.0}, 1e9 + 2)
+    assert not curves.dirty and not curves.error
+    assert [value for _, value in scalars(tmp_path / "system" / "node")["system/x"]] == [1.0, 2.0, 3.0]
+    late = Curves(tmp_path, "late")
+    late.write({"x": 1.0}, 1e9)
+    assert late.dirty
+    late.sync()
+    assert not late.dirty and not late.error
+    for one in (curves, late):
+        one.close()
 
 
 def alive(fd: str) -> bool:

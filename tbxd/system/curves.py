@@ -25,6 +25,7 @@ from ..descriptors import LEFT_BY_RUNS, scarce
 from ..events import schema, trust
 from ..events.file import EventFile, FileLost, open_to_read
 from ..events.folder import open_folder
+from ..events.inherited import Inherited
 from ..events.ledger import CARRY_END, OPENING, notes
 from ..events.record import frame
 from ..events.rivals import check_alone
@@ -43,17 +44,21 @@ class Curves:
         run: the run's folder, absolute and without links.
         node: this machine's name.
         umask: of the trainer, see `modes.mode_in`.
+        durable: each sample is brought onto the disk at once; else with `sync`.
 
     ``error`` is what kept the last sample from being written, ``left_out`` how many were not.
     """
 
-    def __init__(self, run: Path, node: str, umask: int | None = None) -> None:
+    def __init__(self, run: Path, node: str, umask: int | None = None, durable: bool = False) -> None:
         self.directory = run / FOLDER / (re.sub(r"[^\w.-]", "_", node)[:255].strip(".") or "localhost")
         self.error = ""
         self.left_out = 0
         self._run = run
         self._node = node
         self._umask = umask
+        self._durable = durable
+        self._unsynced = ""  # what keeps what is written from the disk
+        self._inherited = Inherited()
         self._folder = -1
         self._file: EventFile | None = None
         self._origin = 0  # seconds since the epoch at which the steps begin
@@ -79,7 +84,9 @@ class Curves:
             event = _event(values, self._last, seconds)
             owed = True
             file.write(event)
-            self.error = ""
+            self.error = self._unsynced
+            if self._durable:
+                self.sync()
         except FileLost as error:  # somebody has removed it; a new one with the next sample
             self._let_go()
             self.error = str(error)
@@ -106,8 +113,10 @@ class Curves:
             self._file = None
             begun = [first_second(listed) for listed in (above, names)]
             self._origin = min([int(seconds), *(second for second in begun if second is not None)])
-            self._last = max(self._last, _last_step(names, self._folder, trust.found(self._folder, names)))
+            believed = trust.found(self._folder, names)
+            self._last = max(self._last, _last_step(names, self._folder, believed))
             name = file_name(names, seconds, self._node, os.getpid())
+            self._inherited.note(self.directory, self._folder, names, believed)
             file = EventFile(self.directory / name, self._folder, self._umask)
             try:
                 check_alone(file)
@@ -127,6 +136,30 @@ class Curves:
         except FolderHeld:
             raise FolderHeld(0, "another tbxd daemon is writing this node's curves") from None
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have. Any thread may ask."""
+        file = self._file
+        return file is not None and (file.dirty or self._inherited.dirty)
+
+    def sync(self) -> None:
+        """Bring what is written onto the disk, while it is open; what the disk refuses the next call tries again."""
+        file = self._file
+        if file is None or self._folder < 0:
+            return
+        try:
+            self._inherited.sync(self._folder)
+            file.sync()
+            unsynced = ""
+        except FileLost as error:
+            self._let_go()
+            unsynced = str(error)
+        except OSError as error:
+            unsynced = f"fsync: {error.strerror or error}"
+        if unsynced or self.error == self._unsynced:
+            self.error = unsynced
+        self._unsynced = unsynced if self._file is not None else ""
+
     def _let_go(self) -> None:
         file, self._file = self._file, None
         if file is not None:
@@ -145,8 +178,9 @@ class Curves:
         """Bring what is written onto the disk and close, until the next sample, which goes on in the same file."""
         file = self._file
         if file is not None and self._folder >= 0:
-            with contextlib.suppress(OSError):
-                file.sync()
+            self.sync()
+            if self._file is None:
+                return
             if file.pending:
                 self._let_go()
                 return

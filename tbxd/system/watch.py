@@ -52,6 +52,7 @@ class Target:
     curves: Curves
     strand: Strand
     busy: bool = False  # a sample is being written
+    syncing: bool = False  # what is written is being brought onto the disk
     left_out: int = 0  # because the one before was not written yet
 
 
@@ -66,6 +67,8 @@ class System:
 
     def __init__(self, settings: Settings, hub: Hub, wake: Callable[[], None]) -> None:
         self._seconds = _seconds(settings)
+        self._sync_seconds, self._durable = settings.sync_seconds, settings.durable
+        self._next_sync = 0.0
         self._hub = hub
         self._wake = wake
         self._node = os.uname().nodename
@@ -88,10 +91,26 @@ class System:
     def configure(self, settings: Settings, now: float) -> None:
         """Take over what is changed in the settings while it runs."""
         self._seconds = _seconds(settings)
+        self._sync_seconds = settings.sync_seconds
         self._due = min(self._due, now + FIRST_SECONDS)
 
     def step(self, now: float) -> float:
-        """Take and write a sample when it is time; returns when to come again."""
+        """Take and write a sample when it is time, and sync what is written; returns when to come again."""
+        return min(self._sample(now), self._sync(now))
+
+    def _sync(self, now: float) -> float:
+        """Bring what is written onto the disk as often as runs are; a disk that hangs has one job at a time."""
+        if not any(target.curves.dirty for target in self._targets.values()):
+            return NEVER
+        if now >= self._next_sync:
+            self._next_sync = now + self._sync_seconds
+            for target in self._targets.values():
+                if target.curves.dirty and not target.syncing:
+                    target.syncing = True
+                    target.strand.submit(partial(_bring, target))
+        return self._next_sync
+
+    def _sample(self, now: float) -> float:
         if not (self._wanted or self._interval or self._give_up):  # the last two: to be ended once it is not wanted
             return NEVER
         if self._give_up:
@@ -183,7 +202,7 @@ class System:
     def _begin(self, folder: str, active: Active) -> Target:
         from .curves import Curves
 
-        curves = Curves(Path(folder), self._node, active.umask)
+        curves = Curves(Path(folder), self._node, active.umask, self._durable)
         told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
         return Target(curves, self._hub.strand(told))
 
@@ -213,6 +232,13 @@ class System:
 
 def _seconds(settings: Settings) -> float:
     return max(settings.system_seconds, SYSTEM_SECONDS_MIN) if settings.system_seconds else 0.0
+
+
+def _bring(target: Target) -> None:
+    try:
+        target.curves.sync()
+    finally:
+        target.syncing = False
 
 
 def _store(target: Target, sample: Sample, pids: set[int]) -> None:
