@@ -542,7 +542,7 @@ class RunWriter:
                 self._unlock_folder()
                 raise
             self._names.add(name)
-            self.file.write(_opening(time.time(), self.ledger))
+            self.file.write(_opening(time.time(), self.ledger, self.others.rivals.mark))
 
     def _forget_ended(self, other: Ledger) -> Ledger:
         """Of sessions that are over it need not be known one by one how far they were, nor in ``other``; returns that.
@@ -1064,10 +1064,10 @@ def _drops(ledger: Ledger) -> dict[str, int]:
     return drops
 
 
-def _opening(now: float, ledger: Ledger) -> bytes:
-    """The first events of a file: its version, and what earlier files hold."""
+def _opening(now: float, ledger: Ledger, mark: str) -> bytes:
+    """The first events of a file: its version with a mark of who writes it, and what earlier files hold."""
     first = schema.Event(wall_time=now, file_version="brain.Event:2")
-    first.source_metadata.writer = OPENING + __version__
+    first.source_metadata.writer = OPENING + __version__ + mark
     pieces = [frame(first.SerializeToString())]
     pieces += [_event(0, now, text) for text in carry_over(ledger)]
     return b"".join(pieces)

@@ -7,10 +7,17 @@ Where locks do not work, or may not hold between hosts (`mounts.doubt`), files t
 user has made, and that grows, is being written. Who comes waits until it has not grown for a while; who is there
 already and finds that one has come behind him leaves the folder to that one, which readers of the newest file follow.
 On a disk of this host, where the lock of the folder (`flock`) is enough, files are not looked at.
+
+Whatever a file system does between hosts, its locks hold between the processes of one system that see it through one
+superblock: the kernel keeps them (fs/locks.c), also where it asks a server as well (9p, fs/9p/vfs_file.c) or stands on
+another file system without asking it (ecryptfs, whose file operations have no lock). So a file there says which system
+and which superblock wrote it (`mark_of`), and one that was written through the own and that nobody has locked belongs
+to a daemon that has ended or let go of it: nobody waits for that, as after a restart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -18,6 +25,7 @@ from pathlib import Path
 
 from tbxd_client.event_names import event_files
 from tbxd_client.folder_lock import HELD, FolderHeld, is_file_locked
+from tbxd_client.journal_files import NO_BOOT, boot_id
 
 from . import mounts
 from .file import EventFile, FileLost, open_to_read
@@ -33,6 +41,15 @@ LOOK_SECONDS = 4.0  # between two looks while the folder is written
 LOOKED_AT = 16  # files at a time, the last by name
 OPENING_BYTES = 128  # of a file, in which it says whose it is
 _told: set[int] = set()  # devices of which it has been said that locks do not hold there
+
+
+def mark_of(device: int) -> str:
+    """What the files say that are written through a superblock of this system, given by its device; "" where nobody
+    tells which system it is. No two have the same, and it tells nothing else of either."""
+    boot = boot_id()
+    if boot == NO_BOOT:
+        return ""
+    return f" at {hashlib.sha256(boot + device.to_bytes(8, 'big')).hexdigest()[:16]}"
 
 
 def check_alone(file: EventFile) -> None:
@@ -59,7 +76,10 @@ class Rivals:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.doubt = ""  # why locks may keep nobody out; "" where they do
+        self.mark = ""  # what a new file says of who writes it
         self._device, self._local = -1, True  # of the folder; that no other host writes there
+        self._locks = True  # there are some
+        self._near: set[str] = set()  # files that were written through this system's superblock
         self._files: dict[str, tuple[int, int]] = {}  # size and time of change of files of other daemons
         self._changed: dict[str, float] = {}  # when they were seen to change, by the monotonic clock
         self._before: dict[str, tuple[int, int]] = {}  # the files when the folder was opened
@@ -80,7 +100,8 @@ class Rivals:
         device = os.fstat(folder).st_dev
         if device != self._device:
             self._device, self.doubt = device, ""
-            self._local = mounts.is_here(folder)
+            self._local, self._locks = mounts.is_here(folder), True
+            self.mark = "" if self._local else mark_of(device)
         if self._local:
             return
         names = self._others(folder, believed, own)
@@ -119,6 +140,7 @@ class Rivals:
                 raise FileLost(0, self._text(name))
 
     def _judge(self, file: EventFile) -> None:
+        self._locks = not file.unlocked
         if file.unlocked:
             self.doubt = f"locks do not work there ({os.strerror(file.unlocked)})"
         else:
@@ -127,10 +149,12 @@ class Rivals:
             _told.add(self._device)
             log.warning(
                 "%s: %s. A daemon on another host that writes the same folder is noticed by its event file alone, "
-                "within %.0f s. To do: log from one host to a folder, or mount it with locks",
+                "within %.0f s, and one that begins waits until another's file has not changed for %.0f s. To do: log "
+                "from one host to a folder, or mount it with locks",
                 self._directory,
                 self.doubt,
                 LOOK_SECONDS,
+                QUIET_SECONDS,
             )
 
     def _wait(self, names: list[str]) -> None:
@@ -139,6 +163,8 @@ class Rivals:
                 raise FolderHeld(0, self._text(name))
 
     def _is_written(self, name: str) -> bool:
+        if self._locks and name in self._near:
+            return False  # its lock would have told
         return time.monotonic() - self._changed[name] < QUIET_SECONDS
 
     def _text(self, name: str) -> str:
@@ -173,6 +199,8 @@ class Rivals:
             return False
         try:
             head = os.pread(fd, OPENING_BYTES, 0)
+            if self.mark and self.mark.encode() in head:
+                self._near.add(name)
             return not head or OPENING.encode() in head
         finally:
             os.close(fd)

@@ -245,6 +245,32 @@ def test_where_locks_hold_nobody_out_files_that_grow_do(
     account("nfs_without", 3, Verdict(accepted=4, written=4))
 
 
+@pytest.mark.parametrize("locks", ["none", "local"])
+def test_who_comes_after_a_daemon_of_its_own_host_waits_only_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: str
+) -> None:
+    """As after a restart: what the one before wrote a moment ago shows that it was of this host, and it has no lock."""
+    monkeypatch.setattr(rivals, "_told", set())
+    with remote(tmp_path, hosts=2, locks=locks) as served:
+        before, after, elsewhere = (Host(served.mounts[at] / "run", number) for number, at in enumerate((0, 0, 1)))
+        before.log(0)
+        before.writer.write()
+        after.log(1)
+        after.writer.write()
+        assert "another tbxd daemon is writing" in after.writer.error, "it lives"
+        for fd in (before.writer.file._fd, before.writer._folder):  # type: ignore[union-attr]
+            os.close(fd)  # as its end does
+        after.writer.write()
+        if locks == "none":
+            assert "grows" in after.writer.error
+            return
+        assert not after.writer.error and held(served.folder / "run") == points(2)
+        elsewhere.log(2)
+        elsewhere.writer.write()
+        assert "grows" in elsewhere.writer.error, "of another host nobody knows whether it lives"
+        after.writer.close()
+
+
 def test_scripts_and_daemons_of_two_hosts_write_a_folder_one_after_the_other(place: World, tmp_path: Path) -> None:
     script = """
         import os, sys, time
