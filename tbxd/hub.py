@@ -30,7 +30,7 @@ from .credit import Credit, presses, window
 from .descriptors import runs_open
 from .ended import Ended
 from .events.checkpoint import Checkpoints
-from .events.ledger import OVER, Entry
+from .events.ledger import OVER
 from .keeping import RUNS_MAX, Keeping, RunState
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
@@ -41,9 +41,10 @@ from .roots import Roots
 from .run import RunWriter
 from .session import Batch, Session
 from .settings import Settings
+from .shown import Row, row_of
 from .stored import StoredSegment, Unreadable, readable_journal
 from .strand import Strand
-from .tally import Tally, add_counts
+from .tally import add_counts
 from .walls import PAUSE_SECONDS, Walls
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Client:
     flush_to: int = 0  # the position that it wants to have written,
     leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
     leftovers_written: int = 0  # and the last that has it
+    row: Row | None = None  # what the status has told of it last
 
 
 class Held(NamedTuple):
@@ -898,7 +900,7 @@ class Hub:
         """Have a run synced or parked behind the write that is on its way. One job waits, however long a disk hangs."""
         if state.tidied:
             return
-        state.tidied = True
+        state.tidies()
 
         def job() -> None:
             try:
@@ -1022,21 +1024,22 @@ class Hub:
         pending: dict[str, int] = {}
         sessions = []
         for client in self.clients.values():
-            with self.walls.around("the status of a session", f"session {client.session.id.hex()}"):
-                own = Tally()
-                for directory, (told, received) in self._expected(client).items():
-                    account = accounts.get(directory)
-                    entry = (account.ledger.get(client.session.id) if account is not None else None) or Entry()
-                    own.settle(entry)
-                    waits = max(0, max(told - sum(entry.dropped.values()), received) - entry.count)
-                    own.accepted += waits
-                    if waits and account is not None:
-                        pending[directory] = pending.get(directory, 0) + waits
-                sessions.append(self._session_status(client) | own.counts())
+            session = client.session
+            key = (client.heard, client.moved, session.written, client.readable, client.unreadable, client.broken)
+            row = client.row
+            if row is None or not row.holds(key, accounts):
+                row = client.row = None
+                with self.walls.around("the status of a session", f"session {session.id.hex()}"):
+                    rest = partial(self._session_status, client)
+                    row = client.row = row_of(session.id, key, self._expected(client), accounts, rest)
+            if row is None:
+                continue
+            sessions.append(row.told)
+            add_counts(pending, row.pending)
         total = self._keeping.total(accounts.values(), sum(pending.values()))
         return {
             "runs": {
-                directory: {**account.tally.counts(pending.get(directory, 0)), **account.more}
+                directory: account.told if directory not in pending else account.with_pending(pending[directory])
                 for directory, account in accounts.items()
             },
             "runs_forgotten": self._keeping.forgotten,

@@ -33,13 +33,18 @@ class Account(NamedTuple):
     """What is told of a run in the status.
 
     ``ledger``: what became of the records of which session; ``tally``: of all of them; ``found``: what of that its
-    files held when it came back; ``more``: the rest of what is told.
+    files held when it came back; ``more``: the rest of what is told; ``told``: all of that, with nothing on its way.
     """
 
     ledger: Ledger
     tally: Tally
     found: Tally
     more: dict[str, Any]
+    told: dict[str, Any]
+
+    def with_pending(self, pending: int) -> dict[str, Any]:
+        """What is told where so many records are on their way."""
+        return {**self.tally.counts(pending), **self.more}
 
 
 @dataclass(slots=True)
@@ -56,12 +61,17 @@ class RunState:
     rounds: int = 0  # how often it was written
     tidied: bool = False  # a job is submitted that syncs or parks it
     still: float = 0.0  # since when nothing is to be done for it; 0 while something is
-    account: Account | None = None  # what was told of it last, while nothing is done for it
+    account: Account | None = None  # what was told of it last, while nothing has been done for it since
 
     @property
     def has_to_do(self) -> bool:
         """Whether there is something to write."""
         return self.writer.waiting or self.writer.ranks.news
+
+    def tidies(self) -> None:
+        """A job is about to be submitted that syncs or parks it; when it is done `tidied` is False again."""
+        self.tidied = True
+        self.account = None
 
     @property
     def is_still(self) -> bool:
@@ -194,6 +204,8 @@ class Keeping:
 
     def _account(self, state: RunState) -> Account:
         writer = state.writer
+        # Jobs that change it are submitted on this thread: where none is under way, none is while it is asked.
+        idle = not (state.submitted or state.tidied)
         ledger, found = writer.known()
         more = {
             "file": writer.name,
@@ -203,8 +215,9 @@ class Keeping:
             "removed": writer.losses.removed,
             "beside": writer.besides.names,
         }
-        account = Account(ledger, _tally(ledger), _tally(found), more)
-        if state.directory not in self.warm:
+        tally = _tally(ledger)
+        account = Account(ledger, tally, _tally(found) if found else _NOTHING, more, {**tally.counts(), **more})
+        if idle:
             state.account = account
         return account
 
@@ -219,13 +232,17 @@ class Keeping:
         total.merge(self._gone)
         for account in accounts:
             total.merge(account.tally)
-            total.take_off(account.found)
+            if account.found is not _NOTHING:
+                total.take_off(account.found)
         total.accepted += pending
         return total
 
     def held_up(self) -> Iterator[RunState]:
         """Runs that cannot be written at the moment."""
         return (state for state in self.warm.values() if state.writer.error)
+
+
+_NOTHING = Tally()
 
 
 def _tally(ledger: Ledger) -> Tally:

@@ -95,6 +95,7 @@ DAEMON = (
     ("ranks.ranks",),
     ("run",),
     ("keeping",),
+    ("shown",),
     ("hub",),
     ("succession",),
     ("adopt", "system.watch"),

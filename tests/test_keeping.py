@@ -556,3 +556,55 @@ def test_whatever_comes_and_goes_where_as_many_runs_are_known_as_may_be_each_is_
             assert kept._over.keys() <= kept.runs.keys() and kept.warm.keys() <= kept.runs.keys()
             assert not kept._over.keys() & kept._holders.keys()
     assert refused, "it was full"
+
+
+def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of runs that are warm: thousands that log now and then are as they were, most of the time."""
+    monkeypatch.setattr(keeping, "COOL_SECONDS", 60.0)
+    made: list[str] = []
+    account = keeping.Keeping._account
+
+    def counted(self: keeping.Keeping, state: keeping.RunState) -> keeping.Account:
+        made.append(state.directory)
+        return account(self, state)
+
+    monkeypatch.setattr(keeping.Keeping, "_account", counted)
+    hub = inside.hub
+    sessions = [inside.begin(f"r{number % 3}") for number in range(6)]
+    rng = random.Random(int(os.environ.get("TBXD_SEED", "5")))
+
+    def quiet() -> bool:
+        busy = (state.submitted or state.tidied or state.due or state.writer.dirty for state in hub.runs.values())
+        return not any(busy)
+
+    for turn in range(40):
+        session = rng.choice(sessions)
+        what = rng.randrange(4)
+        if what == 0:
+            inside.log(session, 5 * turn, 5)
+        elif what == 1:
+            inside.hub.handle(inside.peer, wire.Report(session, {0: [1000 + turn, {"journal_full": turn}]}))
+        elif what == 2:
+            hub.break_off(hub.clients[session], f"turn {turn}") if rng.random() < 0.1 else hub.status()
+        elif hub.runs:
+            state = rng.choice(list(hub.runs.values()))
+            monkeypatch.setattr(state.writer.others, "notice", f"turn {turn}")
+            hub._tidy(state, state.writer.sync)
+        hub.status()  # in the middle of it
+        inside.until(quiet, "what was logged")
+        found = hub.status()
+        for state in hub.runs.values():
+            state.account = None
+        for client in hub.clients.values():
+            client.row = None
+        assert found == hub.status()
+    made.clear()
+    hub.status()
+    assert not made and hub._keeping.warm
+    inside.log(next(one for one in sessions if not hub.clients[one].broken), 10_000, 1)
+    inside.until(quiet, "the record")
+    made.clear()
+    hub.status()
+    assert len(made) == 1
