@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -19,6 +20,8 @@ from harness import World, world
 # of its processor time: 0.50 s for a daemon's imports instead of 0.24 s.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# For `make mutants`: that an example fails is enough; the smallest one is looked for much longer than the first.
+hypothesis.settings.register_profile("slips", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
