@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -283,6 +284,14 @@ def test_what_a_daemon_before_had_is_asked_for_and_told_again(side: Side) -> Non
     assert [message.runs for message in side.link.sent if isinstance(message, wire.Report)] == [{0: [1, {}]}]
 
 
+def test_the_limit_is_that_of_the_daemon_that_is_there(side: Side) -> None:
+    side.log(10)
+    side.welcome()
+    side.hear(wire.Unknown(side.journal.session))
+    side.welcome(limit=100)
+    assert side.spans() == [(0, 100)]
+
+
 def test_a_daemon_that_takes_nothing_is_greeted_anew(side: Side) -> None:
     end = side.log()
     side.welcome()
@@ -374,11 +383,13 @@ def test_a_second_flush_does_not_wait_where_the_first_was_in_vain_and_nothing_ha
     side.welcome()
     side.send()
     waits: list[float] = []
-    side.on_wait = lambda seconds: waits.append(seconds)
+    side.on_wait = waits.append
     assert not side.sender.flush(end, 0.5)
     assert waits, "the first one waits"
     waits.clear()
     assert not side.sender.flush(end, 0.5, again=False) and not waits
+    assert not side.sender.flush(end, 0.5) and waits, "one with a time of its own does"
+    waits.clear()
     assert not side.sender.flush(end, 2.0, again=False) and waits, "one that may take longer does"
     waits.clear()
     side.ack(half)
@@ -406,9 +417,10 @@ def test_a_daemon_that_refuses_is_sent_nothing_more_until_one_says_welcome(
     side: Side, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end = side.log()
-    side.welcome(limit=34)
+    side.welcome(limit=34, journal=1)
+    assert side.sender.gets_on
     side.hear(wire.Refused(side.journal.session, "no room"))
-    assert side.spans() == [] and side.sender.refused == "no room"
+    assert side.send() == [] and side.sender.refused == "no room" and not side.sender.gets_on
     assert "no room" in capfd.readouterr().err
     assert not side.sender.flush(end, 10.0), "nobody waits for it"
     side.welcome()
@@ -634,7 +646,7 @@ class Started:
         self.is_gone = self.closed = False
         Started.made.append(self)
 
-    made: list[Started] = []
+    made: ClassVar[list[Started]] = []
 
     def gone(self) -> bool:
         return self.is_gone
@@ -683,7 +695,7 @@ def test_a_daemon_that_fails_is_started_again_after_ever_longer_pauses_up_to_a_m
         if starts.step(0.1):
             moments.append(starts.now - began)
             Started.made[-1].is_gone, Started.made[-1].code = True, 3
-    pauses = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(moments)]
     assert [round(pause / 5) for pause in pauses[:5]] == [1, 2, 4, 8, 12], pauses
     assert all(pause < 61.0 for pause in pauses)
     assert capfd.readouterr().err.count("did not start") == 1

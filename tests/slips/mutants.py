@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import psutil
-from slip_list import GENERATED, FOLDER, ROOT, Slip, by_hand, tables, test_paths
+from slip_list import FOLDER, GENERATED, ROOT, Slip, by_hand, tables, test_paths
 from slip_operators import changes
 
 SHARE_MIN = 0.9  # of the slips that can be decided

@@ -85,12 +85,15 @@ def _changed(node: ast.AST, is_init: bool) -> Iterator[ast.AST | str]:
             else:
                 other.func.attr = _CALLED[name]
             yield other
-    elif isinstance(node, (ast.If, ast.While)) and isinstance(node.test, (ast.Name, ast.Attribute, ast.Call)):
-        pass  # negated where the test is, below
-    elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+    elif _may_be_left_out(node, is_init):
         yield "pass"
-    elif isinstance(node, ast.Assign) and not is_init and isinstance(node.targets[0], (ast.Attribute, ast.Subscript)):
-        yield "pass"
+
+
+def _may_be_left_out(node: ast.AST, is_init: bool) -> bool:
+    """Whether a statement does something, and the function can be run without it."""
+    if isinstance(node, ast.Assign):
+        return not is_init and isinstance(node.targets[0], (ast.Attribute, ast.Subscript))
+    return isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
 
 
 def _is_silent(node: ast.AST) -> bool:

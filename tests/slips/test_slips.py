@@ -34,7 +34,7 @@ def test_the_tests_that_have_to_notice_are_there() -> None:
 def test_there_are_enough_slips_and_none_twice() -> None:
     hand, made = by_hand(), generated()
     places = [(slip.file, slip.begin, slip.end, slip.new) for slip in (*hand, *made)]
-    assert len(set((slip.file, slip.begin, slip.new) for slip in hand)) == len(hand) >= BY_HAND_MIN
+    assert len({(slip.file, slip.begin, slip.new) for slip in hand}) == len(hand) >= BY_HAND_MIN
     assert len(hand) + min(GENERATED_COUNT, len(made)) >= TOTAL_MIN
     assert len(places) > len(hand)
 
