@@ -420,7 +420,7 @@ def test_a_daemon_that_refuses_is_sent_nothing_more_until_one_says_welcome(
     side.welcome(limit=34, journal=1)
     assert side.sender.gets_on
     side.hear(wire.Refused(side.journal.session, "no room"))
-    assert side.send() == [] and side.sender.refused == "no room" and not side.sender.gets_on
+    assert side.spans() == [] and side.sender.refused == "no room" and not side.sender.gets_on
     assert "no room" in capfd.readouterr().err
     assert not side.sender.flush(end, 10.0), "nobody waits for it"
     side.welcome()
