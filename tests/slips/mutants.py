@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import psutil
-from slip_list import FOLDER, GENERATED, ROOT, Slip, by_hand, tables, test_paths
+from slip_list import FOLDER, GENERATED, ROOT, Slip, by_hand, paths_of, tables
 from slip_operators import changes
 
 SHARE_MIN = 0.9  # of the slips that can be decided
@@ -89,7 +89,7 @@ class Copy:
         began = time.monotonic()
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "--hypothesis-profile=slips"]
         process = subprocess.Popen(
-            [*command, f"--basetemp={base}", *test_paths(tests, self.root)],
+            [*command, f"--basetemp={base}", *paths_of(tests, self.root)],
             cwd=self.root,
             env=environ,
             stdout=subprocess.PIPE,

@@ -85,7 +85,7 @@ def by_hand(root: Path = ROOT) -> list[Slip]:
     return slips
 
 
-def test_paths(names: tuple[str, ...], root: Path = ROOT) -> list[str]:
+def paths_of(names: tuple[str, ...], root: Path = ROOT) -> list[str]:
     """The tests by their paths in the repository, as pytest takes them.
 
     Raises:

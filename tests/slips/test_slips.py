@@ -6,7 +6,7 @@ import ast
 
 import pytest
 from mutants import GENERATED_COUNT, generated
-from slip_list import FOLDER, GENERATED, ROOT, by_hand, lists, tables, test_paths
+from slip_list import FOLDER, GENERATED, ROOT, by_hand, lists, paths_of, tables
 
 TOTAL_MIN, BY_HAND_MIN = 150, 100
 
@@ -24,7 +24,7 @@ def test_the_tests_that_have_to_notice_are_there() -> None:
     names = {name for slip in by_hand() for name in slip.tests}
     names |= {name for module in tables(FOLDER / GENERATED)["module"] for name in module["tests"]}
     for name in sorted(names):
-        path, _, test = test_paths((name,))[0].partition("::")
+        path, _, test = paths_of((name,))[0].partition("::")
         if test:
             tree = ast.parse((ROOT / path).read_text())
             functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
