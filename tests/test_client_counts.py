@@ -171,7 +171,11 @@ def test_a_session_that_is_out_of_reach_ends_once(monkeypatch: pytest.MonkeyPatc
     session.sender = Held(settled=5)  # type: ignore[assignment]
     session.journal = Held(committed=10, torn=False, place="/spool/a")  # type: ignore[assignment]
     monkeypatch.setattr(session_module, "_left_behind", left := [])
-    session._close = closed.append  # type: ignore[method-assign]
+
+    def close(delivered: bool) -> None:
+        closed.append(delivered)
+
+    session._close = close  # type: ignore[method-assign]
     session._keep_refusals = lambda: kept.append(1)  # type: ignore[method-assign]
     session._finish()
     session._finish()
