@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo quick test test-all check browser fault-tools programs frameworks faults soak fuzz bench bench-peers bench-all bench-page clean
+.PHONY: demo quick test test-all check browser fault-tools programs frameworks faults mutants soak fuzz bench bench-peers bench-all bench-page clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -73,6 +73,12 @@ frameworks:                    ## those that programs of the gallery are written
 
 faults: .venv/installed fault-tools ## every fault, and a table of what became of the records; TBXD_KILLS, TBXD_SEED
 	TBXD_FAULT_TABLE=1 $(BIN)/python -m pytest tests/faults -m "matrix or not matrix"
+
+# A slip that no test notices is named. ONLY=hub for some, SAMPLE=40 for so many of those made by hand, SEED draws both samples.
+JOBS ?= 1
+SEED ?= 1
+mutants: .venv/installed       ## small slips made one by one in a copy of the tree: whether the tests notice nine of ten
+	$(BIN)/python tests/slips/mutants.py --jobs $(JOBS) --seed $(SEED) --only "$(ONLY)" $(if $(SAMPLE),--sample $(SAMPLE))
 
 MINUTES ?= 60
 soak: .venv/installed          ## 16 ranks at 1 kHz, a kill a minute

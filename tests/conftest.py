@@ -20,6 +20,7 @@ from harness import World, world
 # of its processor time: 0.50 s for a daemon's imports instead of 0.24 s.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
 # For `make mutants`: that an example fails is enough; the smallest one is looked for much longer than the first.
 hypothesis.settings.register_profile("slips", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 

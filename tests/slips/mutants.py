@@ -84,6 +84,7 @@ class Copy:
         base = self.root / "t"
         shutil.rmtree(base, ignore_errors=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("TBXD_", "PYTEST_"))}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         environ["PYTHONPATH"] = os.pathsep.join([str(self.root), str(self.root / "client")])
         environ["TBXD_TEST_SECONDS"] = str(DEADLINE_SECONDS)
         began = time.monotonic()
