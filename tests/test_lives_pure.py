@@ -220,6 +220,13 @@ def test_points_of_ranks_are_claimed_unless_they_go_back_behind_a_stranger(folde
     assert "'loss' at step 10" in why and lives.known.places.get("new") is None, "nothing is taken note of"
 
 
+def test_a_stranger_all_of_whose_tags_are_beside_the_run_is_in_nobody_s_way(folder: Folder) -> None:
+    stranger = folder.enter("a", kin=OTHER + "1" * 8)
+    job = folder.ranks("r", "job", kin=KIN)
+    folder.lives.lineage.beside[stranger.who.key] = {ALL: 0}
+    assert not folder.lives.has_strangers(job)
+
+
 def test_points_of_ranks_that_go_on_with_a_predecessor_begin_its_tags_anew(folder: Folder) -> None:
     before = folder.enter("a", kin=KIN)
     job = folder.ranks("r", "job", kin=KIN)
