@@ -120,17 +120,21 @@ def test_a_run_that_is_not_still_stays(kept: Kept, what: str) -> None:
     assert "a" not in kept.keeping.warm
 
 
-def test_what_is_told_of_a_run_is_kept_while_it_is_still_and_looked_up_while_it_is_not(kept: Kept) -> None:
+def test_what_is_told_of_a_run_is_kept_while_no_job_is_under_way_and_looked_up_while_one_is(kept: Kept) -> None:
     writer = kept.run("a")
-    writer.log(b"1", 5)
-    assert kept.keeping.accounts()["a"].tally.accepted == 5
-    writer.log(b"1", 5)
-    assert kept.keeping.accounts()["a"].tally.accepted == 10, "it is warm"
-    kept.later(3 * COOL_SECONDS + 1.0)
+    state = kept.runs["a"]
+    for name in ("submitted", "tidied"):
+        kept.run("a")
+        before = writer.known()[0].get(b"1", Entry()).count
+        setattr(state, name, True)
+        for more in (5, 10):
+            writer.log(b"1", 5)
+            assert kept.keeping.accounts()["a"].tally.accepted == before + more, name
+        setattr(state, name, False)
     first = kept.keeping.accounts()["a"]
     assert kept.keeping.accounts()["a"] is first
     kept.run("a").log(b"1", 5)
-    assert kept.keeping.accounts()["a"].tally.accepted == 15
+    assert kept.keeping.accounts()["a"].tally.accepted == 25
 
 
 @pytest.mark.parametrize("seed", range(3))
