@@ -157,16 +157,15 @@ QUESTION = Question(
     name="add_histogram",
     title="add_histogram of 10⁶ and of 10⁴ float32 values",
     notes=(
-        "Normally distributed numpy float32 values, each array in two conditions, after one call that is not counted. "
-        f"{LOOP_NOTES}; of 200 calls with 10⁴ values and of 8 with 10⁶: 8 and 36 MB, which the journal takes, whether "
-        f"the daemon keeps up or not. {PAUSE_NOTES} of 20. "
-        "CPU is that of the whole process, with flush() or close(), threads included; BLAS has one "
-        "thread, because idle ones would spin and triple the peers' figure. Memory is the peak over what the process "
-        "had before it imported the writer, with numpy, torch and the arrays there already. The first call of 10⁴ "
-        "includes the import. A bare copy is `numpy.copyto` into memory that has been written before, to another "
-        "place each time, in the same process, as often, and in the same condition; one into new memory is "
-        "`values.copy()`. What tbxd has in the "
-        "file is compared with `numpy.histogram`: no count may be off by one."
+        "Normally distributed numpy float32 values, each array in two conditions, after one call that does not "
+        f"count. {LOOP_NOTES}. A loop has 200 calls with 10⁴ values, or 8 with 10⁶: 8 and 36 MB, which fit into the "
+        f"journal whether the daemon keeps up or not. {PAUSE_NOTES} of 20. CPU is that of the whole process, "
+        "threads included, with flush() or close(). BLAS has one thread, because idle threads would spin and "
+        "triple the peers' figure. Memory is the peak above what the process had before it imported the writer, "
+        "with numpy, torch and the arrays already there. The first call of 10⁴ includes the import. A bare copy is "
+        "`numpy.copyto` into memory that was written before, to another place each time, in the same process, as "
+        "often, and in the same condition; a copy into new memory is `values.copy()`. The histogram in tbxd's file "
+        "is compared with `numpy.histogram`: no count may be off by one."
     ),
     figures=_figures("1e6", "10⁶") + _figures("1e4", "10⁴"),
     full={"calls": 20, "loop_1e4": 200, "loop_1e6": 8, "torch_imported": 1},

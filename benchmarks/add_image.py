@@ -65,10 +65,10 @@ QUESTION = Question(
     name="add_image",
     title="add_image of 256 by 256 by 3 uint8",
     notes=(
-        f"Random pixels, after one call that is not counted. {LOOP_NOTES}; of 50 calls: 10 MB, which the journal "
-        f"takes, whether the daemon keeps up or not. {PAUSE_NOTES} of 20. CPU is that of the whole process, threads "
-        "included, with flush() and close(). A bare copy is `numpy.copyto` into memory that has been written before, "
-        "to another place each time, in the same process, as often, and in the same condition."
+        f"Random pixels, after one call that does not count. {LOOP_NOTES}. A loop has 50 calls: 10 MB, which fit "
+        f"into the journal whether the daemon keeps up or not. {PAUSE_NOTES} of 20. CPU is that of the whole "
+        "process, threads included, with flush() and close(). A bare copy is `numpy.copyto` into memory that was "
+        "written before, to another place each time, in the same process, as often, and in the same condition."
     ),
     figures=(
         Figure("loop_us", "in a loop: caller's time per call", "µs"),

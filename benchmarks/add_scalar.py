@@ -97,11 +97,11 @@ QUESTION = Question(
     name="add_scalar",
     title="add_scalar in a tight loop",
     notes=(
-        'A loop of `writer.add_scalar("train/loss", value, step)` with a Python float: 100,000 calls of tbxd, 20,000 '
-        "of the others. A first record has been written before, so that no start is counted. p50, p99.9 and max are of "
-        "a second loop, in which every call is timed. CPU is that of the whole process from the first call until "
-        "flush() and close() have returned, threads included. Memory is the peak over what the process had before it "
-        "imported the writer, with numpy and torch imported already."
+        'A loop of `writer.add_scalar("train/loss", value, step)` with a Python float: 100,000 calls of tbxd, '
+        "20,000 of the others. A first record is written before, so the start does not count. A second loop, in "
+        "which every call is timed, gives p50, p99.9 and max. CPU is that of the whole process, threads included, "
+        "from the first call until flush() and close() have returned. Memory is the peak above what the process "
+        "had before it imported the writer, with numpy and torch already imported."
     ),
     figures=(
         Figure("caller_us", "caller's time per call", "µs"),

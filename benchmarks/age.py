@@ -267,17 +267,17 @@ QUESTION = Question(
     name="age",
     title="a daemon that is old beside the same when it was young",
     notes=(
-        "A real daemon, on one core, is measured before and after something has made it old: sessions with a run of "
-        "20 tags each that come and go; processes that log one scalar each into one folder, one after the other; a "
-        "run of 10⁷ scalars, whose daemon is killed and which the next one goes on with; 500 sessions of this host "
-        "that live and log nothing. A record: CPU of the daemon for each of 300,000 scalars of one session, which "
-        "sends as far as it may; and of as many that are sent in stretches of 127 KiB, each of which is waited for: "
-        "the window of each of 500 sessions has no more (the daemon's memory is shared out), so that the one is what "
-        "a record costs then, and the other what so many sessions cost, without what smaller messages do. A turn: how "
-        "long a flush with nothing to flush waits, the mean of 300 in 3 s without the longest of a hundred. A "
-        "restart: from kill -9 until another daemon has written a record to a run that was there, compared with one "
-        "to a new run of a young daemon. All three are the least of three. Memory is what is resident, over that of "
-        "the young one, once it has let go of what is over."
+        "A real daemon, on one core, is measured before and after it has aged by one of these: sessions with a run "
+        "of 20 tags each that come and go; processes that log one scalar each into one folder, one after the "
+        "other; a run of 10⁷ scalars, whose daemon is killed and which the next one continues; 500 live sessions "
+        "of this host that log nothing. A record: CPU of the daemon for each of 300,000 scalars of one session "
+        "that sends as far as it may; and for as many scalars sent in stretches of 127 KiB, each of which is "
+        "waited for. The window of each of 500 sessions has no more, because they share the daemon's memory. So "
+        "the first figure is what a record costs then, and the second is what many sessions cost without the "
+        "effect of smaller messages. A turn: how long a flush with nothing to flush waits; the mean of 300 in 3 s "
+        "without the longest of a hundred. A restart: from kill -9 until another daemon has written a record to an "
+        "existing run, compared with a record to a new run of a young daemon. All three are the minimum of three. "
+        "Memory is the resident memory above that of the young daemon, after it has released what is over."
     ),
     figures=(
         Figure("record_us", "CPU of the daemon per record", "µs", compared=False),

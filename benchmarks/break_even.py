@@ -57,11 +57,11 @@ QUESTION = Question(
     name="break_even",
     title=f"break-even: {RATE} scalars a second on a local disk",
     notes=(
-        f"A loop that sleeps 1/{RATE} s and logs one scalar, for 20 s, with the defaults of each writer. CPU is that "
-        "of all threads and processes, without what the sleeping loop takes by itself, in two parts. While it runs: in "
-        "these 20 s, when all has been started. Once: the import, the writer, its first record brought into the file, "
-        "and the daemon's or helpers' start, which one daemon pays for all trainers of a machine; and flush() and "
-        "close() at the end."
+        f"A loop that sleeps 1/{RATE} s and logs one scalar, for 20 s, with the defaults of each writer. CPU is "
+        "that of all threads and processes, minus that of the sleeping loop itself, in two parts. While it runs: "
+        "in these 20 s, after everything has started. Once: the import, the writer, its first record until it is "
+        "in the file, and the start of the daemon or helpers, which one daemon pays for all trainers of a machine; "
+        "and flush() and close() at the end."
     ),
     figures=(
         Figure("second_ms", "while it runs: CPU of all per second", "ms", signed=True),

@@ -16,12 +16,12 @@ from typing import Any
 PAUSE_SECONDS = 0.05  # stands for the training between two calls
 BURSTS = 6  # loops, the first of which is not counted: it makes the memory that the others use again
 LOOP_NOTES = (
-    f"In a loop: calls in a row with nothing in between, the first of which is not counted; the time of the others by "
-    f"their number. {BURSTS - 1} loops with flush() in between, after one that is not counted"
+    "In a loop: calls in a row with nothing in between. The first one does not count; the figure is the time of the "
+    f"others, divided by their number. {BURSTS - 1} loops with flush() in between, after one that does not count"
 )
 PAUSE_NOTES = (
-    f"After a pause: flush() and {PAUSE_SECONDS * 1000:g} ms between calls, neither of them timed, as training has it, "
-    "so that code and data have left the processor's caches; the median"
+    f"After a pause: flush() and {PAUSE_SECONDS * 1000:g} ms between calls, neither of them timed, as in training, so "
+    "that code and data have left the processor's caches; the median"
 )
 
 

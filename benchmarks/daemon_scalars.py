@@ -212,12 +212,13 @@ QUESTION = Question(
     name="daemon_scalars",
     title="scalars a second that the daemon takes, from its socket to the event file",
     notes=(
-        "A real daemon, on one core, and sessions whose bytes have been made before, so that making them costs nothing "
-        "here: 240,000 scalars in all, each session to a run of its own, until everything is written and acknowledged. "
-        "1 and 8 sessions: one tag in a burst, in messages of 256 KiB, as a sender has them that is behind. 64 "
-        f"sessions: {TICK_SCALARS} scalars a message, what 64 senders find every 50 ms when they log 800,000 a second "
-        "together. 100 and 10,000 tags: so many scalars share a step. A twentieth is sent before, so that the daemon "
-        "knows the runs. CPU is that of the whole daemon; the event files are read and checked afterwards."
+        "A real daemon, on one core. The bytes of its sessions are made before, so making them costs nothing here: "
+        "240,000 scalars in all, each session to a run of its own, until everything is written and acknowledged. 1 "
+        "and 8 sessions: one tag in a burst, in messages of 256 KiB, as from a sender that is behind. 64 sessions: "
+        f"{TICK_SCALARS} scalars a message, which is what 64 senders find every 50 ms when they log 800,000 a "
+        "second together. 100 and 10,000 tags: that many scalars share a step. A twentieth is sent before, so that "
+        "the daemon knows the runs. CPU is that of the whole daemon. The event files are read and checked "
+        "afterwards."
     ),
     figures=(
         Figure("millions_per_cpu_second", "scalars per CPU second of the daemon", "millions", compared=False),

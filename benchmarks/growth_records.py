@@ -63,9 +63,9 @@ QUESTION = Question(
     name="growth_records",
     title="growth with the number of records",
     notes=(
-        f"`add_scalar` in a loop, to a new run for each point, in one process; flush() after every {FLUSHED:,} is "
-        "not in the caller's time. 10⁷ of tbxd only. A peer goes on to ten times as many where that is expected to "
-        f"take no more than {curve.SECONDS_MAX:g} s."
+        "`add_scalar` in a loop, to a new run for each point, in one process. The caller's time excludes a flush() "
+        f"after every {FLUSHED:,} records. Only tbxd logs 10⁷. A peer goes on to ten times as many if that is "
+        f"expected to take no more than {curve.SECONDS_MAX:g} s."
     ),
     figures=curve.figures(MEASURES, XS, "records"),
     full={BASE: 10**7, "others": 10**6, "torch_imported": 1},

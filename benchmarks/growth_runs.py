@@ -69,10 +69,10 @@ QUESTION = Question(
     name="growth_runs",
     title="growth with the number of runs of a process",
     notes=(
-        f"100,000 scalars of tbxd, but at least {LEAST} to each run, 20,000 of the others, 2,000 of "
-        "mlflow, through as many writers at a time, each in "
-        "turn; new ones for each point. A first record of each has been written before. wandb and trackio have one "
-        "run in a process. Scalars of all runs take turns one by one, which is the worst case of a daemon."
+        f"100,000 scalars of tbxd, but at least {LEAST} to each run, 20,000 of the others, 2,000 of mlflow, through "
+        "that many writers at the same time, each in turn, with new writers for each point. A first record of each "
+        "is written before. wandb and trackio have one run in a process. Scalars of all runs alternate one by one, "
+        "which is the worst case for a daemon."
     ),
     figures=curve.figures(MEASURES, XS, "runs"),
     full={BASE: 100_000, f"least_{BASE}": LEAST, "others": 20_000, "mlflow": 2_000, "most": 1000, "torch_imported": 1},

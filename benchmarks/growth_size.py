@@ -54,8 +54,8 @@ QUESTION = Question(
     name="growth_size",
     title="growth with the size of an array",
     notes=(
-        "5 calls of `add_histogram` of so many float32 values for each point, after one that is not counted, each "
-        "followed by flush() and a pause. For scale a bare copy, measured in the process of each peer."
+        "5 calls of `add_histogram` with that many float32 values for each point, after one that does not count, "
+        "each followed by flush() and a pause. A bare copy, measured in the process of each peer, gives the scale."
     ),
     figures=curve.figures(MEASURES, XS, "values"),
     full={"calls": 5, "most": 10**7, "torch_imported": 1},

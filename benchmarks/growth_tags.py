@@ -66,8 +66,8 @@ QUESTION = Question(
     name="growth_tags",
     title="growth with the number of tags",
     notes=(
-        "100,000 scalars of tbxd, 20,000 of the others, 1,000 of mlflow, but at least one of each tag, in a new run "
-        "for each point: every tag in turn at each step. A first record of each tag has been logged before."
+        "100,000 scalars of tbxd, 20,000 of the others, 1,000 of mlflow, but at least one of each tag, in a new "
+        "run for each point: every tag in turn at each step. A first record of each tag is logged before."
     ),
     figures=curve.figures(MEASURES, XS, "tags"),
     full={BASE: 100_000, "others": 20_000, "mlflow": 1_000, "most": 10**4, "torch_imported": 1},

@@ -116,11 +116,11 @@ QUESTION = Question(
     name="growth_writers",
     title="growth with the number of processes that log",
     notes=(
-        "1,024,000 scalars of tbxd, 64,000 of csv.writer, 16,000 of the others, 2,000 of mlflow, shared out to so "
-        "many processes with a run each, which begin at a sign; the machine has fewer cores than there are "
-        "processes, so the time of a call has that of others in it, and the CPU has not. "
-        f"Up to {XS[-1]} of tbxd and csv.writer, {HEAVY_MAX} of the others, whose memory would not "
-        f"suffice, and as far as a point is expected to take no more than {SECONDS_MAX:g} s."
+        "1,024,000 scalars of tbxd, 64,000 of csv.writer, 16,000 of the others, 2,000 of mlflow, divided among "
+        "that many processes with a run each, which start at a signal. The machine has fewer cores than there are "
+        f"processes, so the time of a call includes that of others; the CPU does not. Up to {XS[-1]} processes of "
+        f"tbxd and csv.writer, and {HEAVY_MAX} of the others, for which the memory would not suffice, as long as a "
+        f"point is expected to take no more than {SECONDS_MAX:g} s."
     ),
     figures=curve.figures(MEASURES, XS, "processes"),
     full={BASE: 1_024_000, FLOOR.name: 64_000, "others": 16_000, "mlflow": 2_000, "most": 256},

@@ -68,10 +68,10 @@ QUESTION = Question(
     name="killed",
     title="what is kept after SIGKILL",
     notes=(
-        "A process logs 10,000 scalars in a loop, another one 100, and each sends itself SIGKILL in the statement "
-        "after the last call. What is in the files is counted when nothing has been added for "
-        f"{SETTLED_SECONDS:g} s. What tbxd's journal holds then is written by whichever daemon comes next, here by "
-        "that of `tbxd drain`."
+        "One process logs 10,000 scalars in a loop, another one 100. Each sends itself SIGKILL in the statement "
+        "after the last call. The records in the files are counted when nothing has been added for "
+        f"{SETTLED_SECONDS:g} s. The next daemon writes what tbxd's journal holds then; here it is the daemon of "
+        "`tbxd drain`."
     ),
     figures=(
         Figure("kept_many", "kept of 10,000", "%", compared=False),

@@ -90,8 +90,8 @@ QUESTION = Question(
     name="latency",
     title="from add_scalar to readable in the file",
     notes=(
-        "40 scalars, one every 0.2 to 0.4 s, with nothing else to do; a reader looks at the event file every "
-        f"{LOOK_SECONDS * 1e3:g} ms. The default of tbxd, and `{BATCH_VARIABLE}` at {BATCHES_MS[0]} and "
+        "40 scalars, one every 0.2 to 0.4 s, with nothing else to do. A reader looks at the event file every "
+        f"{LOOK_SECONDS * 1e3:g} ms. tbxd has its default, and `{BATCH_VARIABLE}` at {BATCHES_MS[0]} and "
         f"{BATCHES_MS[1]}. The others keep records for up to 120 s by default, unless flush() is called."
     ),
     figures=(

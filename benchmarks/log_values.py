@@ -61,12 +61,13 @@ QUESTION = Question(
     name="log_values",
     title="100 values of one step",
     notes=(
-        "In a loop: 2,000 steps of tbxd, 200 of the others, one after the other: `writer.log({100 values}, step)` with "
-        "the same keys every step, and 100 calls of `add_scalar` for the writers that have no such call. A first step "
-        "has been logged before. All of it is 7 MB of the journal, so that no call waits for the daemon. CPU is that "
-        f"of the whole process, until flush() has returned, threads included. {PAUSE_NOTES} of 20. The least on disk "
-        f"is what the format itself takes of a value that shares an event: {LEAST_BYTES} bytes and the text of its "
-        "tag, which has 14 or 15 characters here (`train/metric_42`); the rest is the event's own, shared by 100."
+        "In a loop: 2,000 steps of tbxd, 200 of the others, one after the other: `writer.log({100 values}, step)` "
+        "with the same keys in every step, and 100 calls of `add_scalar` for writers without such a call. A first "
+        "step is logged before. All steps take 7 MB of the journal, so no call waits for the daemon. CPU is that "
+        f"of the whole process, threads included, until flush() has returned. {PAUSE_NOTES} of 20. The minimum on "
+        f"disk is what the format takes for a value that shares an event: {LEAST_BYTES} bytes and the text of its "
+        "tag, which has 14 or 15 characters here (`train/metric_42`). The rest belongs to the event and is shared "
+        "by 100 values."
     ),
     figures=(
         Figure("caller_us", "in a loop: caller's time per step", "µs"),

@@ -132,12 +132,12 @@ QUESTION = Question(
     name="other_calls",
     title="videos, embeddings, curves and texts",
     notes=(
-        "10 calls each with random input, after one that is not counted. Each is followed by flush() and a pause of "
-        f"{PAUSE_SECONDS * 1000:g} ms, neither of which is in the caller's time. CPU is that of the whole process, "
-        "threads included, from the first counted call until flush() and close() have returned. A bare copy is that "
-        "of the input's arrays, of the text its UTF-8, in the same process, as often and with the same pauses: after "
-        "a pause the processor's caches are cold, so a copy takes several times as long as in a loop, and a short "
-        "call more than ten times. The originals write videos with moviepy 1."
+        "10 calls each with random input, after one that does not count. After each come flush() and a pause of "
+        f"{PAUSE_SECONDS * 1000:g} ms; the caller's time includes neither. CPU is that of the whole process, "
+        "threads included, from the first counted call until flush() and close() have returned. A bare copy is a "
+        "copy of the input's arrays, or of a text in UTF-8, in the same process, as often and with the same "
+        "pauses. After a pause the processor's caches are cold, so a copy takes several times as long as in a "
+        "loop, and a short call more than ten times. The originals write videos with moviepy 1."
     ),
     figures=tuple(figure for call in CALLS for figure in _figures(call)),
     full={"calls": 10, "torch_imported": 1},

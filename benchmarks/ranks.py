@@ -165,13 +165,13 @@ QUESTION = Question(
     title="four ranks that all log, beside rank 0 only",
     notes=(
         f"{WORLD} processes are the ranks of one job, and each calls `add_scalar` for {len(TAGS)} tags of the same "
-        "steps. `zero`: rank 0 only; the others' calls check their arguments, and that is all. `one process`: there is "
-        "no other rank. `reduce`, the default: the point of a tag and step is the mean of the four values; least, "
-        "greatest, standard deviation and whose they were are in files beside it. `all`: four runs. In blocks of 500 "
-        "steps, 8 and one that is not counted: the ranks log a block in turns, as there may be fewer cores than "
-        "processes, and then flush() together. CPU is that of the whole process from the first call until the last "
-        "flush() has returned, threads included. The other ranks' figures are the median of three. A value is "
-        "what a call has logged; a point is a step of a tag."
+        "steps. `zero`: rank 0 only; the calls of the others check their arguments and do nothing else. `one "
+        "process`: there is no other rank. `reduce`, the default: the point of a tag and step is the mean of the "
+        "four values; minimum, maximum, standard deviation and their ranks are in files beside it. `all`: four "
+        "runs. There are 8 blocks of 500 steps, and one that does not count. The ranks log a block in turns, "
+        "because there may be fewer cores than processes, and then flush() together. CPU is that of the whole "
+        "process, threads included, from the first call until the last flush() has returned. The figures of the "
+        "other ranks are the median of three. A value is what a call has logged; a point is a step of a tag."
     ),
     figures=(
         Figure("caller_us", "rank 0: caller's time per call", "µs"),

@@ -78,10 +78,11 @@ QUESTION = Question(
     name="recovery",
     title="seconds from a daemon's death until the next record is in the file",
     notes=(
-        "A real daemon writes a run of so many scalars, each with a step of its own or with the others of its step, "
-        "and is killed. Another is started at once and gets one record for that run, of a new session: until it is "
-        "acknowledged, the start of the process included. With the checkpoint that the first one has left, and with "
-        "none. For comparison a record for a new run."
+        "A real daemon writes a run of that many scalars, each with a step of its own or together with the others "
+        "of its step, and is killed. Another one is started at once and gets one record for that run, of a new "
+        "session. The time lasts until this record is acknowledged and includes the start of the process. It is "
+        "measured with the checkpoint that the first daemon has left, and without one. For comparison: a record "
+        "for a new run."
     ),
     figures=(
         Figure("kept_s", "with a checkpoint", "s", compared=False),

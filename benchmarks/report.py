@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from . import targets
 from .curve import power
 
 Document = dict[str, Any]
-NONE = "\N{EN DASH}"
+NONE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 
 
@@ -70,8 +71,8 @@ def conditions(document: Document) -> str:
         f"{document['date']}; {place['cpu']}, {place['cores']} cores, {place['memory_gib']} GiB, "
         f"Linux {place['kernel']}, {place['filesystem']}; Python {place['python']}; {versions}. "
         + _rounds_of(document)
-        + f"With \N{MULTIPLICATION SIGN}: how many times that of {document['columns'][0]} it is, within a round. "
-        + f"The load of the machine before a measurement was {min(loads):.1f} to {max(loads):.1f}."
+        + f"Figures with {TIMES} are multiples of the figure of {document['columns'][0]} in the same round. "
+        + f"Before a measurement the machine had a load of {min(loads):.1f} to {max(loads):.1f}."
         + "".join(f" Left out: {peer}, {reason}." for peer, reason in document["left_out"].items())
         + (" QUICK: the counts are too small for the figures to mean anything." if document["quick"] else "")
     )
@@ -79,7 +80,7 @@ def conditions(document: Document) -> str:
 
 def _rounds_of(document: Document) -> str:
     count = len(document["rounds"])
-    return "One round. " if count == 1 else f"Median (least to greatest) of {count} rounds. "
+    return "One round. " if count == 1 else f"Median (minimum to maximum) of {count} rounds. "
 
 
 def rounds(documents: list[Document]) -> str:
@@ -175,11 +176,20 @@ BESIDE = (
     ("break_even", "total_cpu_ms", "CPU of 5 scalars a second, 20 s"),
 )
 
+COLUMNS = 118  # of a line of text
+INTRODUCTION = (
+    "For users who ask what logging costs, and for developers who make it faster. This page compares tbxd with other "
+    "writers and trackers: calls, CPU, memory, disk, what a kill loses, and how costs grow."
+)
 TARGET_NOTES = (
-    "Single calls are compared in a loop, for which the targets were set. Beside it stands the same call after a pause "
-    "of 50 ms, as training makes it, when its code and data have left the processor's caches; “more” and “less” say "
+    "Single calls are compared in a loop, for which the targets were set. The next column has the same call after a "
+    "pause of 50 ms, as in training, when its code and data have left the processor's caches; “more” and “less” mean "
     f"that it misses the target there. Flat: the worst point of a curve is at most {targets.FLAT:g} times the best."
 )
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
 
 
 def _by_name(documents: list[Document]) -> dict[str, Document]:
@@ -273,7 +283,7 @@ def _flatness(document: Document, figures: list[Document]) -> str:
         points = [value for _, value in targets.curve(document, name, peer)]
         if len(points) > 1 and min(points) > 0:
             parts.append(f"{peer} {times(max(points) / min(points))}")
-    return f"The worst point by the best: {', '.join(parts)}.\n\n" if parts else ""
+    return f"The worst point divided by the best: {', '.join(parts)}.\n\n" if parts else ""
 
 
 def markdown(documents: list[Document], pictures: Mapping[str, str]) -> str:
@@ -285,7 +295,8 @@ def markdown(documents: list[Document], pictures: Mapping[str, str]) -> str:
     """
     parts = [
         "# Benchmarks",
-        "Made by `make bench-page` from the results of `make bench-all`, which are in `benchmarks.json`; do not edit.",
+        _wrapped(INTRODUCTION),
+        "`make bench-page` makes this page from the results of `make bench-all`, in `benchmarks.json`; do not edit it.",
         short(documents),
     ]
     aims = list(targets.lines(_by_name(documents)))
@@ -296,13 +307,13 @@ def markdown(documents: list[Document], pictures: Mapping[str, str]) -> str:
         ]
         parts += [
             "## Targets",
-            f"{sum(line.met for line in aims)} of {len(aims)} are met. {TARGET_NOTES}",
+            _wrapped(f"{sum(line.met for line in aims)} of {len(aims)} are met. {TARGET_NOTES}"),
             _table(["", "target", "measured", "after a pause", "met", ""], rows_of),
         ]
     if len(_versions(documents)) > len(SHORT_PEERS):
         parts += ["## Beside all peers", beside(documents)]
     for document in documents:
-        parts += [f"## {document['title']}", document["notes"], conditions(document)]
+        parts += [f"## {document['title']}", _wrapped(document["notes"]), _wrapped(conditions(document))]
         if document["question"] in pictures:
             parts.append(f"![{document['title']}]({pictures[document['question']]})")
         if document["x"]:

@@ -52,10 +52,11 @@ QUESTION = Question(
     name="starting",
     title="import and first record",
     notes=(
-        "The import is that of a fresh interpreter over one that imports nothing, by turns, medians of 5 each, with "
-        "the bytecode there; the peers of one environment differ in what else is installed there (tensorboardX "
-        "imports torch where it finds it). Then, imported, the writer is made and logs a first scalar. No daemon is "
-        "running: tbxd's is started meanwhile. Closing includes flush(): until the record is in the file."
+        "The import is that of a fresh interpreter compared with one that imports nothing, in turns, medians of 5 "
+        "each, with bytecode present. The peers of one environment differ in what else is installed there "
+        "(tensorboardX imports torch if it is installed). After the import, the writer is made and logs a first "
+        "scalar. No daemon runs before: tbxd starts one meanwhile. Closing includes flush(), so it lasts until the "
+        "record is in the file."
     ),
     figures=(
         Figure("import_ms", "import, over bare Python", "ms"),

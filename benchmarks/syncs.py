@@ -159,11 +159,12 @@ QUESTION = Question(
     name="syncs",
     title="seconds until what is written is on the disk",
     notes=(
-        "A real daemon with its defaults (TBXD_SYNC_SECONDS is 1 s) and real trainers, for 20 s: one that logs 5 tags "
-        "100 times a second, eight that log as fast as they can, and one that logs to 200 runs 5 times a second. "
-        "strace notes when an event file is written and synced. The gap: the longest between two syncs of a file that "
-        "is written meanwhile, or from the first write after a sync to the next one; 1.2 s are promised. On the disk: "
-        "from a write to the end of the sync that has it, with what the disk itself takes."
+        "A real daemon with its defaults (TBXD_SYNC_SECONDS is 1 s) and real trainers, for 20 s: one that logs 5 "
+        "tags 100 times a second, eight that log as fast as they can, and one that logs to 200 runs 5 times a "
+        "second. strace reports when an event file is written and synced. The gap: the longest time between two "
+        "syncs of a file that is written meanwhile, or from the first write after a sync to the next sync; 1.2 s "
+        "are promised. On the disk: from a write to the end of the sync that covers it, including the time of the "
+        "disk itself."
     ),
     figures=(
         Figure("gap_s", "longest gap between two syncs", "s", compared=False),

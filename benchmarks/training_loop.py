@@ -135,12 +135,12 @@ QUESTION = Question(
     title="a training loop that logs 50 scalars a step and 10⁵ float32 every 10 steps",
     notes=(
         f"Steps of about {STEP_SECONDS * 1e3:g} ms: forward and backward passes in numpy on all cores, which "
-        "training and whatever works for the writer have to share. Each step makes 50 calls of `add_scalar`; every "
-        "tenth one `add_histogram` of 10⁵ float32, where there are histograms (csv.writer and mlflow have none). "
-        "Blocks of 25 steps with logging are measured between two blocks of the same steps without; slower is the "
-        "median of 4 such. What is left to do after a block is not in its time, but in the CPU, which is that of a "
-        "block with logging less that of one without. Noise is the deviation of the blocks without logging: what is "
-        "below it means nothing."
+        "training and the writer's threads or processes have to share. Each step makes 50 calls of `add_scalar`. "
+        "Every tenth step calls `add_histogram` with 10⁵ float32, if the writer has histograms (csv.writer and "
+        "mlflow do not). Blocks of 25 steps with logging are measured between two blocks of the same steps "
+        "without. Slower is the median of 4 such blocks. Work that remains after a block is not in its time, but "
+        "in its CPU: CPU of a block with logging minus that of one without. Noise is the deviation of the blocks "
+        "without logging; a figure below it means nothing."
     ),
     figures=(
         Figure("slower_percent", "slower than without logging", "%", compared=False, signed=True),

@@ -194,12 +194,12 @@ QUESTION = Question(
     name="troubled",
     title="add_scalar while logging is in trouble",
     notes=(
-        f"100,000 calls of tbxd, each timed, in stretches of {STRETCH:,} with pauses of {PAUSE_MS:g} ms in between, so "
-        "that the trouble lasts for a while. healthy: a daemon that writes. absent: nobody listens at `TBXD_ADDRESS`. "
-        "stopped: SIGSTOP before the first call. killed: `kill -9` after half of them; the client starts another "
-        "daemon. disk full: that of the log folder, from the first call on. Then the trouble is mended, and every "
-        "record has to be in the event file, once and in order. What should hold: no exception, no call over "
-        f"{CALL_SECONDS_MAX * 1e3:g} ms, p99.9 within {TIMES_MAX} times of the healthy case."
+        f"100,000 calls of tbxd, each timed, in stretches of {STRETCH:,} with pauses of {PAUSE_MS:g} ms in between, "
+        "so that the failure lasts for a while. healthy: a daemon that writes. absent: nobody listens at "
+        "`TBXD_ADDRESS`. stopped: SIGSTOP before the first call. killed: `kill -9` after half of the calls; the "
+        "client starts another daemon. disk full: that of the log folder, from the first call on. Then the failure "
+        "is mended, and every record must be in the event file, once and in order. Expected: no exception, no call "
+        f"over {CALL_SECONDS_MAX * 1e3:g} ms, p99.9 within {TIMES_MAX} times of the healthy case."
     ),
     figures=(
         Figure("p50_us", "time of a call, p50", "µs"),

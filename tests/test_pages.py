@@ -12,7 +12,6 @@ PAGES = {str(path.relative_to(ROOT)): path for path in [*ROOT.glob("*.md"), *(RO
 COLUMNS = 120
 OPENING_LINES = 4  # who a page is for, and what it answers
 WRITTEN = [*sorted(name for name in PAGES if name.startswith("docs/")), "CONTRIBUTING.md"]
-TO_COME = {"docs/BENCHMARKS.md"}
 
 
 def without_code(text: str) -> str:
@@ -55,7 +54,7 @@ def test_a_link_to_no_file_or_heading_is_found(tmp_path: Path) -> None:
     assert wrong_links(page) == ["#none", "none.md"]
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN if name not in TO_COME])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_page_begins_with_who_it_is_for(name: str) -> None:
     title, empty, *text = PAGES[name].read_text().splitlines()
     opening = text[: text.index("")]
@@ -63,7 +62,7 @@ def test_a_page_begins_with_who_it_is_for(name: str) -> None:
     assert opening[0].startswith("For ") and len(opening) <= OPENING_LINES, opening
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN if name not in TO_COME])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_lines_of_a_page_fit_a_terminal(name: str) -> None:
     lines = without_code(PAGES[name].read_text()).splitlines()
     assert [line for line in lines if len(line) > COLUMNS and not line.startswith(("|", "!["))] == []
