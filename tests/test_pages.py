@@ -65,4 +65,5 @@ def test_a_page_begins_with_who_it_is_for(name: str) -> None:
 @pytest.mark.parametrize("name", WRITTEN)
 def test_lines_of_a_page_fit_a_terminal(name: str) -> None:
     lines = without_code(PAGES[name].read_text()).splitlines()
-    assert [line for line in lines if len(line) > COLUMNS and not line.startswith(("|", "!["))] == []
+    long = [line for line in lines if len(line) > COLUMNS and not line.startswith(("|", "!["))]
+    assert not long, f"break these after {COLUMNS} columns"
