@@ -84,6 +84,16 @@ def test_new_ones_that_come_one_after_the_other_hold_nothing_up_for_ever() -> No
     assert 20 <= now <= 22
 
 
+def test_when_all_ranks_are_there_nobody_is_asked_for_any_more() -> None:
+    coming = Coming()
+    made = tags_for(coming)
+    coming.come(b"one", [], 1.0)
+    made.decide(2.0, False, 2, [])
+    assert made.waits
+    made.decide(3.0, False, 3, [])
+    assert not made.waits
+
+
 def test_where_journals_would_fill_up_nobody_is_waited_for() -> None:
     coming = Coming()
     made = tags_for(coming)

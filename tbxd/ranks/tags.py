@@ -101,10 +101,10 @@ class Tags:
 
     def _is_somebody_coming(self, now: float, joined: int) -> bool:
         self._held_until = 0.0
-        if self._coming is None or self._began is None or joined >= self.frontier.world:
+        if self._coming is None or self._began is None:
             return False
         last = self._began + self._start_seconds
-        if now >= last + self._seconds:  # whoever came in time has had its time
+        if joined >= self.frontier.world or now >= last + self._seconds:  # whoever came in time has had its time
             self._coming = None
             return False
         until = self._coming(last)
