@@ -352,6 +352,70 @@ for step in range(3, 5):
     assert_sums(found["stats"])
 
 
+def test_what_use_metadata_has_set_is_as_before_when_it_ends(alone: World) -> None:
+    found = stats_of(
+        alone,
+        """
+with writer.use_metadata(global_step=7, walltime=5.0):
+    with writer.use_metadata(walltime=6.0):
+        inner = writer._tbxd_now(), writer._tbxd_default_step
+    middle = writer._tbxd_now(), writer._tbxd_default_step
+    try:
+        with writer.use_metadata(global_step=9):
+            raise KeyError
+    except KeyError:
+        pass
+more = {"inner": inner, "middle": middle, "now": writer._tbxd_now() > 1e9, "step": writer._tbxd_default_step}
+""",
+    )
+    assert (found["inner"], found["middle"], found["now"], found["step"]) == ([6.0, 7], [5.0, 7], True, None)
+
+
+def test_an_array_that_is_logged_in_a_handler_is_kept_as_it_was_in_the_call(alone: World) -> None:
+    found = stats_of(
+        alone,
+        """
+from tbxd_client import session
+writer.add_scalar("loss", 1.0, 0)
+class Interrupted(session.Turns):  # a handler has come in the midst of a call: its job is done behind that
+    interrupted, jobs = True, []
+    def run(self, job):
+        self.jobs.append(job)
+        return True
+session.turns = Interrupted()
+array = np.zeros(1000)
+writer.add_tensor("array", array, 1)
+array += 7.0
+for job in session.turns.jobs:
+    job(True)
+journal = run.journal
+kept = journal.read(journal.committed - 8000, 8000)
+more = {"kept": bytes(8000) == kept, "changed": float(array.sum())}
+""",
+    )
+    assert found["kept"] and found["changed"] == 7000.0
+
+
+def test_after_a_start_that_failed_a_journal_is_tried_again_five_seconds_later(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now, tried = [50.0], []
+
+    def nowhere(before: Session | None = None) -> Session:
+        tried.append(now[0])
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(session_module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session_module, "Session", nowhere)
+    monkeypatch.setattr(session_module, "load", lambda: None)
+    monkeypatch.setattr(session_module, "_current", None)
+    monkeypatch.setattr(session_module, "_next_try", 0.0)
+    while now[0] < 70.0:
+        assert session_module.current() is None
+        now[0] += 0.5
+    assert tried == [50.0, 55.0, 60.0, 65.0] and "No space left" in capfd.readouterr().err
+
+
 # --- shares -------------------------------------------------------------------------------------------------------
 
 

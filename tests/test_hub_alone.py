@@ -13,6 +13,7 @@ import pytest
 
 from harness import scalars
 from tbxd import hub as hub_module
+from tbxd.credit import GRANT_SECONDS, GRANTS_BYTES_MAX
 from tbxd.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS, RETRY_SECONDS, Client
 from tbxd.keeping import RunState
 from tbxd.receiver import Peer as Route
@@ -20,7 +21,7 @@ from tbxd.roots import Roots
 from tbxd.session import Session
 from tbxd.settings import Settings
 from tbxd_client import wire
-from tbxd_client.records import SCALAR_BYTES
+from tbxd_client.records import HISTOGRAM, SCALAR_BYTES, pack_record_head
 from test_walls import Inside
 
 LATER = 60_000  # milliseconds before a write that nobody asks for
@@ -130,6 +131,21 @@ def test_whoever_is_over_holds_no_grant_no_share_and_no_name_of_its_own(inside: 
     assert not hub.clients and not hub._credit._grants and not hub._credit._hurried
     assert (share.sessions, share.tags) == (0, 0)
     assert session in hub._ends, "when it ended is known"
+
+
+def test_a_record_for_which_there_is_no_grant_goes_on_when_whoever_has_it_makes_nothing_of_it(inside: Inside) -> None:
+    session = inside.begin()
+    client, credit, now = inside.hub.clients[session], inside.hub._credit, time.monotonic()
+    credit._grants[b"other"] = (GRANTS_BYTES_MAX, 0, now, "")
+    size = 64 << 20
+    head = pack_record_head(HISTOGRAM, 0, 0, 1.0, {"dtype": "<f4", "shape": [size // 4]}, size)
+    inside.hub.handle(inside.peer, wire.Data(session, wire.RECORDS, 0, head))
+    inside.hub.tick(now)
+    assert credit.waiting == {session} and client.announced < size
+    credit._grants[b"other"] = (GRANTS_BYTES_MAX, 0, now - GRANT_SECONDS, "")
+    inside.answers.clear()
+    inside.hub.tick(now)
+    assert not credit.waiting and answer(inside, wire.Ack).limit == client.announced >= size
 
 
 # --- acknowledgements ---------------------------------------------------------------------------------------------

@@ -374,6 +374,32 @@ def test_a_session_has_so_many_bytes_of_definitions_and_no_more(tmp_path: Path) 
     journal.close()
 
 
+def test_a_definition_that_the_disk_takes_in_part_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, lambda: False)
+    journal.define(b"first")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    with pytest.raises(OSError, match="No space"):
+        journal.define(b"second")
+    monkeypatch.setattr(os, "write", write)
+    journal.define(b"third")
+    assert journal.read_definitions(0, 100) == b"firstthird"
+    assert (journal.path / DEFINITIONS_NAME).read_bytes() == b"firstthird"
+    journal.close()
+
+
+def test_a_record_that_was_put_off_is_in_a_journal_that_is_closed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: False)
+    journal._writing = True
+    assert journal.append(b"handler's") == "" and journal.committed == 0
+    journal._writing = False
+    path = journal.path
+    journal.close()
+    assert read_state(path).commit == len(b"handler's")
+
+
 def test_a_child_cannot_log_into_the_journal_of_its_parent(tmp_path: Path) -> None:
     journal = Journal(tmp_path, lambda: False)
     journal.abandon()

@@ -108,6 +108,20 @@ def test_a_record_that_follows_what_is_no_session_s_has_a_mark_of_its_own() -> N
     assert marker.mark_values(session, Entry(238, 7), 34, 1)
 
 
+def test_what_follows_a_note_or_a_point_of_ranks_without_a_mark_is_nobodys_record() -> None:
+    marker, reader, session = Marker(), LedgerReader(), SESSIONS[0]
+    reader.follow("tbxd 1")
+    reader.follow(marker.mark(session, Entry(34, 1), 34))
+    for text in (*marker.settle({SESSIONS[1]: Entry(99, 3)}), "R0-1", "Gjob.0.2", "I0,AAAAAAAAAAAAAAAA"):
+        reader.follow(text)
+        reader.follow("")
+        assert reader.ledger[session] == Entry(34, 1), text
+    assert reader.ledger[SESSIONS[1]] == Entry(99, 3)
+    reader.follow(marker.mark(session, Entry(68, 2), 34))
+    reader.follow("")
+    assert reader.ledger[session] == Entry(102, 3)
+
+
 def test_scalars_that_follow_each_other_share_one_mark_of_few_bytes() -> None:
     marker = Marker()
     entry = Entry()

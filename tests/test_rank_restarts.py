@@ -137,6 +137,26 @@ def test_a_rank_that_never_comes_to_a_restart_is_waited_for_as_for_a_point(tmp_p
     daemon.writer.close()
 
 
+def test_a_rank_that_comes_late_to_a_restart_that_is_written_forgets_nothing_once_more(tmp_path: Path) -> None:
+    ranks = [Rank(tmp_path, rank, 2) for rank in range(2)]
+    daemon = Daemon(tmp_path, ranks, seconds=0.0)
+    for rank in ranks:
+        both(rank, "loss", range(10), 0.0)
+        daemon.feed(rank)
+    daemon.write(2)
+    purge(ranks[0], 5, 300.0)
+    both(ranks[0], "loss", range(5, 10), 400.0)
+    daemon.feed(ranks[0])
+    daemon.write(3)
+    before = shown(tmp_path, "loss")
+    assert before[5:] == [(step, float(step)) for step in range(5, 10)]
+    purge(ranks[1], 5, 300.0)
+    daemon.feed(ranks[1])
+    daemon.write(3)
+    assert shown(tmp_path, "loss") == before and ranks[1].acked == len(ranks[1].records)
+    daemon.writer.close()
+
+
 def test_the_first_records_of_new_ranks_are_restarts_and_wait_for_nobody(tmp_path: Path) -> None:
     ranks = [Rank(tmp_path, rank, 3) for rank in range(3)]
     daemon = Daemon(tmp_path, ranks)

@@ -145,7 +145,7 @@ sequences = st.lists(
     st.tuples(
         st.integers(0, 2),  # step
         st.sampled_from([0.0, 0.004, -0.004, 0.0099, 0.011, -1e308, 1e308]),  # wall time
-        st.sampled_from([0, 1, 2, 3, 70_000]),
+        st.sampled_from([0, 1, 2, 3, 70_000 - (1 << 16), 70_000]),  # two of them are one in 16 bits
         st.sampled_from([False] * 9 + [True]),  # another session
     ),
     min_size=1,
@@ -173,3 +173,11 @@ def test_arrays_begin_events_where_one_by_one_does(sequence: list[tuple[int, flo
 
 def test_a_hundred_tags_of_a_step_are_one_event() -> None:
     assert walk([7] * 100, [1.0] * 100, range(100)) == [0]
+
+
+def test_an_event_has_a_thousand_values_at_the_most() -> None:
+    count = 2500
+    times = [1.0] * count
+    assert walk([7] * count, times, range(count)) == [0, 1000, 2000]
+    arrays = np.full(count, 7), np.array(times), np.arange(count)
+    assert starts_of(np.zeros(count, np.bool_) | (np.arange(count) == 0), *arrays).tolist() == [0, 1000, 2000]
