@@ -335,6 +335,34 @@ def test_what_is_not_this_users_own_is_no_place_for_checkpoints(
     assert not found(run, checkpoints)[0]
 
 
+def test_a_checkpoint_of_another_user_is_none(
+    kept: tuple[Path, Checkpoints, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, checkpoints, path = kept
+    own, data = os.geteuid(), path.read_bytes()
+    assert Checkpoints._read(path) == data
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: own + 1)
+        assert Checkpoints._read(path) is None
+    assert found(run, checkpoints)[0]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_where_one_of_several_older_files_was_touched_everything_is_read(tmp_path: Path, place: int) -> None:
+    run, checkpoints = tmp_path / "run", Checkpoints(tmp_path / "ledgers")
+    for created in (1.0, 2.0, 3.0):
+        rank = Rank(run, 0, 1, created=created)
+        daemon = Daemon(run, [rank], checkpoints=checkpoints)
+        for step in range(300):
+            rank.scalar("loss", step, step / 2)
+        daemon.feed(rank)
+        daemon.write()
+        daemon.writer.close()
+    assert found(run, checkpoints)[0] and len(event_files(run)) == 3
+    edit(run / event_files(run)[place], 0)
+    assert not found(run, checkpoints)[0]
+
+
 @pytest.mark.parametrize("call", ["write", "rename", "open"])
 def test_a_daemon_that_is_killed_or_fails_while_it_makes_one_leaves_the_one_before(
     kept: tuple[Path, Checkpoints, Path], monkeypatch: pytest.MonkeyPatch, call: str

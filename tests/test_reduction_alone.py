@@ -15,6 +15,7 @@ from tbxd.events.ledger import decode_ranks
 from tbxd.ranks import reduction, tags
 from tbxd.ranks.ranks import Ranks
 from tbxd.ranks.starts import generation_of
+from tbxd.session import Session
 from tbxd_client.event_names import event_files
 from test_reduction import job, points
 
@@ -142,6 +143,27 @@ def test_who_has_ended_is_not_waited_for_when_the_run_begins_anew(tmp_path: Path
     assert status is not None and status["alive"] == 1
 
 
+def test_a_rank_that_ends_and_comes_back_is_waited_for_again(tmp_path: Path) -> None:
+    ranks, daemon = begun(tmp_path)
+    daemon.leave(ranks[1])
+    daemon.write()
+    again = Rank(tmp_path, 1, 2)
+    daemon.ranks.append(again)
+    daemon.sessions[again.id] = Session(again.id, 0)
+    for rank in (ranks[0], again):
+        rank.scalar("loss", 2, 4.0 * rank.rank)
+        daemon.feed(rank)
+    daemon.write(2)
+    ranks[0].scalar("loss", 3, 0.0)
+    daemon.feed(ranks[0])
+    daemon.write(2)
+    assert points(tmp_path)["loss"][2:] == [(2, 2.0)]
+    again.scalar("loss", 3, 4.0)
+    daemon.feed(again)
+    daemon.write(2)
+    assert points(tmp_path)["loss"][2:] == [(2, 2.0), (3, 2.0)]
+
+
 def test_jobs_that_are_over_are_not_in_the_status_of_those_that_log(tmp_path: Path) -> None:
     ranks, daemon = begun(tmp_path)
     other = [Rank(tmp_path, rank, 2, job="other") for rank in range(2)]
@@ -151,7 +173,7 @@ def test_jobs_that_are_over_are_not_in_the_status_of_those_that_log(tmp_path: Pa
     assert ranks_of(daemon).status()["alive"] == 0  # type: ignore[index]
     daemon.ranks += other
     for rank in other:
-        daemon.sessions[rank.id] = type(daemon.sessions[ranks[0].id])(rank.id, 0)
+        daemon.sessions[rank.id] = Session(rank.id, 0)
         rank.scalar("other", 0, 1.0)
         daemon.feed(rank)
     daemon.write(2)
@@ -166,7 +188,7 @@ def next_start(daemon: Daemon, directory: Path, attempt: int) -> list[Rank]:
     ranks = [Rank(directory, rank, 2, attempt=attempt) for rank in range(2)]
     daemon.ranks += ranks
     for rank in ranks:
-        daemon.sessions[rank.id] = type(next(iter(daemon.sessions.values())))(rank.id, 0)
+        daemon.sessions[rank.id] = Session(rank.id, 0)
     return ranks
 
 
