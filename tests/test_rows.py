@@ -175,6 +175,15 @@ def test_a_hundred_tags_of_a_step_are_one_event() -> None:
     assert walk([7] * 100, [1.0] * 100, range(100)) == [0]
 
 
+@pytest.mark.parametrize("tags", [[70_000, 4_464, 70_000], [4_464, 70_000, 4_464], [5, 65_541, 131_077, 5]])
+def test_a_tag_that_comes_again_begins_an_event_also_behind_one_that_is_alike_in_16_bits(tags: list[int]) -> None:
+    count = len(tags)
+    arrays = np.zeros(count, np.int64), np.ones(count), np.array(tags)
+    assert (
+        starts_of(np.arange(count) == 0, *arrays).tolist() == [0, count - 1] == walk([0] * count, [1.0] * count, tags)
+    )
+
+
 def test_an_event_has_a_thousand_values_at_the_most() -> None:
     count = 2500
     times = [1.0] * count
