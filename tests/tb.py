@@ -18,7 +18,7 @@ from harness import wait_for
 
 ALL = 10_000_000
 LOADERS = ("fast", "slow")
-SHOWN = ("fast", pytest.param("slow", marks=pytest.mark.long))  # where a browser looks at what each has
+SHOWN = ("fast", pytest.param("slow", marks=pytest.mark.long))  # where each takes long
 
 
 class Board:

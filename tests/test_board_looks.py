@@ -22,6 +22,8 @@ from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import DEADLINE, absent, wait_for
 from tb import SHOWN
 
+pytestmark = pytest.mark.long
+
 MANY = 28  # runs of one chart
 CARD = "const card = tag => found('article').find(one => one.dataset.tag === tag);"
 LONG_NAME = "sweep/model=large,dataset=imagenet,lr=0.001,warmup=500,seed={},augment=none"

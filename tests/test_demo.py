@@ -131,6 +131,7 @@ def test_missing_packages_are_named(place: World) -> None:
     assert not (place.root / "demo").exists()
 
 
+@pytest.mark.long
 def test_a_worker_that_fails_fails_the_demo(place: World) -> None:
     broken = place.root / "broken" / "sklearn"
     broken.mkdir(parents=True)

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from harness import World, events, scalars, wait_for
-from tb import LOADERS, board
+from tb import SHOWN, board
 
 LINEAR = """
     import torch
@@ -75,7 +75,7 @@ def oracle(count: int) -> list[tuple[int, float]]:
     return [(i, float(i % 1000)) for i in range(count)]
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", SHOWN)
 def test_the_first_script_of_the_description_gives_every_record(place: World, loader: str) -> None:
     result = place.run(LINEAR)
     assert result.returncode == 0, result.stderr
@@ -87,7 +87,7 @@ def test_the_first_script_of_the_description_gives_every_record(place: World, lo
     assert points[-1][1] < points[0][1]
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", SHOWN)
 def test_the_second_script_gives_every_scalar_and_histogram(place: World, loader: str) -> None:
     result = place.run(EVERY_PARAMETER)
     assert result.returncode == 0, result.stderr
@@ -116,7 +116,7 @@ def test_whatever_ends_the_trainer_all_points_are_written(place: World, how: str
     assert scalars(place.logdir / "oracle") == {"value": oracle(3000)}
 
 
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("loader", SHOWN)
 def test_killing_the_daemon_in_the_middle_loses_and_doubles_nothing(place: World, loader: str) -> None:
     trainer = place.start(
         """

@@ -30,7 +30,6 @@ print(json.dumps(writer.stats()))
 """
 
 # What each logs, by the limits that it concerns.
-LONG = {"BOXES_MAX", "GIF_FRAMES_MAX", "POINTS_MAX", "NODES_MAX"}
 LARGEST = {
     "TAG_BYTES_MAX DESCRIPTION_BYTES_MAX": """
         tag = WIDE * (records.TAG_BYTES_MAX // 4)
@@ -189,9 +188,8 @@ def place(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=pytest.mark.long) if LONG & {*what.split()} else what for what in LARGEST]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("what", LARGEST)
 def test_the_largest_that_a_call_takes_is_written(place: World, what: str) -> None:
     place.serve()
     result = place.run(START + textwrap.dedent(LARGEST[what]) + END)

@@ -14,6 +14,8 @@ import pytest
 from boot import UID, USER, Machine, booted, python_path
 from harness import wait_for
 
+pytestmark = pytest.mark.long
+
 UNIT = f"tbxd@{USER}.service"
 STEADY = """
 import select, sys
@@ -95,7 +97,6 @@ def test_it_starts_logs_to_the_journal_and_says_how_it_is(service: Machine) -> N
     assert not any(re.match(r"<\d>|\d{4}-", line["MESSAGE"]) for line in ours)
 
 
-@pytest.mark.long
 def test_killed_it_comes_back_and_loses_nothing(service: Machine) -> None:
     trainer = begin(service, "/tmp/runs/killed")
     restarts = int(service.show(UNIT, "NRestarts"))
@@ -106,7 +107,6 @@ def test_killed_it_comes_back_and_loses_nothing(service: Machine) -> None:
     settle(service, trainer, "/tmp/runs/killed")
 
 
-@pytest.mark.long
 def test_one_that_hangs_is_ended_by_the_watchdog_and_loses_nothing(service: Machine) -> None:
     trainer = begin(service, "/tmp/runs/hung")
     service.run("systemctl", "kill", "--signal=SIGSTOP", UNIT)
@@ -117,7 +117,6 @@ def test_one_that_hangs_is_ended_by_the_watchdog_and_loses_nothing(service: Mach
     assert "in _loop" in service.run("journalctl", "-u", UNIT).stdout, "where it was is in the journal"
 
 
-@pytest.mark.long
 def test_stopped_and_started_under_a_trainer_no_other_takes_its_place(service: Machine) -> None:
     trainer = begin(service, "/tmp/runs/upgrade")
     service.run("systemctl", "stop", UNIT)
@@ -215,7 +214,6 @@ def test_removed_it_is_stopped_and_trainers_start_daemons_again(service: Machine
     settle(service, trainer, "/tmp/runs/after")
 
 
-@pytest.mark.long
 def test_the_users_own_service_starts_takes_over_and_comes_back(machine: Machine) -> None:
     machine.run("loginctl", "enable-linger", USER)
     wait_for(

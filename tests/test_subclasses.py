@@ -123,7 +123,9 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    "how", ["method", *(pytest.param(how, marks=pytest.mark.long) for how in HOW if how != "method")]
+)
 def test_a_subclass_may_have_any_name_of_its_own(place: World, how: str) -> None:
     names = names_to_meet()
     assert len(names) > 60
@@ -149,7 +151,7 @@ print(stats["dropped"])
 
 
 OTHERS = [
-    pytest.param(kind, how, id=f"{kind}-{how}")
+    pytest.param(kind, how, id=f"{kind}-{how}", marks=[pytest.mark.long] if how != "method" else [])
     for kind in ("GlobalSummaryWriter", "FileWriter")
     for how in ("attribute of the class", "method", "property")
 ]

@@ -13,6 +13,8 @@ from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import absent, wait_for, world
 from tbxd.summaries.heatmap import colors
 
+pytestmark = pytest.mark.long
+
 # Name in the address, name on the page.
 TABS = {
     "timeseries": "Time Series",
@@ -390,7 +392,6 @@ def test_hparams_has_a_row_for_each_trial(page: Page) -> None:
     ]
 
 
-@pytest.mark.long
 def test_mesh_draws_faces_and_points_in_their_colours(page: Page) -> None:
     page.open("mesh")
 
@@ -416,7 +417,6 @@ def test_mesh_draws_faces_and_points_in_their_colours(page: Page) -> None:
     assert [corner.tolist() for corner in corners] == [red, green, yellow, blue]
 
 
-@pytest.mark.long
 def test_projector_shows_points_with_their_pictures_and_labels(page: Page) -> None:
     page.open("projector")
     page.shows("return found('vz-projector-input#search-box').some(visible)", "the projector")

@@ -83,7 +83,9 @@ def apart(place: World, mounts: str, script: str, *arguments: str) -> dict[str, 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
-@pytest.mark.parametrize("how", UNUSABLE)
+@pytest.mark.parametrize(
+    "how", ["full", *(pytest.param(how, marks=pytest.mark.long) for how in UNUSABLE if how != "full")]
+)
 def test_where_var_tmp_cannot_be_used_another_place_is_and_all_agree(place: World, how: str) -> None:
     found = apart(place, UNUSABLE[how], ALL)
     assert found["again"] == "True\n"
