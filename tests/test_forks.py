@@ -640,8 +640,11 @@ MOMENTS = {
     "as it opens the lock of who starts one": ("tbxd_client.launch:private_dir", True),
     "as it has that lock": ("tbxd_client.executable:environment", True),
     "as it starts one": ("tbxd_client.descriptors:limit", True),
-    "when it has found one": ("tbxd_client.link:socket_trouble", True),
-    "as libzmq begins": ("zmq:Context", True),
+    "when it has found one": ("tbxd_client.local_link:socket_trouble", True),
+    "before it connects": ("tbxd_client.local_link:open_socket", False),
+    "as it connects": ("tbxd_client.local_link:open_socket", True),
+    "as it has connected": ("tbxd_client.local_link:opening", True),
+    "as it says something": ("tbxd_client.local_link:encoded", True),
 }
 
 

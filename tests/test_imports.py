@@ -16,13 +16,13 @@ ROOT = Path(__file__).parent.parent
 CLIENT = (
     ("interpreters", "native", "limits", "overrides", "folder_names"),
     ("descriptors",),
-    ("folder_lock", "view"),
+    ("folder_lock", "view", "own_sockets", "zmtp"),
     ("mounts",),
     ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
     ("paths", "executable", "jobs", "reach", "storing"),
     ("places", "origin"),
     ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer", "kept_points"),
-    ("link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
+    ("link", "local_link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
     ("memory_journal", "sender", "policy"),
     ("session",),
     ("calls",),
@@ -222,13 +222,15 @@ assert threading.active_count() == 1, "nothing is started before the first recor
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True)
 
 
-def test_pyzmq_comes_with_the_first_writer_not_with_the_import_and_not_on_the_senders_thread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("local", [True, False])
+def test_pyzmq_comes_with_the_first_writer_and_over_tcp_alone(tmp_path: Path, local: bool) -> None:
+    """Not with the import, not on the sender's thread, and never for a daemon of this host."""
     script = """
 import sys
 import tbxd_client
 assert not {"zmq", "dataclasses", "inspect"} & set(sys.modules), "the import is to be quick"
 writer = tbxd_client.SummaryWriter(sys.argv[1])
-assert "zmq" in sys.modules, "the first record is to be quick"
+assert ("zmq" in sys.modules) == (sys.argv[2] == "False"), "the first record is to be quick"
 before = set(sys.modules)
 writer.add_scalar("loss", 0.5, 0)
 writer.flush(0.5)
@@ -236,11 +238,11 @@ assert not {name for name in set(sys.modules) - before if name.startswith("zmq")
 """
     environ = {
         **os.environ,
-        "TBXD_ADDRESS": f"ipc://{tmp_path}/nobody.sock",
+        "TBXD_ADDRESS": f"ipc://{tmp_path}/nobody.sock" if local else "tcp://127.0.0.1:9",
         "TBXD_SPOOL": str(tmp_path / "spool"),
         "TBXD_FLUSH_SECONDS": "0",
     }
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=True, env=environ)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run"), str(local)], check=True, env=environ)
 
 
 def test_nothing_is_imported_on_the_way_of_a_record() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from harness import World, scalars, wait_for
 from hosts import Hosts, free_port, hosts
-from tbxd_client import link, outage
+from tbxd_client import link, local_link, outage
 from tbxd_client.paths import KEY_VARIABLE
 
 TOLD_SECONDS = outage.FIRST_SECONDS + 15  # also on a machine that is busy with other things
@@ -89,7 +89,7 @@ def test_an_address_that_nobody_answers_is_said_once_and_with_the_reason(place: 
             "tcp://nosuchhost.invalid:7007": (link.NO_NAME, "the key 'gpu17'"),
             f"tcp://127.0.0.1:{free_port()}": (link.NO_LISTENER, f"the token of this user ({KEY_VARIABLE}"),
             silent: (link.NO_ANSWER, f"the token of this user ({KEY_VARIABLE}"),
-            f"ipc://{place.root}/nobody.sock": (link.NO_SOCKET, ""),
+            f"ipc://{place.root}/nobody.sock": (local_link.NO_SOCKET, ""),
         }
         trainers = {}
         for number, address in enumerate(cases):

@@ -1,5 +1,6 @@
-"""Whether this process may have what ZeroMQ takes: libzmq calls ``abort()`` where it gets no descriptor, thread or
-memory, in the middle of training. What it needs is taken for a moment, and given back.
+"""Whether this process may have what a link takes. libzmq, with which a daemon is reached over tcp, calls ``abort()``
+where it gets no descriptor, thread or memory, in the middle of training. What it needs is taken for a moment, and given
+back.
 
 And how many share the processors with it.
 """
@@ -17,19 +18,27 @@ from .native import Thread, allocate_lock, get_native_id, monotonic, sleep
 
 ROOT = Path("/")  # what is always there to be opened: there may be no /dev (chroot)
 DESCRIPTORS = 24  # that a context and its socket may need (src/epoll.cpp, src/signaler.cpp)
+DESCRIPTORS_LOCAL = 8  # a connection, and what starting a daemon takes
 THREADS = 4  # it makes two, the reaper and the one for its sockets (src/thread.cpp); the others are a reserve
 STACK_BYTES = 8 << 20  # of a thread, where the limit does not say it
 BYTES = 64 << 20  # of address space, over the stacks: what buffers and heaps of two threads may grow to
 BYTES_SENDING = 16 << 20  # that have to be free for as long as it sends
 BYTES_LOADING = 16 << 20  # and before it is loaded: with its libraries it takes about 6
+NO_MEMORY = "has hardly any memory left (ulimit -v)"
 GONE_SECONDS = 1.0  # for threads that have ended, to be gone
 
 
-def shortage() -> str:
-    """What this process has too little of for ZeroMQ to begin; "" when there is enough of everything."""
-    if not _descriptors():
+def shortage(libzmq: bool) -> str:
+    """What this process has too little of for a link to begin; "" when there is enough of everything.
+
+    Args:
+        libzmq: whether the link is one of libzmq's.
+    """
+    if not _descriptors(DESCRIPTORS if libzmq else DESCRIPTORS_LOCAL):
         return "has hardly any file descriptors left (ulimit -n)"
-    return _threads_and_memory()
+    if libzmq:
+        return _threads_and_memory()
+    return "" if memory(BYTES_SENDING) else NO_MEMORY
 
 
 def memory(size: int) -> bool:
@@ -49,10 +58,10 @@ def crowding() -> float:
         return 1.0
 
 
-def _descriptors() -> bool:
+def _descriptors(number: int) -> bool:
     try:
         root = os.stat(ROOT)  # noqa: PTH116
-        while len(_held) < DESCRIPTORS:
+        while len(_held) < number:
             one = open_file(ROOT, os.O_PATH)
             if not one.is_of(root):  # the program has closed it before it was looked at, and has its number
                 one.forget()
@@ -93,7 +102,7 @@ def _threads_and_memory() -> str:
         except (RuntimeError, MemoryError):
             wanting = "can have no further threads (ulimit -u, pids.max, ulimit -v)"
         if not wanting and not memory(BYTES + _stacks()):
-            wanting = "has hardly any memory left (ulimit -v)"
+            wanting = NO_MEMORY
     finally:
         gate.release()
     deadline = monotonic() + GONE_SECONDS

@@ -1,4 +1,6 @@
-"""The link: a client's socket, connected to the daemon; over tcp with keys, and again when a key is not taken.
+"""The link over tcp: a client's socket of libzmq, connected to the daemon with keys, and again when one is not taken.
+
+A daemon of this host is reached without libzmq (`local_link`).
 
 libzmq connects again by itself when a connection is lost, but never after a key was refused (``protocol_error`` in
 src/session_base.cpp ends the session). So the link listens to what libzmq tells of handshakes, says to the user what is
@@ -23,7 +25,7 @@ from .descriptors import STANDARD, Descriptor, DescriptorsClosed, open_numbers, 
 # Here and not where it is needed, on the sender's thread: a child forked meanwhile would wait for that import for ever.
 from .keys import BadKey, client_key_path, read_client_key
 from .native import monotonic, poller
-from .paths import KEY_VARIABLE, check_address, is_loopback, is_remote, socket_trouble
+from .paths import KEY_VARIABLE, check_address, is_loopback, is_remote
 from .settings import warn
 from .wire import FRAME_BYTES_MAX
 
@@ -34,14 +36,11 @@ NO_ROUTE = "its host cannot be reached (no route)"
 NO_LISTENER = "the connection is refused, nothing listens at this port"
 NO_ANSWER = "its host does not answer: it is down, or a firewall drops what is sent"
 NO_WORD = "there is a connection, and no daemon answers on it (one that is stopped, a tunnel, something else?)"
-NO_SOCKET = "there is no socket"
-DEAD_SOCKET = "there is a socket, and nobody answers: the daemon that has made it is gone or stopped"
 # Over tcp: a host that is gone, or a link that is cut, sends no word of it. Pings are answered by libzmq's own thread.
 HEARTBEAT_MS = 5_000
 SILENCE_MS = 15_000  # without an answer before a connection is given up
 CONNECT_MS = 5_000  # for one attempt to connect; the system's own would take minutes
 RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before a key that was not taken is tried again
-LOOK_SECONDS = 0.05  # between looks whether the folder of a socket is there
 LOOPBACK = ("127.0.0.1", "::1")
 VANISHED_MAX = 3  # handshakes in a row that end without a word: so does a daemon that has another key
 REFUSED_SECONDS = 1.0  # a connection that fails so soon was refused; one that fails later has had no answer
@@ -81,7 +80,7 @@ class Link:
     """One connection to a daemon. Used by one thread.
 
     Args:
-        address: the daemon's endpoint.
+        address: the daemon's endpoint, tcp.
         aloud: whether the user is told on stderr what is wrong with a key.
         bytes_max: of a message that comes; whoever sends a longer one is not listened to.
 
@@ -129,9 +128,6 @@ class Link:
         """What was tried to reach a daemon, and what has become of it, in words."""
         if self.trouble:
             return self.trouble
-        if self.address.startswith("ipc://"):
-            there = Path(self.address.removeprefix("ipc://")).exists()
-            return DEAD_SOCKET if there else NO_SOCKET
         shown = f"the key {self._key}" if self.remote else f"the token of this user ({KEY_VARIABLE} would name a key)"
         return f"{self._became or NO_ANSWER}; tried with {shown}"
 
@@ -230,15 +226,6 @@ class Link:
                 self._fail(f"no connection to {self.address}: {error}", now)
                 return
             self._key = f"{key.name!r} ({key.public[:8]}…)"
-        elif self.address.startswith("ipc://"):
-            trouble = socket_trouble(self.address)
-            if trouble is None:
-                self._due = now + LOOK_SECONDS
-                return
-            if trouble:
-                self._fail(f"no connection to {self.address}: {trouble}", now)
-                return
-            self.trouble = ""
         self._vanished = 0
         before: set[int] = set()
         if self._context is None:
@@ -260,29 +247,17 @@ class Link:
         socket.immediate = 1  # queue nothing for a daemon that is not there
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         socket.maxmsgsize = self._bytes_max
-        if self.address.startswith("tcp://"):
-            expect_silence(socket)
-            socket.connect_timeout = CONNECT_MS
-            socket.ipv6 = "[" in self.address
+        expect_silence(socket)
+        socket.connect_timeout = CONNECT_MS
+        socket.ipv6 = "[" in self.address
         if key is not None:
             socket.curve_serverkey = key.daemon.encode()
             socket.curve_publickey = key.public.encode()
             socket.curve_secretkey = key.secret.encode()
-        if self.address.startswith("tcp://"):
-            self._trying, self._closed, self._became = 0.0, False, ""
-            self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._trying, self._closed, self._became = 0.0, False, ""
+        self._monitor = socket.get_monitor_socket(_EVENTS)
         self._news = [int(one.FD) for one in (socket, self._monitor) if one is not None]
         socket.connect(self.address)
-
-    def move(self, address: str) -> None:
-        """Connect to another daemon instead.
-
-        Raises:
-            ValueError: no such endpoint can be.
-        """
-        self.address = check_address(address)
-        self._close_socket()
-        self._due, self.trouble = 0.0, ""
 
     def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
         """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
@@ -393,10 +368,7 @@ class Link:
             peer = own.getpeername()
         finally:
             own.close()
-        scheme, _, rest = self.address.partition("://")
-        if scheme == "ipc":
-            return type(peer) is str and bool(peer) and (peer == rest or Path(peer).samefile(rest))
-        host, _, port = rest.rpartition(":")
+        host, _, port = self.address.removeprefix("tcp://").rpartition(":")
         if type(peer) is not tuple or str(peer[1]) != port:
             return False
         return number == self._connection or peer[0] in ((host.strip("[]"),) if host != "localhost" else LOOPBACK)

@@ -1,6 +1,6 @@
 """The sender: the one thread and the one socket of a client, between the journal and the daemon.
 
-It reads what the journal has gained, pushes it over ZeroMQ as far as the daemon's credit goes, and releases what is
+It reads what the journal has gained, pushes it as far as the daemon's credit goes, and releases what is
 acknowledged. It owns the socket; nobody else touches it. It holds no lock while it sends and needs none to read the
 journal, so a trainer that is stopped in the middle of a call cannot stop it, nor the other way round.
 
@@ -22,6 +22,7 @@ from .descriptors import DescriptorsClosed, uncut
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
+from .local_link import SCHEME, LocalLink
 from .names import text_of
 from .native import RLock, Thread, allocate_lock, let_in, monotonic, poller, sleep
 from .outage import Outage
@@ -57,11 +58,12 @@ THREAD_SECONDS = 1.0  # between two attempts to have a thread
 SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
 
 _link: type[Link] | None = None  # kept: in the end of the interpreter nothing can be imported, also what is there
+_loaded = False
 loading = RLock()  # while it is held no thread forks; a signal handler may, in the midst of the import
 
 
-def load() -> type[Link]:
-    """Import pyzmq, 20 of the 45 ms that the import of this package took with it, and what starts a daemon.
+def load(address: str) -> type[Link] | type[LocalLink]:
+    """Import what starts a daemon, and what reaches it: pyzmq where that is over tcp, which takes 20 ms.
 
     With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
     locks of modules that are half imported would be held for ever by a thread that is not there.
@@ -69,19 +71,25 @@ def load() -> type[Link]:
     Not begun where memory would run out in the midst of it: hashlib, which pyzmq imports by way of `random`, writes a
     traceback for each of its algorithms then, and what is loaded so far leaves the journal nothing.
 
+    Args:
+        address: the daemon's.
+
     Raises:
         ImportError, OSError, MemoryError: it cannot be had now.
     """
-    global _link
-    if _link is None:
+    global _link, _loaded
+    local = address.startswith(SCHEME)
+    if not _loaded or not (local or _link):
         if not headroom.memory(headroom.BYTES_LOADING):
             raise MemoryError("hardly any memory is left (ulimit -v)")
         with loading:
             launch.load()
-            from .link import Link
+            _loaded = True
+            if not local:
+                from .link import Link
 
-            _link = Link
-    return _link
+                _link = Link
+    return _link if _link is not None and not local else LocalLink
 
 
 os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
@@ -105,6 +113,8 @@ class Sender:
         is_over: called again and again; True when nothing more comes and all is written: the sender ends.
         ended: called at its end, where that has come without `stop`.
     """
+
+    _moved = False  # to another address, with another link
 
     def __init__(
         self,
@@ -139,7 +149,7 @@ class Sender:
         self._next_look = 0.0
         self._stopping = False
         self._abandoned = False  # it is the parent's of this process
-        self._link: Link | None = None
+        self._link: Link | LocalLink | None = None
         self._aloud = aloud
         self._outage = Outage(address, launcher is not None, journal.place) if aloud else None
         self.refused = ""  # why the daemon takes nothing, once it has said so
@@ -405,16 +415,20 @@ class Sender:
             self._pause(TICK_SECONDS)
         if not self._have_headroom():
             return
-        # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
-        self._link = load()(self._address, self._aloud)
-        try:
-            self._loop(self._link)
-        finally:
-            self._link.close()
+        while True:
+            # Kept as an attribute, so that a forked child does not finalise what belongs to its parent.
+            self._link = load(self._address)(self._address, self._aloud)
+            self._moved = False
+            try:
+                self._loop(self._link)
+            finally:
+                self._link.close()
+            if not self._moved:
+                return
 
     def _have_headroom(self) -> bool:
-        """Wait until this process may have what ZeroMQ takes. False when it ends before that."""
-        while shortage := headroom.shortage():
+        """Wait until this process may have what the link takes. False when it ends before that."""
+        while shortage := headroom.shortage(libzmq=not self._address.startswith(SCHEME)):
             warn(f"this process {shortage}; records are kept in {self._journal.place}", once="headroom")
             if self._stopping:
                 return False
@@ -430,7 +444,7 @@ class Sender:
             if bell.poll(remaining * 1000):
                 self._doorbell.clear()
 
-    def _loop(self, link: Link) -> None:
+    def _loop(self, link: Link | LocalLink) -> None:
         self._last_growth = monotonic()
         while True:
             now = monotonic()
@@ -464,6 +478,8 @@ class Sender:
             answered, rung = link.poll(patience, self._doorbell.read_fd, self._unheard)
             if answered:
                 self._receive(link)
+                if self._moved:
+                    return
             if rung:
                 self._doorbell.clear()
                 self._has_grown(monotonic())
@@ -489,7 +505,7 @@ class Sender:
             return TICK_SECONDS
         return HEARTBEAT_SECONDS if self._reports.settled else max(self._reports.due - now, TICK_SECONDS)
 
-    def _greet(self, link: Link, now: float) -> None:
+    def _greet(self, link: Link | LocalLink, now: float) -> None:
         owed = self.acknowledged < self._sent or self._sent_definitions == 0
         if self._welcomed and not (owed and now - self._heard > SILENCE_SECONDS):
             return
@@ -520,7 +536,7 @@ class Sender:
         except OSError:
             return ""
 
-    def _send(self, link: Link) -> bool:
+    def _send(self, link: Link | LocalLink) -> bool:
         """Send what is new, as far as the limit goes. True when there was something."""
         journal, session = self._journal, self._journal.session
         committed = journal.committed  # before the definitions: those it needs are then there
@@ -541,7 +557,7 @@ class Sender:
         self._send_flush(link)
         return moved
 
-    def _send_flush(self, link: Link) -> None:
+    def _send_flush(self, link: Link | LocalLink) -> None:
         wanted, ending, leftovers = self._flush_to, self._ending, self._leftovers
         due = self._flush_sent < wanted or (ending and not self._end_sent) or self._leftovers_sent < leftovers
         if due and wanted <= self._sent:
@@ -558,7 +574,7 @@ class Sender:
         stretch = journal.read(self._sent, min(READ_BYTES, end - self._sent))
         return wire.Data(journal.session, wire.RECORDS, self._sent, stretch)
 
-    def _push(self, link: Link, message: wire.Message) -> bool:
+    def _push(self, link: Link | LocalLink, message: wire.Message) -> bool:
         if link.send(wire.pack(message, self._version)):
             if self._owed <= self._heard and not isinstance(message, wire.Report | wire.Goodbye):
                 self._owed = monotonic()
@@ -567,7 +583,7 @@ class Sender:
         self._version = wire.VERSION  # the next daemon may be a newer one
         return False
 
-    def _receive(self, link: Link) -> None:
+    def _receive(self, link: Link | LocalLink) -> None:
         received = []
         while (frames := link.receive()) is not None:
             received.append(frames)
@@ -588,7 +604,7 @@ class Sender:
             elif getattr(message, "session", b"") == self._journal.session or isinstance(message, wire.Refused):
                 self._handle(message)
 
-    def _fall_back(self, link: Link, version: int) -> None:
+    def _fall_back(self, link: Link | LocalLink, version: int) -> None:
         """A daemon is older than this client: go on in its version, or ask it to make way."""
         if version >= wire.OLDEST:
             self._version = version
@@ -605,7 +621,7 @@ class Sender:
         self._asked = "status"
         link.send(wire.pack(wire.Ask(self._asked, self._token()), version))
 
-    def _take_over(self, link: Link, version: int, status: dict[str, Any]) -> None:
+    def _take_over(self, link: Link | LocalLink, version: int, status: dict[str, Any]) -> None:
         """A daemon that is too old has said how it is: one that a script has started makes way for another."""
         asked, self._asked = self._asked, ""
         if asked != "status":
@@ -674,19 +690,18 @@ class Sender:
 
     def _moves(self, reason: str) -> bool:
         """Go to a daemon that sees the files of this process, where the daemon says that it does not."""
-        if not reason.startswith(wire.ELSEWHERE) or self._elsewhere is None or self._link is None:
+        if not reason.startswith(wire.ELSEWHERE) or self._elsewhere is None:
             return False
         if self._launcher is not None:
             self._launcher.done()
         self._address, self._launcher = self._elsewhere()
-        self._elsewhere = None
-        self._link.move(self._address)
+        self._elsewhere, self._moved = None, True
         self._welcomed = self._by_reference = False
         self._limit = self._sent_definitions = 0
         self._next_hello = 0.0
         return True
 
-    def _report(self, link: Link, now: float, last: bool = False) -> None:
+    def _report(self, link: Link | LocalLink, now: float, last: bool = False) -> None:
         if self._welcomed:
             for report in self._reports.messages(now, last):
                 if not self._push(link, report):
@@ -707,7 +722,7 @@ class Sender:
         self._sync_mark = self._journal.committed
         self._next_sync = monotonic() + SYNC_SECONDS
 
-    def _say_goodbye(self, link: Link) -> None:
+    def _say_goodbye(self, link: Link | LocalLink) -> None:
         if self._welcomed:
             self._report(link, monotonic(), last=True)
             if self.acknowledged >= self._journal.committed:

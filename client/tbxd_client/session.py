@@ -20,6 +20,7 @@ from . import descriptors, origin, settings
 from .doorbell import Doorbell
 from .journal import Journal
 from .launch import Forwarder, Launcher
+from .local_link import SCHEME
 from .memory_journal import MemoryJournal
 from .names import text_of
 from .native import RLock, let_in, monotonic
@@ -594,9 +595,9 @@ def load() -> None:
 
         _usage = lambda: getrusage(RUSAGE_CHILDREN).ru_minflt  # noqa: E731
     try:
-        load_link()
+        load_link(configured_address() or SCHEME)
     except (ImportError, OSError, MemoryError) as error:
-        warn(f"pyzmq cannot be loaded: {error}; records are kept, and it is tried again", once="pyzmq")
+        warn(f"what sends cannot be loaded: {error}; records are kept, and it is tried again", once="load")
     if not _registered:  # behind pyzmq: what that does at the end is to come after this
         atexit.register(_at_exit)
         _registered = True

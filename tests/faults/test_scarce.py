@@ -59,7 +59,7 @@ print(step + 1)
 
 
 def test_a_trainer_that_may_have_no_thread_trains_on_and_sends_later(users: tuple[User, User]) -> None:  # noqa: F811
-    """Without the thread of the sender, and without those that libzmq makes, which it aborts over."""
+    """Without the thread of the sender, which is the only one: a daemon of this host is reached without libzmq."""
     user = users[0]
     assert user.script(LOG, "runs/b", 1, 50).returncode == 0, "a daemon runs"
     folder, said = user.home / "runs" / "a", ""
@@ -68,6 +68,16 @@ def test_a_trainer_that_may_have_no_thread_trains_on_and_sends_later(users: tupl
         result = user.script(FEW_THREADS, further, TBXD_RESUME="always")  # all in one run
         assert result.returncode == 0, f"{further} threads: {result.returncode}: {result.stderr[-2000:]}"
         assert len(scalars(folder)["value"]) == before + int(result.stdout)
+        said += result.stderr
+    assert "no thread to send from" in said and "no further threads" not in said
+
+
+def test_over_tcp_a_trainer_that_may_have_no_thread_trains_on(users: tuple[User, User]) -> None:  # noqa: F811
+    """libzmq makes two, and aborts where it gets none; here it does not begin."""
+    script, said = FEW_THREADS.partition("resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))")[0], ""
+    for further in range(6):
+        result = users[0].script(script, further, TBXD_ADDRESS="tcp://127.0.0.1:9", TBXD_FLUSH_SECONDS="0.1")
+        assert result.returncode == 0, f"{further} threads: {result.returncode}: {result.stderr[-2000:]}"
         said += result.stderr
     assert "no thread to send from" in said and "no further threads" in said, "it was so in each place"
 
@@ -140,8 +150,7 @@ def test_pyzmq_is_not_loaded_where_memory_would_run_out_in_the_midst_of_it(place
 
     hashlib wrote one for each of its algorithms, 16 screens of them, and all records were dropped.
     """
-    place.serve()
-    place.extra["TBXD_FLUSH_SECONDS"] = "0.1"
+    place.extra |= {"TBXD_FLUSH_SECONDS": "0.1", "TBXD_ADDRESS": "tcp://127.0.0.1:9"}  # over tcp it would be loaded
     script = """
 import sys, resource
 from tbxd_client import SummaryWriter
