@@ -256,8 +256,8 @@ def test_a_run_whose_definition_was_interrupted_is_settled_under_its_second_numb
 
 
 def test_a_fork_while_the_first_writer_is_made_leaves_no_lock_of_an_import_behind(place: World) -> None:
-    """What starts a daemon is imported with the first writer, over tcp pyzmq too; a child that is forked in the middle of
-    it could never import it."""
+    """What sends is imported with the first writer, over tcp pyzmq too; a child that is forked in the middle of that
+    could never import it."""
     result = place.run(
         """
         import os, sys, threading, time
