@@ -32,12 +32,13 @@ from .options import (
 from .options import fail as _fail
 from .options import settings_options as _settings_options
 from .settings import PLACES, SETTINGS, BadSetting, Settings
+from .standard_output import Commands
 
 RUNS_SHOWN = 100  # by `tbxd status`, where there are more and nobody asks for all
 CONFIG_SECONDS = 10.0  # for the settings to be read, before a writer that waits for the daemon gives it up
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tbxd")
 def main() -> None:
     """TensorBoard logging outside of the training process.

@@ -44,6 +44,7 @@ DAEMON = (
         "events.modes",
         "events.mounts",
         "names",
+        "standard_output",
         "summaries.errors",
     ),
     (
@@ -121,7 +122,7 @@ ONLY = {
     "google": {"tbxd/events/schema.py", "tbxd/projector.py"},
     "crc32c": {"tbxd/events/crc.py", "tbxd/events/rows.py", "tbxd_client/record_writer.py"},
     "PIL": {f"tbxd/summaries/{name}.py" for name in ("image", "heatmap", "boxes", "video")},
-    "click": {"tbxd/cli.py", "tbxd/cli_config.py", "tbxd/options.py"},
+    "click": {"tbxd/cli.py", "tbxd/cli_config.py", "tbxd/options.py", "tbxd/standard_output.py"},
     "tomllib": {"tbxd/config_file.py"},
     "tomli": {"tbxd/config_file.py"},
     "pynvml": {"tbxd/system/gpus.py"},

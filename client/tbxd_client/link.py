@@ -118,6 +118,8 @@ class Link:
         self._closed = False
         self._became = ""  # what has become of the last one
 
+    estranged = False  # a key is whoever's has it
+
     @property
     def is_open(self) -> bool:
         """Whether there is a socket, connected or about to be."""

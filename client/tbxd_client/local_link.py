@@ -11,7 +11,6 @@ import errno
 import os
 import select
 from collections import deque
-from pathlib import Path
 
 from .descriptors import DescriptorsClosed, uncut
 from .native import monotonic, poller
@@ -29,6 +28,7 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 15.0  # before what is wrong with a 
 LINGER_SECONDS = 0.2  # for the goodbye
 READ_BYTES = 64 << 10  # at a time,
 READS_MAX = 16  # so often in a row, while a record may wait
+_UID = os.getuid()  # of this program as it began
 _CLOSED = frozenset({errno.EBADF, errno.ENOTSOCK})
 _LATER = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS})
 
@@ -66,7 +66,16 @@ class LocalLink:
     @property
     def how(self) -> str:
         """What has become of the last attempt to reach a daemon, in words."""
-        return self.trouble or (DEAD_SOCKET if Path(self.address.removeprefix(SCHEME)).exists() else NO_SOCKET)
+        there = os.path.exists(self.address.removeprefix(SCHEME))  # noqa: PTH110 - raises nothing (setuid)
+        return self.trouble or (DEAD_SOCKET if there else NO_SOCKET)
+
+    @property
+    def estranged(self) -> bool:
+        """Whether this process has become another user (``setuid``), to whom the daemon's folder is closed."""
+        if os.getuid() == _UID:
+            return False
+        trouble, folder = socket_trouble(self.address), os.path.dirname(self.address.removeprefix(SCHEME))  # noqa: PTH120
+        return trouble is not None and (bool(trouble) or not os.access(folder, os.X_OK))
 
     @property
     def _partner(self) -> bool:

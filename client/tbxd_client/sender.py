@@ -267,7 +267,7 @@ class Sender:
                 self._doorbell.ring()
                 if self._is_there(position, number, written):
                     return True
-                if not self._have_thread() or self.refused or self._is_sender:
+                if not self._have_thread() or self.refused or self.estranged or self._is_sender:
                     return False
                 if not again and self.settled == self._given_up_at and timeout <= self._given_up_seconds:
                     return False
@@ -348,6 +348,11 @@ class Sender:
     def held_up(self) -> str:
         """What keeps a run from being written, as the daemon says; "" for nothing."""
         return self._held_up
+
+    @property
+    def estranged(self) -> bool:
+        """Whether no daemon can answer, because this process is another user's now."""
+        return not self._welcomed and self._link is not None and self._link.estranged
 
     @property
     def trouble(self) -> str:

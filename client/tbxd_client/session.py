@@ -556,7 +556,7 @@ class Session:
                 "they are tried for another half minute; then the next script that logs from this host to the same "
                 "address sends them, or `tbxd drain`"
             )
-        elif self.journal.sealed:
+        elif self.journal.sealed or self.sender.estranged:
             what = "the daemon of the user whose folder that is writes them"
         elif self.sender.left_to_daemon:
             return  # it is busy: it has the records, or reads them in the journal that is left to it

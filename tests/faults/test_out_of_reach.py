@@ -291,6 +291,43 @@ def test_a_trainer_that_becomes_another_user_loses_nothing(users: tuple[User, Us
         place.end()
 
 
+def test_a_trainer_that_has_become_another_user_does_not_wait_for_a_daemon_that_cannot_answer_it(
+    users: tuple[User, User],
+) -> None:
+    """Before it was connected: the daemon's folder is closed to who it is now. What it has logged is written."""
+    user, _ = users
+    place = World(user.home.parent / "estranged")
+    place.extra |= {**user.python, "PATH": os.environ["PATH"], "HOME": str(user.home)}
+    place.root.chmod(0o755)
+    folder = place.logdir / "a"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    code = f"""
+import os, time
+from tbxd_client import SummaryWriter
+writer = SummaryWriter({str(folder)!r})
+writer.add_scalar("value", 0, 0)
+os.setgid({user.uid})
+os.setuid({user.uid})
+for step in range(1, 100):
+    writer.add_scalar("value", step, step)
+begun = time.monotonic()
+writer.close()
+print(time.monotonic() - begun)
+"""
+    environ = {**place.environ, "TBXD_FLUSH_SECONDS": "30"}
+    try:
+        command = [user.interpreter, "-c", code]
+        result = subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        assert float(result.stdout) < 10, f"it waits for nobody: {result.stderr}"
+        assert "the daemon of the user whose folder that is writes them" in result.stderr
+        place.ensure()
+        wait_for(lambda: scalars(folder) == whole(100), "all of it")
+    finally:
+        place.end()
+
+
 def test_with_another_effective_user_for_a_while_nothing_is_lost(place: World) -> None:
     if os.getuid():
         pytest.skip("only root can be somebody else for a while")
