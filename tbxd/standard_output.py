@@ -22,19 +22,21 @@ class Commands(click.Group):
         except SystemExit:
             _end_if_untold()
             raise
-        except OSError:
-            _end_if_untold()  # what could not be written waits in it still
+        except OSError as error:
+            if error.filename is None:
+                _end_if_untold("\n")  # what could not be written waits there still, or is gone (`python -u`)
             raise
 
 
-def _end_if_untold() -> None:
-    """Write what waits; where that cannot be, end with an error.
+def _end_if_untold(more: str = "") -> None:
+    """Write what waits, and ``more``; where that cannot be, end with an error.
 
     Raises:
         SystemExit: it cannot be.
     """
     try:
         if sys.stdout is not None:
+            sys.stdout.write(more)
             sys.stdout.flush()
     except OSError as error:
         if error.errno != errno.EPIPE:  # who has heard enough has closed it, as `head` does

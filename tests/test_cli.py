@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,17 @@ def test_drain_says_what_holds_it_up(place: World) -> None:
     (place.logdir / "a").unlink()
     assert place.tbxd("drain").returncode == 0
     assert len(scalars(place.logdir / "a")["value"]) == 50_000
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", "check logs", "check --json logs", "doctor", "config show"])
+def test_output_that_cannot_be_written_is_said_and_is_an_error(place: World, command: str) -> None:
+    """A full disk below a redirected stdout. Who has read enough and left is no error to tell of."""
+    place.logdir.mkdir()
+    ended = place.shell(f"{sys.executable} -m tbxd {command} > /dev/full; echo $?")
+    assert ended.stdout == "1\n"
+    assert ended.stderr.endswith(
+        "tbxd: what this command has to say could not be written to stdout: No space left on device\n"
+    )
+    assert "Traceback" not in ended.stderr and len(ended.stderr.splitlines()) <= 2
+    left = place.shell(f"{sys.executable} -m tbxd {command} | true")
+    assert left.returncode == 0 and "Traceback" not in left.stderr and "written" not in left.stderr

@@ -575,3 +575,28 @@ def test_doctor_looks_on_where_the_folder_of_a_run_is_closed_to_its_user(users: 
     result = user.tbxd("doctor")
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
     assert "Permission denied" in result.stdout and "spool" in result.stdout
+
+
+def test_a_umask_that_closes_everything_closes_no_folder_of_ours(users: tuple[User, User]) -> None:
+    """It left folders with the mode 000 in /var/tmp, which no later script of the user could use. His log folder, where
+    it is there, is written; one that is made under such a umask is his to open, and that is said."""
+    script = """
+import os, sys
+os.makedirs("runs/there")
+os.umask(0o777)
+from tbxd_client import SummaryWriter
+writer = SummaryWriter("runs/there")
+for step in range(100):
+    writer.add_scalar("value", step, step)
+assert writer.flush(30)
+SummaryWriter("runs/made").add_scalar("value", 0, 0)
+"""
+    user = users[0]
+    result = user.script(script, TBXD_FLUSH_SECONDS="1")
+    assert result.returncode == 0, result.stderr
+    assert "runs/made: this user may not write there" in result.stderr and "no journal" not in result.stderr
+    assert len(scalars(user.home / "runs" / "there")["value"]) == 100
+    result = user.script(
+        "from tbxd_client import SummaryWriter\nw = SummaryWriter('runs/b')\nw.add_scalar('v', 1, 1)\nassert w.flush(30)"
+    )
+    assert (result.returncode, result.stderr) == (0, "")

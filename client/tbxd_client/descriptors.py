@@ -184,6 +184,8 @@ def open_file(path: Path, flags: int, mode: int = 0o600, folder: Descriptor | No
             number = os.open(path.name, flags | os.O_CLOEXEC, mode, dir_fd=folder.valid())
         result = Descriptor(number, path, flags & ~(os.O_CREAT | os.O_EXCL))
         result.folder = folder
+        if flags & os.O_CREAT and not os.fstat(result.number).st_mode & 0o777:
+            os.fchmod(result.number, mode)  # a umask of 0777 would keep the daemon from it
         return result
 
 

@@ -210,6 +210,8 @@ class Journal:
         self.path = spool / session_name(self.session)
         staging = spool / (MAKING + self.path.name)
         staging.mkdir(mode=0o700)
+        if not os.access(staging, os.X_OK, effective_ids=True):
+            staging.chmod(0o700)  # the umask is 0777
         self._made_under = root()
         self._files: list[Descriptor] = []
         self._maps: list[descriptors.Map] = []

@@ -325,6 +325,7 @@ def private_dir(path: Path) -> Path:
         # What all share is not made by us: a /var/tmp that is missing would be one user's then.
         folder.mkdir(mode=0o700, parents=not _is_shared(folder.parent), exist_ok=True)
         state = folder.lstat()
+        closed = not state.st_mode & 0o777  # by the umask of whoever has made it, to himself too
         if not stat.S_ISDIR(state.st_mode):
             raise UnsafePath(f"{folder} is not a folder; remove it, or set {RUNTIME_VARIABLE} and {SPOOL_VARIABLE}")
         if state.st_uid != os.getuid():
@@ -332,7 +333,7 @@ def private_dir(path: Path) -> Path:
                 f"{folder} belongs to uid {state.st_uid}, not to you ({os.getuid()}); "
                 f"set {RUNTIME_VARIABLE} and {SPOOL_VARIABLE} to folders of your own"
             )
-        if state.st_mode & 0o077:
+        if closed or state.st_mode & 0o077:
             folder.chmod(0o700)
     return path
 
