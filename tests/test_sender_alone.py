@@ -36,7 +36,6 @@ class Line(Link):
         self.takes = True
         self.remote = False
         self.trouble = ""
-        self.moved_to = ""
 
     def send(self, frames: list[bytes]) -> bool:
         """Take a message, where it takes one."""
@@ -47,10 +46,6 @@ class Line(Link):
     def receive(self) -> list[bytes] | None:
         """The next message of the daemon."""
         return self.coming.pop(0) if self.coming else None
-
-    def move(self, address: str) -> None:
-        """Take note of the other address."""
-        self.moved_to = address
 
 
 class Starter:
@@ -433,12 +428,13 @@ def test_a_daemon_that_sees_other_files_is_left_for_the_one_that_sees_them_once(
     side.welcome(journal=0)
     side.send()
     side.hear(wire.Refused(side.journal.session, f"{wire.ELSEWHERE}: another root"))
-    assert side.link.moved_to == "ipc:///elsewhere" and not side.sender.connected and not side.sender.refused
+    assert side.sender._moved and side.sender._address == "ipc:///elsewhere", "another link is made"
+    assert not side.sender.connected and not side.sender.refused
     assert len(side.greet()) == 1, "at once"
     side.welcome()
     assert [type(message) for message in side.send()] == [wire.Data, wire.Data], "all definitions, too"
     side.hear(wire.Refused(side.journal.session, f"{wire.ELSEWHERE}: that one as well"))
-    assert side.sender.refused and side.link.moved_to == "ipc:///elsewhere"
+    assert side.sender.refused and side.sender._address == "ipc:///elsewhere"
 
 
 def test_what_keeps_a_run_from_being_written_is_known_until_it_is_over(side: Side) -> None:

@@ -597,6 +597,7 @@ SummaryWriter("runs/made").add_scalar("value", 0, 0)
     assert "runs/made: this user may not write there" in result.stderr and "no journal" not in result.stderr
     assert len(scalars(user.home / "runs" / "there")["value"]) == 100
     result = user.script(
-        "from tbxd_client import SummaryWriter\nw = SummaryWriter('runs/b')\nw.add_scalar('v', 1, 1)\nassert w.flush(30)"
+        "from tbxd_client import SummaryWriter\nw = SummaryWriter('runs/b')\n"
+        "w.add_scalar('v', 1, 1)\nassert w.flush(30)"
     )
     assert (result.returncode, result.stderr) == (0, "")
