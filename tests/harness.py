@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -197,10 +198,16 @@ class World:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        if self.running():
+            wait_for(self._kill_daemon, "the daemon to die")
+
+    def _kill_daemon(self) -> bool:
+        """Kill the daemon, or the one that has waited for its end; whether none is left."""
         pid = self.running()
         if pid:
-            os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: not is_locked(self.runtime / "daemon.lock"), "the daemon to die")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not is_locked(self.runtime / "daemon.lock")
 
 
 @contextmanager
