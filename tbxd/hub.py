@@ -34,7 +34,8 @@ from .events.ledger import OVER
 from .keeping import RUNS_MAX, Keeping, RunState
 from .pool import Pool
 from .quotas import TRY_SECONDS, OverQuota, Quotas
-from .ranks.coming import Coming, Sessions
+from .ranks.coming import Coming
+from .ranks.unread import Reads
 from .receiver import Peer
 from .reported import Reported
 from .roots import Roots
@@ -180,10 +181,10 @@ class Hub:
         self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
         self._credit = Credit()
         self._coming = Coming()
-        self._sessions = Sessions(self.read, self._coming)
         # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
         spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
         self._spools = spools(settings.spool)
+        self._sessions = Reads(self.read, self._coming, self.clients, self._spools)
         self._checkpoints = Checkpoints(spool / LEDGERS)
         self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
@@ -569,10 +570,12 @@ class Hub:
                     if shared and not self._reaches(other):
                         other.gone = True
 
-    def note_end(self, client: Client) -> None:
-        """The process of a client is seen to have ended: not before it was last heard."""
-        if client.session.id not in self._ends and client.peer is not None:
-            self._ends[client.session.id] = origin.clock() - round(1000 * (time.monotonic() - client.heard))
+    def note_end(self, client: Client, stored: float = 0.0) -> None:
+        """The process of a client is seen to have ended: not before it was last heard, or has last stored something,
+        in milliseconds since the start of this system."""
+        if client.session.id not in self._ends and (client.peer is not None or stored):
+            heard = origin.clock() - 1000 * (time.monotonic() - client.heard) if client.peer is not None else 0.0
+            self._ends[client.session.id] = round(max(heard, stored))
             if len(self._ends) > ENDS_MAX:
                 del self._ends[next(iter(self._ends))]
 

@@ -85,8 +85,8 @@ DAEMON = (
     ("summaries.graph", "summaries.onnx_graph", "summaries.openvino_graph"),
     ("summaries.__init__", "system.curves"),
     ("scalars", "unwritable", "others"),
-    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts", "ranks.coming"),
-    ("ranks.encoder", "ranks.parts", "ranks.restarts"),
+    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts", "ranks.coming", "ranks.launched"),
+    ("ranks.encoder", "ranks.parts", "ranks.restarts", "ranks.unread"),
     ("lives", "losses", "ranks.side", "ranks.tags", "ranks.speakers", "ranks.waiting"),
     ("plan", "tally"),
     ("beside",),
@@ -149,7 +149,7 @@ LATE = {
     "run": {"leave_file"},  # a writer that has logged nothing
     "record_writer": {"__init__"},
     "paths": {"default_address"},  # a very long runtime folder
-    "ranks": {"default_folder", "_counts", "_job", "_slurm_job"},  # with the writer
+    "ranks": {"default_folder", "launched", "_counts", "_job", "_slurm_job"},  # with the writer
     "interception": {"scalar", "array", "text", "graph"},  # overridden file writers
     "file_writer": {"_event"},
     "writer": {"default_bins"},

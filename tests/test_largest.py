@@ -170,6 +170,7 @@ ELSEWHERE = {
     "ROWS_MAX": "takes minutes",
     "UMASK_MAX": "test_umask.py",
     "VIEW_BYTES_MAX": "of /proc",
+    "LAUNCHED_BYTES_MAX": "of /proc",
     "REDUCE_BYTES_MAX": "one of a few words",
     "SYSTEM_SECONDS_MAX": "test_system.py",
     "POSITION_MAX": "an exabyte",

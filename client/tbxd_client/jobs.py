@@ -33,13 +33,16 @@ _LASTING = frozenset((*_KEEPERS.split(), "login", "screen", "sshd", "su", "sudo"
 
 
 class Process(NamedTuple):
-    """A process of this host. ``started`` is in ticks of the system since it was booted."""
+    """A process of this host. ``started`` is in ticks of the system since it was booted; ``group`` its process group,
+    ``state`` the letter of proc(5)."""
 
     pid: int
     name: str
     parent: int
     session: int
     started: int
+    group: int = 0
+    state: str = ""
 
 
 class Job(NamedTuple):
@@ -159,9 +162,45 @@ def process_of(pid: int) -> Process | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             head, _, tail = file.read().rpartition(b")")
         fields = tail.split()  # from the third on, as proc(5) counts them
-        return Process(pid, os.fsdecode(head.partition(b"(")[2]), int(fields[1]), int(fields[3]), int(fields[19]))
+        parent, group, session, started = (int(fields[place]) for place in (1, 2, 3, 19))
+        name, state = os.fsdecode(head.partition(b"(")[2]), os.fsdecode(fields[0])
+        return Process(pid, name, parent, session, started, group, state)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def launched(environ: Mapping[str, str], source: str, rank: int, world: int, local_world: int) -> str:
+    """Who has started all ranks of a job, where all of them are known to be on this host; "" anywhere else.
+
+    ``<namespace of processes>/<pid>.<started>.<group>.<parent>/<own start>/<source>/<all at once>``, for the daemon:
+    it can see then that no rank is left that has not logged yet. ``started`` and the start of this process are in
+    ticks; torchrun starts all ranks before it waits for one of them.
+
+    Args: as for `job_of`.
+    """
+    elastic = bool(environ.get("TORCHELASTIC_RUN_ID"))
+    address = environ.get("MASTER_ADDR", "")
+    if local_world != world if local_world or elastic else not address.startswith(LOOPBACK):
+        return ""
+    # A job that somebody has named may have ranks that others have started.
+    launcher = _launcher(source, environ) if elastic else job_of(environ, source, rank, world, local_world).launcher
+    me, namespace = process_of(os.getpid()), pid_namespace()
+    if me is None or launcher is None or not namespace:
+        return ""
+    return (
+        f"{namespace:x}/{launcher.pid}.{launcher.started}.{launcher.group}.{launcher.parent}/{me.started}"
+        f"/{source}/{int(elastic)}"
+    )
+
+
+def pid_namespace() -> int:
+    """Which namespace this process's number is of; 0 where ``/proc`` does not tell, or shows those of another one."""
+    try:
+        # ``/proc/self`` is this process as those see it that /proc is of.
+        same = os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115
+        return os.stat("/proc/self/ns/pid").st_ino if same else 0  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def _was_told(pid: int, marks: list[bytes]) -> bool:

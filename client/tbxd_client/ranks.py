@@ -115,6 +115,13 @@ def default_folder(who: Identity, environ: Mapping[str, str] = os.environ) -> st
     return name
 
 
+def launched(who: Identity, environ: Mapping[str, str] = os.environ) -> str:
+    """Who has started all ranks of a job of several: see `jobs.launched`."""
+    from . import jobs
+
+    return jobs.launched(environ, who.source, who.rank, who.world, _least(environ, LOCAL_WORLDS))
+
+
 def _place(environ: Mapping[str, str]) -> tuple[str, int, int]:
     """What has told the rank, the rank, and the number of ranks."""
     for source, worlds in LAUNCHERS.items():

@@ -37,6 +37,7 @@ JOB_BYTES_MAX = 255  # its name
 SYSTEM_SECONDS_MIN, SYSTEM_SECONDS_MAX = 1, 3600  # between samples of the node that a run asks for
 UMASK_MAX = 0o777
 VIEW_BYTES_MAX = 100
+LAUNCHED_BYTES_MAX = 200
 ORIGIN_BYTES_MAX = 100  # of each text that tells a process from others
 REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
@@ -159,7 +160,7 @@ class RunDefinition(NamedTuple):
     set. ``above``: the folder of the writer that this run is a part of, where that is another. ``umask``:
     that of the trainer, None where it does not say. ``view``: which files the trainer sees, and ``folder``: device and
     inode there of the folder (of ``above``, where that is given), so that a daemon which sees other files under the
-    same path notices it.
+    same path notices it. ``launched``: who has started all ranks, where all are on one host (`jobs.launched`).
     """
 
     id: int
@@ -185,6 +186,7 @@ class RunDefinition(NamedTuple):
     boot: str = ""
     began: int = 0
     resume: str = ""
+    launched: str = ""
 
 
 class TagDefinition(NamedTuple):
@@ -375,6 +377,7 @@ def pack_definition(definition: Definition) -> bytes:
                 "boot": definition.boot,
                 "began": definition.began or None,
                 "resume": definition.resume,
+                "launched": definition.launched,
             }
         case TagDefinition():
             _check_number(definition.id, TAGS_MAX, "tags")
@@ -535,6 +538,7 @@ def unpack_definition(fields: object) -> Definition | None:
                 _text(fields, "boot", ORIGIN_BYTES_MAX),
                 _number({"began": 0, **fields}, "began", 1 << 48),
                 _text(fields, "resume", ORIGIN_BYTES_MAX),
+                _text(fields, "launched", LAUNCHED_BYTES_MAX),
             )
         case "tag":
             return TagDefinition(

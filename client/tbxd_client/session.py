@@ -39,7 +39,7 @@ from .paths import (
     view_runtime,
 )
 from .places import NOT_THERE, leave_spool, lock_trouble, make_runtime, runtime_trouble, why
-from .ranks import Identity
+from .ranks import Identity, launched
 from .records import (
     Definition,
     RowDefinition,
@@ -200,6 +200,7 @@ class Session:
         self._ranked = False  # one of the runs is that of several ranks
         # What tells this process from others. A session that takes the place of one is of the same life.
         self._origin: dict[str, Any] = dict(before._origin) if before is not None else {}
+        self._launched: str | None = None
         self._numbers = {"run": 0, "tag": 0, "row": 0}  # the next ones
         launcher = Launcher(runtime, spool_dir()) if address is None else None
         self.sender = Sender(
@@ -367,6 +368,9 @@ class Session:
                 rank = who.rank, who.world, who.job, who.attempt, reduce
                 self._origin = self._origin or origin.fields()
                 more = {"umask": umask(), **self._origin, **more}
+                if reduce and who.world > 1:
+                    self._launched = launched(who) if self._launched is None else self._launched
+                    more["launched"] = self._launched
                 created = self._created.setdefault(directory, time.time())
                 definition = RunDefinition(number, directory, host, self.pid, created, suffix, file, *rank, **more)
                 self._folders[number] = directory  # first: what comes of an interruption may be there, or not

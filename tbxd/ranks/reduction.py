@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client import origin
 from tbxd_client.records import (
     CUSTOM_SCALARS,
     HISTOGRAM,
@@ -48,6 +49,7 @@ from ..summaries.errors import TOO_MANY_TAGS
 from .coming import Sessions
 from .emission import Emission, GoOn, MakeHistogram, note
 from .frontier import TooManyTags
+from .launched import Absent, Launched
 from .parts import RECENT_MAX, Alone, Member, Passed, Restart, Shared, settle
 from .patience import Patience, Read
 from .points import Floats, Integers, Points, grouped
@@ -57,6 +59,7 @@ from .sides import Folders, Sides
 from .speakers import Speakers
 from .starts import generation_of, is_before
 from .tags import ALL, SHARED, UNDECIDED, Tags
+from .unread import Reads
 from .waiting import Waiting
 
 SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
@@ -118,6 +121,8 @@ class Reduction:
         self._patience = Patience(self._frontier, self._waiting, seconds, self._tags.join_seconds, read)
         self._speakers = Speakers(self._frontier)
         self.run = run
+        self._absent = Absent(Launched.read(run.launched, bool(run.boot) and run.boot == origin.boot()))
+        self._reads = read if isinstance(read, Reads) else None
         self.beside_others = False  # others were not over when it began: what they have logged was not known then
         self.claim: Claim | None = None  # asked before something is written; None where nobody can be in the way
         self.sides = Sides(folders, self.generation)
@@ -494,6 +499,8 @@ class Reduction:
             self._emission.announce(pieces)
         if self._tags.waits and any(member.size() > kept(len(self._members)) for member in self._members.values()):
             self._tags.hurry()  # or its journal would fill up for somebody who may not come at all
+        if self._tags.deserted and self._tags.awaited and not self._absent.may_come(now, self._is_unread):
+            self._tags.leave_but(self._alive)
         for member in self._members.values():
             if member.outstanding and now - member.came >= AGAIN_SECONDS:
                 member.outstanding.clear()  # they do not come any more
@@ -527,6 +534,10 @@ class Reduction:
         """
         assert self.claim is not None
         self.sides.meet(self.claim(self.run, [self._tags.names[tag] for tag in tags.tolist()], steps))
+
+    def _is_unread(self) -> bool:
+        """Whether something of a rank is on its way here that has not been taken."""
+        return self._reads is not None and self._reads.unread(self.run, self._gone)
 
     def is_busy(self, gone: set[bytes]) -> bool:
         """Whether more comes than has come, but for sessions that are gone."""
@@ -656,6 +667,8 @@ class Reduction:
             times.append(since + self._seconds)
         if self._tags.due():
             times.append(self._tags.due())
+            if self._absent.due and self._tags.deserted and self._tags.awaited:
+                times.append(self._absent.due)
         return min(times, default=0.0)
 
     @property

@@ -3,13 +3,14 @@
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
 it goes out. While ranks of the job have never been seen, which may be on their way, no time tells that a tag is
-gathered, for `START_SECONDS` from the first that came, or `ENDED_SECONDS` where all that came have ended; and while
-somebody who came in the first `START_SECONDS` has not been seen yet (`coming`), which may be one. No I/O or clocks.
+gathered, for `START_SECONDS` from the first that came, or `ENDED_SECONDS` where all that came have ended, no longer
+than there are processes that may be one of them, where that can be seen (`launched`); and while somebody who came in
+the first `START_SECONDS` has not been seen yet (`coming`), which may be one. No I/O or clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,15 @@ class Tags:
     def leave(self, rank: int) -> None:
         """Nothing more comes of a rank."""
         self.frontier.leave(rank)
+        for number in range(self.frontier.count):
+            self.gathered[number] |= self.frontier.is_whole(number)
+
+    def leave_but(self, ranks: Collection[int]) -> None:
+        """No others than some ranks come any more, as all processes that might be one have ended."""
+        self.await_none()
+        for rank in range(self.frontier.world):
+            if rank not in ranks:
+                self.frontier.leave(rank)
         for number in range(self.frontier.count):
             self.gathered[number] |= self.frontier.is_whole(number)
 
