@@ -42,7 +42,7 @@ from .hub import Client, Hub, Wanting
 from .inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from .quotas import OverQuota
 from .session import Session
-from .succession import began, comes_before
+from .succession import began, comes_before, last_stored
 from .walls import text_of
 
 log = logging.getLogger(__name__)
@@ -203,6 +203,7 @@ class Adopter:
         try:
             if first:
                 self._define(reader, client)
+                self._hub.note_end(client, last_stored(client, reader))
             elif self._pump(path, reader, client):
                 self._finish(path, reader, client)
         except Elsewhere as error:

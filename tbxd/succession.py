@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 
 from tbxd_client import origin
-from tbxd_client.journal_files import JournalState
+from tbxd_client.journal_files import JournalReader, JournalState
 from tbxd_client.records import RunDefinition
 
 from .hub import Client
+
+CLOCK_SECONDS = 1.0  # by which two clocks may have moved apart, or what one process says of its beginning by both
 
 
 def began(client: Client, state: JournalState | None = None) -> float:
@@ -30,6 +32,22 @@ def began(client: Client, state: JournalState | None = None) -> float:
     if state.of_this_boot:  # of an older client, which has the time of the day alone
         return max(0.0, origin.clock() - 1000 * (time.time() - state.started))
     return state.started - time.time() - 1e9
+
+
+def last_stored(client: Client, reader: JournalReader) -> float:
+    """When the process of a journal was there still, by the same clock; 0 where nobody knows.
+
+    Two that logged at once while no daemon was there are known by that: neither goes on with the other's work. Only the
+    clock of files tells, so nobody knows where that has been set since the process began.
+    """
+    state, stored = reader.state, reader.stored
+    run = _first(client)
+    if not state.of_this_boot or not stored or run is None or not run.began:
+        return 0.0
+    ahead = time.time() - origin.clock() / 1000  # of the time of day, in seconds
+    if abs(state.started - run.began / 1000 - ahead) > CLOCK_SECONDS:
+        return 0.0
+    return 1000 * (min(stored, time.time()) - ahead)
 
 
 def comes_before(one: Client, other: Client, one_began: float, other_began: float) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,8 +25,10 @@ from tbxd.adopt import (
     UNFINISHED_SECONDS,
     Adopter,
 )
+from tbxd.succession import last_stored
+from tbxd_client import origin
 from tbxd_client.journal import Journal
-from tbxd_client.journal_files import MAKING, JournalError, JournalReader, read_state
+from tbxd_client.journal_files import MAKING, SEGMENT_SUFFIX, JournalError, JournalReader, read_state
 from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_record_head, pack_scalar
 from test_walls import Inside
 
@@ -261,3 +264,26 @@ def test_what_is_being_made_is_deleted_when_nobody_holds_it_and_some_seconds_hav
     assert not dead.exists() and held.exists()
     held.rename(journal.path)
     journal.close()
+
+
+def test_when_a_dead_trainer_was_there_still_is_told_by_its_files_unless_the_clock_was_set(
+    left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDefinition(0, str(left.folder / "a"), "host", 1, 1.0, boot=origin.boot(), began=origin.clock())
+    path = left.leave("a", 5, boot=run.boot, began=run.began)
+    client: Any = SimpleNamespace(session=SimpleNamespace(runs=[run]))
+    now = time.time()
+    segments = list(path.glob("*" + SEGMENT_SUFFIX))
+    for segment in segments:
+        os.utime(segment, (now + 30, now + 30))
+    reader = JournalReader(path)
+    assert abs(last_stored(client, reader) - origin.clock()) < 1000, "not later than now"
+    for segment in segments:
+        os.utime(segment, (now - 30, now - 30))
+    assert abs(last_stored(client, reader) - origin.clock() + 30_000) < 1000
+    assert last_stored(SimpleNamespace(session=SimpleNamespace(runs=[])), reader) == 0.0
+    clock = time.time
+    for shift in (-60, 60):
+        monkeypatch.setattr(time, "time", lambda shift=shift: clock() + shift)
+        assert last_stored(client, reader) == 0.0
+    reader.close()

@@ -287,6 +287,35 @@ def test_two_lives_that_logged_while_no_daemon_ran_are_written_in_their_order(
             place.kill_daemon()
 
 
+def test_two_that_logged_at_once_while_no_daemon_ran_keep_every_point(place: World) -> None:
+    """Neither has begun when the other was over: their journals tell."""
+    script = TRAIN.replace(
+        "    if os.environ",
+        """    end = time.monotonic()
+    while os.environ.get("UNTIL") and time.monotonic() < end + 4:  # until long after the other has begun
+        if not os.path.exists(os.environ["UNTIL"]):
+            end = time.monotonic()
+        step += 1
+        writer.add_scalar("loss", 1000 * life + step, step)
+        time.sleep(0.01)
+    print(step, flush=True)
+    if os.environ""",
+        1,
+    )
+    until, environ = place.root / "until", {"TBXD_PYTHON": "/bin/false"}
+    first = place.start(script, environ={**environ, "GIVEN": "1 0 30 1", "UNTIL": str(until)}, stdout=-1)
+    wait_for(place.journals, "the journal of the first")
+    result = place.run(script, environ={**environ, "GIVEN": "2 20 40 1"})
+    assert result.returncode == -9
+    until.touch()
+    last = int(first.communicate()[0])
+    assert len(place.journals()) == 2
+    assert place.tbxd("drain").returncode == 0
+    found = shown(place.logdir)
+    assert found["run"] == of(1, 0, last + 1)
+    assert beside(found) == {"run/python": of(2, 20, 40)}
+
+
 def test_who_begins_while_what_a_killed_one_has_left_waits_follows_it(place: World) -> None:
     life(place, TRAIN, 1, 0, 30, TBXD_PYTHON="/bin/false")
     assert len(place.journals()) == 1

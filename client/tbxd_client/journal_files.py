@@ -206,6 +206,13 @@ class JournalReader:
             end = max(first, self.state.commit)
             self.state = self.state._replace(released=first, commit=end)
 
+    @property
+    def stored(self) -> float:
+        """When its owner last stored something, in seconds since the epoch, as the file system tells: of what is stored
+        through a map some tell up to half a minute too early, or when the file was made; 0 where there is nothing.
+        Whoever reads a journal stores nothing in these files."""
+        return max((os.fstat(fd).st_mtime for _, _, fd in self._segments), default=0.0)
+
     def definitions(self, position: int, length: int) -> bytes:
         """At most ``length`` bytes of the definitions from ``position``."""
         return os.pread(self._definitions, length, position)
