@@ -95,8 +95,8 @@ def _check_counts(folder: Path, values: np.ndarray[Any, Any]) -> None:
     """
     import numpy as np
 
-    from tbxd.events import schema
-    from tbxd.events.record import read_records
+    from tbxd.tfevents import schema
+    from tbxd.tfevents.tfrecord import read_records
 
     for path in folder.glob("*tfevents*"):
         with open(path, "rb") as file:

@@ -25,12 +25,13 @@ TAGS = 20  # of each run that comes and goes
 STEPS = 2
 STRETCH_BYTES = (
     (127 << 10) // SCALAR_BYTES * SCALAR_BYTES
-)  # within the window of each of 500 sessions, see `tbxd.credit`
+)  # within the window of each of 500 sessions, see `tbxd.transport.credit`
 TURN_SECONDS = 0.01  # between two turns that are timed: in 3 s two looks at the spool are among them
 SETTLE_SECONDS = 60.0  # for a daemon to let go of what is over
 PROCESSES = """
 import os, sys
-from tbxd_client import SummaryWriter, session
+from tbxd_client import SummaryWriter
+from tbxd_client.session import session
 for number in range(int(sys.argv[2])):
     child = os.fork()
     if not child:
@@ -120,10 +121,10 @@ def _local_sessions(address: str, logs: Path, counts: Mapping[str, int]) -> Iter
     """Sessions of this host that live, each with its journal in the spool, and log nothing more."""
     import zmq
 
-    from tbxd_client import wire
-    from tbxd_client.journal import Journal
-    from tbxd_client.paths import private_dir, spool_dir
-    from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+    from tbxd_client.config.paths import private_dir, spool_dir
+    from tbxd_client.journal.journal import Journal
+    from tbxd_client.protocol import wire
+    from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
     spool = private_dir(spool_dir())
     journals = []
@@ -199,7 +200,7 @@ def _cost(daemon: HelperMeter, sender: Sender, ends: list[int]) -> float:
 
 def _turn(sender: Sender, count: int) -> float:
     """Of many flushes of a session that has nothing to flush, how long the daemon takes to answer: the mean, ms."""
-    from tbxd_client import wire
+    from tbxd_client.protocol import wire
 
     took = []
     for _ in range(count):
@@ -214,7 +215,7 @@ def _turn(sender: Sender, count: int) -> float:
 
 
 def _pid() -> int:
-    from tbxd_client.paths import lock_path
+    from tbxd_client.config.paths import lock_path
 
     return int(lock_path().read_text())
 
@@ -227,8 +228,8 @@ def _resident() -> float:
 
 def _restart(run: Path) -> float:
     """Seconds from the death of the daemon until another one has written a record to a run."""
-    from tbxd_client.launch import is_locked
-    from tbxd_client.paths import lock_path
+    from tbxd_client.config.paths import lock_path
+    from tbxd_client.transport.launcher import is_locked
 
     os.kill(_pid(), signal.SIGKILL)
     start = time.perf_counter()
@@ -242,13 +243,13 @@ def _restart(run: Path) -> float:
 
 def _settle() -> None:
     """Wait until the daemon has let go of what is over, and has closed what nobody logs to, so long at most."""
-    from tbxd import ask
-    from tbxd.keeping import KEPT_MAX
-    from tbxd.settings import Settings
+    from tbxd.config.settings import Settings
+    from tbxd.scheduler.run_registry import KEPT_MAX
+    from tbxd.transport import control_client
 
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
-        status: Any = ask.ask(Settings.of({}), "status", timeout=60)
+        status: Any = control_client.ask(Settings.of({}), "status", timeout=60)
         few = len(status["runs"]) <= KEPT_MAX + len(status["sessions"])
         if few and not status["metrics"]["event_files_open"]:
             return

@@ -91,8 +91,8 @@ class Sender:
     def __init__(self, address: str, shape: Shape, steps: int, folder: Path) -> None:
         import zmq
 
-        from tbxd_client import wire
-        from tbxd_client.records import RunDefinition, TagDefinition, pack_definition
+        from tbxd_client.protocol import wire
+        from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition
 
         self.session = os.urandom(12)
         self.records = memoryview(_records(shape.tags, steps))
@@ -110,7 +110,7 @@ class Sender:
             self._say(wire.Data(self.session, wire.DEFINITIONS, begin, definitions[begin : begin + BURST_BYTES]))
 
     def _say(self, message: Any) -> None:
-        from tbxd_client import wire
+        from tbxd_client.protocol import wire
 
         self._socket.send_multipart(wire.pack(message))
 
@@ -118,7 +118,7 @@ class Sender:
         """Hear what the daemon says, and send one message if it may be. True when there was something to do."""
         import zmq
 
-        from tbxd_client import wire
+        from tbxd_client.protocol import wire
 
         heard = False
         while self._socket.poll(0):
@@ -142,7 +142,7 @@ class Sender:
 
     def close(self) -> None:
         """Say goodbye."""
-        from tbxd_client import wire
+        from tbxd_client.protocol import wire
 
         self._socket.linger = 1000
         self._say(wire.Goodbye(self.session))
@@ -152,8 +152,8 @@ class Sender:
 def _records(tags: int, steps: int) -> bytes:
     import numpy as np
 
-    from tbxd.session import SCALAR_DTYPE
-    from tbxd_client.records import pack_scalar
+    from tbxd.batch import SCALAR_DTYPE
+    from tbxd_client.protocol.records import pack_scalar
 
     numbers = np.arange(tags * steps)
     records = np.tile(np.frombuffer(pack_scalar(0, 0, 0.0, 0.0), SCALAR_DTYPE), tags * steps)
@@ -184,8 +184,8 @@ def send(senders: list[Sender], ends: list[int]) -> None:
 @contextmanager
 def served() -> Iterator[str]:
     """A daemon, on one core where there are several, while the load is made on another. The harness stops it."""
-    from tbxd_client.launch import is_locked
-    from tbxd_client.paths import default_address, lock_path
+    from tbxd_client.config.paths import default_address, lock_path
+    from tbxd_client.transport.launcher import is_locked
 
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:

@@ -26,12 +26,12 @@ from typing import Any
 
 import psutil
 
-from tbxd.events import schema
-from tbxd.events.record import read_records
-from tbxd_client.event_names import event_files
-from tbxd_client.journal_files import journals, unfinished
-from tbxd_client.launch import is_locked
-from tbxd_client.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import read_records
+from tbxd_client.config.paths import RUNTIME_VARIABLE, SPOOL_VARIABLE, lock_path
+from tbxd_client.journal.journal_files import journals, unfinished
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.transport.launcher import is_locked
 
 from . import kept
 from .peers import BASE, MeasurementError, NotPossible, Peer

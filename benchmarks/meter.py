@@ -111,8 +111,8 @@ def daemon_pid() -> int:
         MeasurementError: there is none.
     """
     # Here and not above: the process that is measured is to meet its writer in the measurement, not before.
-    from tbxd_client.launch import is_locked
-    from tbxd_client.paths import lock_path
+    from tbxd_client.config.paths import lock_path
+    from tbxd_client.transport.launcher import is_locked
 
     lock = lock_path()
     if not is_locked(lock):

@@ -27,8 +27,8 @@ COUNTED_MAX = 10**5  # records that are looked at one by one afterwards; of more
 
 def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     """Measure one run; to be called in a fresh process."""
-    from tbxd.hub import LEDGERS
-    from tbxd_client.paths import spool_dir
+    from tbxd.ingest.hub import LEDGERS
+    from tbxd_client.config.paths import spool_dir
 
     records, tags = (
         min(number, counts[name]) for number, name in zip(CASES[peer.name], ("records", "tags"), strict=True)
@@ -50,8 +50,8 @@ def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
 
 def _taken_over(run: Path) -> float:
     """Seconds from the death of the daemon until another one has written a record to a run."""
-    from tbxd_client.launch import is_locked
-    from tbxd_client.paths import lock_path
+    from tbxd_client.config.paths import lock_path
+    from tbxd_client.transport.launcher import is_locked
 
     os.kill(int(lock_path().read_text()), signal.SIGKILL)
     start = time.perf_counter()

@@ -32,12 +32,12 @@ def measure(world: int, tags: int, steps: int) -> dict[str, float]:
     """Reduce some steps of a job; the first, in which every rank tells its tags, is measured apart."""
     import numpy as np
 
-    from tbxd.hub import Hub
-    from tbxd.receiver import Peer
-    from tbxd.session import SCALAR_DTYPE
-    from tbxd.settings import Settings
-    from tbxd_client import wire
-    from tbxd_client.records import (
+    from tbxd.batch import SCALAR_DTYPE
+    from tbxd.config.settings import Settings
+    from tbxd.ingest.hub import Hub
+    from tbxd.transport.server_socket import Peer
+    from tbxd_client.protocol import wire
+    from tbxd_client.protocol.records import (
         FLOAT64,
         INT64,
         SCALAR,

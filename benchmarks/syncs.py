@@ -124,7 +124,7 @@ def _note(events: list[tuple[float, str, str]], begun: float, done: float, name:
 
 def measure(peer: Peer, counts: Mapping[str, int], logs: Path) -> Outcome:
     """Measure one load; to be called in a fresh process."""
-    from tbxd_client.paths import default_address
+    from tbxd_client.config.paths import default_address
 
     if shutil.which("strace") is None:
         raise NotPossible("strace is not installed")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tbxd.declared import in_toml
-from tbxd.settings import SETTINGS, Setting
-from tbxd_client import settings as client_settings
+from tbxd.config.generated import in_toml
+from tbxd.config.settings import SETTINGS, Setting
+from tbxd_client.config import settings as client_settings
 
 PAGE = Path(__file__).with_name("SETTINGS.md")
 DAEMON = ("in the file", "variable", "default", "values", "while it runs", "meaning")

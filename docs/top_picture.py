@@ -22,9 +22,9 @@ from rich.terminal_theme import TerminalTheme
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from harness import World, wait_for, world
-from tbxd.settings import Settings
-from tbxd.top import RATE, Top, ordered
-from tbxd.top_view import render
+from tbxd.cli.top_view import render
+from tbxd.config.settings import Settings
+from tbxd.tools.top import RATE, Top, ordered
 
 PICTURE = Path(__file__).parent / "top.svg"
 COLUMNS = 118

@@ -25,9 +25,10 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.util import tensor_util
 
 import tbxd_client
-from tbxd import session as daemon_session
-from tbxd.run import RunWriter
-from tbxd_client import session as client_session
+from tbxd.batch import Batch
+from tbxd.ingest import session as daemon_session
+from tbxd.runs.run_writer import RunWriter
+from tbxd_client.session import session as client_session
 
 PEERS = ("tensorboardX", "torch")
 _MODULES = {"tensorboardX": tensorboardX.writer, "torch": torch.utils.tensorboard.writer}
@@ -131,7 +132,7 @@ class Ours:
         journal.release(daemon.written)
         outcome.values += sorted(self._read(), key=lambda value: value.run)
 
-    def _write(self, batch: daemon_session.Batch, outcome: Outcome) -> None:
+    def _write(self, batch: Batch, outcome: Outcome) -> None:
         known = self._runs.get(batch.run.directory)
         if known is None:
             known = RunWriter(Path(batch.run.directory), self._done), []
@@ -147,7 +148,7 @@ class Ours:
         if not known[1] and run.file is not None:
             known[1].append(EventFileLoader(str(run.file.path)))
 
-    def _done(self, batch: daemon_session.Batch) -> None:
+    def _done(self, batch: Batch) -> None:
         self._daemon.done(batch)
 
     def _read(self) -> Iterator[Value]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tbxd.events import schema
-from tbxd.events.record import frame
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import frame
 
 BEGUN = 1_764_520_000.0  # seconds since 1970, of the first point
 Point = tuple[int, float, float]  # step, wall time, value

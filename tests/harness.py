@@ -19,13 +19,13 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from tbxd.ask import NotRunning, ask
-from tbxd.config import ENVIRONMENT, Given, Origin, Source
-from tbxd.events import schema
-from tbxd.events.record import read_records
-from tbxd.settings import PLACES, SETTINGS
-from tbxd_client.event_names import event_files
-from tbxd_client.launch import is_locked
+from tbxd.config.settings import PLACES, SETTINGS
+from tbxd.config.sources import ENVIRONMENT, Given, Origin, Source
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import read_records
+from tbxd.transport.control_client import NotRunning, ask
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.transport.launcher import is_locked
 
 DEADLINE = 60.0  # for a process from its beginning to its end; a machine under load is slow, not wrong
 # For what tbxd does by itself. It promises nothing that takes longer than a few seconds: a record is in the file after

@@ -1,4 +1,4 @@
-"""What event files hold, read event by event with protobuf, as plainly as it can be said: what `tbxd.events.contents`
+"""What event files hold, read event by event with protobuf, as plainly as it can be said: what `tbxd.tfevents.contents`
 finds many times faster has to be the same."""
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tbxd.events import schema, trust
-from tbxd.events.contents import Contents
-from tbxd.events.file import open_to_read
-from tbxd.events.ledger import OVER, Ledger, LedgerReader, decode_ranks, decode_session, decode_stretch, merge
-from tbxd.events.lineage import life_of
-from tbxd.events.rank_notes import decode_looked, decode_member, decode_restarted
-from tbxd.events.record import DamagedFile, read_records
-from tbxd.events.reduced import JOBS_MAX, POINTS_MAX, History
-from tbxd.events.schema import END_KIND
-from tbxd.events.tags import KINDS
-from tbxd_client.event_names import event_files
-from tbxd_client.records import STEP_MAX, STEP_MIN
+from tbxd.tfevents import schema, trust
+from tbxd.tfevents.contents import Contents
+from tbxd.tfevents.event_file import open_to_read
+from tbxd.tfevents.ledger import OVER, Ledger, LedgerReader, decode_ranks, decode_session, decode_stretch, merge
+from tbxd.tfevents.lineage import life_of
+from tbxd.tfevents.rank_notes import decode_looked, decode_member, decode_restarted
+from tbxd.tfevents.rank_points import JOBS_MAX, POINTS_MAX, History
+from tbxd.tfevents.schema import END_KIND
+from tbxd.tfevents.tag_steps import KINDS
+from tbxd.tfevents.tfrecord import DamagedFile, read_records
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import STEP_MAX, STEP_MIN
 
 
 def read_events(path: Path) -> Iterator[Any]:

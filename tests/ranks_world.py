@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tbxd.events.checkpoint import Checkpoints
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files
-from tbxd_client.records import (
+from tbxd.batch import Batch
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents.checkpoint import Checkpoints
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import (
     HISTOGRAM,
     TEXT,
     RowDefinition,
@@ -25,7 +26,7 @@ from tbxd_client.records import (
     pack_scalar,
     pack_text_record,
 )
-from tbxd_client.run import Row
+from tbxd_client.session.run_handle import Row
 
 
 class Rank:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness import scalars, wait_for
-from tbxd import adopt
-from tbxd.adopt import (
+from tbxd.ingest import journal_recovery
+from tbxd.ingest.journal_recovery import (
     DISK_SECONDS_MAX,
     DISK_SECONDS_MIN,
     DISK_TRIES_MAX,
@@ -25,11 +25,11 @@ from tbxd.adopt import (
     UNFINISHED_SECONDS,
     Adopter,
 )
-from tbxd.succession import last_stored
-from tbxd_client import origin
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import MAKING, SEGMENT_SUFFIX, JournalError, JournalReader, read_state
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_record_head, pack_scalar
+from tbxd.ingest.recovery_order import last_stored
+from tbxd_client.distributed import process_identity as origin
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import MAKING, SEGMENT_SUFFIX, JournalError, JournalReader, read_state
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_record_head, pack_scalar
 from test_walls import Inside
 
 
@@ -100,7 +100,7 @@ def test_a_journal_is_deleted_when_all_of_it_is_written_and_not_before(
 def test_how_far_a_journal_is_written_is_noted_in_it_again_and_again(
     left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adopt, "DATA_BYTES_MAX", 200)
+    monkeypatch.setattr(journal_recovery, "DATA_BYTES_MAX", 200)
     path = left.leave("a", 20)
     left.hub.limit = lambda client: min(client.session.written + 340, 600)  # type: ignore[method-assign]
     seen: list[int] = []
@@ -115,7 +115,7 @@ def test_how_far_a_journal_is_written_is_noted_in_it_again_and_again(
 
 
 def test_no_more_of_a_journal_is_read_than_may_be_on_the_way(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopt, "DATA_BYTES_MAX", 50_000)
+    monkeypatch.setattr(journal_recovery, "DATA_BYTES_MAX", 50_000)
     path = left.leave("a", 30_000)
     asked: list[int] = []
     left.hub.limit = lambda client: client.session.written + 100_000  # type: ignore[method-assign]
@@ -225,7 +225,7 @@ def test_a_journal_that_cannot_be_opened_is_tried_again_where_that_may_be_over_s
         tried.append(left.now)
         raise JournalError(f"{place}: trouble") from OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(adopt, "JournalReader", fail)
+    monkeypatch.setattr(journal_recovery, "JournalReader", fail)
     for _ in range(5):
         left.step(DISK_SECONDS_MAX + SCAN_SECONDS)
     assert (len(tried) > 1) is again and path.exists()
@@ -242,7 +242,7 @@ def test_a_disk_that_does_not_open_a_journal_is_asked_after_ever_longer_pauses(
         tried.append(left.now)
         raise JournalError(f"{place}: trouble") from OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(adopt, "JournalReader", fail)
+    monkeypatch.setattr(journal_recovery, "JournalReader", fail)
     while len(tried) < 9:
         left.step(0.5)
     pauses = [after - before for before, after in pairwise(tried)]

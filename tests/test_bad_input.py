@@ -277,7 +277,9 @@ def test_definitions_that_cannot_be_made_leave_no_gap_that_ends_the_session(plac
     result = place.run(
         """
         import errno
-        from tbxd_client import SummaryWriter, records, session
+        from tbxd_client import SummaryWriter
+        from tbxd_client.protocol import records
+        from tbxd_client.session import session
         writer = SummaryWriter("logs/a")
         writer.add_scalar("first", 1.0, 0)
         journal = session.active().journal
@@ -305,7 +307,7 @@ def test_definitions_that_cannot_be_made_leave_no_gap_that_ends_the_session(plac
 
 
 def test_color_and_names_are_carried_into_the_event_file(place: World) -> None:
-    from tbxd.summaries.metadata import color_of
+    from tbxd.encode.metadata import color_of
 
     result = place.run(
         """

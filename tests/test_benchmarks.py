@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import CURVES, QUESTIONS, curve, environment, event_files, harness, meter, page, report, targets
 from benchmarks.peers import PEERS, USUAL, MeasurementError, Peer
 from benchmarks.question import Logged, load
-from tbxd.events import schema
-from tbxd.events.record import frame
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import frame
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from board_folder import BEGUN
 from browser import chromium, missing
 from harness import absent
-from tbxd import board
-from tbxd.names import shorten
+from tbxd import tensorboard_plugin
+from tbxd.cli.short_names import shorten
 
-STATIC = Path(board.__file__).parent / "static"
+STATIC = Path(tensorboard_plugin.__file__).parent / "static"
 # Each example is dozens of cases, for one question to the browser; making it smaller would ask for minutes.
 SLOW = settings(
     max_examples=25,

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from harness import World
-from tbxd_client.calls import Call, Firsts
+from tbxd_client.session.calls import Call, Firsts
 
 KEY = ("loss", "", "", "")
 

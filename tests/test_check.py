@@ -25,16 +25,16 @@ from hypothesis import strategies as st
 
 from harness import World, events, scalars, world
 from tb import board
-from tbxd import check as module
-from tbxd.check import DAMAGE, KINDS, Problem
-from tbxd.events import schema
-from tbxd.events.kept import STRETCHES_MAX, Kept
-from tbxd.events.ledger import encode_session
-from tbxd.events.lineage import beside_text, digest_of
-from tbxd.events.peek import Peek, value_of
-from tbxd.events.record import frame
-from tbxd.events.scalar import ScalarEncoder
-from tbxd.events.scan import CUT, DAMAGED, WHOLE, scan
+from tbxd.tfevents import schema
+from tbxd.tfevents.ledger import encode_session
+from tbxd.tfevents.lineage import beside_text, digest_of
+from tbxd.tfevents.loader_model import STRETCHES_MAX, Kept
+from tbxd.tfevents.scalar_encoder import ScalarEncoder
+from tbxd.tfevents.scalar_parser import Peek, value_of
+from tbxd.tfevents.scan import CUT, DAMAGED, WHOLE, scan
+from tbxd.tfevents.tfrecord import frame
+from tbxd.tools import check as module
+from tbxd.tools.check import DAMAGE, KINDS, Problem
 
 NAME = "events.out.tfevents.{:010d}.host.1.0"
 VERSION = frame(schema.Event(wall_time=1e9, file_version="brain.Event:2").SerializeToString())
@@ -515,7 +515,7 @@ def test_memory_does_not_grow_with_the_file(place: World) -> None:
             r"""
             import re, sys
             from click.testing import CliRunner
-            from tbxd.cli import main
+            from tbxd.cli.main import main
             result = CliRunner().invoke(main, ["check", sys.argv[1]])
             assert result.exit_code == 0, result.output
             print(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 import one_by_one
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
-from tbxd.events import checkpoint
-from tbxd.events.checkpoint import Checkpoints
-from tbxd.events.contents import Contents
-from tbxd.ranks import tags as rank_tags
-from tbxd_client.event_names import event_files
-from tbxd_client.records import RESTART, TagDefinition, pack_scalar, pack_text_record
+from tbxd.reduce import tag_membership as rank_tags
+from tbxd.tfevents import checkpoint
+from tbxd.tfevents.checkpoint import Checkpoints
+from tbxd.tfevents.contents import Contents
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import RESTART, TagDefinition, pack_scalar, pack_text_record
 
 NOW = 1e6  # wall times of records are before it, those of the daemon's own events behind
 

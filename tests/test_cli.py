@@ -11,10 +11,10 @@ import pytest
 
 from harness import World, scalars, wait_for
 from tbxd import __version__
-from tbxd.cli import main
-from tbxd.drain import CannotDrain, drain
-from tbxd.settings import SETTINGS, Settings
-from tbxd_client.wire import VERSION
+from tbxd.cli.main import main
+from tbxd.config.settings import SETTINGS, Settings
+from tbxd.tools.drain import CannotDrain, drain
+from tbxd_client.protocol.wire import VERSION
 
 
 def test_help_names_every_setting_with_its_variable(place: World) -> None:

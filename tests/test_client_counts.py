@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from harness import World, world
-from tbxd_client import session as session_module
-from tbxd_client.records import HISTOGRAM, IMAGE, KIND_NAMES, RESTART, ROW, SCALAR
-from tbxd_client.session import Counts, Session
-from tbxd_client.shares import SHARES_VARIABLE, default_shares, read_shares
+from tbxd_client.journal.fill_limits import SHARES_VARIABLE, default_shares, read_shares
+from tbxd_client.protocol.records import HISTOGRAM, IMAGE, KIND_NAMES, RESTART, ROW, SCALAR
+from tbxd_client.session import session as session_module
+from tbxd_client.session.session import Counts, Session
 
 
 @pytest.fixture
@@ -186,7 +186,8 @@ def test_a_forked_child_knows_nothing_of_what_its_parent_has_dropped(alone: Worl
     result = alone.run(
         """
         import os
-        from tbxd_client import SummaryWriter, session
+        from tbxd_client import SummaryWriter
+        from tbxd_client.session import session
         flush = session.flush
         writer = SummaryWriter("logs/a")
         writer._tbxd_run.refuse("too_large")
@@ -225,8 +226,8 @@ def test_records_that_are_too_large_or_find_no_journal_are_dropped_and_counted_i
     found = stats_of(
         alone,
         """
-import tbxd_client.run as module
-from tbxd_client.records import LocalProtocolError
+import tbxd_client.session.run_handle as module
+from tbxd_client.protocol.records import LocalProtocolError
 writer.add_scalar("loss", 1.0, 0)
 def too_large(*arguments):
     raise LocalProtocolError("too large")
@@ -248,7 +249,7 @@ def test_without_a_place_for_a_journal_each_record_is_dropped_and_kept_in_the_su
     found = stats_of(
         alone,
         """
-from tbxd_client import session
+from tbxd_client.session import session
 make = session.Session._make_journal
 def nowhere(self, address):
     raise OSError(28, "No space left")
@@ -292,7 +293,7 @@ def test_what_a_handler_logs_beyond_the_limit_is_counted(alone: World) -> None:
     found = stats_of(
         alone,
         """
-from tbxd_client import session
+from tbxd_client.session import session
 session.turns.run = lambda job: False
 writer.add_text("note", "x", 0)
 writer.add_scalar("new", 1.0, 0)
@@ -325,7 +326,7 @@ writer.add_scalar("loss", 1.0, 0)
 first = run.session_id
 run.journal.close()  # as at the end of a program
 run.journal.sealed = ""
-from tbxd_client import session
+from tbxd_client.session import session
 session._current.ended = True
 session._next_try = 0.0
 writer.add_text("note", "x", 1)
@@ -375,9 +376,10 @@ def test_an_array_that_is_logged_in_a_handler_is_kept_as_it_was_in_the_call(alon
     found = stats_of(
         alone,
         """
-from tbxd_client import session
+from tbxd_client.session import session
+from tbxd_client.process.reentrancy import Turns
 writer.add_scalar("loss", 1.0, 0)
-class Interrupted(session.Turns):  # a handler has come in the midst of a call: its job is done behind that
+class Interrupted(Turns):  # a handler has come in the midst of a call: its job is done behind that
     interrupted, jobs = True, []
     def run(self, job):
         self.jobs.append(job)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness import scalars
-from tbxd.ranks import tags
-from tbxd.ranks.coming import Coming
-from tbxd.ranks.tags import Tags
-from tbxd_client import wire
-from tbxd_client.records import SCALAR, RunDefinition, TagDefinition
+from tbxd.reduce import tag_membership
+from tbxd.reduce.expected_ranks import Coming
+from tbxd.reduce.tag_membership import Tags
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import SCALAR, RunDefinition, TagDefinition
 from test_walls import Inside
 
 RUN = RunDefinition(0, "/runs/a", "host", 1, 1.0, rank=0, world=3, job="job", reduce=True)
@@ -122,7 +122,7 @@ def test_who_finds_the_job_begun_waits_for_who_has_come() -> None:
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
     """A hub that waits for nobody who has not said hello."""
     for name in ("JOIN_SECONDS", "START_SECONDS", "ENDED_SECONDS"):
-        monkeypatch.setattr(tags, name, 0.0)
+        monkeypatch.setattr(tag_membership, name, 0.0)
     made = Inside(tmp_path)
     yield made
     assert made.hub.close(10), "no thread is left behind"

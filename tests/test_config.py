@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import World
-from tbxd import config, config_file, declared
-from tbxd.settings import INTEGER, NUMBER, SETTINGS, BadSetting, Setting, Settings
-from tbxd_client import settings as client_settings
+from tbxd.config import generated, sources, toml_file
+from tbxd.config.settings import INTEGER, NUMBER, SETTINGS, BadSetting, Setting, Settings
+from tbxd_client.config import settings as client_settings
 
 
 def show(place: World, *arguments: str, **environ: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     """What is wrong with a file, without its path."""
     path = tmp_path / "config.toml"
     path.write_text(text)
-    return [problem.removeprefix(str(path)) for problem in config_file.read(path).problems]
+    return [problem.removeprefix(str(path)) for problem in toml_file.read(path).problems]
 
 
 # --- where from ----------------------------------------------------------------------------------------------
@@ -115,15 +115,15 @@ def test_of_the_machines_file_and_the_users_own_the_users_own_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr(config, "MACHINE_FILE", tmp_path / "etc.toml")
-    assert config.find() is None
+    monkeypatch.setattr(sources, "MACHINE_FILE", tmp_path / "etc.toml")
+    assert sources.find() is None
     (tmp_path / "etc.toml").touch()
-    assert config.find() == tmp_path / "etc.toml"
+    assert sources.find() == tmp_path / "etc.toml"
     (tmp_path / "tbxd").mkdir()
     (tmp_path / "tbxd" / "config.toml").touch()
-    assert config.find() == tmp_path / "tbxd" / "config.toml"
+    assert sources.find() == tmp_path / "tbxd" / "config.toml"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc.toml"))  # a file where a folder should be
-    assert config.find() == tmp_path / "etc.toml"
+    assert sources.find() == tmp_path / "etc.toml"
 
 
 def test_a_named_file_that_is_not_there_is_refused_and_so_is_a_relative_path_in_the_environment(place: World) -> None:
@@ -251,7 +251,7 @@ def test_odd_files_are_refused_in_a_line_or_two(tmp_path: Path, text: str, told:
     path = tmp_path / "config.toml"
     path.write_text(text)
     try:
-        found = "\n".join(config_file.read(path).problems)
+        found = "\n".join(toml_file.read(path).problems)
     except BadSetting as error:
         found = str(error)
     found = found.replace("Can not", "Cannot").replace('"="', "'='")  # as older readers of TOML say it
@@ -283,7 +283,7 @@ tenth = 10
 last = "[x]"
 """
     for ending in ("\n", "\r\n"):
-        found = config_file.lines_of(text.replace("\n", ending).replace("\r\n", "\n"))
+        found = toml_file.lines_of(text.replace("\n", ending).replace("\r\n", "\n"))
         assert found == {
             "quoted": 2,
             "double quoted": 3,
@@ -299,7 +299,7 @@ last = "[x]"
 def test_line_endings_and_the_mark_of_an_editor_do_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbf# x\r\nthreads = 4\r\nroots = [\r\n'/a',\r\n'/b']\r\nbatch = 1\r\n")
-    found = config_file.read(path)
+    found = toml_file.read(path)
     assert found.values == {"threads": 4, "roots": "/a:/b"}
     assert found.problems == [f"{path}:6: batch is no setting; did you mean batch_ms?"]
 
@@ -308,13 +308,13 @@ def test_folders_may_begin_at_home_and_roots_be_a_list(monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", "/home/ann")
     path = tmp_path / "config.toml"
     path.write_text('spool = "~/spool"\nkeys = "/k:1"\nroots = ["~/runs", "/data"]\n')
-    assert config_file.read(path).values == {
+    assert toml_file.read(path).values == {
         "spool": "/home/ann/spool",
         "keys": "/k:1",
         "roots": "/home/ann/runs:/data",
     }
     path.write_text('roots = "/a:~/b"')
-    assert config_file.read(path).values == {"roots": "/a:/home/ann/b"}
+    assert toml_file.read(path).values == {"roots": "/a:/home/ann/b"}
     assert problems(tmp_path, 'roots = ["/a:/b"]') and problems(tmp_path, "roots = []")
     assert problems(tmp_path, 'roots = ["/a", 1]') and problems(tmp_path, 'roots = "/a:b"')
 
@@ -348,9 +348,9 @@ def test_what_is_no_file_or_too_large_or_not_written_in_utf_8_is_refused(place: 
     place.config.unlink()
     place.config.write_bytes(b"# x\n\xff = 1")
     assert f"{place.config}:2: not written in UTF-8" in place.tbxd("config", "check").stderr
-    place.config.write_bytes(b"#" * (config_file.FILE_BYTES_MAX + 1))
+    place.config.write_bytes(b"#" * (toml_file.FILE_BYTES_MAX + 1))
     assert "larger than 65,536 bytes" in place.tbxd("config", "check").stderr
-    place.config.write_bytes(b"#" * config_file.FILE_BYTES_MAX)
+    place.config.write_bytes(b"#" * toml_file.FILE_BYTES_MAX)
     assert place.tbxd("config", "check").returncode == 0
 
 
@@ -423,7 +423,7 @@ def test_the_line_of_each_key_of_any_file_is_that_on_which_it_stands(
     if in_table:
         expected["of a table"] = text.count("\n") + 1
         text += '["of a table".inner]\n' + text
-    assert config_file.lines_of(text) == expected
+    assert toml_file.lines_of(text) == expected
 
 
 @given(st.one_of(st.text(max_size=200), st.text("ab_=.[]{}\"'#\n\\ 1", max_size=60)))
@@ -432,7 +432,7 @@ def test_any_text_is_settings_or_is_refused_with_a_line(tmp_path: Path, text: st
     path = tmp_path / "config.toml"
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
-        found = config_file.read(path)
+        found = toml_file.read(path)
     except BadSetting as error:
         assert re.match(rf"{path}:\d+: ", str(error))
     else:
@@ -497,12 +497,12 @@ def test_the_example_has_every_setting_and_with_all_of_them_taken_it_is_a_good_f
     place: World, tmp_path: Path
 ) -> None:
     result = place.tbxd("config", "example")
-    assert result.returncode == 0 and result.stdout == declared.example()
+    assert result.returncode == 0 and result.stdout == generated.example()
     path = tmp_path / "config.toml"
     path.write_text(result.stdout)
-    assert config_file.read(path).values == {} and not config_file.read(path).problems
+    assert toml_file.read(path).values == {} and not toml_file.read(path).problems
     path.write_text(re.sub(r"^#(\w+ = )", r"\1", result.stdout, flags=re.M))
-    found = config_file.read(path)
+    found = toml_file.read(path)
     assert not found.problems and list(found.values) == [setting.name for setting in SETTINGS]
     for setting in SETTINGS:
         assert setting.default is None or found.values[setting.name] == setting.default
@@ -517,14 +517,14 @@ def test_the_example_has_every_setting_and_with_all_of_them_taken_it_is_a_good_f
 def test_bounds_hold_for_a_file_as_they_do_elsewhere(setting: Setting) -> None:
     if setting.kind in (NUMBER, INTEGER):
         for value in (setting.least, setting.most, int(setting.most)):
-            assert config_file.taken(setting, value) == (value, "")
+            assert toml_file.taken(setting, value) == (value, "")
         for value in (setting.least - 0.001, setting.most + 1, "1", None, [], float("nan"), -1, 10**400):
-            assert config_file.taken(setting, value)[1].endswith("are possible"), value
+            assert toml_file.taken(setting, value)[1].endswith("are possible"), value
     elif setting.choices:
-        assert config_file.taken(setting, setting.choices[0].upper()) == (setting.choices[0], "")
-        assert ", ".join(setting.choices) in config_file.taken(setting, "other")[1]
+        assert toml_file.taken(setting, setting.choices[0].upper()) == (setting.choices[0], "")
+        assert ", ".join(setting.choices) in toml_file.taken(setting, "other")[1]
     for value in ({}, b"", True, 1.5j):
-        assert config_file.taken(setting, value)[1]
+        assert toml_file.taken(setting, value)[1]
 
 
 # --- what it costs -------------------------------------------------------------------------------------------
@@ -535,24 +535,24 @@ def test_the_reader_of_toml_is_imported_only_where_there_is_a_file_and_never_in_
 ) -> None:
     script = """
         import sys
-        from tbxd.cli import main
+        from tbxd.cli.main import main
         try:
             main(["config", "path"])
         except SystemExit:
             pass
-        print(sorted({"tomllib", "tomli", "tbxd.config_file"} & set(sys.modules)))
+        print(sorted({"tomllib", "tomli", "tbxd.config.toml_file"} & set(sys.modules)))
     """
     assert place.run(script).stdout.splitlines()[-1] == "[]"
     script = """
         import sys
-        import tbxd.daemon
-        from tbxd.config import Source
+        import tbxd.daemon.lifecycle
+        from tbxd.config.sources import Source
         Source(path=sys.argv[1]).load()
-        print(sorted({"tomllib", "tomli", "tbxd.config_file"} & set(sys.modules)))
+        print(sorted({"tomllib", "tomli", "tbxd.config.toml_file"} & set(sys.modules)))
     """
     assert place.run(script, f"-{place.config}").stdout == "[]\n"
     place.config.write_text("threads = 3")
-    assert "tbxd.config_file" in place.run(script, f"-{place.config}").stdout
+    assert "tbxd.config.toml_file" in place.run(script, f"-{place.config}").stdout
     result = place.run(
         """
         import sys

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import one_by_one
-from tbxd.events import contents, plain, schema, tape
-from tbxd.events.contents import Contents, contents_of
-from tbxd.events.ledger import NOTE, Entry, Marker, carry_over, encode_ranks, notes
-from tbxd.events.rank_notes import Looked, Restarted, encode_looked, encode_member
-from tbxd.events.record import frame
-from tbxd.events.scalar import ScalarEncoder
+from tbxd.tfevents import contents, plain_scalars, schema, tape
+from tbxd.tfevents.contents import Contents, contents_of
+from tbxd.tfevents.ledger import NOTE, Entry, Marker, carry_over, encode_ranks, notes
+from tbxd.tfevents.rank_notes import Looked, Restarted, encode_looked, encode_member
+from tbxd.tfevents.scalar_encoder import ScalarEncoder
+from tbxd.tfevents.tfrecord import frame
 
 SESSIONS = [bytes([number]) * 12 for number in range(3)]
 STEPS = st.one_of(st.integers(0, 200), st.sampled_from([127, 128, 16383, 16384, 2**40, 2**63 - 1, -1, -(2**63)]))
@@ -54,15 +54,15 @@ def test_a_loop_with_many_tags_is_taken_apart_once(tmp_path: Path, monkeypatch: 
         for begin, end in pairwise(cuts):
             files.scalars(0, names[begin:end], step, 1, each=True)
     taken: list[int] = []
-    values = plain._values
+    values = plain_scalars._values
 
     def counted(data: bytes, at: int, stop: int) -> Any:
         taken.append(stop - at)
         return values(data, at, stop)
 
-    monkeypatch.setattr(plain, "_values", counted)
+    monkeypatch.setattr(plain_scalars, "_values", counted)
     found = contents_of(tmp_path)
-    assert 0 < sum(size >= plain.MANY_BYTES for size in taken) < 10, "of 60"
+    assert 0 < sum(size >= plain_scalars.MANY_BYTES for size in taken) < 10, "of 60"
     one_by_one.check(found)
 
 
@@ -183,7 +183,7 @@ def test_what_is_found_many_at_a_time_is_what_the_events_say_one_by_one(
     grown = Contents(files.folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contents, "CHUNK_BYTES", chunk)
-        for module in (contents, plain):
+        for module in (contents, plain_scalars):
             patch.setattr(module, "MANY_BYTES", chunk // 20)
         patch.setattr(tape, "BYTES_MAX", chunk)
         for kind, *how in given_parts:

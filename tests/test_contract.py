@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from harness import World, scalars, wait_for
 from tb import LOADERS, board
-from tbxd_client import records
-from tbxd_client.journal import SEGMENT_BYTES_MIN, Journal
-from tbxd_client.shares import SHARES_VARIABLE, default_shares, read_shares
+from tbxd_client.journal.fill_limits import SHARES_VARIABLE, default_shares, read_shares
+from tbxd_client.journal.journal import SEGMENT_BYTES_MIN, Journal
+from tbxd_client.protocol import records
 
 NOBODY = {"TBXD_FLUSH_SECONDS": "0", "TBXD_JOURNAL_BYTES": str(4 << 20), "TBXD_BLOCK_MS": "0"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.credit import (
+from tbxd.transport.credit import (
     GRANT_SECONDS,
     GRANTS_BYTES_MAX,
     HURRY_BYTES,

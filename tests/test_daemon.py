@@ -21,10 +21,10 @@ import pytest
 import zmq
 
 from harness import World, scalars, wait_for, world
-from tbxd_client import wire
-from tbxd_client.launch import AT_ONCE_MAX, RETRY_SECONDS_MIN, is_locked
-from tbxd_client.paths import SOCKET_PATH_BYTES_MAX, places
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd_client.config.paths import SOCKET_PATH_BYTES_MAX, places
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd_client.transport.launcher import AT_ONCE_MAX, RETRY_SECONDS_MIN, is_locked
 
 LOG_ONE = """
     import sys
@@ -283,7 +283,7 @@ def test_a_folder_of_somebody_else_is_not_trusted(place: World) -> None:
     script = (
         LOG_ONE
         + """
-    from tbxd_client.places import find_runtime
+    from tbxd_client.config.runtime_folders import find_runtime
     print(find_runtime())
     """
     )
@@ -300,7 +300,9 @@ def test_a_folder_of_somebody_else_is_not_trusted(place: World) -> None:
     said = f"{place.runtime} is not a folder; remove it, or set TBXD_RUNTIME_DIR and TBXD_SPOOL"
     told = f"{said}. Until then the daemon is in {instead}\n"
     assert result.stderr == f"tbxd: {told}"
-    assert daemon.stderr is not None and daemon.stderr.read().decode().endswith(f"WARNING tbxd.daemon: {told}")
+    assert daemon.stderr is not None and daemon.stderr.read().decode().endswith(
+        f"WARNING tbxd.daemon.lifecycle: {told}"
+    )
     assert daemon.wait(30) == 0 and not list(theirs.iterdir())
     shutil.rmtree(instead)
 
@@ -309,7 +311,7 @@ def test_who_is_told_to_stop_or_to_read_again_as_it_starts_does_so(place: World)
     """Whoever reads in the lock who the daemon is may send it signals, however little of it is there yet."""
     script = """
         import os, signal, sys
-        from tbxd import daemon
+        from tbxd.daemon import lifecycle as daemon
         real = daemon._take_lock
         def take(path):
             lock = real(path)
@@ -318,7 +320,7 @@ def test_who_is_told_to_stop_or_to_read_again_as_it_starts_does_so(place: World)
             print("locked", flush=True)
             return lock
         daemon._take_lock = take
-        from tbxd.cli import main
+        from tbxd.cli.main import main
         main(["serve"])
     """
     for signals in (["SIGTERM"], ["SIGINT"], ["SIGHUP", "SIGTERM"], ["SIGTERM", "SIGTERM"]):
@@ -482,7 +484,7 @@ def test_a_journal_that_makes_no_sense_is_put_aside(place: World) -> None:
         """
         import os
         from tbxd_client import SummaryWriter
-        from tbxd_client.session import current
+        from tbxd_client.session.session import current
         writer = SummaryWriter("logs/a")
         writer.add_scalar("value", 1.0, 0)
         current().journal.append(b"no record at all")

@@ -16,7 +16,7 @@ import pytest
 
 from harness import World, wait_for, world
 from tb import LOADERS, board
-from tbxd import demo as demo_module
+from tbxd.tools import demo as demo_module
 
 LAYERS = ("conv1", "conv2", "hidden", "output")
 PARAMETERS = {f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")}
@@ -106,7 +106,7 @@ def test_open_starts_tensorboard_on_the_result_until_it_is_left(place: World) ->
 
 
 def test_a_second_demo_gets_a_folder_of_its_own(tmp_path: Path) -> None:
-    from tbxd.demo import _fresh
+    from tbxd.tools.demo import _fresh
 
     assert [_fresh(tmp_path / "runs" / "demo") for _ in range(3)] == [
         tmp_path / "runs" / name for name in ("demo", "demo-2", "demo-3")

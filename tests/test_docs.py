@@ -10,20 +10,26 @@ from pathlib import Path
 
 from benchmarks import report
 from harness import World, scalars, wait_for
-from tbxd import check, cli, credit
-from tbxd import settings as daemon_settings
-from tbxd.config import MACHINE_FILE
-from tbxd.events import rank_notes
-from tbxd.events.ledger import Entry, Marker, decode_ranks, decode_stretch, encode_ranks, notes
-from tbxd.losses import FILE_LOST
-from tbxd.reported import CLIENT_REASONS
-from tbxd.summaries import errors
-from tbxd.unwritable import BAD_NAME
-from tbxd_client import jobs, journal_files, lenient, limits, policy, ranks, records, wire
-from tbxd_client import settings as client_settings
-from tbxd_client.paths import base_dir
-from tbxd_client.records import pack_scalar, pack_text_record
-from tbxd_client.shares import SHARES_VARIABLE
+from tbxd import drop_reasons
+from tbxd.cli import main
+from tbxd.config import settings as daemon_settings
+from tbxd.config.sources import MACHINE_FILE
+from tbxd.ingest.client_counts import CLIENT_REASONS
+from tbxd.runs.lost_files import FILE_LOST
+from tbxd.runs.unwritable import BAD_NAME
+from tbxd.tfevents import rank_notes
+from tbxd.tfevents.ledger import Entry, Marker, decode_ranks, decode_stretch, encode_ranks, notes
+from tbxd.tools import check
+from tbxd.transport import credit
+from tbxd_client.config import settings as client_settings
+from tbxd_client.config.paths import base_dir
+from tbxd_client.distributed import job_identity, rank_policy
+from tbxd_client.distributed import rank_detection as ranks
+from tbxd_client.journal import journal_files
+from tbxd_client.journal.fill_limits import SHARES_VARIABLE
+from tbxd_client.protocol import limits, records, wire
+from tbxd_client.protocol.records import pack_scalar, pack_text_record
+from tbxd_client.writers import strict_mode
 
 DOCS = Path(__file__).parent.parent / "docs"
 README = (DOCS.parent / "README.md").read_text()
@@ -101,8 +107,8 @@ def test_the_variables_that_tell_a_rank_are_on_their_page_in_their_order() -> No
         ("attempt, from 0 on", (ranks.ATTEMPT, ranks.ELASTIC_RESTARTS, ranks.SLURM_RESTARTS)),
     ):
         assert f"| {what} | {', '.join(f'`{name}`' for name in variables)} |" in RANKS, what
-    assert f"more than {records.RANKS_MAX:,} ranks" in RANKS and f"{jobs.RUN_ID}` is set" in RANKS
-    for head, known in (("policy", client_settings.RANKS.choices), ("word", policy.WORDS)):
+    assert f"more than {records.RANKS_MAX:,} ranks" in RANKS and f"{job_identity.RUN_ID}` is set" in RANKS
+    for head, known in (("policy", client_settings.RANKS.choices), ("word", rank_policy.WORDS)):
         table = re.search(rf"^\| {head} \|.*\n\|---\|---\|\n((?:\|.*\n)+)", RANKS, re.M)
         assert table
         first = " ".join(row.split("|")[1] for row in table[1].splitlines())
@@ -168,15 +174,15 @@ def reasons_of(path: Path) -> set[str]:
 def test_every_reason_for_a_drop_is_in_the_guarantees_and_no_other() -> None:
     table = GUARANTEES.split("| reason | counted by |")[1].split("\n\n")[0]
     told = dict(re.findall(r"^\| `(\w+)` \| (trainer|daemon|both) \|", table, re.M))
-    client = {*CLIENT_REASONS, lenient.REASON}
-    daemon = {FILE_LOST, BAD_NAME, errors.ONNX_NOT_INSTALLED, errors.LATE_RANK, errors.TOO_MANY_TAGS}
+    client = {*CLIENT_REASONS, strict_mode.REASON}
+    daemon = {FILE_LOST, BAD_NAME, drop_reasons.ONNX_NOT_INSTALLED, drop_reasons.LATE_RANK, drop_reasons.TOO_MANY_TAGS}
     for path in (DOCS.parent / "client").rglob("*.py"):
         client |= reasons_of(path)
     for path in (DOCS.parent / "tbxd").rglob("*.py"):
         daemon |= reasons_of(path)
     assert {reason for reason, who in told.items() if who != "daemon"} == client == set(CLIENT_REASONS)
     assert {reason for reason, who in told.items() if who != "trainer"} == daemon
-    for reason in errors.HINTS:
+    for reason in drop_reasons.HINTS:
         assert reason in told
 
 
@@ -218,9 +224,9 @@ def test_what_the_guarantees_name_is_there() -> None:
 
 def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:
     sections = dict(re.findall(r"^## tbxd (\w+)\n(.*?)(?=^## |\Z)", CLI, re.S | re.M))
-    assert sections.keys() == cli.main.commands.keys()
+    assert sections.keys() == main.main.commands.keys()
     head = CLI.split("\n## ")[0]
-    for name, command in cli.main.commands.items():
+    for name, command in main.main.commands.items():
         assert f"`tbxd {name}" in README, name
         inside = getattr(command, "commands", {})
         assert all(f"`tbxd {name} {one}" in sections[name] for one in inside), name
@@ -239,10 +245,10 @@ def test_every_kind_of_problem_and_exit_code_is_on_the_page_of_the_command_line(
     assert shown
     for line in shown:
         assert any(kind.means in line and line.endswith(kind.advice) for kind in check.KINDS.values()), line
-    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    codes = {value for name, value in vars(main).items() if name.startswith("EXIT_")}
     assert {int(code) for code in re.findall(r"^\| (\d) \|", CLI, re.M)} == codes | {0}
     for name in ("check", "doctor", "tail", "version", "reload"):
-        assert "Exit code" in (cli.main.commands[name].help or "")
+        assert "Exit code" in (main.main.commands[name].help or "")
 
 
 def test_the_readme_leads_nowhere_that_is_not_there() -> None:

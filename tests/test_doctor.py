@@ -19,8 +19,8 @@ import pytest
 
 from harness import World, wait_for
 from tbxd import __version__
-from tbxd_client.journal_files import journals
-from tbxd_client.launch import is_locked
+from tbxd_client.journal.journal_files import journals
+from tbxd_client.transport.launcher import is_locked
 
 
 def doctor(place: World, *arguments: object, code: int | None = None, **environ: str) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def test_a_daemon_that_listens_elsewhere_is_well_and_the_address_is_wrong(place:
     other = f"ipc://{place.root}/own/daemon.sock"
     (place.root / "own").mkdir(mode=0o700)
     process = place.start(
-        "import sys; sys.argv[0] = 'tbxd'; from tbxd.cli import main; main()", "serve", "--address", other
+        "import sys; sys.argv[0] = 'tbxd'; from tbxd.cli.main import main; main()", "serve", "--address", other
     )
     wait_for(lambda: place.tbxd("status", "--address", other).returncode == 0, "the daemon")
     level, found, advice = one(doctor(place, code=1), "daemon")
@@ -247,8 +247,8 @@ def test_a_daemon_with_another_spool_is_said(place: World) -> None:
 
 def test_a_daemon_of_another_version_is_said(place: World) -> None:
     script = (
-        "import sys, tbxd.daemon; tbxd.daemon.__version__ = '0.0.1'\n"
-        "sys.argv = ['tbxd', 'serve']; from tbxd.cli import main; main()"
+        "import sys, tbxd.daemon.lifecycle; tbxd.daemon.lifecycle.__version__ = '0.0.1'\n"
+        "sys.argv = ['tbxd', 'serve']; from tbxd.cli.main import main; main()"
     )
     place.start(script)
     wait_for(place.running, "the daemon")
@@ -308,13 +308,15 @@ def test_disks_that_are_full_small_or_read_only_are_said(place: World) -> None:
 def test_a_low_limit_of_descriptors_and_warnings_in_the_log_are_said(place: World) -> None:
     place.runtime.mkdir(mode=0o700)
     log = place.runtime / "daemon.log"
-    log.write_text("2026-01-01 00:00:00,000 INFO tbxd: well\n2026-01-01 00:00:01,000 WARNING tbxd.run: not well\n" * 9)
+    log.write_text(
+        "2026-01-01 00:00:00,000 INFO tbxd: well\n2026-01-01 00:00:01,000 WARNING tbxd.runs.run_writer: not well\n" * 9
+    )
     command = f"ulimit -n 512; {sys.executable} -m tbxd doctor"
     result = subprocess.run(command, shell=True, env=place.environ, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and result.stdout.splitlines()[-1] == "2 warnings"
     assert "at most 512" in result.stdout and "LimitNOFILE=" in result.stdout
     assert f"the last of 9 warnings in {log}" in result.stdout
-    assert result.stdout.count("WARNING tbxd.run: not well") == 5
+    assert result.stdout.count("WARNING tbxd.runs.run_writer: not well") == 5
 
 
 def test_shared_memory_as_a_spool_is_warned_of(place: World) -> None:

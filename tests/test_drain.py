@@ -17,8 +17,8 @@ import pytest
 
 from harness import World, scalars, wait_for
 from hosts import Hosts, expected, hosts
-from tbxd_client.journal_files import journals
-from tbxd_client.launch import is_locked
+from tbxd_client.journal.journal_files import journals
+from tbxd_client.transport.launcher import is_locked
 
 BYTES = 1000 * 34
 LEFT = """

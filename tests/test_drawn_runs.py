@@ -23,7 +23,7 @@ import tbxd_client
 from drawn import FLOATS, INTEGERS, Given, given_arrays
 from harness import World, world
 from tb import LOADERS, Board, board
-from tbxd_client import session as client_session
+from tbxd_client.session import session as client_session
 
 EXAMPLES = 12  # calls of each method
 WRITERS = {

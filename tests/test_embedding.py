@@ -15,12 +15,12 @@ from tensorboard.plugins.projector.projector_plugin import _read_tensor_tsv_file
 from tensorboardX.embedding import make_sprite
 
 from harness import World, wait_for
-from tbxd import projector
-from tbxd.events import schema
-from tbxd.events.folder import open_folder
-from tbxd.summaries.embedding import Embedding, sprite_of
-from tbxd.summaries.errors import Refused
-from tbxd_client import embedding
+from tbxd.encode.embedding import Embedding, sprite_of
+from tbxd.encode.rejections import Refused
+from tbxd.runs import projector
+from tbxd.tfevents import schema
+from tbxd.tfevents.folder import open_folder
+from tbxd_client.values import embedding
 
 SCRIPT = """
 import numpy as np

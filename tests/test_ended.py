@@ -13,15 +13,16 @@ import pytest
 from harness import World, scalars, wait_for
 from one_by_one import read_events
 from ranks_world import Rank
-from tbxd import ended as ended_module
-from tbxd.ended import NAME, Ended
-from tbxd.events.contents import contents_of
-from tbxd.events.ledger import OVER, Entry
-from tbxd.hub import LEDGERS
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.batch import Batch
+from tbxd.ingest import ended_sessions as ended_module
+from tbxd.ingest.ended_sessions import NAME, Ended
+from tbxd.ingest.hub import LEDGERS
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents.contents import contents_of
+from tbxd.tfevents.ledger import OVER, Entry
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 SESSIONS = 250
 

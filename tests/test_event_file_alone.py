@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tbxd.events import file as file_module
-from tbxd.events.file import EventFile, FileLost, open_to_read
-from tbxd.events.trust import own
+from tbxd.tfevents import event_file as file_module
+from tbxd.tfevents.event_file import EventFile, FileLost, open_to_read
+from tbxd.tfevents.trust import own
 
 
 @pytest.fixture

@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.hub import IDLE_SECONDS
-from tbxd_client import wire
-from tbxd_client.event_names import AHEAD_SECONDS_MAX, COUNT_MAX, event_files, file_name, is_acceptable, second_of
-from tbxd_client.folder_lock import is_held
-from tbxd_client.paths import default_address
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.ingest.hub import IDLE_SECONDS
+from tbxd_client.config.paths import default_address
+from tbxd_client.logdir.event_names import (
+    AHEAD_SECONDS_MAX,
+    COUNT_MAX,
+    event_files,
+    file_name,
+    is_acceptable,
+    second_of,
+)
+from tbxd_client.logdir.folder_lock import is_held
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 NAME = "events.out.tfevents.1700000000.host.123.0"
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from harness import World, scalars, wait_for
-from tbxd.daemon import CLOSE_SECONDS, DRAIN_SECONDS
+from tbxd.daemon.lifecycle import CLOSE_SECONDS, DRAIN_SECONDS
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 TRAIN = """

@@ -9,11 +9,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.events import schema
-from tbxd.summaries.errors import Refused
-from tbxd.summaries.event import ALLOWED, what_of
-from tbxd_client.protowire import field
-from tbxd_client.records import EVENT, Record
+from tbxd.encode.raw_event import ALLOWED, what_of
+from tbxd.encode.rejections import Refused
+from tbxd.tfevents import schema
+from tbxd_client.protocol.protowire import field
+from tbxd_client.protocol.records import EVENT, Record
 
 SCRIPT = """
 import os

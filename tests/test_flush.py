@@ -17,12 +17,12 @@ import msgpack
 import pytest
 
 from harness import World, scalars, wait_for
-from tbxd.adopt import Adopter
-from tbxd.hub import Hub
-from tbxd.receiver import Peer
-from tbxd.settings import Settings
-from tbxd_client import wire
-from tbxd_client.journal import Journal
+from tbxd.config.settings import Settings
+from tbxd.ingest.hub import Hub
+from tbxd.ingest.journal_recovery import Adopter
+from tbxd.transport.server_socket import Peer
+from tbxd_client.journal.journal import Journal
+from tbxd_client.protocol import wire
 
 FLUSH_SECONDS_MAX = 0.05  # of a call in training
 BUSY_SECONDS = 0.1  # that this machine may keep a process waiting besides, with everything else that runs on it
@@ -140,7 +140,7 @@ def test_a_flush_does_not_wait_for_a_thread_that_holds_the_journal(place: World)
         """
         import time
         from tbxd_client import SummaryWriter
-        from tbxd_client.session import active
+        from tbxd_client.session.session import active
         import threading
         writer = SummaryWriter("logs/a")
         writer.add_scalar("value", 0.0, 0)
@@ -257,7 +257,7 @@ def test_what_a_dead_trainer_has_left_is_written_soon(place: World, tells: bool)
     """From the kill to the file, with and without a system that tells of it; also where it never said hello."""
     if not tells:
         (place.root / "sitecustomize.py").write_text(
-            "import tbxd.inotify as it\nit.Inotify.watch = lambda self, path, mask: -1\n"
+            "import tbxd.process.inotify as it\nit.Inotify.watch = lambda self, path, mask: -1\n"
         )
         place.extra["PYTHONPATH"] = str(place.root)
     place.serve()
@@ -391,7 +391,8 @@ def test_what_waits_for_other_ranks_is_with_nobody_when_the_daemon_is_gone(place
     script = place.start(
         """
         import sys, time
-        from tbxd_client import SummaryWriter, session
+        from tbxd_client import SummaryWriter
+        from tbxd_client.session import session
         writer = SummaryWriter("logs/a")
         writer.add_scalar("value", 1, 0)
         print(writer.flush(20), writer.stats()["written"], flush=True)
@@ -464,7 +465,8 @@ def test_a_daemon_that_runs_and_has_not_answered_in_time_writes_what_waits_and_n
 
 LEFT = """
     import sys
-    from tbxd_client import SummaryWriter, sender
+    from tbxd_client import SummaryWriter
+    from tbxd_client.transport import sender
     sender.LIVES_SECONDS = float(sys.argv[1])
     writer = SummaryWriter("logs/a")
     writer.add_scalar("value", 0.0, 0)
@@ -526,7 +528,8 @@ def test_many_ranks_that_end_at_once_end_quietly(place: World) -> None:
     place.serve()
     script = """
         import os, sys, time
-        from tbxd_client import SummaryWriter, session
+        from tbxd_client import SummaryWriter
+        from tbxd_client.session import session
         reading, writing = os.pipe()
         for rank in range(int(os.environ["WORLD_SIZE"])):
             if os.fork() == 0:
@@ -571,7 +574,7 @@ def test_a_line_on_stderr_is_one_write_so_that_those_of_many_processes_do_not_mi
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # one write, one message
     with ours, theirs:
         script = place.start(
-            "from tbxd_client.settings import warn; warn('one'); warn('another')",
+            "from tbxd_client.config.settings import warn; warn('one'); warn('another')",
             environ={"PYTHONUNBUFFERED": "1"},
             stderr=theirs,
         )

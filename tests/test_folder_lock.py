@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from harness import World, scalars, wait_for, world
-from tbxd.events.file import EventFile, FileLost
-from tbxd_client.folder_lock import FolderHeld, is_held, lock_folder
+from tbxd.tfevents.event_file import EventFile, FileLost
+from tbxd_client.logdir.folder_lock import FolderHeld, is_held, lock_folder
 
 OTHER = 1_000_000_000 + os.getpid()
 

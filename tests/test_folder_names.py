@@ -15,10 +15,10 @@ import pytest
 from harness import World, scalars, wait_for
 from hosts import hosts
 from ranks_world import Rank
-from tbxd.events import file as event_file
-from tbxd.run import RunWriter
-from tbxd.session import Session
-from tbxd_client.folder_names import escaped, is_suspect
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents import event_file
+from tbxd_client.logdir.folder_names import escaped, is_suspect
 
 MEBIBYTES = 32
 REFUSED = ("g:1", "x*y", "q?", 'a"b', "a<b", "a|b", "a\\b")
@@ -163,7 +163,8 @@ def test_from_another_host_a_suffix_that_can_never_be_costs_the_suffix_alone(pla
         two.serve()
         result = place.run(
             f"""
-            from tbxd_client import SummaryWriter, folder_names
+            from tbxd_client import SummaryWriter
+            from tbxd_client.logdir import folder_names
             folder_names.check_suffix = lambda folder, suffix: None  # another host's folder of that path takes it
             w = SummaryWriter({str(disk / "run")!r}, filename_suffix=".v:1")
             for step in range(100):

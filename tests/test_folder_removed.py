@@ -9,9 +9,9 @@ import pytest
 
 from harness import World, scalars, wait_for
 from ranks_world import Rank
-from tbxd.run import RunWriter
-from tbxd.session import Session
-from tbxd_client.folder_lock import is_held
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd_client.logdir.folder_lock import is_held
 
 SCRIPT = """
     import shutil, sys, time

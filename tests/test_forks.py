@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from harness import World, scalars, wait_for
-from tbxd_client.launch import is_locked
+from tbxd_client.transport.launcher import is_locked
 
 # A child that lives until its stdin is closed, and says so first.
 LINGER = "import sys; print('there', flush=True); sys.stdin.read()"
@@ -55,7 +55,8 @@ def test_a_child_of_the_moment_in_which_a_daemon_is_looked_for_keeps_nobody_from
     result = place.run(
         """
         import fcntl, os, signal, types
-        from tbxd_client import SummaryWriter, places
+        from tbxd_client import SummaryWriter
+        from tbxd_client.config import runtime_folders as places
         children = []
         def flock(file, how):
             fcntl.flock(file, how)
@@ -82,7 +83,7 @@ def test_what_a_signal_handler_raises_lets_no_later_fork_wait(place: World) -> N
     result = place.run(
         """
         import os, signal, threading, time
-        from tbxd_client import descriptors
+        from tbxd_client.process import descriptors
         class Raised(Exception): pass
         armed = False
         def handler(number, frame):
@@ -128,7 +129,7 @@ def test_what_is_raised_where_a_fork_says_that_it_is_over_makes_nobody_wait_from
     result = place.run(
         """
         import os, sys, threading, time
-        from tbxd_client import descriptors
+        from tbxd_client.process import descriptors
 
         raised = []
         def trace(frame, event, argument):  # as a signal handler does that comes at the first line
@@ -317,7 +318,8 @@ def test_children_forked_right_before_and_after_a_daemon_is_spawned_hold_nothing
     result = place.run(
         """
         import os, select, stat, sys, threading
-        from tbxd_client import SummaryWriter, helper
+        from tbxd_client import SummaryWriter
+        from tbxd_client.process import helper
         real, asked, answered, held = helper.posix_spawn, threading.Event(), threading.Event(), []
         def ours():
             found = []
@@ -389,7 +391,7 @@ def test_a_fork_waits_for_what_it_must_not_cut_in_two_but_not_for_a_disk_that_ha
         """
         import os, sys, threading, time
         from pathlib import Path
-        from tbxd_client import descriptors
+        from tbxd_client.process import descriptors
         folder = Path.cwd()
         descriptors.know(folder)
         inside, leave, left = threading.Event(), threading.Event(), threading.Event()
@@ -506,8 +508,8 @@ def test_a_trainer_has_no_child_and_no_signal_of_the_daemon_that_it_has_started(
 def test_a_daemon_is_started_where_there_is_no_shell(place: World) -> None:
     result = place.run(
         """
-        import tbxd_client.helper
-        tbxd_client.helper.SHELL = "/nowhere/sh"
+        import tbxd_client.process.helper
+        tbxd_client.process.helper.SHELL = "/nowhere/sh"
         open("json.py", "w").write("raise SystemExit(9)")  # a module of the working directory shadows nothing
         writer = tbxd_client.SummaryWriter("logs/a")
         writer.add_scalar("value", 0.0, 0)
@@ -588,7 +590,7 @@ def test_a_program_that_passes_for_a_python_is_run_once_and_starts_nothing_itsel
 def test_the_mark_is_taken_by_what_was_meant_to_be_started_and_inherited_by_all_else(place: World) -> None:
     script = """
         import os, sys
-        from tbxd_client import helper
+        from tbxd_client.process import helper
         ours, theirs = os.pipe()
         os.environ[helper.STARTED_VARIABLE] = f"{theirs}:{os.fstat(theirs).st_ino}"
         os.set_inheritable(theirs, True)
@@ -681,16 +683,16 @@ def test_a_program_that_closes_all_descriptors_keeps_its_files_and_its_records(p
 # What the sender does when the program closes all descriptors: the function that it is in, as MODULE:NAME, and whether
 # it is through with it.
 MOMENTS = {
-    "as it looks for free descriptors": ("tbxd_client.descriptors:Descriptor", False),
-    "before it has looked for a daemon": ("tbxd_client.launch:lock_path", False),
-    "as it opens the lock of who starts one": ("tbxd_client.launch:private_dir", True),
-    "as it has that lock": ("tbxd_client.executable:environment", True),
-    "as it starts one": ("tbxd_client.descriptors:limit", True),
-    "when it has found one": ("tbxd_client.local_link:socket_trouble", True),
-    "before it connects": ("tbxd_client.local_link:open_socket", False),
-    "as it connects": ("tbxd_client.local_link:open_socket", True),
-    "as it has connected": ("tbxd_client.local_link:opening", True),
-    "as it says something": ("tbxd_client.local_link:encoded", True),
+    "as it looks for free descriptors": ("tbxd_client.process.descriptors:Descriptor", False),
+    "before it has looked for a daemon": ("tbxd_client.transport.launcher:lock_path", False),
+    "as it opens the lock of who starts one": ("tbxd_client.transport.launcher:private_dir", True),
+    "as it has that lock": ("tbxd_client.transport.executable:environment", True),
+    "as it starts one": ("tbxd_client.process.descriptors:limit", True),
+    "when it has found one": ("tbxd_client.transport.local_connection:socket_trouble", True),
+    "before it connects": ("tbxd_client.transport.local_connection:open_socket", False),
+    "as it connects": ("tbxd_client.transport.local_connection:open_socket", True),
+    "as it has connected": ("tbxd_client.transport.local_connection:opening", True),
+    "as it says something": ("tbxd_client.transport.local_connection:encoded", True),
 }
 
 
@@ -702,7 +704,7 @@ def test_the_sender_gets_over_closed_descriptors_whatever_it_does_at_that_moment
         """
         import importlib, os, sys, time
         from tbxd_client import SummaryWriter
-        from tbxd_client.native import get_ident
+        from tbxd_client.process.native import get_ident
         module, name = sys.argv[1].split(":")
         owner, after, here, files = importlib.import_module(module), sys.argv[2] == "True", get_ident(), []
         real = getattr(owner, name)
@@ -813,7 +815,8 @@ def test_a_handler_that_forks_in_a_wait_for_another_thread_has_a_child_that_goes
     result = place.run(
         f"""
         import os, signal, sys, threading, time
-        from tbxd_client import SummaryWriter, session as module
+        from tbxd_client import SummaryWriter
+        from tbxd_client.session import session as module
         what = "{what}"
         writer = SummaryWriter("logs/a")
         if what != "_lock":

@@ -10,10 +10,10 @@ import pytest
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.events import schema
-from tbxd.events.contents import contents_of
-from tbxd.events.record import frame
-from tbxd.events.steps import Steps
+from tbxd.tfevents import schema
+from tbxd.tfevents.auto_steps import Steps
+from tbxd.tfevents.contents import contents_of
+from tbxd.tfevents.tfrecord import frame
 from tbxd_client import GlobalSummaryWriter, SummaryWriter
 
 STEPLESS = {  # methods of a writer that have no step, or one that is no count

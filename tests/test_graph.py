@@ -25,10 +25,11 @@ from torch.utils.tensorboard import _pytorch_graph
 import graph_models as models
 from harness import World, events, scalars, wait_for, world
 from tb import LOADERS, board
-from tbxd.summaries.errors import Refused
-from tbxd.summaries.graph import graph_of
-from tbxd_client import SummaryWriter, graph
-from tbxd_client.records import GRAPH, Record
+from tbxd.encode.graph import graph_of
+from tbxd.encode.rejections import Refused
+from tbxd_client import SummaryWriter
+from tbxd_client.protocol.records import GRAPH, Record
+from tbxd_client.values import graph
 
 TESTS = Path(__file__).parent
 TABS = ("graphs", "graph_tagged_run_metadata")
@@ -382,7 +383,8 @@ def test_what_is_beyond_a_limit_is_refused(payload: Any) -> None:
 def test_a_daemon_that_is_sent_anything_as_a_graph_counts_it_and_goes_on(place: World) -> None:
     result = place.run(
         """
-        from tbxd_client import SummaryWriter, records
+        from tbxd_client import SummaryWriter
+        from tbxd_client.protocol import records
         with SummaryWriter("logs/a") as writer:
             for text in ("", "null", "[" * 100_000, '{"nodes":[1]}', '{"nodes":[["","",[],"",[-9]]]}', None):
                 writer._tbxd_run.text(records.GRAPH, "", 0, 1.0, text)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbxd.summaries import Refused
-from tbxd.summaries.heatmap import CELLS_MAX, HATCH, LONG_SIDE, Scale, colors, heatmap_of, pooled
-from tbxd_client.limits import COLORMAPS, LABELS_MAX
-from tbxd_client.media import heatmap_attrs
-from tbxd_client.snapshot import snapshot
+from tbxd.encode import Refused
+from tbxd.encode.heatmap import CELLS_MAX, HATCH, LONG_SIDE, Scale, colors, heatmap_of, pooled
+from tbxd_client.protocol.limits import COLORMAPS, LABELS_MAX
+from tbxd_client.values.arrays import snapshot
+from tbxd_client.values.media import heatmap_attrs
 
 
 def counted(pixels: Any) -> dict[tuple[int, ...], int]:

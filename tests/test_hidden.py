@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from harness import World, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.events import schema
-from tbxd.events.record import frame
-from tbxd.hidden import REPEATED_MAX, Hidden
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import frame
+from tbxd.tools.hidden_curves import REPEATED_MAX, Hidden
 from test_check import VERSION, check, event, file
 from test_successors import EVALUATE, LATE, TRAIN, beside, drained, life, of, shown
 

@@ -14,11 +14,11 @@ from tensorboardX.summary import make_histogram
 from tensorboardX.writer import SummaryWriter
 
 from harness import World, events, wait_for
-from tbxd.summaries import Refused
-from tbxd.summaries.histogram import CHUNK, histogram_of, tensorflow_edges
-from tbxd_client.limits import BINS_MAX
-from tbxd_client.media import histogram_attrs
-from tbxd_client.snapshot import snapshot
+from tbxd.encode import Refused
+from tbxd.encode.histogram import CHUNK, histogram_of, tensorflow_edges
+from tbxd_client.protocol.limits import BINS_MAX
+from tbxd_client.values.arrays import snapshot
+from tbxd_client.values.media import histogram_attrs
 
 EDGES = SummaryWriter(write_to_disk=False).default_bins
 DTYPES = ["?", "i1", "<i4", "<i8", "u1", "<u8", "<f2", "<f4", "<f8"]

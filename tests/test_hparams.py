@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import backend_context, plugin_data_pb2
 
 from harness import World, scalars, wait_for, world
 from tb import LOADERS, board
-from tbxd_client import hparams
+from tbxd_client.values import hparams
 
 SESSION_TAGS = {f"_hparams_/{name}" for name in ("session_start_info", "session_end_info")}
 TAGS = SESSION_TAGS | {"_hparams_/experiment"}

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from harness import scalars
-from tbxd import hub as hub_module
-from tbxd.credit import GRANT_SECONDS, GRANTS_BYTES_MAX
-from tbxd.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS, RETRY_SECONDS, Client
-from tbxd.keeping import RunState
-from tbxd.receiver import Peer as Route
-from tbxd.roots import Roots
-from tbxd.session import Session
-from tbxd.settings import Settings
-from tbxd_client import wire
-from tbxd_client.records import HISTOGRAM, SCALAR_BYTES, pack_record_head
+from tbxd.config.settings import Settings
+from tbxd.ingest import hub as hub_module
+from tbxd.ingest.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS, RETRY_SECONDS, Client
+from tbxd.ingest.session import Session
+from tbxd.scheduler.run_registry import RunState
+from tbxd.transport.allowed_roots import Roots
+from tbxd.transport.credit import GRANT_SECONDS, GRANTS_BYTES_MAX
+from tbxd.transport.server_socket import Peer as Route
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import HISTOGRAM, SCALAR_BYTES, pack_record_head
 from test_walls import Inside
 
 LATER = 60_000  # milliseconds before a write that nobody asks for

@@ -22,11 +22,13 @@ from hypothesis import strategies as st
 
 from harness import World, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.session import Session
-from tbxd_client import FileWriter, GlobalSummaryWriter, SummaryWriter, policy, ranks, settings
-from tbxd_client.event_names import event_files
-from tbxd_client.ranks import Identity, default_folder, identity
-from tbxd_client.records import (
+from tbxd.ingest.session import Session
+from tbxd_client import FileWriter, GlobalSummaryWriter, SummaryWriter
+from tbxd_client.config import settings
+from tbxd_client.distributed import rank_detection, rank_policy
+from tbxd_client.distributed.rank_detection import Identity, default_folder, identity
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import (
     JOB_BYTES_MAX,
     RANKS_MAX,
     RunDefinition,
@@ -151,8 +153,14 @@ def test_what_makes_no_sense_is_told_once_and_the_process_is_alone(
 
 
 NAMES = sorted(
-    {*ranks.LAUNCHERS, *sum(ranks.LAUNCHERS.values(), ()), *ranks.VARIABLES, *ranks.LOCAL_RANKS, *ranks.LOCAL_WORLDS}
-    | {*ranks.NODES, *TORCHRUN, *STEP, *OMPI, *HYDRA, *RAY, *TASK, "SLURM_RESTART_COUNT"}
+    {
+        *rank_detection.LAUNCHERS,
+        *sum(rank_detection.LAUNCHERS.values(), ()),
+        *rank_detection.VARIABLES,
+        *rank_detection.LOCAL_RANKS,
+        *rank_detection.LOCAL_WORLDS,
+    }
+    | {*rank_detection.NODES, *TORCHRUN, *STEP, *OMPI, *HYDRA, *RAY, *TASK, "SLURM_RESTART_COUNT"}
 )
 TEXTS = st.one_of(
     st.integers(-2, 20).map(str),
@@ -179,7 +187,8 @@ def test_no_environment_makes_it_raise_or_gives_what_the_wire_does_not_take(envi
 
 RANK_SCRIPT = """
 import json, os, sys
-from tbxd_client import SummaryWriter, ranks
+from tbxd_client import SummaryWriter
+from tbxd_client.distributed import rank_detection as ranks
 writer = SummaryWriter(comment="-x")
 who = ranks.identity()
 writer.add_scalar("rank", who.rank, who.attempt)
@@ -377,7 +386,8 @@ def test_ranks_that_zero_leaves_out_cost_nothing_at_all(place: World) -> None:
         """
         import os, threading
         import numpy as np, psutil
-        from tbxd_client import FileWriter, GlobalSummaryWriter, SummaryWriter, session
+        from tbxd_client import FileWriter, GlobalSummaryWriter, SummaryWriter
+        from tbxd_client.session import session
         before = psutil.Process().num_fds()
         for writer in (SummaryWriter("logs/a", purge_step=3), SummaryWriter(), GlobalSummaryWriter("logs/a")):
             writer.add_scalar("a", 1.0)
@@ -582,7 +592,7 @@ if __name__ == "__main__":
 
 
 def test_a_member_is_pickled_without_knowing_who_it_is() -> None:
-    first = policy.Member("all", (("a", "sum"),), Identity(3, 12))
+    first = rank_policy.Member("all", (("a", "sum"),), Identity(3, 12))
     second = pickle.loads(pickle.dumps(first))
     assert (first.folder("x"), second.who, second.folder("x")) == ("x/rank03", identity(), "x")
     assert (second.policy, second.words) == ("all", (("a", "sum"),))
@@ -604,9 +614,11 @@ def test_words_that_are_none_raise_and_say_what_is_possible(writer: Any, tmp_pat
 
 
 def test_words_in_the_environment_that_are_none_are_told_and_not_used(told: pytest.CaptureFixture[str]) -> None:
-    words = policy.read_words("tokens=sum, time/*=p99,a=b=last,loss=total,,=sum,mean")
+    words = rank_policy.read_words("tokens=sum, time/*=p99,a=b=last,loss=total,,=sum,mean")
     assert words == (("tokens", "sum"), ("time/*", "p99"), ("a=b", "last"))
     err = told.readouterr().err
     assert (
-        err.count("is not used") == 3 and "'loss=total'" in err and textwrap.shorten(", ".join(policy.WORDS), 99) in err
+        err.count("is not used") == 3
+        and "'loss=total'" in err
+        and textwrap.shorten(", ".join(rank_policy.WORDS), 99) in err
     )

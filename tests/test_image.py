@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboardX.summary import image as tensorboardx_image
 
-from tbxd.summaries import Refused
-from tbxd.summaries.image import pixels_of, png
-from tbxd_client.limits import PIXELS_MAX
-from tbxd_client.media import figure_to_array, image_attrs
-from tbxd_client.snapshot import snapshot, widened
+from tbxd.encode import Refused
+from tbxd.encode.image import pixels_of, png
+from tbxd_client.protocol.limits import PIXELS_MAX
+from tbxd_client.values.arrays import snapshot, widened
+from tbxd_client.values.media import figure_to_array, image_attrs
 
 
 def decoded(data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The ladder: a module uses only what stands below it, and the client is light."""
+"""The ladder: a folder uses only those below it, no modules import in a circle, and the client is light."""
 
 from __future__ import annotations
 
@@ -12,150 +12,93 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the ground up; a module may import those before it. What stands on one rung does not know of each other.
+# Folders from the ground up: a module imports from its own folder and from those before it. "" are the modules beside
+# the folders, which anybody above the first rung may import in `tbxd`, and which only programs import in the client.
 CLIENT = (
-    ("interpreters", "native", "limits", "overrides", "folder_names"),
-    ("descriptors",),
-    ("folder_lock", "view", "own_sockets", "zmtp"),
-    ("mounts",),
-    ("settings", "turns", "room", "headroom", "doorbell", "helper", "records", "journal_files", "event_names"),
-    ("paths", "executable", "jobs", "reach", "storing"),
-    ("places", "origin"),
-    ("keys", "names", "snapshot", "wire", "segment", "launch", "shares", "protowire", "record_writer", "kept_points"),
-    ("link", "local_link", "outage", "reports", "media", "messages", "journal", "readback", "model_files", "ranks"),
-    ("memory_journal", "sender", "policy"),
-    ("session",),
-    ("calls",),
-    ("run", "plots", "hparams", "embedding", "utils", "graph", "log_values"),
-    ("lenient", "interception"),
-    ("writer_base", "file_writer"),
-    ("writer_media", "writer_plugins", "event_file_writer"),
-    ("writer",),
-    ("global_writer", "torchvis"),
-    ("__init__",),
+    "process",
+    "config",
+    "protocol",
+    "values",
+    "logdir",
+    "journal",
+    "distributed",
+    "transport",
+    "session",
+    "writers",
+    "",
 )
 DAEMON = (
-    (
-        "__init__",
-        "board.__init__",
-        "events.__init__",
-        "events.crc",
-        "events.schema",
-        "events.modes",
-        "events.mounts",
-        "names",
-        "standard_output",
-        "summaries.errors",
-    ),
-    (
-        "events.folder",
-        "events.trust",
-        "settings",
-        "keys",
-        "roots",
-        "ended",
-        "pool",
-        "credit",
-        "descriptors",
-        "notify",
-        "logs",
-        "service",
-        "walls",
-        "inotify",
-        "heap",
-    ),
-    ("buckets", "vitals", "troubles", "metrics", "quotas", "reported"),
-    ("endpoint", "config_file", "finding", "holders"),
-    ("config",),
-    ("options", "declared", "doctor_settings"),
-    ("system.__init__", "system.proc", "system.gpus", "system.probe"),
-    ("system.sampler",),
-    ("events.record", "events.ledger", "events.grouping", "summaries.arrays", "strand", "stored", "gate"),
-    ("events.peek", "events.kept", "events.tags", "events.rank_notes", "events.tape"),
-    ("events.reduced",),
-    ("events.plain", "events.lineage"),
-    ("events.scalar", "events.file", "summaries.metadata"),
-    ("events.scan", "events.contents", "events.rivals", "events.inherited", "events.walk"),
-    ("events.steps", "events.rows", "events.resume", "events.checkpoint"),
-    ("hidden",),
-    ("summaries.scalar", "summaries.histogram", "summaries.text", "summaries.image", "summaries.tensor"),
-    ("summaries.heatmap", "summaries.boxes", "summaries.video", "summaries.audio", "summaries.curve", "summaries.mesh"),
-    ("summaries.layout", "summaries.hparams", "summaries.embedding", "summaries.event", "session", "receiver"),
-    ("projector", "summaries.nodes"),
-    ("summaries.graph", "summaries.onnx_graph", "summaries.openvino_graph"),
-    ("summaries.__init__", "system.curves"),
-    ("scalars", "unwritable", "others"),
-    ("ranks.__init__", "ranks.points", "ranks.frontier", "ranks.starts", "ranks.coming", "ranks.launched"),
-    ("ranks.encoder", "ranks.parts", "ranks.restarts", "ranks.unread"),
-    ("lives", "losses", "ranks.side", "ranks.tags", "ranks.speakers", "ranks.waiting"),
-    ("plan", "tally"),
-    ("beside",),
-    ("ranks.sides", "ranks.patience", "ranks.moved"),
-    ("ranks.emission", "ranks.recall"),
-    ("ranks.reduction",),
-    ("ranks.ranks",),
-    ("run",),
-    ("keeping",),
-    ("shown",),
-    ("hub",),
-    ("succession",),
-    ("adopt", "system.watch"),
-    ("ask", "reload"),
-    ("daemon", "demo_worker"),
-    ("leftovers",),
-    ("drain",),
-    ("forward",),
-    ("check", "tail", "versions", "top", "keyboard"),
-    ("doctor", "board.curves"),
-    ("board.live",),
-    ("board.plugin",),
-    ("show", "report"),
-    ("demo", "top_view"),
-    ("cli_config",),
-    ("cli",),
-    ("__main__",),
+    "",
+    "process",
+    "metrics",
+    "config",
+    "transport",
+    "tfevents",
+    "encode",
+    "reduce",
+    "runs",
+    "scheduler",
+    "ingest",
+    "system",
+    "daemon",
+    "tools",
+    "tensorboard_plugin",
+    "cli",
 )
 # Who alone imports what is heavy.
 ONLY = {
-    "zmq": {"tbxd_client/link.py", "tbxd/receiver.py", "tbxd/keys.py", "tbxd/gate.py", "tbxd/ask.py", "tbxd/daemon.py"},
-    "msgpack": {"tbxd_client/records.py", "tbxd_client/wire.py", "tbxd/session.py"},
-    "google": {"tbxd/events/schema.py", "tbxd/projector.py"},
-    "crc32c": {"tbxd/events/crc.py", "tbxd/events/rows.py", "tbxd_client/record_writer.py"},
-    "PIL": {f"tbxd/summaries/{name}.py" for name in ("image", "heatmap", "boxes", "video")},
-    "click": {"tbxd/cli.py", "tbxd/cli_config.py", "tbxd/options.py", "tbxd/standard_output.py"},
-    "tomllib": {"tbxd/config_file.py"},
-    "tomli": {"tbxd/config_file.py"},
+    "zmq": {
+        "tbxd_client/transport/connection.py",
+        "tbxd/transport/server_socket.py",
+        "tbxd/transport/keyring.py",
+        "tbxd/transport/zap_auth.py",
+        "tbxd/transport/control_client.py",
+        "tbxd/daemon/lifecycle.py",
+    },
+    "msgpack": {"tbxd_client/protocol/records.py", "tbxd_client/protocol/wire.py", "tbxd/ingest/session.py"},
+    "google": {"tbxd/tfevents/schema.py", "tbxd/runs/projector.py"},
+    "crc32c": {"tbxd/tfevents/crc.py", "tbxd/tfevents/scalar_columns.py", "tbxd_client/logdir/record_writer.py"},
+    "PIL": {f"tbxd/encode/{name}.py" for name in ("image", "heatmap", "boxes", "video")},
+    "click": {"tbxd/cli/main.py", "tbxd/cli/config_commands.py", "tbxd/cli/options.py", "tbxd/cli/standard_output.py"},
+    "tomllib": {"tbxd/config/toml_file.py"},
+    "tomli": {"tbxd/config/toml_file.py"},
     "pynvml": {"tbxd/system/gpus.py"},
     "psutil": set(),
-    "prometheus_client": {"tbxd/metrics.py"},
-    "http": {"tbxd/endpoint.py"},
-    "onnx": {"tbxd/summaries/onnx_graph.py"},
-    "rich": {"tbxd/show.py", "tbxd/report.py", "tbxd/demo.py", "tbxd/top_view.py"},
-    "torch": {"tbxd/demo_worker.py"},
-    "sklearn": {"tbxd/demo_worker.py"},
-    "tensorboardX": {"tbxd/demo_worker.py"},
+    "prometheus_client": {"tbxd/metrics/catalogue.py"},
+    "http": {"tbxd/metrics/http_endpoint.py"},
+    "onnx": {"tbxd/encode/onnx_graph.py"},
+    "rich": {"tbxd/cli/status_view.py", "tbxd/cli/findings_view.py", "tbxd/tools/demo.py", "tbxd/cli/top_view.py"},
+    "torch": {"tbxd/tools/demo_worker.py"},
+    "sklearn": {"tbxd/tools/demo_worker.py"},
+    "tensorboardX": {"tbxd/tools/demo_worker.py"},
     "pickle": set(),
-    "tensorboard": {"tbxd/board/plugin.py"},
-    "werkzeug": {"tbxd/board/plugin.py"},
+    "tensorboard": {"tbxd/tensorboard_plugin/plugin.py"},
+    "werkzeug": {"tbxd/tensorboard_plugin/plugin.py"},
 }
 
 # Imports within functions of the client. A child that is forked while another thread imports a module finds the lock of
 # that import held for ever, so that nothing is imported on the way of a record: what these load is loaded with the
 # writer, or belongs to one rare call.
 LATE = {
-    "launch": {"load", "_look_after", "_launch", "_start"},  # `load` is called with the writer
-    "sender": {"load"},
-    "session": {"load"},
-    "run": {"leave_file"},  # a writer that has logged nothing
-    "record_writer": {"__init__"},
-    "paths": {"default_address"},  # a very long runtime folder
-    "ranks": {"default_folder", "launched", "_counts", "_job", "_slurm_job"},  # with the writer
-    "interception": {"scalar", "array", "text", "graph"},  # overridden file writers
-    "file_writer": {"_event"},
+    "transport.launcher": {"load", "_look_after", "_launch", "_start"},  # `load` is called with the writer
+    "transport.sender": {"load"},
+    "session.session": {"load"},
+    "session.run_handle": {"leave_file"},  # a writer that has logged nothing
+    "logdir.record_writer": {"__init__"},
+    "config.paths": {"default_address"},  # a very long runtime folder
+    "distributed.rank_detection": {"default_folder", "launched", "_counts", "_job", "_slurm_job"},  # with the writer
+    "writers.interception": {"scalar", "array", "text", "graph"},  # overridden file writers
+    "writers.file_writer": {"_event"},
     "writer": {"default_bins"},
-    "writer_plugins": {"add_graph"},
+    "writers.plugin_methods": {"add_graph"},
 }
-NUMPY = {"log_values", "media", "plots", "snapshot", "utils"}  # arrays: whoever has one has loaded numpy
+NUMPY = {
+    "values.log_values",
+    "values.media",
+    "values.plots",
+    "values.arrays",
+    "utils",
+}  # whoever has arrays has loaded numpy
 
 
 def modules(folder: Path) -> dict[str, Path]:
@@ -176,30 +119,72 @@ def imported(path: Path, name: str, package: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("package", "folder", "rungs"),
-    [("tbxd_client", ROOT / "client" / "tbxd_client", CLIENT), ("tbxd", ROOT / "tbxd", DAEMON)],
-)
-def test_imports_go_down_the_ladder(package: str, folder: Path, rungs: tuple[tuple[str, ...], ...]) -> None:
-    height = {name: rung for rung, names in enumerate(rungs) for name in names}
-    known = modules(folder)
-    assert set(known) == set(height), "every module has its rung"
+PACKAGES = {
+    "tbxd_client": (ROOT / "client" / "tbxd_client", CLIENT),
+    "tbxd": (ROOT / "tbxd", DAEMON),
+}
+
+
+def graph(package: str) -> dict[str, set[str]]:
+    """Each module of a package, and those of the same package that it imports."""
+    known = modules(PACKAGES[package][0])
+    found: dict[str, set[str]] = {name: set() for name in known}
     for name, path in known.items():
         for target in imported(path, name, package):
             if target.split(".")[0] != package:
                 continue
             below = target.removeprefix(package).strip(".")
-            for candidate in (below, f"{below}.__init__" if below else "__init__", below.rpartition(".")[0]):
-                if candidate in height and candidate != name:
-                    limit = height[name] - (name != "__init__" and not candidate.endswith("__init__"))
-                    assert height[candidate] <= limit, f"{package}.{name} imports {package}.{candidate}"
+            for candidate in (below, f"{below}.__init__".lstrip("."), below.rpartition(".")[0]):
+                if candidate in known and candidate != name:
+                    found[name].add(candidate)
                     break
+    return found
+
+
+def room(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_import_down_the_ladder(package: str) -> None:
+    rungs = PACKAGES[package][1]
+    imports = graph(package)
+    assert {room(name) for name in imports} == set(rungs), "every folder has its rung"
+    for name, targets in imports.items():
+        if name == "__main__":  # starts the command line
+            continue
+        for target in targets:
+            assert rungs.index(room(target)) <= rungs.index(room(name)), f"{package}.{name} imports {package}.{target}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_in_a_circle(package: str) -> None:
+    imports = {name: targets for name, targets in graph(package).items() if name != "__init__"}
+    while imports:
+        free = {name for name, targets in imports.items() if not targets & imports.keys()}
+        assert free, f"in a circle, or above one: {sorted(imports)}"
+        imports = {name: targets for name, targets in imports.items() if name not in free}
 
 
 def test_the_client_knows_nothing_of_the_daemon() -> None:
     folder = ROOT / "client" / "tbxd_client"
     for name, path in modules(folder).items():
         assert not {target for target in imported(path, name, "tbxd_client") if target.split(".")[0] == "tbxd"}
+
+
+# Of the client, the daemon uses what both sides have to agree on, and the client's own way to a daemon.
+SHARED = {"process", "config", "protocol", "logdir", "journal", "distributed", "transport"}
+SHARED_MODULES = {"values.embedding", "writers.readback"}
+WRITERS = {"tools.demo_worker"}  # logs, as a trainer does
+
+
+def test_the_daemon_uses_of_the_client_what_both_agree_on() -> None:
+    client = modules(PACKAGES["tbxd_client"][0])
+    for name, path in modules(PACKAGES["tbxd"][0]).items():
+        for target in imported(path, name, "tbxd") if name not in WRITERS else ():
+            below = target.removeprefix("tbxd_client.")
+            if below != target and (below in client or f"{below}.__init__" in client):
+                assert below.split(".")[0] in SHARED or below in {*SHARED_MODULES, "values", "writers"}, (name, target)
 
 
 def test_each_heavy_package_has_its_one_door() -> None:

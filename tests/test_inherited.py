@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tbxd.events import inherited
-from tbxd.run import RunWriter
-from tbxd_client.event_names import event_files
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents import inherited
+from tbxd_client.logdir.event_names import event_files
 from test_run import SESSIONS, batches
 
 LOGGED = [(2, False, "")] * 10

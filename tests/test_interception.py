@@ -11,7 +11,7 @@ import pytest
 from every_call import CALLS, content
 from harness import World, events, scalars, world
 from tbxd_client import FileWriter, SummaryWriter
-from tbxd_client.run import Run
+from tbxd_client.session.run_handle import Run
 
 BASES = {
     "tbxd": "from tbxd_client import FileWriter, SummaryWriter",

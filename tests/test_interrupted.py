@@ -18,7 +18,7 @@ from harness import World, world
 # Logs until it has been interrupted so often, and prints what the journal holds.
 SCRIPT = """
 import collections, json, os, signal, sys, threading, time
-from tbxd.session import Scalars, Session
+from tbxd.ingest.session import Scalars, Session
 from tbxd_client import SummaryWriter
 from tbxd_client.writer import SummaryWriter as Traced
 mode, wanted = sys.argv[1], int(sys.argv[2])
@@ -148,7 +148,7 @@ def trace(frame, event, arg):
         if what == "close":
             writer.add_scalar("handler", 1.0, 1)
             writer.close()
-            from tbxd_client import session
+            from tbxd_client.session import session
             session.active() and session.active().end()
         else:
             writer.add_scalar("handler", 1.0, 1)

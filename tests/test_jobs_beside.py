@@ -13,10 +13,10 @@ import pytest
 
 from harness import World, scalars, wait_for
 from ranks_world import Daemon, Rank
-from tbxd.ranks.moved import name_of
-from tbxd.session import Session
-from tbxd_client.origin import PROGRAM_CHARS
-from tbxd_client.records import RESTART, pack_record_head
+from tbxd.ingest.session import Session
+from tbxd.reduce.displaced_jobs import name_of
+from tbxd_client.distributed.process_identity import PROGRAM_CHARS
+from tbxd_client.protocol.records import RESTART, pack_record_head
 from test_check import check
 from test_successors import of, shown
 

@@ -20,16 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tbxd_client import descriptors
-from tbxd_client import journal as journal_module
-from tbxd_client.journal import (
-    CLOSED,
-    MAPPED_RECORD_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
-    Journal,
-    JournalClosed,
-)
-from tbxd_client.journal_files import (
+from tbxd_client.journal import journal as journal_module
+from tbxd_client.journal.journal import CLOSED, MAPPED_RECORD_BYTES_MAX, SEGMENT_BYTES_MIN, Journal, JournalClosed
+from tbxd_client.journal.journal_files import (
     DEFINITIONS_NAME,
     JournalBusy,
     JournalError,
@@ -38,7 +31,8 @@ from tbxd_client.journal_files import (
     read_state,
     segment_name,
 )
-from tbxd_client.records import ALIGNMENT, HISTOGRAM, filled, pack_record_head
+from tbxd_client.process import descriptors
+from tbxd_client.protocol.records import ALIGNMENT, HISTOGRAM, filled, pack_record_head
 
 
 @pytest.fixture
@@ -102,7 +96,7 @@ def test_what_a_killed_process_appended_is_there(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
-from tbxd_client.journal import Journal
+from tbxd_client.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]), lambda: None)
 journal.define(b"definition")
 for i in range(1000):
@@ -193,7 +187,7 @@ def test_a_signal_handler_that_logs_in_the_middle_of_a_call_tears_nothing(tmp_pa
     script = """
 import os, signal, sys
 from pathlib import Path
-from tbxd_client.journal import Journal
+from tbxd_client.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]), lambda: None, bytes_max=1 << 30)
 handled = 0
 def handler(number, frame):
@@ -365,7 +359,7 @@ def test_after_a_crash_of_the_machine_only_what_was_synced_is_trusted(
     path = journal.path
     journal.close()
     assert read_state(path).readable_end == 200
-    monkeypatch.setattr("tbxd_client.journal_files.boot_id", lambda: bytes(15) + b"\1")
+    monkeypatch.setattr("tbxd_client.journal.journal_files.boot_id", lambda: bytes(15) + b"\1")
     assert read_state(path).readable_end == 100
     reader = JournalReader(path)
     assert everything(reader, 0) == b"a" * 100
@@ -388,7 +382,7 @@ def test_after_a_crash_what_had_been_released_and_given_up_is_not_missed(
     with pytest.raises(JournalError, match="no segment holds position 0"):
         everything(reader, 0)
     reader.close()
-    monkeypatch.setattr("tbxd_client.journal_files.boot_id", lambda: bytes(15) + b"\1")
+    monkeypatch.setattr("tbxd_client.journal.journal_files.boot_id", lambda: bytes(15) + b"\1")
     reader = JournalReader(path)
     assert reader.state.released == 900_000 and reader.state.readable_end == reader.state.commit == 2_700_000
     assert everything(reader, 900_000) == b"b" * 900_000 + b"c" * 900_000
@@ -479,7 +473,7 @@ def test_what_is_planted_in_a_journal_is_not_followed(tmp_path: Path) -> None:
 DESCRIPTORS = """
 import json, os, resource, sys, threading
 from pathlib import Path
-from tbxd_client.journal import Journal
+from tbxd_client.journal.journal import Journal
 def mapped():
     return sum(".segment" in line for line in open("/proc/self/maps"))
 before = len(os.listdir("/proc/self/fd"))

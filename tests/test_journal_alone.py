@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tbxd_client import journal as journal_module
-from tbxd_client import journal_files
-from tbxd_client.journal import (
+from tbxd_client.journal import journal as journal_module
+from tbxd_client.journal import journal_files
+from tbxd_client.journal.journal import (
     CLOSED,
     FREE_SEGMENTS_MAX,
     RETRY_SECONDS,
@@ -21,7 +21,7 @@ from tbxd_client.journal import (
     Journal,
     JournalClosed,
 )
-from tbxd_client.journal_files import (
+from tbxd_client.journal.journal_files import (
     CONTROL_NAME,
     DEFINITIONS_BYTES_MAX,
     DEFINITIONS_NAME,
@@ -30,7 +30,7 @@ from tbxd_client.journal_files import (
     segment_name,
     sync_folder,
 )
-from tbxd_client.storing import Ready
+from tbxd_client.journal.storing import Ready
 
 MIB = 1 << 20
 
@@ -174,7 +174,7 @@ def test_after_a_crash_nothing_is_trusted_that_was_not_synced_also_where_nothing
     journal.append(b"a" * 100)
     path = journal.path
     journal.close()
-    monkeypatch.setattr("tbxd_client.journal_files.boot_id", lambda: bytes(15) + b"\1")
+    monkeypatch.setattr("tbxd_client.journal.journal_files.boot_id", lambda: bytes(15) + b"\1")
     reader = JournalReader(path)
     assert reader.state.readable_end == 0 and reader.read(0, 100) == b""
     reader.close()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import CONTROL_NAME, DEFINITIONS_NAME, SEGMENT_SUFFIX, JournalReader, journals
-from tbxd_client.launch import is_locked
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import CONTROL_NAME, DEFINITIONS_NAME, SEGMENT_SUFFIX, JournalReader, journals
+from tbxd_client.transport.launcher import is_locked
 
 
 class Watcher:

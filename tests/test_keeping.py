@@ -17,24 +17,26 @@ from typing import Any
 import pytest
 
 from harness import World, scalars, wait_for, world
-from tbxd import __version__, keeping, show
-from tbxd import hub as hub_module
-from tbxd.events.file import EventFile
-from tbxd.receiver import Peer as Route
-from tbxd.run import RunWriter
-from tbxd_client import wire
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import journals
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd import __version__
+from tbxd.cli import status_view
+from tbxd.ingest import hub as hub_module
+from tbxd.runs.run_writer import RunWriter
+from tbxd.scheduler import run_registry
+from tbxd.tfevents.event_file import EventFile
+from tbxd.transport.server_socket import Peer as Route
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import journals
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 from test_walls import Inside
 
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
     """A hub in this process that lets go of runs at once."""
-    monkeypatch.setattr(keeping, "KEPT_SECONDS", 0.2)
-    monkeypatch.setattr(keeping, "RANKS_KEPT_SECONDS", 0.1)
-    monkeypatch.setattr(keeping, "COOL_SECONDS", 0.02)
+    monkeypatch.setattr(run_registry, "KEPT_SECONDS", 0.2)
+    monkeypatch.setattr(run_registry, "RANKS_KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(run_registry, "COOL_SECONDS", 0.02)
     monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.02)
     made = Inside(tmp_path)
     yield made
@@ -170,7 +172,7 @@ def test_what_cannot_be_written_is_kept_until_it_is(inside: Inside) -> None:
     inside.log(session, 10, 10)
     inside.until(lambda: next(iter(inside.hub.runs.values())).writer.error, "trouble")
     inside.hub.forget(inside.hub.clients[session])
-    until = time.monotonic() + 3 * keeping.KEPT_SECONDS
+    until = time.monotonic() + 3 * run_registry.KEPT_SECONDS
     inside.until(lambda: time.monotonic() > until, "some time")
     assert len(inside.hub.runs) == 1 and inside.hub.status()["totals"]["pending"] == 0
     shutil_away.unlink()
@@ -182,9 +184,9 @@ def test_what_cannot_be_written_is_kept_until_it_is(inside: Inside) -> None:
 def test_many_runs_that_come_and_go_leave_few_behind_and_a_turn_looks_at_none(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "KEPT_SECONDS", 3600.0)
-    monkeypatch.setattr(keeping, "RANKS_KEPT_SECONDS", 3600.0)
-    monkeypatch.setattr(keeping, "KEPT_MAX", 20)
+    monkeypatch.setattr(run_registry, "KEPT_SECONDS", 3600.0)
+    monkeypatch.setattr(run_registry, "RANKS_KEPT_SECONDS", 3600.0)
+    monkeypatch.setattr(run_registry, "KEPT_MAX", 20)
     for number in range(150):
         session = inside.begin(f"run{number}")
         inside.log(session, 0, 3)
@@ -201,7 +203,7 @@ def test_many_runs_that_come_and_go_leave_few_behind_and_a_turn_looks_at_none(
 def test_at_the_bound_of_runs_a_session_is_told_and_waits_and_goes_on(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "RUNS_MAX", 3)
+    monkeypatch.setattr(run_registry, "RUNS_MAX", 3)
     monkeypatch.setattr(hub_module, "TRY_SECONDS", 0.1)
     over = inside.begin("over")
     inside.log(over, 0, 5)
@@ -232,12 +234,12 @@ def test_at_the_bound_of_runs_a_session_is_told_and_waits_and_goes_on(
 def test_a_journal_for_which_there_is_no_room_stays_until_there_is(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from tbxd import adopt
+    from tbxd.ingest import journal_recovery
 
-    monkeypatch.setattr(keeping, "RUNS_MAX", 1)
-    for module in (adopt, hub_module):
+    monkeypatch.setattr(run_registry, "RUNS_MAX", 1)
+    for module in (journal_recovery, hub_module):
         monkeypatch.setattr(module, "TRY_SECONDS", 0.1)
-    monkeypatch.setattr(adopt, "SCAN_SECONDS", 0.05)
+    monkeypatch.setattr(journal_recovery, "SCAN_SECONDS", 0.05)
     living = inside.begin("living")
     inside.log(living, 0, 5)
     spool = tmp_path / "spool"
@@ -248,7 +250,7 @@ def test_a_journal_for_which_there_is_no_room_stays_until_there_is(
     for step in range(5):
         journal.append(pack_scalar(0, step, 1.0, float(step)))
     assert not journal.close()
-    adopter = adopt.Adopter(inside.hub, [spool])
+    adopter = journal_recovery.Adopter(inside.hub, [spool])
     try:
         until = time.monotonic() + 1.0
         while time.monotonic() < until:
@@ -294,10 +296,11 @@ def test_a_trainer_that_was_killed_in_a_container_with_this_hosts_name_is_taken_
 
 FORGETFUL = """
     import sys
-    from tbxd import hub, keeping
+    from tbxd.ingest import hub
+    from tbxd.scheduler import run_registry as keeping
     keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = hub.TRIM_SECONDS = 0.1
     keeping.COOL_SECONDS = hub.IDLE_SECONDS = 0.02
-    from tbxd.cli import main
+    from tbxd.cli.main import main
     main(["serve"])
     """
 
@@ -443,7 +446,7 @@ def test_a_status_looks_only_at_runs_for_which_something_is_done(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And says of all of them what it would say of each."""
-    monkeypatch.setattr(keeping, "KEPT_SECONDS", 100.0)
+    monkeypatch.setattr(run_registry, "KEPT_SECONDS", 100.0)
     asked: list[str] = []
     known = RunWriter.known
 
@@ -500,12 +503,12 @@ def test_a_status_for_people_shows_what_they_have_to_know_first_and_how_much_it_
         "sessions": [],
         "runs": runs,
     }
-    show.status(answer, 100)
+    status_view.status(answer, 100)
     shown = capsys.readouterr().out
     for what in ("/logs/0900", "/logs/0901", "/logs/0902", "/logs/0903", "/logs/0095", "900 more runs not shown"):
         assert what in shown, what
     assert "/logs/0096" not in shown and shown.index("/logs/0095") < shown.index("/logs/0900")
-    show.status(answer)
+    status_view.status(answer)
     shown = capsys.readouterr().out
     assert "/logs/0999" in shown and "not shown" not in shown
 
@@ -528,12 +531,12 @@ class Standing:
 def test_whatever_comes_and_goes_where_as_many_runs_are_known_as_may_be_each_is_known_or_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeping, "RUNS_MAX", 5)
-    monkeypatch.setattr(keeping, "KEPT_MAX", 3)
+    monkeypatch.setattr(run_registry, "RUNS_MAX", 5)
+    monkeypatch.setattr(run_registry, "KEPT_MAX", 3)
     chance = random.Random(1)
     refused = 0
     for _ in range(1000):
-        kept, held, now = keeping.Keeping({}), dict[int, set[str]](), time.monotonic()
+        kept, held, now = run_registry.Keeping({}), dict[int, set[str]](), time.monotonic()
         for _ in range(80):
             what, directory = chance.randrange(5), chance.choice("abcdefghij")
             if what == 0:
@@ -541,7 +544,7 @@ def test_whatever_comes_and_goes_where_as_many_runs_are_known_as_may_be_each_is_
             elif what == 1 and held:
                 kept.release(held.pop(chance.choice(list(held))), time.monotonic())
             elif what == 2:
-                made: Any = partial(keeping.RunState, directory, Standing(), None)  # type: ignore[arg-type]
+                made: Any = partial(run_registry.RunState, directory, Standing(), None)  # type: ignore[arg-type]
                 state = kept.state(directory, made)
                 refused += state is None
                 if state is not None:
@@ -562,15 +565,15 @@ def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of runs that are warm: thousands that log now and then are as they were, most of the time."""
-    monkeypatch.setattr(keeping, "COOL_SECONDS", 60.0)
+    monkeypatch.setattr(run_registry, "COOL_SECONDS", 60.0)
     made: list[str] = []
-    account = keeping.Keeping._account
+    account = run_registry.Keeping._account
 
-    def counted(self: keeping.Keeping, state: keeping.RunState) -> keeping.Account:
+    def counted(self: run_registry.Keeping, state: run_registry.RunState) -> run_registry.Account:
         made.append(state.directory)
         return account(self, state)
 
-    monkeypatch.setattr(keeping.Keeping, "_account", counted)
+    monkeypatch.setattr(run_registry.Keeping, "_account", counted)
     hub = inside.hub
     sessions = [inside.begin(f"r{number % 3}") for number in range(6)]
     rng = random.Random(int(os.environ.get("TBXD_SEED", "5")))

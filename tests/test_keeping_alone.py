@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tbxd import keeping as keeping_module
-from tbxd.events.ledger import Entry
-from tbxd.keeping import COOL_SECONDS, KEPT_SECONDS, RANKS_KEPT_SECONDS, Keeping, RunState
-from tbxd_client.records import RunDefinition
+from tbxd.scheduler import run_registry as keeping_module
+from tbxd.scheduler.run_registry import COOL_SECONDS, KEPT_SECONDS, RANKS_KEPT_SECONDS, Keeping, RunState
+from tbxd.tfevents.ledger import Entry
+from tbxd_client.protocol.records import RunDefinition
 
 
 class Writer:

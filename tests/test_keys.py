@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness import World
-from tbxd.keys import AllowList, KeyFolder
-from tbxd.roots import Roots
-from tbxd_client import keys as client_keys
-from tbxd_client.keys import BadKey, read_client_key
-from tbxd_client.records import RemoteProtocolError
+from tbxd.transport.allowed_roots import Roots
+from tbxd.transport.keyring import AllowList, KeyFolder
+from tbxd_client.protocol.records import RemoteProtocolError
+from tbxd_client.transport import keys as client_keys
+from tbxd_client.transport.keys import BadKey, read_client_key
 
 
 @pytest.fixture

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from harness import World, world
-from tbxd_client import limits, records
+from tbxd_client.protocol import limits, records
 
 ROOT = Path(__file__).parent.parent
 
 START = """
 import io, itertools, json, os, sys
 import numpy as np
-from tbxd_client import SummaryWriter, limits, records, session
+from tbxd_client import SummaryWriter
+from tbxd_client.protocol import limits
+from tbxd_client.protocol import records
+from tbxd_client.session import session
 writer = SummaryWriter("logs/a")
 WIDE = "\\U0001f600"  # four bytes of UTF-8
 """
@@ -132,7 +135,7 @@ LARGEST = {
         writer.add_embedding(np.eye(4), label_img=pictures, tag="pictures", global_step=1)
         """,
     "NODES_MAX NODE_NAME_BYTES_MAX NODE_ATTRIBUTES_BYTES_MAX NODE_DIMENSIONS_MAX": """
-        from tbxd_client import graph
+        from tbxd_client.values import graph
         nodes = [graph.Node(f"{number}", "op", []) for number in range(limits.NODES_MAX - 1)]
         nodes.append(
             graph.Node(
@@ -143,7 +146,7 @@ LARGEST = {
         writer._tbxd_run.text(records.GRAPH, "", 0, 0.0, graph._text(nodes))
         """,
     "RANKS_MAX JOB_BYTES_MAX": """
-        from tbxd_client.ranks import Identity
+        from tbxd_client.distributed.rank_detection import Identity
         who = Identity(records.RANKS_MAX - 1, records.RANKS_MAX, job="j" * records.JOB_BYTES_MAX)
         made = session.current().define_run(writer._tbxd_run.directory, "s" * 100, "", False, who, False)
         assert made.number >= 0
@@ -219,4 +222,4 @@ def test_a_limit_of_what_a_record_holds_is_declared_nowhere_but_once() -> None:
     own = {"STONE_VALUES_MAX", "FLOAT16_MAX", "NAME_BYTES_MAX", "CELLS_MAX", "CELL_PIXELS_MAX", "SIZE_MAX"}
     for path in (ROOT / "tbxd" / "summaries").glob("*.py"):
         found = set(re.findall(r"^([A-Z]\w*_MAX)\b.* = ", path.read_text(), re.M))
-        assert found <= own, f"{path.name}: {found - own} belongs to tbxd_client/limits.py"
+        assert found <= own, f"{path.name}: {found - own} belongs to tbxd_client/protocol/limits.py"

@@ -17,7 +17,7 @@ from test_successors import LATE, beside, of, shown
 # Each host has a start of its system of its own, and what its monotonic clock says has nothing to do with another's.
 BOOTED = """
 import os
-from tbxd_client import origin
+from tbxd_client.distributed import process_identity as origin
 _clock = origin._clock
 origin._boot = os.environ["BOOT"] * 16
 origin._clock = lambda: _clock() + float(os.environ["UP"])

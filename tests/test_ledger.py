@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.events import schema
-from tbxd.events.contents import contents_of
-from tbxd.events.crc import masked_crc
-from tbxd.events.file import EventFile, FileLost
-from tbxd.events.ledger import (
+from tbxd.tfevents import schema
+from tbxd.tfevents.contents import contents_of
+from tbxd.tfevents.crc import masked_crc
+from tbxd.tfevents.event_file import EventFile, FileLost
+from tbxd.tfevents.ledger import (
     OVER,
     TEXT_CHARS,
     Entry,
@@ -26,9 +26,9 @@ from tbxd.events.ledger import (
     merge,
     notes,
 )
-from tbxd.events.record import READ_BYTES, TAIL, DamagedFile, frame, read_records
-from tbxd.events.scalar import ScalarEncoder, varint
-from tbxd_client.event_names import event_files, file_name
+from tbxd.tfevents.scalar_encoder import ScalarEncoder, varint
+from tbxd.tfevents.tfrecord import READ_BYTES, TAIL, DamagedFile, frame, read_records
+from tbxd_client.logdir.event_names import event_files, file_name
 
 TWO = struct.pack("<f", 2.0)
 SESSIONS = [bytes([number]) * 12 for number in range(1, 4)]

@@ -230,7 +230,8 @@ def test_a_run_whose_definition_was_interrupted_is_settled_under_its_second_numb
     """Ctrl-C in it, and training goes on: `stats()` said for ever that all of the run was pending."""
     result = place.run(
         """
-        from tbxd_client import SummaryWriter, journal
+        from tbxd_client import SummaryWriter
+        from tbxd_client.journal import journal
         define = journal.Journal.define
         def interrupted(self, definition):
             define(self, definition)
@@ -290,7 +291,7 @@ def test_a_writer_that_is_gone_frees_its_memory_and_a_known_folder_defines_nothi
         """
         import gc, weakref
         from tbxd_client import SummaryWriter
-        from tbxd_client.session import active
+        from tbxd_client.session.session import active
         def open_and_log(step):
             writer = SummaryWriter("logs/a")
             writer.add_scalar("value", step, step)

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.events import schema
-from tbxd.events.contents import Contents
-from tbxd.events.lineage import ALL, UNKNOWN, Lineage, beside_text, introduced, is_after, life_of
-from tbxd.events.lineage import Life as Who
-from tbxd.events.record import read_records
-from tbxd.events.resume import BY_START, BY_STEP, Life, Resume
-from tbxd.events.steps import Steps
-from tbxd.events.tags import COUNTED_FROM, NONE, Tags
-from tbxd.lives import FIRST_STEP_MAX, Known, Lives
-from tbxd.ranks.starts import generation_of
-from tbxd_client import origin
-from tbxd_client.records import RunDefinition
+from tbxd.reduce.job_starts import generation_of
+from tbxd.runs.resume import FIRST_STEP_MAX, Known, Lives
+from tbxd.tfevents import schema
+from tbxd.tfevents.auto_steps import Steps
+from tbxd.tfevents.contents import Contents
+from tbxd.tfevents.lineage import ALL, UNKNOWN, Lineage, beside_text, introduced, is_after, life_of
+from tbxd.tfevents.lineage import Life as Who
+from tbxd.tfevents.resume_marks import BY_START, BY_STEP, Life, Resume
+from tbxd.tfevents.tag_steps import COUNTED_FROM, NONE, Tags
+from tbxd.tfevents.tfrecord import read_records
+from tbxd_client.distributed import process_identity
+from tbxd_client.protocol.records import RunDefinition
 
 PROGRAM, OTHER = "a" * 8, "b" * 8
 DROPPED = "tbxd/dropped/"
@@ -116,7 +116,7 @@ def test_a_process_goes_on_with_the_work_of_one_that_is_over_and_of_its_kin(
 
 def test_whoever_is_busy_lives_and_an_earlier_boot_is_not_compared(folder: Folder) -> None:
     first = folder.enter("a", kin=KIN)
-    second = folder.enter("b", kin=KIN, boot=origin.boot(), began=77)
+    second = folder.enter("b", kin=KIN, boot=process_identity.boot(), began=77)
     assert not folder.lives.is_alive(first.place, second) and folder.asked[-1] == 77
     folder.lives.busy.add(first.who.key)
     assert folder.lives.is_alive(first.place, second)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness import World, wait_for
-from tbxd import logs
+from tbxd.process import logs
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_another_exception_of_the_same_place_is_told(told: tuple[logs.Limiter, i
 def test_journald_gets_priorities_and_no_times_for_every_line_of_a_traceback(place: World) -> None:
     script = """
         import logging
-        from tbxd import logs
+        from tbxd.process import logs
         logs.begin("debug")
         log = logging.getLogger("tbxd.some")
         log.debug("five")

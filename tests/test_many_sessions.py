@@ -12,13 +12,13 @@ import zmq
 
 from benchmarks.daemon_scalars import SCALAR_BYTES, Sender, Shape, send
 from harness import World
-from tbxd import adopt
-from tbxd.credit import QUEUE_BYTES_MAX, WINDOW_BYTES_MIN, window
-from tbxd.hub import Hub
-from tbxd.inotify import Q_OVERFLOW, Happened
-from tbxd.settings import Settings
-from tbxd_client import wire
-from tbxd_client.journal import Journal
+from tbxd.config.settings import Settings
+from tbxd.ingest import journal_recovery
+from tbxd.ingest.hub import Hub
+from tbxd.process.inotify import Q_OVERFLOW, Happened
+from tbxd.transport.credit import QUEUE_BYTES_MAX, WINDOW_BYTES_MIN, window
+from tbxd_client.journal.journal import Journal
+from tbxd_client.protocol import wire
 
 QUIET = QUEUE_BYTES_MAX // WINDOW_BYTES_MIN + 10  # so many sessions that windows are as small as they get
 BATCH_SECONDS = 2.0
@@ -55,23 +55,23 @@ def test_journals_whose_owners_live_are_looked_at_in_turns_where_the_system_tell
     spool = tmp_path / "spool"
     spool.mkdir()
     looks: list[str] = []
-    is_locked = adopt.is_locked
-    monkeypatch.setattr(adopt, "is_locked", lambda path: looks.append(path.parent.name) or is_locked(path))
-    living = [Journal(spool, lambda: False) for _ in range(2 * adopt.ROUND_LEAST)]
+    is_locked = journal_recovery.is_locked
+    monkeypatch.setattr(journal_recovery, "is_locked", lambda path: looks.append(path.parent.name) or is_locked(path))
+    living = [Journal(spool, lambda: False) for _ in range(2 * journal_recovery.ROUND_LEAST)]
     hub = Hub(Settings.of({"TBXD_SPOOL": str(spool)}), lambda: None, lambda peer, message: None)
-    adopter = adopt.Adopter(hub, [spool])
+    adopter = journal_recovery.Adopter(hub, [spool])
     now = time.monotonic()
 
     def scan() -> list[str]:
         nonlocal now
         looks.clear()
-        now += adopt.SCAN_SECONDS
+        now += journal_recovery.SCAN_SECONDS
         adopter.step(now)
         return list(looks)
 
     try:
         assert len(scan()) == len(living), "whom it has not seen yet it looks at"
-        rounds = [scan() for _ in range(adopt.ROUNDS)]
+        rounds = [scan() for _ in range(journal_recovery.ROUNDS)]
         assert all(len(names) < len(living) for names in rounds)
         assert sorted(name for names in rounds for name in names) == sorted(journal.path.name for journal in living), (
             "each in its turn"

@@ -17,18 +17,19 @@ from tensorboard.util import tensor_util
 from tensorboardX.summary import compute_curve
 from tensorboardX.utils import _prepare_video
 
-from tbxd.summaries import Refused, encode
-from tbxd.summaries.audio import frames_of as sound_of
-from tbxd.summaries.audio import wav
-from tbxd.summaries.boxes import drawn
-from tbxd.summaries.curve import curve_of
-from tbxd.summaries.tensor import tensor_of
-from tbxd.summaries.video import frames_of as video_of
-from tbxd.summaries.video import gif
-from tbxd_client import plots, records
-from tbxd_client.media import audio_attrs, boxes_attrs, raw_histogram, video_attrs
-from tbxd_client.records import Record, TagDefinition
-from tbxd_client.snapshot import snapshot
+from tbxd.encode import Refused, encode
+from tbxd.encode.audio import frames_of as sound_of
+from tbxd.encode.audio import wav
+from tbxd.encode.boxes import drawn
+from tbxd.encode.pr_curve import curve_of
+from tbxd.encode.tensor import tensor_of
+from tbxd.encode.video import frames_of as video_of
+from tbxd.encode.video import gif
+from tbxd_client.protocol import records
+from tbxd_client.protocol.records import Record, TagDefinition
+from tbxd_client.values import plots
+from tbxd_client.values.arrays import snapshot
+from tbxd_client.values.media import audio_attrs, boxes_attrs, raw_histogram, video_attrs
 
 TAG = TagDefinition(1, 0, "t")
 

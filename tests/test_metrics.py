@@ -25,9 +25,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness import World, scalars, wait_for
-from tbxd import endpoint
-from tbxd.buckets import BYTES, RECORDS, SECONDS, Buckets
-from tbxd.metrics import COUNTER, HISTOGRAM, METRICS, value_at
+from tbxd.metrics import http_endpoint
+from tbxd.metrics.catalogue import COUNTER, HISTOGRAM, METRICS, value_at
+from tbxd.metrics.histograms import BYTES, RECORDS, SECONDS, Buckets
 
 DOCS = Path(__file__).parent.parent / "docs"
 HISTOGRAMS = {"encode": SECONDS, "write": SECONDS, "fsync": SECONDS, "lag": SECONDS}
@@ -210,7 +210,10 @@ def test_without_the_package_it_is_refused_and_without_the_setting_nothing_of_it
     wait_for(place.drained, "the journals to be drained")
     assert len(scalars(place.logdir / "a")["loss"]) == 1000
     assert "it goes on without metrics" in (place.runtime / "daemon.log").read_text()
-    script = "import sys, tbxd.cli, tbxd.daemon, tbxd.top; print([m for m in ('prometheus_client', 'http.server') "
+    script = (
+        "import sys, tbxd.cli.main, tbxd.daemon.lifecycle, tbxd.tools.top; "
+        "print([m for m in ('prometheus_client', 'http.server') "
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", script + "if m in sys.modules])"], env=place.environ, capture_output=True, text=True
     )
@@ -230,8 +233,8 @@ def test_scrapers_that_say_nothing_or_never_stop_hold_up_neither_trainers_nor_ot
         wait_for(place.drained, "the journals to be drained")
         assert len(scalars(place.logdir / "a")["loss"]) == 1000
         daemon = psutil.Process(place.running())
-        assert daemon.num_fds() < before + 50 + endpoint.SCRAPERS_MAX
-        assert daemon.num_threads() < 8 + 6 + endpoint.SCRAPERS_MAX
+        assert daemon.num_fds() < before + 50 + http_endpoint.SCRAPERS_MAX
+        assert daemon.num_threads() < 8 + 6 + http_endpoint.SCRAPERS_MAX
 
         def answered() -> bool:
             try:
@@ -240,7 +243,7 @@ def test_scrapers_that_say_nothing_or_never_stop_hold_up_neither_trainers_nor_ot
                 return False
 
         wait_for(answered, "those who say nothing to be hung up on")
-        assert time.monotonic() - begun < 3 * endpoint.SCRAPE_SECONDS + 30
+        assert time.monotonic() - begun < 3 * http_endpoint.SCRAPE_SECONDS + 30
     finally:
         for connection in idle:
             connection.close()
@@ -270,7 +273,7 @@ def test_whoever_scrapes_all_the_time_takes_next_to_nothing_from_the_daemon(scra
     for thread in threads:
         thread.join()
     made = {re.search(r"^tbxd_cpu_seconds_total .*$", text, re.M)[0] for text in texts}  # type: ignore[index]
-    assert len(texts) > 10 and len(made) <= 2.0 / endpoint.AGE_SECONDS + 2, (len(texts), len(made))
+    assert len(texts) > 10 and len(made) <= 2.0 / http_endpoint.AGE_SECONDS + 2, (len(texts), len(made))
 
 
 def test_a_daemon_that_does_not_get_to_it_is_said_to_be_busy(scraped: tuple[World, str]) -> None:
@@ -282,12 +285,12 @@ def test_a_daemon_that_does_not_get_to_it_is_said_to_be_busy(scraped: tuple[Worl
     finally:
         os.kill(place.running() or 0, signal.SIGCONT)
     assert "tbxd_runs" in scrape(address)
-    numbers = endpoint.Numbers(lambda: None)
+    numbers = http_endpoint.Numbers(lambda: None)
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(numbers.get()))
     thread.start()
     numbers.close()
-    thread.join(endpoint.ANSWER_SECONDS + 30)
+    thread.join(http_endpoint.ANSWER_SECONDS + 30)
     assert answers == [None]
 
 

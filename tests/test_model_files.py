@@ -20,13 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from harness import World, events, wait_for
-from tbxd.summaries.errors import HINTS, ONNX_NOT_INSTALLED, Refused
-from tbxd.summaries.onnx_graph import graph_of as onnx_graph_of
-from tbxd.summaries.openvino_graph import graph_of as openvino_graph_of
-from tbxd_client import SummaryWriter, model_files
-from tbxd_client.model_files import DEPTH_MAX, TENSOR_BYTES_MAX
-from tbxd_client.protowire import field
-from tbxd_client.records import ONNX_GRAPH, OPENVINO_GRAPH, Record
+from tbxd.drop_reasons import HINTS, ONNX_NOT_INSTALLED
+from tbxd.encode.onnx_graph import graph_of as onnx_graph_of
+from tbxd.encode.openvino_graph import graph_of as openvino_graph_of
+from tbxd.encode.rejections import Refused
+from tbxd_client import SummaryWriter
+from tbxd_client.protocol.protowire import field
+from tbxd_client.protocol.records import ONNX_GRAPH, OPENVINO_GRAPH, Record
+from tbxd_client.values import model_files
+from tbxd_client.values.model_files import DEPTH_MAX, TENSOR_BYTES_MAX
 
 XML = """<?xml version="1.0"?>
 <net name="model" version="11">

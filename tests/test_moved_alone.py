@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tbxd.events.ledger import Entry
-from tbxd.ranks.moved import Moved, name_of
-from tbxd.session import SCALAR_DTYPE, Batch, Scalars, Token
-from tbxd_client.records import RunDefinition
+from tbxd.batch import SCALAR_DTYPE, Batch, Scalars, Token
+from tbxd.reduce.displaced_jobs import Moved, name_of
+from tbxd.tfevents.ledger import Entry
+from tbxd_client.protocol.records import RunDefinition
 
 RUN = RunDefinition(0, "/logs/a", "host", 1, 1.0, world=2, job="job/1", reduce=True, script="train.py")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbxd_client.names import COLORS, clean_tag, parse_color
-from tbxd_client.records import TAG_BYTES_MAX
+from tbxd_client.protocol.records import TAG_BYTES_MAX
+from tbxd_client.values.names import COLORS, clean_tag, parse_color
 
 
 @pytest.mark.parametrize("tag", ["loss", "train/loss", "größe Ω 日本", "/a//b", "", "a\u00a0b", np.str_("x")])

@@ -12,7 +12,7 @@ import pytest
 
 from faults.inject import strace
 from harness import World, scalars
-from tbxd_client.paths import runtimes
+from tbxd_client.config.paths import runtimes
 
 LOG = """
     from tbxd_client import SummaryWriter
@@ -62,7 +62,7 @@ def test_what_is_no_lock_of_somebody_else_is_not_taken_for_one(place: World) -> 
     script = """
         import sys
         from pathlib import Path
-        from tbxd_client.launch import is_locked
+        from tbxd_client.transport.launcher import is_locked
         print(is_locked(Path(sys.argv[1])))
     """
     under = without_locks(place, "ENOLCK")

@@ -17,8 +17,8 @@ import pytest
 
 from harness import World, scalars, wait_for, world
 from manager import manager
-from tbxd.notify import FEEDS_PER_DEADLINE, STATUS_CHARACTERS_MAX, Notifier
-from tbxd_client.paths import spools
+from tbxd.process.sd_notify import FEEDS_PER_DEADLINE, STATUS_CHARACTERS_MAX, Notifier
+from tbxd_client.config.paths import spools
 
 WATCHDOG_SECONDS = 2.0
 LOG_ONE = """
@@ -51,7 +51,7 @@ def test_a_daemon_whose_spool_is_none_is_ready_and_says_where_journals_are(tmp_p
         daemon.terminate()
         assert daemon.stderr is not None
         said = daemon.stderr.read().decode()
-        assert f"WARNING tbxd.daemon: no journal can be made in {place.spool}: File exists" in said
+        assert f"WARNING tbxd.daemon.lifecycle: no journal can be made in {place.spool}: File exists" in said
         assert said.endswith(f"Scripts make theirs in {instead}\n")
         assert daemon.wait(30) == 0 and place.spool.is_file()
         shutil.rmtree(instead, ignore_errors=True)  # the last script may have removed it

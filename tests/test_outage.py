@@ -14,8 +14,8 @@ import pytest
 
 from harness import World, scalars, wait_for
 from hosts import Hosts, free_port, hosts
-from tbxd_client import link, local_link, outage
-from tbxd_client.paths import KEY_VARIABLE
+from tbxd_client.config.paths import KEY_VARIABLE
+from tbxd_client.transport import connection, local_connection, outage
 
 TOLD_SECONDS = outage.FIRST_SECONDS + 15  # also on a machine that is busy with other things
 LOG = """
@@ -86,10 +86,10 @@ def test_an_address_that_nobody_answers_is_said_once_and_with_the_reason(place: 
     key = far.key("gpu17")
     with deaf() as silent:
         cases = {
-            "tcp://nosuchhost.invalid:7007": (link.NO_NAME, "the key 'gpu17'"),
-            f"tcp://127.0.0.1:{free_port()}": (link.NO_LISTENER, f"the token of this user ({KEY_VARIABLE}"),
-            silent: (link.NO_ANSWER, f"the token of this user ({KEY_VARIABLE}"),
-            f"ipc://{place.root}/nobody.sock": (local_link.NO_SOCKET, ""),
+            "tcp://nosuchhost.invalid:7007": (connection.NO_NAME, "the key 'gpu17'"),
+            f"tcp://127.0.0.1:{free_port()}": (connection.NO_LISTENER, f"the token of this user ({KEY_VARIABLE}"),
+            silent: (connection.NO_ANSWER, f"the token of this user ({KEY_VARIABLE}"),
+            f"ipc://{place.root}/nobody.sock": (local_connection.NO_SOCKET, ""),
         }
         trainers = {}
         for number, address in enumerate(cases):
@@ -111,7 +111,7 @@ def test_a_daemon_that_comes_is_said_too_and_gets_what_has_waited(place: World) 
     place.extra["TBXD_ADDRESS"] = address
     trainer = Trainer(place, {})
     wait_for(lambda: trainer.lines, "the word that nobody answers", TOLD_SECONDS)
-    daemon = place.start("from tbxd.cli import main; main()", "serve")
+    daemon = place.start("from tbxd.cli.main import main; main()", "serve")
     assert trainer.flush(30)
     assert f"tbxd: the daemon at {address} answers, after " in trainer.lines[1] and len(trainer.lines) == 2
     assert len(scalars(place.logdir / "a")["value"]) == 2
@@ -153,7 +153,7 @@ def test_a_tunnel_without_a_key_and_a_key_without_a_tunnel_are_said_with_what_to
 def test_a_key_that_is_shown_to_a_daemon_of_this_host_is_said(far: Hosts) -> None:
     place, address = far.place, far.address
     key = far.key("gpu17")
-    place.start("from tbxd.cli import main; main()", "serve", "--address", address)
+    place.start("from tbxd.cli.main import main; main()", "serve", "--address", address)
     wait_for(lambda: place.tbxd("status", "--address", address).returncode == 0, "the daemon")
     place.extra |= {"TBXD_ADDRESS": address, "TBXD_KEY": str(key)}
     result = place.tbxd("status")

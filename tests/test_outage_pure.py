@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tbxd_client import outage
-from tbxd_client.outage import AGAIN_SECONDS, FIRST_SECONDS, START_SECONDS, TOLD_SECONDS, Outage
+from tbxd_client.transport import outage
+from tbxd_client.transport.outage import AGAIN_SECONDS, FIRST_SECONDS, START_SECONDS, TOLD_SECONDS, Outage
 
 
 @pytest.fixture

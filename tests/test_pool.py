@@ -6,7 +6,7 @@ import threading
 import time
 
 from harness import wait_for
-from tbxd.pool import Pool
+from tbxd.process.io_pool import Pool
 
 
 def test_jobs_that_hang_hold_up_no_others() -> None:

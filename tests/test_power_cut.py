@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tbxd_client import journal_files
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import CONTROL_NAME, JournalReader
+from tbxd_client.journal import journal_files
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import CONTROL_NAME, JournalReader
 
 Op = tuple[str, int, int, bytes]  # what, the file's number, offset, bytes
 

@@ -29,21 +29,22 @@ import disk_log
 from disk_log import Disk, DiskLog
 from harness import World, absent, wait_for
 from tb import LOADERS, board
-from tbxd import adopt, hub
-from tbxd.events import checkpoint
-from tbxd.settings import Settings
-from tbxd_client import journal_files, wire
-from tbxd_client.event_names import event_files
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import JournalReader
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.config.settings import Settings
+from tbxd.ingest import hub, journal_recovery
+from tbxd.tfevents import checkpoint
+from tbxd_client.journal import journal_files
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import JournalReader
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 OTHER_BOOT = b"another boot id!"
 SERVE = """
 import sys
-from tbxd import hub
+from tbxd.ingest import hub
 hub.IDLE_SECONDS = 0.1
-from tbxd.cli import main
+from tbxd.cli.main import main
 sys.argv = ["tbxd", "serve"]
 sys.exit(main())
 """
@@ -236,7 +237,7 @@ class Cut:
         """A daemon starts and takes what the journals hold."""
         settings = Settings.of({"spool": spool, "sync": "always" if self._always else "periodic", "batch_ms": 0})
         made = hub.Hub(settings, lambda: None, lambda peer, message: None)
-        adopter = adopt.Adopter(made, [spool])
+        adopter = journal_recovery.Adopter(made, [spool])
 
         def done() -> bool:
             made.collect()
@@ -275,7 +276,8 @@ def _points(path: Path) -> list[int]:
 def other_boot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the system have started anew from here on."""
     return lambda: [  # type: ignore[return-value]
-        monkeypatch.setattr(module, "boot_id", lambda: OTHER_BOOT) for module in (journal_files, adopt, checkpoint)
+        monkeypatch.setattr(module, "boot_id", lambda: OTHER_BOOT)
+        for module in (journal_files, journal_recovery, checkpoint)
     ]
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.summaries.embedding import squared
-from tbxd.summaries.histogram import histogram_of
+from tbxd.encode.embedding import squared
+from tbxd.encode.histogram import histogram_of
 from tbxd_client import SummaryWriter
-from tbxd_client.embedding import arrays_of
-from tbxd_client.log_values import told_apart
-from tbxd_client.snapshot import to_number, to_step
+from tbxd_client.values.arrays import to_number, to_step
+from tbxd_client.values.embedding import arrays_of
+from tbxd_client.values.log_values import told_apart
 
 HEADER = "import sys, numpy as np\nfrom tbxd_client import SummaryWriter\n"
 

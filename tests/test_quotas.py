@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from harness import World, scalars, wait_for
 from hosts import LOG, Hosts, expected, go_on, hosts, said
-from tbxd import hub as hub_module
-from tbxd.hub import Hub
-from tbxd.quotas import Allowance, OverQuota, Quotas
-from tbxd.receiver import Peer as HubPeer
-from tbxd.settings import Settings
-from tbxd_client import wire
-from tbxd_client.keys import read_client_key
-from tbxd_client.records import RowDefinition, RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.config.settings import Settings
+from tbxd.ingest import hub as hub_module
+from tbxd.ingest.hub import Hub
+from tbxd.ingest.quotas import Allowance, OverQuota, Quotas
+from tbxd.transport.server_socket import Peer as HubPeer
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RowDefinition, RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd_client.transport.keys import read_client_key
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbxd.quotas import DAY, Allowance, OverQuota, Quotas
-from tbxd.settings import Settings
+from tbxd.config.settings import Settings
+from tbxd.ingest.quotas import DAY, Allowance, OverQuota, Quotas
 
 
 def quotas_of(**settings: Any) -> Quotas:

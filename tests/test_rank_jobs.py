@@ -16,7 +16,7 @@ import pytest
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, Board, board
-from tbxd_client.event_names import event_files
+from tbxd_client.logdir.event_names import event_files
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "4", "--monitor-interval", "0.1")
 WHERE = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing import event_accumulator, plugin_event
 
 from harness import wait_for
 from ranks_world import Daemon, Rank
-from tbxd.session import Session
-from tbxd_client.records import RESTART, pack_record_head
+from tbxd.ingest.session import Session
+from tbxd_client.protocol.records import RESTART, pack_record_head
 
 Points = list[tuple[int, float]]
 

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tbxd.reduce.launched_ranks import START_ALL_SECONDS, Absent, Host, Launched
+from tbxd.reduce.unread_records import Reads
 
 from harness import World, scalars, wait_for
-from tbxd import ask
-from tbxd.ranks import launched
-from tbxd.ranks.coming import Coming
-from tbxd.ranks.launched import START_ALL_SECONDS, Absent, Host, Launched
-from tbxd.ranks.tags import ENDED_SECONDS
-from tbxd.ranks.unread import Reads
-from tbxd.settings import Settings
-from tbxd_client import jobs
-from tbxd_client.jobs import Process
-from tbxd_client.journal_files import SESSION_BYTES
-from tbxd_client.records import RunDefinition
+from tbxd.config.settings import Settings
+from tbxd.reduce import launched_ranks as launched
+from tbxd.reduce.expected_ranks import Coming
+from tbxd.reduce.tag_membership import ENDED_SECONDS
+from tbxd.transport import control_client as ask
+from tbxd_client.distributed import job_identity as jobs
+from tbxd_client.distributed.job_identity import Process
+from tbxd_client.journal.journal_files import SESSION_BYTES
+from tbxd_client.protocol.records import RunDefinition
 
 # As torchrun does: all ranks at once, each with a session of its own, and it ends when all have.
 LAUNCHER = """
@@ -401,7 +401,7 @@ def test_a_rank_says_who_has_started_all_of_them_only_where_that_is_one_on_this_
 ) -> None:
     """In a process whose parent is a program, as a launcher is."""
     asked = f"print(jobs.launched({environ!r}, 'RANK', 0, 2, {local_world}))"
-    code = f"from tbxd_client import jobs\n{asked}"
+    code = f"from tbxd_client.distributed import job_identity as jobs\n{asked}"
     launch = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
     command = [sys.executable, "-c", launch]
     result = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.events.ledger import Entry
-from tbxd.events.reduced import History, Reduced
-from tbxd.ranks.frontier import STRETCH_MAX, Frontier, TooManyTags
-from tbxd.ranks.parts import Alone, Member, Shared
-from tbxd.ranks.patience import Patience
-from tbxd.ranks.points import Points, grouped
-from tbxd.ranks.restarts import Restarts
-from tbxd.ranks.speakers import Speakers
-from tbxd.ranks.starts import is_before
-from tbxd.ranks.tags import SHARED, SOLO, UNDECIDED, Tags
-from tbxd.ranks.waiting import Waiting
-from tbxd.session import Batch, Scalars
-from tbxd_client.records import SCALAR, STEP_MAX, STEP_MIN, RunDefinition, TagDefinition
+from tbxd.batch import Batch, Scalars
+from tbxd.reduce.aggregate import Points, grouped
+from tbxd.reduce.deadlines import Patience
+from tbxd.reduce.job_starts import is_before
+from tbxd.reduce.pending import Alone, Member, Shared
+from tbxd.reduce.purges import Restarts
+from tbxd.reduce.shown_rank import Speakers
+from tbxd.reduce.tag_membership import SHARED, SOLO, UNDECIDED, Tags
+from tbxd.reduce.waiting import Waiting
+from tbxd.reduce.watermarks import STRETCH_MAX, Frontier, TooManyTags
+from tbxd.tfevents.ledger import Entry
+from tbxd.tfevents.rank_points import History, Reduced
+from tbxd_client.protocol.records import SCALAR, STEP_MAX, STEP_MIN, RunDefinition, TagDefinition
 
 NAN, INF = math.nan, math.inf
 
@@ -272,7 +272,7 @@ def test_stretches_are_those_of_one_record_after_the_other_however_they_are_cut(
 
 
 def test_there_is_room_for_so_many_tags_of_so_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tbxd.ranks.frontier.CELLS_MAX", 6)
+    monkeypatch.setattr("tbxd.reduce.watermarks.CELLS_MAX", 6)
     frontier = Frontier(3)
     frontier.add()
     frontier.add()
@@ -450,7 +450,7 @@ def test_patience_ends_with_what_came_long_ago_and_for_ranks_whose_records_are_k
 def test_where_too_much_waits_a_rank_is_passed_over_of_which_nothing_comes(
     came: float, passed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tbxd.ranks.waiting.PENDING_STEPS_MAX", 3)
+    monkeypatch.setattr("tbxd.reduce.waiting.PENDING_STEPS_MAX", 3)
     frontier, waiting = waiting_of(2, (0, 0, 1, 1, 99.0), *((0, 0, step, 0, 99.0) for step in range(1, 7)))
     patience = Patience(frontier, waiting, 30.0, 5.0, None)
     patience.come(1, came)

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import World, wait_for
-from tbxd.events import schema
-from tbxd_client import protowire
-from tbxd_client.event_names import event_files
-from tbxd_client.readback import points, shortest
+from tbxd.tfevents import schema
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol import protowire
+from tbxd_client.writers.readback import points, shortest
 
 EXPORT = """
     import sys

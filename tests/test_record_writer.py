@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tensorboard.summary.writer.record_writer import RecordWriter as TorchRecordWriter
 
 from harness import World, scalars, wait_for
-from tbxd.events.record import read_records
+from tbxd.tfevents.tfrecord import read_records
 from tbxd_client import RecordWriter
 
 

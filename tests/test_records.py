@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbxd_client import records
-from tbxd_client.records import (
+from tbxd_client.protocol import records
+from tbxd_client.protocol.records import (
     LocalProtocolError,
     Record,
     RemoteProtocolError,

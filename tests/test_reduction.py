@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from harness import wait_for
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
-from tbxd.events.ledger import decode_ranks
-from tbxd.events.rows import Piece
-from tbxd.events.schema import END_KIND
-from tbxd.ranks import reduction, tags, waiting
-from tbxd.session import Session
-from tbxd.summaries import color_of
-from tbxd.summaries.histogram import histogram_of
-from tbxd_client.event_names import event_files
-from tbxd_client.records import RESTART, pack_record_head
+from tbxd.encode import color_of
+from tbxd.encode.histogram import histogram_of
+from tbxd.ingest.session import Session
+from tbxd.reduce import reduction, waiting
+from tbxd.reduce import tag_membership as tags
+from tbxd.tfevents.ledger import decode_ranks
+from tbxd.tfevents.scalar_columns import Piece
+from tbxd.tfevents.schema import END_KIND
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import RESTART, pack_record_head
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
-from tbxd.events.ledger import decode_ranks
-from tbxd.ranks import reduction, tags
-from tbxd.ranks.ranks import Ranks
-from tbxd.ranks.starts import generation_of
-from tbxd.session import Session
-from tbxd_client.event_names import event_files
+from tbxd.ingest.session import Session
+from tbxd.reduce import reduction
+from tbxd.reduce import tag_membership as tags
+from tbxd.reduce.job_starts import generation_of
+from tbxd.reduce.rank_jobs import Ranks
+from tbxd.tfevents.ledger import decode_ranks
+from tbxd_client.logdir.event_names import event_files
 from test_reduction import job, points
 
 

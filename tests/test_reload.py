@@ -16,12 +16,12 @@ import pytest
 
 from harness import World, events, scalars, wait_for, world
 from manager import Manager, manager
-from tbxd import reload as module
-from tbxd.config import Config, Source
-from tbxd.notify import Notifier
-from tbxd.reload import Reloader, take_over
-from tbxd.settings import SETTINGS, BadSetting, Settings
-from tbxd_client.event_names import event_files
+from tbxd.config.settings import SETTINGS, BadSetting, Settings
+from tbxd.config.sources import Config, Source
+from tbxd.daemon import reload as module
+from tbxd.daemon.reload import Reloader, take_over
+from tbxd.process.sd_notify import Notifier
+from tbxd_client.logdir.event_names import event_files
 
 STEADY = """
     import select, sys
@@ -129,7 +129,7 @@ def test_more_and_less_is_logged_with_a_reload(place: World) -> None:
         before = (place.root / "log").stat().st_size
         assert place.run(script).returncode == 0
         wait_for(place.drained, "the journal to be released")
-        sessions.append("tbxd.hub: session" in (place.root / "log").read_text()[before:])
+        sessions.append("tbxd.ingest.hub: session" in (place.root / "log").read_text()[before:])
     assert sessions == [False, True, False]
 
 
@@ -234,14 +234,14 @@ def test_a_disk_that_hangs_holds_up_the_reload_and_nothing_else(place: World) ->
     """Opening it again takes until a gate is gone."""
     script = """
         import os, sys, time
-        from tbxd.config import Source
+        from tbxd.config.sources import Source
         real, gate = Source.load, sys.argv[1]
         def slow(self):
             while os.path.exists(gate):
                 time.sleep(0.01)
             return real(self)
         Source.load = slow
-        from tbxd.cli import main
+        from tbxd.cli.main import main
         main(["serve"])
     """
     gate = place.root / "gate"

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import World, scalars, wait_for, world
-from tbxd import ask
-from tbxd.reported import CLIENT_REASONS, RECORDS_TOLD_MAX, Reported
-from tbxd.settings import Settings
-from tbxd_client import wire
-from tbxd_client.records import RemoteProtocolError, RunDefinition, TagDefinition, pack_definition, pack_scalar
-from tbxd_client.reports import HEARTBEAT_SECONDS, Reports
+from tbxd.config.settings import Settings
+from tbxd.ingest.client_counts import CLIENT_REASONS, RECORDS_TOLD_MAX, Reported
+from tbxd.transport import control_client
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RemoteProtocolError, RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd_client.transport.count_reports import HEARTBEAT_SECONDS, Reports
 from test_daemon import Peer
 
 
@@ -32,7 +32,8 @@ RUNS = 12_000
 
 MANY = """
 import itertools, json, sys
-from tbxd_client import SummaryWriter, session
+from tbxd_client import SummaryWriter
+from tbxd_client.session import session
 runs = int(sys.argv[1])
 writer = SummaryWriter("logs/a")
 writer.add_scalar("loss", 0.0, 0)
@@ -106,7 +107,7 @@ def test_a_status_of_very_many_sessions_is_answered_and_read(place: World) -> No
         session = os.urandom(12)
         peer.send(wire.Hello(session, 0, os.getpid(), "elsewhere", f"/{'j' * 2000}", "p" * 1000, ""))
         assert isinstance(peer.receive(), wire.Welcome)
-    found = ask.ask(Settings.of({"runtime_dir": str(place.runtime)}), "status", timeout=30)
+    found = control_client.ask(Settings.of({"runtime_dir": str(place.runtime)}), "status", timeout=30)
     assert len(msgpack.packb(found)) > wire.FRAME_BYTES_MAX, "more than any other message may have"
     assert len(found["sessions"]) == 1500
     shown = place.tbxd("status")

@@ -16,15 +16,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from harness import World, events, scalars, wait_for
 from ranks_world import Daemon, Rank
 from tb import LOADERS, board
-from tbxd.events import schema
-from tbxd.events.contents import Contents
-from tbxd.events.record import frame
-from tbxd.events.resume import Life, Resume
-from tbxd.ranks import tags as rank_tags
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files
-from tbxd_client.records import (
+from tbxd.batch import Batch
+from tbxd.ingest.session import Session
+from tbxd.reduce import tag_membership as rank_tags
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents import schema
+from tbxd.tfevents.contents import Contents
+from tbxd.tfevents.resume_marks import Life, Resume
+from tbxd.tfevents.tfrecord import frame
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import (
     RESTART,
     RunDefinition,
     TagDefinition,

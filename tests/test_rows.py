@@ -12,12 +12,12 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.events import grouping, rows, schema
-from tbxd.events.crc import Contributions
-from tbxd.events.grouping import VALUES_MAX, WALL_SECONDS, starts_of, walk
-from tbxd.events.record import frame, read_records
-from tbxd.events.rows import RowEncoder
-from tbxd.events.scalar import ScalarEncoder
+from tbxd.tfevents import grouping, scalar_columns, schema
+from tbxd.tfevents.crc import Contributions
+from tbxd.tfevents.grouping import VALUES_MAX, WALL_SECONDS, starts_of, walk
+from tbxd.tfevents.scalar_columns import RowEncoder
+from tbxd.tfevents.scalar_encoder import ScalarEncoder
+from tbxd.tfevents.tfrecord import frame, read_records
 
 tags = st.one_of(
     st.sampled_from(["loss", "acc", "train/metric_37", "", "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 70]),
@@ -119,8 +119,8 @@ def test_the_bytes_are_those_of_protobuf(scalars: list[tuple[str, int, float, fl
 
 
 def test_more_rows_than_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "ROWS_BYTES", 1)
-    monkeypatch.setattr(rows, "ROWS_MIN", 3)
+    monkeypatch.setattr(scalar_columns, "ROWS_BYTES", 1)
+    monkeypatch.setattr(scalar_columns, "ROWS_MIN", 3)
     events = [[("tag" * (n % 3), n, float(n), float(n))] * (1 + n % 5) for n in range(40)]
     marks = {0: "V0=AAECAwQFBgcICQoL,22,22,1", 7: "V0,ff,22,9", 39: "V0,fff,22,99"}
     assert arrays(RowEncoder(), events, marks) == loop(events, marks)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import events
-from tbxd import scalars
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files
-from tbxd_client.records import (
+from tbxd.batch import Batch
+from tbxd.encode import scalar_batcher
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import (
     ROW,
     TEXT,
     RowDefinition,
@@ -100,7 +101,7 @@ def test_a_file_cut_anywhere_is_gone_on_with_exactly(
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scalars, "SMALL", small)
+        patch.setattr(scalar_batcher, "SMALL", small)
 
         def sent() -> list[Batch]:
             return [
@@ -142,8 +143,8 @@ def test_a_folder_that_could_not_be_looked_at_is_looked_at_again(
         write(folder, first)
     before = contents(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("tbxd.run.event_files", no_descriptors)
-        patch.setattr("tbxd.events.contents.event_files", no_descriptors)
+        patch.setattr("tbxd.runs.run_writer.event_files", no_descriptors)
+        patch.setattr("tbxd.tfevents.contents.event_files", no_descriptors)
         for batch in first:
             writer.offer(batch)
         writer.write()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness import scalars
-from tbxd.events.file import FileLost
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.ingest.session import Batch, Session
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents.event_file import FileLost
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 
 class Stream:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd import scalars
-from tbxd.events import schema
-from tbxd.events.ledger import Entry, LedgerReader, Marker
-from tbxd.events.record import read_records
-from tbxd.scalars import ScalarWriter
-from tbxd.session import SCALAR_DTYPE, Batch, Token
-from tbxd_client.records import SCALAR_BYTES, RunDefinition, TagDefinition, pack_scalar
+from tbxd.batch import SCALAR_DTYPE, Batch, Token
+from tbxd.encode import scalar_batcher
+from tbxd.encode.scalar_batcher import ScalarWriter
+from tbxd.tfevents import schema
+from tbxd.tfevents.ledger import Entry, LedgerReader, Marker
+from tbxd.tfevents.tfrecord import read_records
+from tbxd_client.protocol.records import SCALAR_BYTES, RunDefinition, TagDefinition, pack_scalar
 
 RUN = RunDefinition(0, "/runs/a", "host", 1, 0.0)
 TAGS: list[TagDefinition | None] = [
@@ -50,7 +50,7 @@ def array_of(records: list[tuple[int, int, float, float, int]]) -> Any:
 def written(given: Batches, small: int, flush_each: bool) -> tuple[bytes, dict[bytes, Entry]]:
     """What a writer makes of batches, and the ledger behind it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scalars, "SMALL", small)
+        patch.setattr(scalar_batcher, "SMALL", small)
         writer, ledger, pieces = ScalarWriter(Marker()), {}, []
         for number, records in given:
             session = SESSIONS[number]
@@ -129,7 +129,7 @@ def test_a_hundred_tags_of_one_step_take_nine_bytes_each_beside_the_tag() -> Non
     assert events[-1][0] / len(values) < 15 + 9 + 0.4
 
 
-@pytest.mark.parametrize("count", [3, 3 * scalars.SMALL])
+@pytest.mark.parametrize("count", [3, 3 * scalar_batcher.SMALL])
 def test_a_wall_time_that_is_no_time_is_that_of_writing(count: int) -> None:
     writer, pieces = ScalarWriter(Marker()), []
     values = array_of([(0, step, [1e9, INFINITE, float("nan")][step % 3], 0.5, 0) for step in range(count)])
@@ -142,7 +142,7 @@ def test_a_wall_time_that_is_no_time_is_that_of_writing(count: int) -> None:
 
 
 def test_more_tags_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scalars, "TAGS_MAX", 10)
+    monkeypatch.setattr(scalar_batcher, "TAGS_MAX", 10)
     tags: list[TagDefinition | None] = [TagDefinition(n, 0, f"{n}") for n in range(400)]
     writer, entry, pieces = ScalarWriter(Marker()), Entry(), []
     for turn in range(8):

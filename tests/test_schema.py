@@ -16,7 +16,7 @@ from tensorboard.plugins.mesh import plugin_data_pb2 as mesh_data
 from tensorboard.plugins.pr_curve import plugin_data_pb2 as curve_data
 from tensorboard.plugins.projector import projector_config_pb2
 
-from tbxd.events import schema
+from tbxd.tfevents import schema
 
 _NUMBERS: dict[str, st.SearchStrategy[Any]] = {
     "double": st.floats(allow_nan=False),
@@ -103,7 +103,7 @@ def test_damaged_bytes_raise_decode_error() -> None:
 def test_it_lives_beside_other_schemas_of_the_same_messages() -> None:
     script = """
 import tensorboardX.proto.event_pb2
-import tbxd.events.schema
+import tbxd.tfevents.schema
 import tensorboard.compat.proto.event_pb2
 from google.protobuf import descriptor_pool
 try:

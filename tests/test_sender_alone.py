@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tbxd_client import launch, wire
-from tbxd_client import sender as sender_module
-from tbxd_client.doorbell import Doorbell
-from tbxd_client.journal import Journal
-from tbxd_client.link import Link
-from tbxd_client.records import TagDefinition, pack_definition, pack_scalar
-from tbxd_client.reports import HEARTBEAT_SECONDS
-from tbxd_client.sender import (
+from tbxd_client.journal.journal import Journal
+from tbxd_client.process.doorbell import Doorbell
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import TagDefinition, pack_definition, pack_scalar
+from tbxd_client.transport import launcher
+from tbxd_client.transport import sender as sender_module
+from tbxd_client.transport.connection import Link
+from tbxd_client.transport.count_reports import HEARTBEAT_SECONDS
+from tbxd_client.transport.sender import (
     HELLO_SECONDS,
     LIVES_SECONDS,
     QUIET_SECONDS,
@@ -655,15 +656,15 @@ class Starts:
     """A launcher whose processes do what the test says."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from tbxd_client import helper
+        from tbxd_client.process import helper
 
         self.now, self.locked = 1000.0, False
         Started.made = []
-        monkeypatch.setattr(launch, "monotonic", lambda: self.now)
-        monkeypatch.setattr(launch, "is_locked", lambda path: self.locked)
-        monkeypatch.setattr(launch, "awaited_service", lambda runtime: "")
+        monkeypatch.setattr(launcher, "monotonic", lambda: self.now)
+        monkeypatch.setattr(launcher, "is_locked", lambda path: self.locked)
+        monkeypatch.setattr(launcher, "awaited_service", lambda runtime: "")
         monkeypatch.setattr(helper, "Helper", Started)
-        self.launcher = launch.Launcher(folder / "run", folder / "spool")
+        self.launcher = launcher.Launcher(folder / "run", folder / "spool")
         (folder / "run").mkdir(mode=0o700)
 
     def step(self, seconds: float = 0.0) -> int:
@@ -712,13 +713,13 @@ def test_daemons_that_are_killed_before_they_answer_are_started_again_at_once_fi
     for _ in range(10):
         Started.made[-1].is_gone = True
         quick += starts.step(0.5)
-    assert quick == launch.AT_ONCE_MAX
+    assert quick == launcher.AT_ONCE_MAX
 
 
 def test_a_daemon_that_does_not_answer_in_time_is_given_up_and_another_one_may_be_started(starts: Starts) -> None:
     assert starts.step() == 1
     first = Started.made[0]
-    assert starts.step(launch.START_SECONDS_MAX) == 0 and not first.closed, "one at a time"
+    assert starts.step(launcher.START_SECONDS_MAX) == 0 and not first.closed, "one at a time"
     assert starts.step(0.3) == 1 and first.closed
 
 
@@ -726,7 +727,7 @@ def test_where_a_daemon_runs_or_another_process_starts_one_none_is_started(start
     starts.locked = True
     assert starts.step(20.0) == 0
     starts.locked = False
-    other = launch.Launcher(tmp_path / "run", tmp_path / "spool")
+    other = launcher.Launcher(tmp_path / "run", tmp_path / "spool")
     assert starts.step(0.1) == 1
     other.ensure()
     assert len(Started.made) == 1, "the lock is held"
@@ -740,20 +741,20 @@ def test_what_others_have_left_for_a_far_daemon_is_sent_when_nobody_holds_it_and
     starts: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[Path] = []
-    monkeypatch.setattr(launch, "journals", lambda folder: left)
-    forwarder = launch.Forwarder(tmp_path, tmp_path / "far", "tcp://far:1")
+    monkeypatch.setattr(launcher, "journals", lambda folder: left)
+    forwarder = launcher.Forwarder(tmp_path, tmp_path / "far", "tcp://far:1")
     forwarder.look(0.0)
     left.append(tmp_path / "one")
     forwarder.look(1.0)
     assert not Started.made, "not so soon"
     starts.locked = True
-    forwarder.look(launch.FORWARD_SECONDS)
+    forwarder.look(launcher.FORWARD_SECONDS)
     assert not Started.made, "its owner lives"
     starts.locked = False
-    forwarder.look(2 * launch.FORWARD_SECONDS)
+    forwarder.look(2 * launcher.FORWARD_SECONDS)
     assert len(Started.made) == 1
-    forwarder.look(3 * launch.FORWARD_SECONDS)
+    forwarder.look(3 * launcher.FORWARD_SECONDS)
     assert len(Started.made) == 1
     Started.made[0].is_gone = True
-    forwarder.look(4 * launch.FORWARD_SECONDS)
+    forwarder.look(4 * launcher.FORWARD_SECONDS)
     assert len(Started.made) == 2 and Started.made[0].closed

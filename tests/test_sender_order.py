@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tbxd_client import wire
-from tbxd_client.journal import Journal
-from tbxd_client.link import Link
-from tbxd_client.records import TagDefinition, pack_definition, pack_scalar
-from tbxd_client.sender import Sender
+from tbxd_client.journal.journal import Journal
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import TagDefinition, pack_definition, pack_scalar
+from tbxd_client.transport.connection import Link
+from tbxd_client.transport.sender import Sender
 
 
 class Busy:

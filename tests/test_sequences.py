@@ -16,15 +16,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness import events
-from tbxd import beside
-from tbxd.events import checkpoint
-from tbxd.events.checkpoint import Checkpoints
-from tbxd.events.contents import contents_of
-from tbxd.events.file import EventFile
-from tbxd.run import RunWriter
-from tbxd.session import Session
-from tbxd_client import origin
-from tbxd_client.records import RESTART, RunDefinition, TagDefinition, pack_definition, pack_scalar, pack_text_record
+from tbxd.ingest.session import Session
+from tbxd.runs import runs_beside as beside
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents import checkpoint
+from tbxd.tfevents.checkpoint import Checkpoints
+from tbxd.tfevents.contents import contents_of
+from tbxd.tfevents.event_file import EventFile
+from tbxd_client.distributed import process_identity
+from tbxd_client.protocol.records import (
+    RESTART,
+    RunDefinition,
+    TagDefinition,
+    pack_definition,
+    pack_scalar,
+    pack_text_record,
+)
 from test_resume import Fast, Slow
 
 TAGS = ("a", "b")
@@ -67,7 +74,7 @@ class Life:
         self.id = hashlib.sha256(f"{self.number}".encode()).digest()[:12]
         kin = hashlib.sha256(self.program.encode()).hexdigest()[:16] if self.program != "unknown" else ""
         self.run = RunDefinition(0, str(directory), "host", self.number + 1, 1e6 + self.number)._replace(
-            script=self.program, kin=kin, boot=origin.boot(), began=self.began, resume=self.word
+            script=self.program, kin=kin, boot=process_identity.boot(), began=self.began, resume=self.word
         )
         tags = [TagDefinition(number, 0, tag) for number, tag in enumerate(TAGS)]
         self.definitions = b"".join(map(pack_definition, [self.run, *tags]))

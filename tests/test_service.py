@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from harness import World, scalars, wait_for
-from tbxd import credit
-from tbxd.pool import THREADS_MAX
-from tbxd.service import OLD_SUFFIX
-from tbxd_client.journal_files import journals, read_state
-from tbxd_client.launch import SERVICE_SECONDS
-from tbxd_client.paths import awaited_service, service_path
+from tbxd.process.io_pool import THREADS_MAX
+from tbxd.tools.systemd_units import OLD_SUFFIX
+from tbxd.transport import credit
+from tbxd_client.config.paths import awaited_service, service_path
+from tbxd_client.journal.journal_files import journals, read_state
+from tbxd_client.transport.launcher import SERVICE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "tbxd" / "systemd"
@@ -121,7 +121,7 @@ def test_an_older_file_of_ours_is_replaced(place: World) -> None:
         """
         import sys
         from pathlib import Path
-        from tbxd import service
+        from tbxd.tools import systemd_units as service
         Path(sys.argv[1]).write_text(service._signed("[Unit]\\n").replace("tbxd 0.1.0", "tbxd 0.0.1"))
         """,
         unit,
@@ -147,7 +147,7 @@ def test_an_interpreter_in_a_home_is_refused_for_a_system_service(place: World) 
     result = place.run(
         """
         from pathlib import Path
-        from tbxd import service
+        from tbxd.tools import systemd_units as service
         try:
             service.for_system(Path("/"), (), False, python="/home/alice/venv/bin/python")
         except service.ServiceError as error:

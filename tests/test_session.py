@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbxd.session import ROOM_BYTES, Batch, Scalars, Session
-from tbxd_client import records
-from tbxd_client.records import (
+from tbxd.batch import Batch, Scalars
+from tbxd.ingest.session import ROOM_BYTES, Session
+from tbxd_client.protocol import records
+from tbxd_client.protocol.records import (
     RemoteProtocolError,
     RowDefinition,
     RunDefinition,

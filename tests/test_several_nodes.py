@@ -18,9 +18,9 @@ import zmq
 import tb
 from harness import World, scalars, wait_for
 from hosts import Hosts, expected, go_on, hosts, said
-from tbxd_client import wire
-from tbxd_client.kept_points import KeptPoints
-from tbxd_client.keys import read_client_key
+from tbxd_client.protocol import wire
+from tbxd_client.transport.keys import read_client_key
+from tbxd_client.writers.kept_points import KeptPoints
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_a_client_may_log_below_the_roots_only_and_what_is_refused_waits(two: Ho
     peer = Peer(two.address, key)
     session = os.urandom(12)
     assert isinstance(peer.ask(wire.Hello(session, 0, 1, "far", "", "", "")), wire.Welcome)
-    from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+    from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
     definitions = pack_definition(RunDefinition(0, f"{place.logdir}/link/outside", "far", 1, 1.0, "", ""))
     definitions += pack_definition(TagDefinition(0, 0, "value"))

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tbxd_client.limits import DIMENSIONS_MAX
-from tbxd_client.records import RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
-from tbxd_client.snapshot import TooLarge, snapshot, to_float, to_step, widened
+from tbxd_client.protocol.limits import DIMENSIONS_MAX
+from tbxd_client.protocol.records import RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+from tbxd_client.values.arrays import TooLarge, snapshot, to_float, to_step, widened
 
 DTYPES = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16", ">f4", ">i8"]
 
@@ -269,7 +269,9 @@ def test_a_step_that_is_no_number_raises_type_error(value: Any) -> None:
 def test_nothing_heavy_is_imported_to_look_at_a_number() -> None:
     script = """
 import sys
-from tbxd_client import media, names, snapshot
+from tbxd_client.values import media
+from tbxd_client.values import names
+from tbxd_client.values import arrays as snapshot
 snapshot.to_float(1, "x"); snapshot.to_step(3); names.clean_tag("a")
 assert not {"numpy", "torch", "jax", "matplotlib"} & set(sys.modules)
 snapshot.snapshot([1.0, 2.0], "x")

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 
 from harness import World, events, scalars, wait_for
-from tbxd.stored import StoredSegment, Unreadable, readable_journal
-from tbxd_client import records, wire
-from tbxd_client.journal import Journal
-from tbxd_client.journal_files import (
+from tbxd.ingest.live_journal import StoredSegment, Unreadable, readable_journal
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.journal_files import (
     CONTROL_NAME,
     SEGMENT_BASE_OFFSET,
     SEGMENT_HEAD_BYTES,
     segment_name,
     session_name,
 )
-from tbxd_client.records import pack_record_head, pack_scalar
+from tbxd_client.protocol import records, wire
+from tbxd_client.protocol.records import pack_record_head, pack_scalar
 from test_daemon import LOG_ONE, Peer, definitions
 
 LOG = """

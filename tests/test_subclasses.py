@@ -20,9 +20,9 @@ import tbxd_client
 from every_call import CALLS, content
 from harness import World
 from tbxd_client.event_file_writer import EventFileWriter
-from tbxd_client.writer_base import WriterBase
-from tbxd_client.writer_media import MediaMethods
-from tbxd_client.writer_plugins import PluginMethods
+from tbxd_client.writers.base import WriterBase
+from tbxd_client.writers.media_methods import MediaMethods
+from tbxd_client.writers.plugin_methods import PluginMethods
 
 OURS = "_tbxd_"  # how a private name of a class that people subclass begins
 KINDS = [*(getattr(tbxd_client, name) for name in tbxd_client.__all__), EventFileWriter]

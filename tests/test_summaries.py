@@ -16,11 +16,11 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboardX.summary import text as tensorboardx_text
 
-from tbxd.events import schema
-from tbxd.summaries import Refused, color_of, encode, metadata_for
-from tbxd.summaries.arrays import array_of
-from tbxd_client.limits import DIMENSIONS_MAX
-from tbxd_client.records import (
+from tbxd.encode import Refused, color_of, encode, metadata_for
+from tbxd.encode.arrays import array_of
+from tbxd.tfevents import schema
+from tbxd_client.protocol.limits import DIMENSIONS_MAX
+from tbxd_client.protocol.records import (  # fmt: skip
     CUSTOM_SCALARS,
     HEATMAP,
     HISTOGRAM,
@@ -37,8 +37,8 @@ from tbxd_client.records import (
     TEXT,
     Record,
     TagDefinition,
-)  # fmt: skip
-from tbxd_client.snapshot import snapshot
+)
+from tbxd_client.values.arrays import snapshot
 
 TAG = TagDefinition(1, 0, "t")
 COLOURED = TagDefinition(2, 0, "t", "#ff8000", "a name", "a *description*")

@@ -20,15 +20,15 @@ import pytest
 import disk_log
 from harness import World, absent, events, scalars, wait_for, world
 from tb import LOADERS, board
-from tbxd.events.ledger import LedgerReader
 from tbxd.system import proc
 from tbxd.system.curves import Curves
 from tbxd.system.gpus import NO_LIBRARY, Gpus
 from tbxd.system.probe import HANG_SECONDS, Probe
 from tbxd.system.sampler import Sampler
+from tbxd.tfevents.ledger import LedgerReader
 from tbxd_client import SummaryWriter
-from tbxd_client.event_names import event_files
-from tbxd_client.records import LocalProtocolError, RunDefinition, pack_definition
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.records import LocalProtocolError, RunDefinition, pack_definition
 
 NODE = os.uname().nodename
 FAKE = Path(__file__).parent / "fake_nvml"
@@ -623,7 +623,7 @@ def test_samples_are_synced_as_runs_are(tmp_path: Path, sync: str) -> None:
         absent("strace is not installed")
     with world(tmp_path, TBXD_SYSTEM_SECONDS="1", TBXD_SYNC=sync, TBXD_SYNC_SECONDS="0.2") as place:
         tape = place.root / "tape"
-        place.start("import tbxd.cli; tbxd.cli.main()", "serve", under=disk_log.command(tape))
+        place.start("import tbxd.cli.main; tbxd.cli.main.main()", "serve", under=disk_log.command(tape))
         wait_for(place.running, "the daemon")
         run = train(place, "a")
         wait_for(lambda: samples(run) >= 3, "samples")

@@ -11,7 +11,7 @@ import pytest
 
 from browser import Page, answer, chromium, from_data_url, missing, tensorboard
 from harness import absent, wait_for, world
-from tbxd.summaries.heatmap import colors
+from tbxd.encode.heatmap import colors
 
 pytestmark = pytest.mark.long
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import World, wait_for
-from tbxd.events import schema
-from tbxd.events.record import frame
-from tbxd.events.scalar import ScalarEncoder
+from tbxd.tfevents import schema
+from tbxd.tfevents.scalar_encoder import ScalarEncoder
+from tbxd.tfevents.tfrecord import frame
 
 VERSION = frame(schema.Event(wall_time=1e9, file_version="brain.Event:2").SerializeToString())
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tbxd.events.ledger import Entry
-from tbxd.reported import CLIENT_REASONS, RECORDS_TOLD_MAX, Reported
-from tbxd.tally import TOLD_MAX, Tally, add_counts
-from tbxd_client.records import RemoteProtocolError
+from tbxd.ingest.client_counts import CLIENT_REASONS, RECORDS_TOLD_MAX, Reported
+from tbxd.runs.accounting import TOLD_MAX, Tally, add_counts
+from tbxd.tfevents.ledger import Entry
+from tbxd_client.protocol.records import RemoteProtocolError
 
 
 def test_a_ledger_and_other_sums_are_added_and_taken_off_again() -> None:

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from harness import DEADLINE, World, wait_for
-from tbxd import top, top_view
+from tbxd.cli import top_view
+from tbxd.tools import top
 
 HOME = "\x1b[H"
 ANSI = re.compile(r"\x1b[\[?][0-9;?]*[a-zA-Z]|\x1b[()][A-Z0-9]|\x1b[=>]")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness import World, scalars, wait_for
-from tbxd import troubles
-from tbxd.summaries import errors
-from tbxd.troubles import LOOK_SECONDS, STALL_SECONDS, Troubles
+from tbxd import drop_reasons
+from tbxd.process import incident_log
+from tbxd.process.incident_log import LOOK_SECONDS, STALL_SECONDS, Troubles
 
 
 def serve_logging(place: World) -> None:
@@ -127,6 +127,6 @@ def test_every_reason_has_a_hint_and_every_error_something_to_do() -> None:
     guarantees = (Path(__file__).parent.parent / "docs" / "GUARANTEES.md").read_text()
     table = guarantees.split("| reason | counted by |")[1].split("\n\n")[0]
     reasons = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
-    assert errors.HINTS.keys() == reasons
-    assert troubles.advice("some new error") == troubles.ELSE
-    assert "ulimit -n" in troubles.advice(os.strerror(24)) and "room" in troubles.advice(os.strerror(28))
+    assert drop_reasons.HINTS.keys() == reasons
+    assert incident_log.advice("some new error") == incident_log.ELSE
+    assert "ulimit -n" in incident_log.advice(os.strerror(24)) and "room" in incident_log.advice(os.strerror(28))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from harness import World, events, scalars
-from tbxd.events import schema, trust
-from tbxd.events.contents import contents_of
-from tbxd.events.file import EventFile
-from tbxd.events.ledger import Entry, carry_over
-from tbxd.events.record import frame
-from tbxd_client.event_names import event_files
+from tbxd.tfevents import schema, trust
+from tbxd.tfevents.contents import contents_of
+from tbxd.tfevents.event_file import EventFile
+from tbxd.tfevents.ledger import Entry, carry_over
+from tbxd.tfevents.tfrecord import frame
+from tbxd_client.logdir.event_names import event_files
 
 SESSION, GENERATION = bytes(range(12)), "0123456789abcdef.0.2"
 

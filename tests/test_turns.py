@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tbxd_client.turns import Turns, Wait
+from tbxd_client.process.reentrancy import Turns, Wait
 
 
 def test_what_was_put_off_is_done_although_a_handler_raises_in_its_wait() -> None:

@@ -304,7 +304,7 @@ def test_a_place_that_another_user_has_made_before_is_not_used(users: tuple[User
 IMPOSTOR = """
     import os, sys
     import zmq
-    from tbxd_client import wire
+    from tbxd_client.protocol import wire
     folder, address, mode, lock = sys.argv[1], sys.argv[2], int(sys.argv[3], 8), sys.argv[4]
     if not os.path.exists(folder):
         os.mkdir(folder)
@@ -412,8 +412,8 @@ def shared_run(first: User) -> Path:
 
 FORGE = """
     import base64, os, sys, time
-    from tbxd.events import schema
-    from tbxd.events.record import frame
+    from tbxd.tfevents import schema
+    from tbxd.tfevents.tfrecord import frame
     folder, session, end, count = sys.argv[1], bytes.fromhex(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     name = base64.urlsafe_b64encode(session).decode()
     with open(f"{folder}/events.out.tfevents.{int(time.time()) + 3600:010d}.forged.1.0", "wb") as file:
@@ -427,7 +427,7 @@ FORGE = """
 STAY = """
     import sys
     from tbxd_client import SummaryWriter
-    from tbxd_client import session
+    from tbxd_client.session import session
     writer = SummaryWriter(sys.argv[1])
     step = 0
     for line in sys.stdin:
@@ -473,7 +473,9 @@ def test_a_ledger_that_another_user_forges_counts_nothing_as_written(users: tupl
 
 
 def is_held_by(user: User, folder: Path) -> bool:
-    result = user.script("import sys; from tbxd_client.folder_lock import is_held; print(is_held(sys.argv[1]))", folder)
+    result = user.script(
+        "import sys; from tbxd_client.logdir.folder_lock import is_held; print(is_held(sys.argv[1]))", folder
+    )
     return result.stdout == "True\n"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness import World, world
-from tbxd.events import modes
-from tbxd_client.view import umask
+from tbxd.tfevents import modes
+from tbxd_client.process.view import umask
 
 LOG = """
     import os, sys

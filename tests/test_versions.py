@@ -17,8 +17,8 @@ import msgpack
 import pytest
 
 from harness import World, scalars, wait_for, world
-from tbxd_client import wire
-from tbxd_client.records import TagDefinition, pack_definition, pack_scalar
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import TagDefinition, pack_definition, pack_scalar
 from test_daemon import Peer
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     code = """
 import sys
 def become(oldest):
-    from tbxd_client import wire
+    from tbxd_client.protocol import wire
     wire.VERSION, wire.OLDEST = 2, oldest
     pack, msgpack = wire.pack, wire.msgpack
     def with_more(message, version=0):

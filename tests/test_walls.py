@@ -19,21 +19,21 @@ import msgpack
 import pytest
 
 from harness import World, scalars, wait_for, world
-from tbxd import hub as hub_module
-from tbxd.adopt import Adopter
-from tbxd.events.file import EventFile
-from tbxd.hub import Hub
-from tbxd.pool import Pool
-from tbxd.ranks.sides import Folders
-from tbxd.receiver import Peer as Route
-from tbxd.reported import RECORDS_TOLD_MAX
-from tbxd.run import RunWriter
-from tbxd.session import Session
-from tbxd.settings import Settings
-from tbxd.strand import Strand
-from tbxd_client import wire
-from tbxd_client.journal_files import JournalReader
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.config.settings import Settings
+from tbxd.ingest import hub as hub_module
+from tbxd.ingest.client_counts import RECORDS_TOLD_MAX
+from tbxd.ingest.hub import Hub
+from tbxd.ingest.journal_recovery import Adopter
+from tbxd.ingest.session import Session
+from tbxd.process.io_pool import Pool
+from tbxd.process.serial_queue import Strand
+from tbxd.reduce.companion_runs import Folders
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents.event_file import EventFile
+from tbxd.transport.server_socket import Peer as Route
+from tbxd_client.journal.journal_files import JournalReader
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 from test_daemon import Peer
 
 RAISED = [
@@ -508,8 +508,8 @@ def test_a_journal_in_which_nothing_can_be_noted_is_adopted_all_the_same(
 def test_a_journal_whose_adoption_breaks_is_adopted_anew_and_put_aside_at_last(
     place: World, inside: Inside, monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException
 ) -> None:
-    monkeypatch.setattr("tbxd.adopt.TRY_SECONDS", 0.0)
-    monkeypatch.setattr("tbxd.adopt.SCAN_SECONDS", 0.0)
+    monkeypatch.setattr("tbxd.ingest.journal_recovery.TRY_SECONDS", 0.0)
+    monkeypatch.setattr("tbxd.ingest.journal_recovery.SCAN_SECONDS", 0.0)
     monkeypatch.setattr(hub_module, "TRY_SECONDS", 0.0)
     left_by_a_killed_trainer(place, str(place.logdir / "a"))
     adopter = Adopter(inside.hub, [place.spool])
@@ -556,7 +556,15 @@ def test_a_look_at_a_folder_that_breaks_lets_nobody_wait_for_ever(
 
 PARTS = """
     import itertools, os, sys
-    from tbxd import adopt, daemon, endpoint, hub, logs, notify, receiver, reload, troubles
+    from tbxd.ingest import journal_recovery as adopt
+    from tbxd.daemon import lifecycle as daemon
+    from tbxd.metrics import http_endpoint as endpoint
+    from tbxd.ingest import hub
+    from tbxd.process import logs
+    from tbxd.process import sd_notify as notify
+    from tbxd.transport import server_socket as receiver
+    from tbxd.daemon import reload
+    from tbxd.process import incident_log as troubles
     from tbxd.system import watch
 
     ERRORS = itertools.cycle([ValueError("broken on purpose"), MemoryError(), RecursionError("deep"), SystemExit(1)])
@@ -584,7 +592,7 @@ PARTS = """
     breaks(endpoint.Endpoint, "answer")
     breaks(hub.RunWriter, "write")
     breaks(daemon, "vitals", 3)
-    from tbxd.cli import main
+    from tbxd.cli.main import main
     sys.argv = ["tbxd", "serve", "--metrics", f"unix:{os.environ['TBXD_RUNTIME_DIR']}/metrics"]
     main()
 """
@@ -632,11 +640,11 @@ def test_a_daemon_all_of_whose_parts_break_now_and_then_goes_on_writing_and_says
 def test_a_question_that_cannot_be_answered_is_refused_with_the_reason(place: World) -> None:
     script = """
         import sys
-        from tbxd import daemon
+        from tbxd.daemon import lifecycle as daemon
         def vitals():
             raise OverflowError("int too big to convert")
         daemon.vitals = vitals
-        from tbxd.cli import main
+        from tbxd.cli.main import main
         sys.argv = ["tbxd", "serve"]
         main()
     """

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbxd_client import wire
-from tbxd_client.records import LocalProtocolError, RemoteProtocolError
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import LocalProtocolError, RemoteProtocolError
 
 SESSION = bytes(range(12))
 sizes = st.integers(0, 2**63 - 1)

@@ -5,15 +5,15 @@ subinterpreter it raises ImportError.
 """
 
 # ruff: noqa: E402 - nothing may be imported before it is known that it can be used
-from .interpreters import refuse_subinterpreters
+from .process.interpreters import refuse_subinterpreters
 
 refuse_subinterpreters()
 
-from .file_writer import FileWriter
 from .global_writer import GlobalSummaryWriter
-from .record_writer import RecordWriter
+from .logdir.record_writer import RecordWriter
 from .torchvis import TorchVis
 from .writer import SummaryWriter
+from .writers.file_writer import FileWriter
 
 __version__ = "0.1.0"
 

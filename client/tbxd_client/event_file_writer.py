@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .file_writer import EventFileWriter
-from .record_writer import RecordWriter
+from .logdir.record_writer import RecordWriter
+from .writers.file_writer import EventFileWriter
 
 __all__ = ["EventFileWriter", "RecordWriter"]

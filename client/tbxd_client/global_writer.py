@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from .file_writer import FileWriter
 from .writer import SummaryWriter, stats_of
+from .writers.file_writer import FileWriter
 
 
 class _Numbered(SummaryWriter):

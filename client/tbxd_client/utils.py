@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .media import figure_to_array
-from .snapshot import widened
+from .values.arrays import widened
+from .values.media import figure_to_array
 
 
 def figure_to_image(figures: Any, close: bool = True) -> Any:

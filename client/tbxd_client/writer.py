@@ -18,28 +18,31 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, cast
 
-from . import log_values, media, readback, records, settings
-from .file_writer import ADDING, EventFileWriter, FileWriter
-from .interception import Intercepted
-from .journal import CLOSED, STORING, JournalClosed
-from .journal_files import WORD_COMMIT
-from .kept_points import REMOTE_POINTS_MAX, UNWRITTEN_POINTS_MAX, KeptPoints
-from .lenient import soften
-from .limits import ROW_VALUES_MAX
-from .log_values import told_apart
-from .names import clean_tag, parse_color, short_text, text_of
-from .overrides import Watched, is_ours, is_overridden
-from .paths import configured_address, is_remote, native_path
-from .policy import member
-from .ranks import Identity, default_folder
-from .records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
-from .run import Run, run_of
-from .session import Counts, active, flush
-from .settings import warn
-from .snapshot import real_part, snapshot, to_float, to_number, to_step
-from .writer_base import Computed, FixedTime, Given
-from .writer_media import MediaMethods
-from .writer_plugins import PluginMethods
+from .config import settings
+from .config.paths import configured_address, is_remote, native_path
+from .config.settings import warn
+from .distributed.rank_detection import Identity, default_folder
+from .distributed.rank_policy import member
+from .journal.journal import CLOSED, STORING, JournalClosed
+from .journal.journal_files import WORD_COMMIT
+from .protocol import records
+from .protocol.limits import ROW_VALUES_MAX
+from .protocol.records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
+from .session.run_handle import Run, run_of
+from .session.session import Counts, active, flush
+from .values import log_values, media
+from .values.arrays import real_part, snapshot, to_float, to_number, to_step
+from .values.log_values import told_apart
+from .values.names import clean_tag, parse_color, short_text, text_of
+from .writers import readback
+from .writers.base import Computed, FixedTime, Given
+from .writers.file_writer import ADDING, EventFileWriter, FileWriter
+from .writers.interception import Intercepted
+from .writers.kept_points import REMOTE_POINTS_MAX, UNWRITTEN_POINTS_MAX, KeptPoints
+from .writers.media_methods import MediaMethods
+from .writers.overrides import Watched, is_ours, is_overridden
+from .writers.plugin_methods import PluginMethods
+from .writers.strict_mode import soften
 
 _pack_scalar_into = SCALAR_HEAD_STRUCT.pack_into
 _NOT_HELD = "cannot release un-acquired lock"  # RuntimeError of a lock; the same in Python 3.10 to 3.14
@@ -581,7 +584,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
     @Computed
     def default_bins(self) -> list[float]:
         """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
-        from .messages import tensorflow_bins
+        from .writers.original_protos import tensorflow_bins
 
         return tensorflow_bins()
 

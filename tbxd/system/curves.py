@@ -16,21 +16,21 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from tbxd_client.event_names import event_files, file_name, first_second
-from tbxd_client.folder_lock import FolderHeld, lock_folder
-from tbxd_client.records import STEP_MAX
+from tbxd_client.logdir.event_names import event_files, file_name, first_second
+from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
+from tbxd_client.protocol.records import STEP_MAX
 
 from .. import __version__
-from ..descriptors import LEFT_BY_RUNS, scarce
-from ..events import schema, trust
-from ..events.file import EventFile, FileLost, open_to_read
-from ..events.folder import open_folder
-from ..events.inherited import Inherited
-from ..events.ledger import CARRY_END, OPENING, notes
-from ..events.record import frame
-from ..events.rivals import check_alone
-from ..events.scan import WHOLE, scan
-from ..events.trust import Trust
+from ..process.fd_budget import LEFT_BY_RUNS, scarce
+from ..tfevents import schema, trust
+from ..tfevents.event_file import EventFile, FileLost, open_to_read
+from ..tfevents.folder import open_folder
+from ..tfevents.inherited import Inherited
+from ..tfevents.ledger import CARRY_END, OPENING, notes
+from ..tfevents.rivals import check_alone
+from ..tfevents.scan import WHOLE, scan
+from ..tfevents.tfrecord import frame
+from ..tfevents.trust import Trust
 
 FOLDER = "system"  # below the run's; in it one for each node
 TAGS = "system/"  # what the tags begin with, so that TensorBoard has all of them in one group

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbxd_client.records import SYSTEM_SECONDS_MIN
+from tbxd_client.protocol.records import SYSTEM_SECONDS_MIN
 
-from ..hub import Client, Hub
-from ..settings import Settings
-from ..strand import Strand
+from ..config.settings import Settings
+from ..ingest.hub import Client, Hub
+from ..process.serial_queue import Strand
 
 if TYPE_CHECKING:
     from .curves import Curves

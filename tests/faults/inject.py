@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from harness import World, absent, wait_for
-from tbxd.events.contents import Contents
-from tbxd_client.journal_files import JournalError, journals, read_state
+from tbxd.tfevents.contents import Contents
+from tbxd_client.journal.journal_files import JournalError, journals, read_state
 
 TRAINER = Path(__file__).with_name("trainer.py")
 NOBODY = "ipc:///nonexistent/nobody.sock"

@@ -255,7 +255,7 @@ def test_what_an_fsync_that_failed_has_left_is_stored_again_before_the_next(plac
     script = """
 import sys
 from pathlib import Path
-from tbxd.events.file import EventFile
+from tbxd.tfevents.event_file import EventFile
 path = Path(sys.argv[1])
 file, data = EventFile(path), bytes(range(256)) * 4096
 for failing in (False, True):

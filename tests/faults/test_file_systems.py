@@ -13,10 +13,10 @@ from report import account
 from test_out_of_reach import Told, journals, whole
 
 from harness import World, scalars, wait_for
-from tbxd_client.descriptors import open_file
-from tbxd_client.journal import Journal
-from tbxd_client.mounts import mount_of
-from tbxd_client.storing import is_in_place
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.storing import is_in_place
+from tbxd_client.process.descriptors import open_file
+from tbxd_client.process.mounts import mount_of
 
 NOBODY = "ipc:///nonexistent/nobody.sock"
 
@@ -106,7 +106,7 @@ def test_no_store_ends_a_process_whose_file_system_has_ended(place: World, store
             f"""
             import subprocess, sys
             from pathlib import Path
-            from tbxd_client.journal import Journal, JournalClosed
+            from tbxd_client.journal.journal import Journal, JournalClosed
             spool = Path(sys.argv[1])
             journal = Journal(spool, lambda: True)
             while len(journal._live) < 3:

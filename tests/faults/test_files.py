@@ -19,10 +19,10 @@ from report import account
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.events import schema
-from tbxd.events.record import DamagedFile, read_records
-from tbxd_client.event_names import event_files
-from tbxd_client.journal_files import CONTROL_NAME, MAGIC, journals
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import DamagedFile, read_records
+from tbxd_client.journal.journal_files import CONTROL_NAME, MAGIC, journals
+from tbxd_client.logdir.event_names import event_files
 
 RECORDS = 30
 FORKS = """
@@ -360,8 +360,8 @@ def test_definitions_and_records_of_a_later_version_are_passed_over_and_counted(
         """
         import msgpack
         from tbxd_client import SummaryWriter
-        from tbxd_client.session import current
-        from tbxd_client.records import pack_record_head
+        from tbxd_client.session.session import current
+        from tbxd_client.protocol.records import pack_record_head
         writer = SummaryWriter("logs/a")
         writer.add_scalar("scalar/0", 1.0, 0)
         session = current()

@@ -12,7 +12,7 @@ from report import account
 
 from harness import World, scalars, wait_for
 from hosts import Hosts, connected, expected, go_on, hosts, network, said, wait_connected
-from tbxd_client.link import SILENCE_MS
+from tbxd_client.transport.connection import SILENCE_MS
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from report import account
 
 from harness import World, events, scalars, wait_for, world
 from tb import LOADERS, Board, board
-from tbxd.events.contents import Contents
+from tbxd.tfevents.contents import Contents
 
 # A round ends with so many kills, or so many records: then all is checked and deleted. The slow loader keeps 1.4 KB of
 # each point in this process, and whatever reads along takes the longer the more there is, while trainers log on: on a

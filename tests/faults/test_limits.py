@@ -17,8 +17,8 @@ from report import account
 
 from harness import World, scalars, wait_for
 from tb import LOADERS, board
-from tbxd import credit
-from tbxd_client.headroom import DESCRIPTORS
+from tbxd.transport import credit
+from tbxd_client.transport.headroom import DESCRIPTORS
 
 MANY_RUNS = """
 import sys

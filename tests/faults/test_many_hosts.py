@@ -17,9 +17,9 @@ from harness import World, wait_for
 from hosts import Hosts, hosts, network, wait_connected
 from one_by_one import read_events
 from tb import LOADERS, board
-from tbxd.events.ledger import decode_ranks
-from tbxd_client.event_names import event_files
-from tbxd_client.link import SILENCE_MS
+from tbxd.tfevents.ledger import decode_ranks
+from tbxd_client.logdir.event_names import event_files
+from tbxd_client.transport.connection import SILENCE_MS
 
 WORLD = 64
 HERE, CUT = range(22), range(43, 64)  # ranks on the daemon's host, and on the one whose link is cut; others between

@@ -16,9 +16,9 @@ from oracle import Verdict
 from report import account
 
 from harness import World, scalars, wait_for
-from tbxd_client.journal_files import SEGMENT_HEAD_BYTES, is_session_name
-from tbxd_client.paths import spools
-from tbxd_client.records import SCALAR_BYTES
+from tbxd_client.config.paths import spools
+from tbxd_client.journal.journal_files import SEGMENT_HEAD_BYTES, is_session_name
+from tbxd_client.protocol.records import SCALAR_BYTES
 from test_two_users import User, users
 
 __all__ = ["users"]
@@ -371,7 +371,7 @@ def test_a_journal_that_is_cut_costs_what_was_cut_and_that_is_counted(place: Wor
 def _sealed(trainer: Told) -> bool:
     assert trainer.process.stdin is not None
     trainer.process.stdin.write(
-        b"python import tbxd_client.session as s; "
+        b"python import tbxd_client.session.session as s; "
         b"print(json.dumps({'sealed': s._current.journal.sealed}), flush=True)\n"
     )
     trainer.process.stdin.flush()

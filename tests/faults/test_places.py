@@ -12,7 +12,7 @@ import pytest
 
 from faults.inject import strace, tampered
 from harness import World, scalars, wait_for
-from tbxd_client.paths import runtimes, spools
+from tbxd_client.config.paths import runtimes, spools
 
 # In a mount namespace of its own, with places of its own: the world is at /mnt.
 APART = """
@@ -169,7 +169,7 @@ def test_what_was_in_memory_and_nobody_has_taken_is_counted_at_the_end(place: Wo
 LATER = """
 import os, resource, sys, time
 from tbxd_client import SummaryWriter
-import tbxd_client.sender, tbxd_client.link
+import tbxd_client.transport.sender, tbxd_client.transport.connection
 writer = SummaryWriter("logs/a")
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (4, hard))
@@ -236,7 +236,8 @@ def test_a_flush_is_false_where_something_could_not_be_kept_since_the_last(place
 
 FAILING = """
 import os, sys
-from tbxd_client import SummaryWriter, session
+from tbxd_client import SummaryWriter
+from tbxd_client.session import session
 session.RETRY_SECONDS = 0
 writer = SummaryWriter("logs/a")
 import resource

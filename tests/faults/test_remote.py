@@ -22,13 +22,14 @@ from oracle import Verdict
 from report import ROWS, account
 
 from harness import World, scalars, wait_for, world
-from tbxd import run
-from tbxd.events import file, rivals
-from tbxd.events.file import EventFile
-from tbxd.run import RunWriter
-from tbxd.session import Batch, Session
-from tbxd_client.event_names import event_files, second_of
-from tbxd_client.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
+from tbxd.batch import Batch
+from tbxd.ingest.session import Session
+from tbxd.runs import run_writer as run
+from tbxd.runs.run_writer import RunWriter
+from tbxd.tfevents import event_file, rivals
+from tbxd.tfevents.event_file import EventFile
+from tbxd_client.logdir.event_names import event_files, second_of
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar
 
 SERVER = Path(__file__).with_name("remote.py")
 QUIET = 1.0
@@ -314,7 +315,7 @@ def test_a_host_that_is_root_there_and_nobody_on_the_server_keeps_others_out_as_
             os.fchown(fd, nobody, nobody)
             return fd
 
-        from tbxd_client.folder_lock import is_file_locked, lock_file
+        from tbxd_client.logdir.folder_lock import is_file_locked, lock_file
 
         fd = as_nobody(folder / "events.out.tfevents.1000000000.h.1.0")
         assert lock_file(fd) == 0
@@ -325,7 +326,7 @@ def test_a_host_that_is_root_there_and_nobody_on_the_server_keeps_others_out_as_
 
 
 def test_a_lock_that_is_refused_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
-    from tbxd_client.folder_lock import lock_file
+    from tbxd_client.logdir.folder_lock import lock_file
 
     with remote(tmp_path, locks="none") as served:
         fd = os.open(served.mounts[0] / "file", os.O_WRONLY | os.O_CREAT)
@@ -405,7 +406,7 @@ def test_a_server_that_says_with_close_that_the_quota_is_reached_is_asked_again(
 
 
 def test_what_is_kept_for_a_server_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "KEPT_BYTES", 10_000)
+    monkeypatch.setattr(event_file, "KEPT_BYTES", 10_000)
     with remote(tmp_path, hosts=1, cache=0) as served, writers(served) as (host,):
         for part in range(20):
             host.log(*range(100 * part, 100 * part + 100))

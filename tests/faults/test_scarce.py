@@ -294,7 +294,8 @@ def test_a_sender_that_could_not_start_is_tried_again(place: World) -> None:
 
 
 BROKEN_ONCE = """
-from tbxd_client import SummaryWriter, wire
+from tbxd_client import SummaryWriter
+from tbxd_client.protocol import wire
 pack, left = wire.pack, [2]
 def broken(*arguments, **more):
     if left[0]:
@@ -348,8 +349,9 @@ def test_an_odd_stderr_does_not_come_out_of_a_call(place: World, kind: str) -> N
 
 COLLECTED = """
 import gc, sys, threading, time
-from tbxd_client import SummaryWriter, session
-from tbxd_client.sender import Sender
+from tbxd_client import SummaryWriter
+from tbxd_client.session import session
+from tbxd_client.transport.sender import Sender
 writer = SummaryWriter("logs/a")
 writer.add_scalar("value", 1.0, 1)
 took = []
@@ -383,7 +385,9 @@ def test_a_close_on_the_senders_own_thread_does_not_wait_for_itself(place: World
 
 ENDED = """
 import time
-from tbxd_client import SummaryWriter, sender, session
+from tbxd_client import SummaryWriter
+from tbxd_client.transport import sender
+from tbxd_client.session import session
 def breaks(*arguments, **more):
     raise MemoryError
 attempt, pause = sender.Sender._attempt, sender.Sender._pause

@@ -15,7 +15,7 @@ from oracle import Count, judge, read_count
 from report import account
 
 from harness import World, wait_for
-from tbxd_client.journal_files import CONTROL_NAME, journals, read_state
+from tbxd_client.journal.journal_files import CONTROL_NAME, journals, read_state
 
 ALWAYS = {"TBXD_SYNC": "always"}
 CALLS = """
@@ -167,7 +167,7 @@ def test_a_disk_that_refuses_to_sync_is_told_once_and_holds_nobody_up(place: Wor
         sys.path.insert(0, sys.argv[1])
         from numbered import log_record
         from tbxd_client import SummaryWriter
-        from tbxd_client.session import current
+        from tbxd_client.session.session import current
         writer = SummaryWriter("logs/a")
         for n in range(int(sys.argv[2])):
             log_record(writer, 0, n)

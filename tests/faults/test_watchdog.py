@@ -16,9 +16,9 @@ WATCHDOG_SECONDS = 3.0
 # The limit is 256 threads; three hang sooner.
 FEW_THREADS = """
 import sys
-import tbxd.pool
-tbxd.pool.THREADS_MAX = 3
-from tbxd.cli import main
+import tbxd.process.io_pool
+tbxd.process.io_pool.THREADS_MAX = 3
+from tbxd.cli.main import main
 main(sys.argv[1:], "tbxd")
 """
 LOG = """

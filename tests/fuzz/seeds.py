@@ -13,10 +13,9 @@ from typing import Any
 import msgpack
 from targets import DEFINITIONS, SESSION
 
-from tbxd.events import schema
-from tbxd.events.record import frame
-from tbxd_client import records, wire
-from tbxd_client.journal_files import (
+from tbxd.tfevents import schema
+from tbxd.tfevents.tfrecord import frame
+from tbxd_client.journal.journal_files import (
     CONTROL_BYTES,
     CONTROL_HEAD,
     CONTROL_NAME,
@@ -28,8 +27,9 @@ from tbxd_client.journal_files import (
     WORDS_OFFSET,
     segment_name,
 )
-from tbxd_client.protowire import field
-from tbxd_client.records import pack_scalar
+from tbxd_client.protocol import records, wire
+from tbxd_client.protocol.protowire import field
+from tbxd_client.protocol.records import pack_scalar
 
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -23,28 +23,35 @@ import msgpack
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import one_by_one
-from tbxd import hub
-from tbxd.events import contents as event_contents
-from tbxd.events import schema
-from tbxd.events.ledger import Ledger, LedgerReader, carry_over, merge, notes
-from tbxd.events.peek import Peek, value_of
-from tbxd.events.record import DamagedFile, frame, read_records
-from tbxd.events.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
-from tbxd.events.steps import Steps
-from tbxd.receiver import Peer
-from tbxd.reported import Reported
-from tbxd.run import GRAPHS, RunWriter
-from tbxd.session import Batch, Scalars, Session
-from tbxd.settings import Settings
-from tbxd.stored import StoredSegment, Unreadable, readable_journal
-from tbxd.summaries import Refused, encode
-from tbxd.summaries.embedding import embedding_of
-from tbxd.summaries.event import what_of
-from tbxd_client import readback, wire
-from tbxd_client.journal_files import CONTROL_NAME, JournalBusy, JournalError, JournalReader, boot_id, read_state
-from tbxd_client.model_files import onnx_graph, openvino_xml
-from tbxd_client.protowire import field
-from tbxd_client.records import (
+from tbxd.batch import Batch, Scalars
+from tbxd.config.settings import Settings
+from tbxd.encode import Refused, encode
+from tbxd.encode.embedding import embedding_of
+from tbxd.encode.raw_event import what_of
+from tbxd.ingest import hub
+from tbxd.ingest.client_counts import Reported
+from tbxd.ingest.live_journal import StoredSegment, Unreadable, readable_journal
+from tbxd.ingest.session import Session
+from tbxd.runs.run_writer import GRAPHS, RunWriter
+from tbxd.tfevents import contents as event_contents
+from tbxd.tfevents import schema
+from tbxd.tfevents.auto_steps import Steps
+from tbxd.tfevents.ledger import Ledger, LedgerReader, carry_over, merge, notes
+from tbxd.tfevents.scalar_parser import Peek, value_of
+from tbxd.tfevents.scan import CUT, DAMAGED, GAP, TORN, WHOLE, scan
+from tbxd.tfevents.tfrecord import DamagedFile, frame, read_records
+from tbxd.transport.server_socket import Peer
+from tbxd_client.journal.journal_files import (
+    CONTROL_NAME,
+    JournalBusy,
+    JournalError,
+    JournalReader,
+    boot_id,
+    read_state,
+)
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.protowire import field
+from tbxd_client.protocol.records import (
     EMBEDDING,
     EVENT,
     ONNX_GRAPH,
@@ -64,6 +71,8 @@ from tbxd_client.records import (
     record_length,
     unpack_record,
 )
+from tbxd_client.values.model_files import onnx_graph, openvino_xml
+from tbxd_client.writers import readback
 
 SESSION = bytes(range(12))
 PAYLOAD_BYTES_MAX = 1 << 20  # an input says "these bytes again and again"; no more than this is made of it

@@ -20,7 +20,7 @@ from seeds import CORPUS, seeds
 from targets import TARGETS
 
 from fuzz import limit_memory
-from tbxd_client import records, wire
+from tbxd_client.protocol import records, wire
 
 CORPUS_BYTES_MAX = 200_000
 

@@ -1,0 +1,1 @@
+"""Ranks and jobs: which process of which job this is."""

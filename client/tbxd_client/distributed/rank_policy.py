@@ -1,0 +1,117 @@
+"""What becomes of the ranks of a job: one run for all of them, one for each, or rank 0's alone. See docs/RANKS.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..config import settings
+from ..config.settings import ALL, REDUCE, ZERO, warn
+from .rank_detection import Identity, identity
+
+REDUCE_VARIABLE = settings.REDUCE_TAGS.variable
+WORDS = ("mean", "sum", "min", "max", "last", "p50", "p95", "p99", "all")  # what may become of a tag's values
+
+
+class Member:
+    """A process as a member of its job, and what it means to log as one.
+
+    Args:
+        policy: one of the words of ``TBXD_RANKS``.
+        words: pattern of tags to one of `WORDS`; the first that fits counts.
+        who: None is read when it is asked for, which is how it is in a process that this has been passed to.
+    """
+
+    __slots__ = ("_who", "policy", "words")
+
+    def __init__(self, policy: str, words: tuple[tuple[str, str], ...] = (), who: Identity | None = None) -> None:
+        self.policy = policy
+        self.words = words
+        self._who = who
+
+    def __reduce__(self) -> tuple[type[Member], tuple[str, tuple[tuple[str, str], ...]]]:
+        return Member, (self.policy, self.words)
+
+    @property
+    def who(self) -> Identity:
+        """The process."""
+        if self._who is None:
+            self._who = identity()
+        return self._who
+
+    @property
+    def reduces(self) -> bool:
+        """Whether what the ranks log with one tag and step becomes one point."""
+        return self.policy == REDUCE and self.who.world > 1
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process logs at all."""
+        return self.policy != ZERO or self.who.rank == 0
+
+    def folder(self, logdir: str) -> str:
+        """Where this process logs, of a job that was told to log to ``logdir``."""
+        who = self.who
+        if self.policy != ALL or who.world == 1:
+            return logdir
+        name = f"rank{who.rank:0{len(str(who.world - 1))}}"
+        return os.path.join(logdir, name)  # noqa: PTH118 - shown to the user as it is
+
+    def word(self, tag: str) -> str:
+        """What becomes of a tag's values of several ranks; "" is the usual for its kind."""
+        if not self.words or not tag or not self.reduces:
+            return ""
+        return next((word for pattern, word in self.words if pattern == tag or fnmatchcase(tag, pattern)), "")
+
+
+def member(ranks: str | None = None, reduce: Mapping[str, str] | None = None) -> Member:
+    """This process as a member of its job, as a writer's arguments and the settings would have it.
+
+    Args:
+        ranks: as ``TBXD_RANKS``, before which it counts.
+        reduce: pattern of tags to one of `WORDS`; those of ``TBXD_REDUCE`` come behind.
+
+    Raises:
+        TypeError: they are no word and no mapping.
+        ValueError: a word that is none of those that are possible.
+    """
+    if ranks is None:
+        ranks = settings.read_choice(settings.RANKS)
+    elif ranks not in settings.RANKS.choices:
+        raise ValueError(f"ranks={ranks!r:.80}: {', '.join(map(repr, settings.RANKS.choices))} are possible")
+    given = _checked(reduce) if reduce is not None else ()
+    text = os.environ.get(REDUCE_VARIABLE)
+    return Member(ranks, given + read_words(text) if text else given, identity())
+
+
+def _checked(reduce: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(reduce, Mapping):
+        raise TypeError(f"reduce is {type(reduce).__name__}; a dictionary of tags, or patterns of tags, is expected")
+    for pattern, word in reduce.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f"reduce: a pattern of tags is a string; {pattern!r:.80} is {type(pattern).__name__}")
+        if word not in WORDS:
+            raise ValueError(f"reduce={{{pattern!r:.80}: {word!r:.80}}}: {', '.join(map(repr, WORDS))} are possible")
+    return tuple(reduce.items())
+
+
+def read_words(text: str) -> tuple[tuple[str, str], ...]:
+    """The patterns and words of ``TBXD_REDUCE="tokens=sum,time/*=p99"``; what makes no sense is told and left out."""
+    words, bad = split_words(text)
+    for entry in bad:
+        warn(f"{REDUCE_VARIABLE}: {entry!r} is not used; TAG=WORD is possible, WORD of {', '.join(WORDS)}")
+    return words
+
+
+def split_words(text: str) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """The patterns and words of ``TBXD_REDUCE``, and what makes no sense."""
+    words, bad = [], []
+    for entry in filter(None, map(str.strip, text.split(","))):
+        pattern, _, word = map(str.strip, entry.rpartition("="))
+        if pattern and word in WORDS:
+            words.append((pattern, word))
+        else:
+            bad.append(entry)
+    return tuple(words), bad

@@ -1,0 +1,1 @@
+"""The journal: a record is safe from here on."""

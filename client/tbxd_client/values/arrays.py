@@ -1,0 +1,446 @@
+"""What users pass as values, as plain bytes and plain numbers.
+
+No framework is imported to find out what a value is: a tensor of torch cannot exist before torch is in
+``sys.modules``. numpy is imported with the first array. Nothing is copied where the value's memory can be read as it
+is; the caller has to copy it before the user's code runs on.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable, Sequence
+from struct import calcsize
+from typing import Any
+
+from ..config.settings import warn
+from ..protocol.limits import BFLOAT16, DIMENSIONS_MAX, DTYPES
+from ..protocol.records import RECORD_BYTES_MAX, STEP_MAX, STEP_MIN
+
+_DTYPES = frozenset(DTYPES)
+# The same by the names of the buffer protocol, which tells all that is needed in half the time.
+_FORMATS = (
+    {"?": "|b1", "b": "|i1", "h": "<i2", "i": "<i4", "l": f"<i{calcsize('l')}", "q": "<i8", "B": "|u1", "H": "<u2"}
+    | {"I": "<u4", "L": f"<u{calcsize('L')}", "Q": "<u8", "e": "<f2", "f": "<f4", "d": "<f8"}
+    if sys.byteorder == "little"
+    else {}
+)
+_PLAIN = frozenset((float, int, bool, complex))
+_WANTED = "a number, an array, a tensor or a list of these is expected"
+
+
+class TooLarge:
+    """Stands where the bytes of an array would be that no record can hold, so that no memory is taken for them."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        raise ValueError(f"an array of {self._size:,} bytes; at most {RECORD_BYTES_MAX:,} are possible")
+
+
+class Array:
+    """An array in C order, little endian.
+
+    ``dtype`` is numpy's (``<f4``, ``|u1``, …) or ``bfloat16``; ``data`` has one dimension of bytes and may share
+    the memory of the value it was made from. It is `TooLarge` only where it would have to be copied.
+    """
+
+    __slots__ = ("data", "dtype", "owner", "shape")
+
+    def __init__(
+        self, dtype: str, shape: tuple[int, ...], data: memoryview | bytes | TooLarge, owner: Any = None
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.data = data
+        self.owner = owner  # numpy's array over the same memory, where known
+
+    @property
+    def address(self) -> int | None:
+        """Where ``data`` is in memory, where that is known."""
+        return None if self.owner is None else int(self.owner.__array_interface__["data"][0])
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------
+
+
+def snapshot(value: Any, what: str, once: bool = False) -> Array:
+    """The numbers of ``value``, without a copy where that can be.
+
+    Args:
+        value: a Python or numpy number, an array or tensor of any framework on any device, or a (nested) sequence of
+            these. Tensors of torch may require grad, be sparse or quantized; floating point that numpy lacks is
+            widened to float32, but for bfloat16, which is kept. Of a DTensor it is the part that this process holds,
+            whose axes may be empty. Of a masked array, what is masked is NaN where it is floating point, and else as it
+            is below the mask.
+        what: names the value in errors, such as ``add_histogram 'weights'``.
+        once: what several ranks hold of a DTensor is the first one's; it is empty, shape (0,), for the others. So the
+            parts of all ranks are the tensor.
+
+    Raises:
+        TypeError: it holds something that is no number, or of a DTensor what has still to be added up.
+        ValueError: its parts have different shapes, or it has more than `DIMENSIONS_MAX` dimensions.
+    """
+    np = sys.modules.get("numpy")
+    if np is not None and type(value) is np.ndarray:
+        return _from_numpy(value, what)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+        if type(value) is not torch.Tensor and isinstance(value, _dtensor()):
+            value = _part_of(value, what, once)
+        return _from_torch(torch, value, what)
+    return _from_numpy(_as_numpy(value, what, 0), what)
+
+
+def _from_numpy(array: Any, what: str) -> Array:
+    try:
+        view = memoryview(array)
+    except (ValueError, BufferError):  # a dtype that the buffer protocol lacks
+        pass
+    else:
+        known = _FORMATS.get(view.format)
+        if known is not None and view.c_contiguous and view.nbytes and view.ndim <= DIMENSIONS_MAX:
+            return Array(known, view.shape or (), view.cast("B"), array)
+    dtype = array.dtype.str
+    if dtype not in _DTYPES:
+        if array.dtype.name == BFLOAT16:  # ml_dtypes, which jax uses
+            bits = _from_numpy(array.view("<u2"), what)
+            return Array(BFLOAT16, bits.shape, bits.data)
+        if array.nbytes > RECORD_BYTES_MAX:
+            return Array(dtype, array.shape, TooLarge(array.nbytes))
+        array = _usual(array, what)
+        dtype = array.dtype.str
+    shape = array.shape
+    if len(shape) > DIMENSIONS_MAX:
+        raise ValueError(f"{what}: {len(shape)} dimensions; at most {DIMENSIONS_MAX} are allowed")
+    if not array.flags.c_contiguous:
+        if array.nbytes > RECORD_BYTES_MAX:
+            return Array(dtype, shape, TooLarge(array.nbytes))
+        array = array.copy()
+    return Array(dtype, shape, array.reshape(-1).view("u1").data)
+
+
+def _usual(array: Any, what: str) -> Any:
+    """An array of an unusual dtype in a usual one: big endian, long double, float8 and their like."""
+    dtype = array.dtype
+    if dtype.kind == "O":  # of numbers, it is hoped: pandas and its like make these
+        return _numbers_of(array, what)
+    if dtype.kind in "SUMmT" or dtype.names is not None:
+        raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}")
+    target = dtype.newbyteorder("<").str
+    if target not in _DTYPES:
+        target = {"f": "<f8", "c": "<c16"}.get(dtype.kind, "<f4") if dtype.itemsize > 2 else "<f4"
+    import numpy as np
+
+    try:
+        with np.errstate(all="ignore"):  # beyond float64 is infinite
+            return array.astype(target)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what}: an array of dtype {dtype} was given; {_WANTED}") from error
+
+
+def _numbers_of(array: Any, what: str) -> Any:
+    """An array of objects as one of numbers."""
+    import numpy as np
+
+    if not array.size:
+        return np.zeros(array.shape)
+    try:
+        numbers = _from_sequence(np, array.reshape(-1).tolist(), what, 0)
+    except RecursionError:
+        raise ValueError(f"{what}: an array of objects that holds itself") from None
+    return numbers.reshape(array.shape + numbers.shape[1:])
+
+
+def _dtensor() -> Any:
+    """The class of tensors that are spread over processes, for isinstance; () where nobody has imported it."""
+    for name in ("torch.distributed.tensor", "torch.distributed._tensor"):  # the second before torch 2.5
+        module = sys.modules.get(name)
+        if module is not None:
+            return getattr(module, "DTensor", ())
+    return ()
+
+
+def _part_of(tensor: Any, what: str, once: bool) -> Any:
+    """What this process holds of a DTensor; no other process is asked, so that no rank waits for another."""
+    part = tensor._local_tensor  # to_local() is made for gradients, and gives the same numbers
+    if any(placement.is_partial() for placement in tensor.placements):
+        raise TypeError(
+            f"{what}: each rank of this DTensor ({', '.join(map(str, tensor.placements))}) has numbers that are still "
+            "to be added up; give full_tensor(), or what redistribute() makes of it, which all ranks have to call"
+        )
+    if hasattr(part, "trigger_wait"):  # a collective that was begun and not waited for
+        part = part.trigger_wait()
+    if not once:
+        return part
+    place = tensor.device_mesh.get_coordinate()  # None for a rank that has no part in it
+    copies = (at for at, placement in zip(place or (), tensor.placements, strict=False) if placement.is_replicate())
+    return part.new_empty(0) if any(copies) else part
+
+
+def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
+    try:
+        size = tensor.numel() * tensor.element_size()
+        if size > RECORD_BYTES_MAX:
+            return Array("<f4", tuple(tensor.shape), TooLarge(size))
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        if tensor.layout is not torch.strided:
+            tensor = tensor.to_dense()
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.device.type != "cpu":
+            tensor = tensor.cpu()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
+        dtype = str(tensor.dtype)[6:]  # without "torch."
+        if dtype == BFLOAT16:
+            bits = _from_numpy(tensor.contiguous().view(torch.int16).numpy(), what)
+            return Array(BFLOAT16, bits.shape, bits.data)
+        if dtype not in _TORCH_LIKE_NUMPY:
+            tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+        return _from_numpy(tensor.numpy(), what)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise TypeError(f"{what}: the values of this tensor cannot be read: {error}") from error
+
+
+_TORCH_LIKE_NUMPY = frozenset(
+    [
+        "float32",
+        "float64",
+        "float16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+        "complex64",
+        "complex128",
+    ]
+)
+
+
+def _as_numpy(value: Any, what: str, depth: int) -> Any:
+    """Anything that is neither a plain numpy array nor a tensor, as a numpy array."""
+    import numpy as np
+
+    if type(value) in _PLAIN or isinstance(value, np.generic | np.ndarray):
+        return _numbers(np, _unmasked(value), what)
+    if value is None or isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"{what}: {value!r:.80} was given; {_WANTED}")
+    if isinstance(value, list | tuple | range):
+        return _from_sequence(np, value, what, depth)
+    trouble = ""
+    for read in _readers(np, value):
+        try:
+            array = read()
+        except Exception as error:  # the framework's own: another device, no such dtype, a tracer
+            trouble = f" ({type(error).__name__}: {error!s:.200})"
+            continue
+        return array if isinstance(array, np.ndarray) else widened(snapshot(array, what))
+    if isinstance(value, Sequence):
+        return _from_sequence(np, value, what, depth)
+    if hasattr(value, "__float__"):
+        return np.asarray(to_float(value, what))
+    raise TypeError(f"{what}: a {type(value).__name__} was given{trouble}; {_WANTED}")
+
+
+def _unmasked(value: Any) -> Any:
+    """A masked array as a plain one; anything else as it is."""
+    masked = sys.modules.get("numpy.ma")
+    if masked is None or not isinstance(value, masked.MaskedArray):
+        return value
+    return value.filled(math.nan) if value.dtype.kind in "fc" else value.data
+
+
+def _readers(np: Any, value: Any) -> list[Callable[[], Any]]:
+    """The ways to ask an array of another framework for its values, the likeliest first."""
+    readers: list[Callable[[], Any]] = []
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        readers.append(lambda: np.asarray(value))
+    if hasattr(value, "__dlpack__"):
+        readers.append(lambda: np.from_dlpack(value))
+        torch = sys.modules.get("torch")
+        if torch is not None:  # it reads what is on an accelerator, and bfloat16
+            readers.append(lambda: torch.from_dlpack(value))
+    if type(value).__module__ == "array" or isinstance(value, memoryview):
+        readers.append(lambda: np.asarray(value))
+    return readers
+
+
+def _from_sequence(np: Any, values: Sequence[Any], what: str, depth: int) -> Any:
+    if depth >= DIMENSIONS_MAX:  # also what ends a list that holds itself
+        raise ValueError(f"{what}: lists in more than {DIMENSIONS_MAX} levels")
+    if set(map(type, values)) <= _PLAIN:
+        return _numbers(np, values, what)
+    parts = [_part(np, value, what, depth + 1) for value in values]
+    shapes = {part.shape for part in parts}
+    if len(shapes) > 1:
+        some = ", ".join(str(shape) for shape in sorted(shapes)[:3])
+        raise ValueError(f"{what}: the parts of a list have different shapes: {some}; they have to be the same")
+    return np.stack(parts)
+
+
+def _part(np: Any, value: Any, what: str, depth: int) -> Any:
+    if isinstance(value, list | tuple):
+        return _from_sequence(np, value, what, depth)
+    return widened(snapshot(value, what))
+
+
+def check_real(array: Array, what: str) -> None:
+    """Refuse complex numbers.
+
+    Raises:
+        TypeError: they are.
+    """
+    if array.dtype[1:2] == "c":
+        raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
+
+
+def real_part(array: Array, what: str) -> Array:
+    """The real part of complex numbers, which is said once; what is real as it is. Both originals take it as well."""
+    if array.dtype[1:2] != "c" or isinstance(array.data, TooLarge):
+        return array
+    warn(f"{what}: of complex numbers the real part is taken; log their magnitude for another picture", once="complex")
+    return snapshot(widened(array).real, what)
+
+
+def widened(array: Array) -> Any:
+    """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot.
+
+    Raises:
+        ValueError: it is `TooLarge`.
+    """
+    import numpy as np
+
+    data = array.data if not isinstance(array.data, TooLarge) else bytes(array.data)  # which raises
+    if array.dtype != BFLOAT16:
+        return np.frombuffer(data, array.dtype).reshape(array.shape)
+    high = np.frombuffer(data, "<u2").astype("<u4") << 16
+    return high.view("<f4").reshape(array.shape)
+
+
+def _numbers(np: Any, value: Any, what: str) -> Any:
+    """Python's own numbers, or a numpy scalar, as an array."""
+    array = np.asarray(value)
+    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):  # integers beyond 64 bits
+        try:
+            return array.astype("<f8")
+        except OverflowError:
+            raise ValueError(f"{what}: an integer that no float64 holds") from None
+    return array
+
+
+# --- single numbers --------------------------------------------------------------------------------------------
+
+
+def to_float(value: Any, what: str) -> float:
+    """One number as a float.
+
+    Args:
+        value: a number of any kind, or an array, tensor or list of one element.
+        what: names the value in errors.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it holds another number of elements than one, or is an integer that no float64 holds.
+    """
+    if type(value) is float:
+        return value
+    item = _item(value, what)
+    if isinstance(item, str | bytes | bytearray) or not hasattr(item, "__float__"):
+        raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected")
+    try:
+        return float(item)
+    except OverflowError:
+        raise ValueError(f"{what}: an integer that no float64 holds") from None
+    except Exception as error:  # of any kind: it is another's code
+        raise TypeError(f"{what}: {_shown(item)} was given; one real number is expected: {error}") from error
+
+
+def to_number(value: Any, what: str) -> float:
+    """One number as a float, as `to_float`; also the text of a number, which both originals hand to ``float()``.
+
+    Args:
+        value: as for `to_float`, or a text such as ``"0.5"``.
+        what: names the value in errors.
+
+    Raises:
+        TypeError, ValueError: as `to_float`; a text that is no number is a TypeError.
+    """
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass  # said better below
+    return to_float(value, what)
+
+
+def to_step(value: Any) -> int:
+    """A step as an integer; None is 0.
+
+    A number that is not whole is cut to its integer part, as ``int()`` does in both originals. The user is told once.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN or infinite, does not fit 64 bits, or holds another number of elements than one.
+    """
+    if value is None:
+        return 0
+    if type(value) is not int:
+        item = _item(value, "global_step")
+        try:
+            value = operator.index(item)
+        except Exception:  # mostly TypeError, but it is another's code
+            number = to_number(item, "global_step")
+            if not math.isfinite(number):
+                raise ValueError(f"global_step is {number}; an integer is expected") from None
+            value = int(number)
+            if value != number:
+                warn(f"global_step {number!r} is not whole; {value} is logged, the integer part", once="step")
+    if not STEP_MIN <= value <= STEP_MAX:
+        shown = str(value) if value.bit_length() < 256 else f"of {value.bit_length():,} bits"
+        raise ValueError(f"global_step {shown} does not fit 64 bits")
+    return int(value)
+
+
+def _item(value: Any, what: str) -> Any:
+    """The one element of an array, tensor or list; anything else as it is."""
+    for _ in range(DIMENSIONS_MAX):  # lists in lists
+        if not isinstance(value, list | tuple):
+            break
+        if len(value) != 1:
+            raise ValueError(f"{what}: a {type(value).__name__} of {len(value)} was given where one number is expected")
+        value = value[0]
+    value = _unmasked(value)
+    if not hasattr(value, "item") and not hasattr(value, "__float__"):
+        if not any(hasattr(value, way) for way in ("__array__", "__array_interface__", "__dlpack__")):
+            return value
+        value = widened(snapshot(value, what))
+    try:
+        shape = getattr(value, "shape", None)
+        if not isinstance(shape, tuple):
+            return value
+        if math.prod(shape) == 1:
+            return value.item() if hasattr(value, "item") else value
+    except Exception as error:  # a tensor without values, a tracer, whatever another's code may raise
+        raise TypeError(f"{what}: the value of this {type(value).__name__} cannot be read: {error}") from error
+    raise ValueError(f"{what}: shape {tuple(shape)} was given where one number is expected")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80} ({type(value).__name__})"
+    except Exception:  # integers of thousands of digits, and another's code
+        return f"a {type(value).__name__}"

@@ -1,0 +1,85 @@
+"""What goes from sessions to runs: a batch of records of one session for one run, and what it acknowledges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tbxd_client.protocol.records import SCALAR_BYTES, Record, RowDefinition, RunDefinition, TagDefinition
+
+# A scalar's 34 bytes as a row of a structured array; h, k and m* are the msgpack markers between the numbers.
+SCALAR_DTYPE = np.dtype(
+    [
+        ("h", "u1"),
+        ("k", "u1"),
+        ("m0", "u1"),
+        ("tag", ">u4"),
+        ("m1", "u1"),
+        ("step", ">i8"),
+        ("m2", "u1"),
+        ("wall_time", ">f8"),
+        ("m3", "u1"),
+        ("value", ">f8"),
+    ]
+)
+assert SCALAR_DTYPE.itemsize == SCALAR_BYTES
+
+
+@dataclass(slots=True)
+class Scalars:
+    """Scalars that follow each other: ``values`` of `SCALAR_DTYPE`, ``ends`` the positions behind them (int64)."""
+
+    values: npt.NDArray[Any]
+    ends: npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Single:
+    """One record of another kind; ``record`` is None where it was refused, for ``reason``."""
+
+    record: Record | None
+    end: int
+    size: int
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Token:
+    """A stretch of a session's records whose runs have yet to write it; ``untaken`` of them have not looked at it."""
+
+    end: int
+    runs: int
+    untaken: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a stretch of a session holds for one run, in its order."""
+
+    session: bytes
+    run: RunDefinition
+    tags: list[TagDefinition | None]
+    rows: list[RowDefinition | None]
+    token: Token
+    items: list[Scalars | Single] = field(default_factory=list)
+    size: int = 0  # bytes of the records
+    records: int = 0
+    numbered: bool = False  # some of its tags may leave their steps to the run
+    arrived: float = 0.0  # by the monotonic clock
+    held: bool = False  # for other ranks, and nothing else keeps it from being written
+    definition: int = 0  # the number of the last that the session had given for this folder
+
+    def tag(self, number: int) -> TagDefinition:
+        """A tag that a record of this batch names; that it is defined has been seen to."""
+        tag = self.tags[number]
+        assert tag is not None
+        return tag
+
+    def row(self, number: int) -> RowDefinition:
+        """A row that a record of this batch names."""
+        row = self.rows[number]
+        assert row is not None
+        return row

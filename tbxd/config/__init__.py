@@ -1,0 +1,1 @@
+"""The daemon's settings and where they come from."""

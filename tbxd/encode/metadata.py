@@ -1,0 +1,84 @@
+"""What TensorBoard is told about a tag beside its values: plugin, display name, description, and our colour.
+
+TensorBoard's default loader only believes metadata that names a plugin and a data class; it then takes the plugin by
+its name, so both are always written together. TensorBoard has no place for a colour of a tag. It goes into the
+content of the plugin, as a field that the plugins pass over (`schema.COLOR_FIELD`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tbxd_client.protocol.records import (
+    AUDIO,
+    BOXES,
+    CUSTOM_SCALARS,
+    HEATMAP,
+    HISTOGRAM,
+    HISTOGRAM_RAW,
+    HPARAMS,
+    IMAGE,
+    MESH,
+    PR_CURVE,
+    PR_CURVE_RAW,
+    ROW,
+    SCALAR,
+    TENSOR,
+    TEXT,
+    VIDEO,
+    TagDefinition,
+)
+
+from ..tfevents import schema
+from .arrays import shown
+
+_PLUGINS = {
+    SCALAR: ("scalars", schema.SCALAR),
+    ROW: ("scalars", schema.SCALAR),
+    HISTOGRAM: ("histograms", schema.TENSOR),
+    HISTOGRAM_RAW: ("histograms", schema.TENSOR),
+    IMAGE: ("images", schema.BLOB_SEQUENCE),
+    HEATMAP: ("images", schema.BLOB_SEQUENCE),
+    BOXES: ("images", schema.BLOB_SEQUENCE),
+    VIDEO: ("images", schema.BLOB_SEQUENCE),
+    AUDIO: ("audio", schema.BLOB_SEQUENCE),
+    TEXT: ("text", schema.TENSOR),
+    PR_CURVE: ("pr_curves", schema.TENSOR),
+    PR_CURVE_RAW: ("pr_curves", schema.TENSOR),
+    MESH: ("mesh", schema.TENSOR),
+    TENSOR: ("tensor", schema.TENSOR),
+    CUSTOM_SCALARS: ("custom_scalars", schema.TENSOR),
+    HPARAMS: ("hparams", schema.TENSOR),
+}
+_TENSORS = frozenset((TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS, HPARAMS))
+
+
+def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | None:
+    """The ``SummaryMetadata`` of a tag's values, or None where nothing is to be said.
+
+    What is written as a tensor has it always: without it a tensor belongs to no plugin. ``content`` is what the plugin
+    itself wants to know; our colour is appended, which for protobuf is a field more.
+    """
+    if kind not in _PLUGINS or not (kind in _TENSORS or tag.color or tag.display_name or tag.description):
+        return None
+    plugin, data_class = _PLUGINS[kind]
+    content += schema.PluginContent(color=shown(tag.color)).SerializeToString()
+    return schema.SummaryMetadata(
+        plugin_data=schema.SummaryMetadata.PluginData(plugin_name=plugin, content=content),
+        display_name=shown(tag.display_name),
+        summary_description=shown(tag.description),
+        data_class=data_class,
+    )
+
+
+def color_of(content: bytes) -> str:
+    """The colour in a plugin's content, as ``#rrggbb``; empty where there is none."""
+    try:
+        return str(schema.PluginContent.FromString(content).color)
+    except schema.DecodeError:  # another plugin's, and no protobuf
+        return ""
+
+
+def summary_value(kind: int, tag: TagDefinition, suffix: str = "", content: bytes = b"", **value: Any) -> Any:
+    """A ``Summary.Value`` with the tag's name, its metadata, and the one field of ``value``."""
+    return schema.Summary.Value(tag=shown(tag.tag) + suffix, metadata=metadata_for(kind, tag, content), **value)

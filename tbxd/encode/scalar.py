@@ -1,0 +1,26 @@
+"""Scalars, one by one. The run writes the many without coming here."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from tbxd_client.protocol.records import SCALAR, Record, TagDefinition
+
+from .metadata import summary_value
+from .rejections import Refused
+
+
+def encode(record: Record, tag: TagDefinition) -> list[Any]:
+    """One ``simple_value`` of the payload, a big-endian float64; TensorBoard has float32, beyond its range infinity.
+
+    Raises:
+        Refused: ``bad_record``.
+    """
+    if not isinstance(record.payload, bytes) or len(record.payload) != 8:
+        raise Refused("bad_record", "a scalar without its 8 bytes")
+    with np.errstate(over="ignore", invalid="ignore"):
+        number = float(np.float32(struct.unpack(">d", record.payload)[0]))
+    return [summary_value(SCALAR, tag, simple_value=number)]

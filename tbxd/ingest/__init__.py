@@ -1,0 +1,1 @@
+"""From messages and journals to sessions, and from sessions to batches for runs."""

@@ -1,0 +1,1152 @@
+"""The hub: from messages to sessions, from sessions to runs, and acknowledgements the same way back.
+
+It lives on the daemon's main thread. Runs are written on the threads of a pool; what they have written comes back
+through a queue, so sessions are never touched by two threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tbxd_client.config.paths import may_be_used, spools
+from tbxd_client.distributed import process_identity
+from tbxd_client.journal.journal_files import CONTROL_NAME, DEFINITIONS_BYTES_MAX, session_name
+from tbxd_client.process.view import view
+from tbxd_client.protocol import wire
+from tbxd_client.protocol.records import POSITION_MAX, RemoteProtocolError
+from tbxd_client.transport.launcher import is_locked
+
+from ..batch import Batch
+from ..config.settings import Settings
+from ..metrics.histograms import Meters
+from ..process import heap
+from ..process.fd_budget import runs_open
+from ..process.io_pool import Pool
+from ..process.serial_queue import Strand
+from ..process.walls import PAUSE_SECONDS, Walls
+from ..reduce.expected_ranks import Coming
+from ..reduce.unread_records import Reads
+from ..runs.accounting import add_counts
+from ..runs.run_writer import RunWriter
+from ..scheduler.run_registry import RUNS_MAX, Keeping, RunState
+from ..tfevents.checkpoint import Checkpoints
+from ..tfevents.ledger import OVER
+from ..transport.allowed_roots import Roots
+from ..transport.credit import Credit, presses, window
+from ..transport.server_socket import Peer
+from .client_counts import Reported
+from .ended_sessions import Ended
+from .live_journal import StoredSegment, Unreadable, readable_journal
+from .quotas import TRY_SECONDS, OverQuota, Quotas
+from .session import Session
+from .session_status import Row, row_of
+
+log = logging.getLogger(__name__)
+
+LEDGERS = "ledgers"  # of the spool: what event files held, for the daemon that comes next
+BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
+TICK_SECONDS = 0.5  # between looks at threads that may hang
+TRIM_SECONDS = 10.0  # between two times that memory is given back
+RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
+IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
+SESSIONS_MAX = 100_000
+LIVES_SECONDS = 60.0  # a client that has said something since, and whose process is there, goes on without its journal
+REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone,
+QUIET_SECONDS = 20.0  # and for so long it is taken to have ended, where another logs to its run: it speaks every 15 s
+# So long two processes have to have been there at once for this to count: what one has said may be read a moment later.
+OVERLAP_MS = 2000
+ENDS_MAX = 10_000  # of processes, that are remembered
+
+Send = Callable[[Peer, wire.Message], object]  # False where the peer is gone
+
+
+@dataclass(slots=True)
+class Client:
+    """A session and who is behind it."""
+
+    session: Session
+    peer: Peer | None
+    pid: int
+    host: str
+    journal: str
+    program: str
+    heard: float
+    key: str = ""  # the name of the client's key, where it is on another host
+    tags: int = 0  # that were counted for it
+    journal_seen: bool = False
+    announced: int = 0  # the limit that the client was told
+    promised: int = 0  # the furthest that it ever was
+    # By the monotonic clock: up to when all that it has logged had come, and when something last did.
+    read: float = field(default_factory=time.monotonic)
+    moved: float = field(default_factory=time.monotonic)
+    readable: Path | None = None  # its journal, where the records can be read in its files
+    unreadable: str = ""  # why that is not tried again
+    broken: str = ""
+    again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
+    under_way: int = 0  # batches of it that runs have, and have not given back
+    ends: bool = False  # it has said that it ends with what it wants to have written (`flush_to`),
+    complete: bool = False  # nothing more comes,
+    left: bool = False  # and its runs know
+    holds: set[str] = field(default_factory=set)  # the folders of its runs
+    reported: Reported = field(default_factory=Reported)
+    received: dict[int, int] = field(default_factory=dict)
+    local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
+    undecided: int = 0  # runs of which it is not known yet whether their folders are those that are seen here
+    held: list[Batch] = field(default_factory=list)  # until that is known, and
+    newcomer: bool = False  # until all that processes before it have left has come: see `journal_recovery`
+    boot: str = ""  # the start of its system, where it is on another host, and by how much this one's clock is ahead
+    ahead: int = 0  # of that one's, in milliseconds
+    gone: bool = False  # its connection was
+    elsewhere: str = ""  # a run whose folder is another one here
+    news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
+    flush_to: int = 0  # the position that it wants to have written,
+    leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
+    leftovers_written: int = 0  # and the last that has it
+    row: Row | None = None  # what the status has told of it last
+
+
+class Held(NamedTuple):
+    """A batch that a run keeps for other ranks, and for nothing else."""
+
+    batch: Batch
+
+
+@dataclass(slots=True)
+class Wanting:
+    """A client that waits for what processes that have ended have left in the journals of its runs."""
+
+    client: Client
+    rounds: list[tuple[RunState, int]]  # its runs that are to be written first, and how often they had been
+    looked: bool = False  # at the journals, since it asked
+
+    @property
+    def ready(self) -> bool:
+        """Whether its own runs are written as they were to be when it asked."""
+        return all(
+            state.rounds > before + (state.writer.waiting or state.writer.ranks.news) for state, before in self.rounds
+        )
+
+
+@dataclass(slots=True)
+class Seen:
+    """Whether the folder of a run of a client is the one that is seen here."""
+
+    client: Client
+    directory: str
+    same: bool
+
+
+class Hub:
+    """All sessions and all runs of a daemon.
+
+    Args:
+        settings: the daemon's.
+        wake: wakes the main thread; called from the pool.
+        send: sends a message to a peer.
+        roots: where clients on other hosts may log.
+        walls: is told what breaks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        wake: Callable[[], None],
+        send: Send,
+        roots: Roots | None = None,
+        walls: Walls | None = None,
+    ) -> None:
+        self.clients: dict[bytes, Client] = {}
+        self.runs: dict[str, RunState] = {}
+        self._keeping = Keeping(self.runs)
+        self.refused = 0  # messages and sessions that were turned away
+        self.homeless_drops = 0  # told by journals that name no run
+        self.written_records = 0  # since the start
+        self.received_records = self.received_bytes = 0  # since the start
+        self.meters = Meters()
+        self.asks_system = False  # a run wants the node to be sampled
+        self.gets_on = True  # False while no thread of the pool does, though there is something to write
+        self.walls = walls or Walls()
+        self._settings = settings
+        self._wake = wake
+        self._send = send
+        self._roots = roots or Roots("")
+        self._quotas = Quotas(settings)
+        self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
+        self._credit = Credit()
+        self._coming = Coming()
+        # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
+        spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
+        self._spools = spools(settings.spool)
+        self._sessions = Reads(self.read, self._coming, self.clients, self._spools)
+        self._checkpoints = Checkpoints(spool / LEDGERS)
+        self.view = view()
+        self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
+        self.wanting: dict[bytes, Wanting] = {}  # by session
+        self.newcomers: dict[bytes, Client] = {}  # by session
+        self._ends: dict[bytes, int] = {}  # when processes were seen to have ended, by session
+        self.gated = False  # somebody admits them
+        self.ended = Ended(spool / LEDGERS)
+        self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
+        self._host = os.uname().nodename
+        self._next_sync = 0.0
+        self._freed, self._next_trim = False, 0.0
+        self._open_files = runs_open(settings.open_files)
+        self._endings = self.strand(partial(self.walls.broke, "a job"))
+        self._endings.submit(self._checkpoints.sweep)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over what is changed in the settings while it runs."""
+        self._settings = settings
+        self._quotas.configure(settings)
+        self._open_files = runs_open(settings.open_files)
+        self._next_sync = 0.0
+        soon = time.monotonic() + settings.batch_ms / 1000
+        for state in self._keeping.warm.values():
+            if state.due > soon and not state.writer.error:
+                state.due = soon
+
+    # --- messages --------------------------------------------------------------------------------------------
+
+    def handle(self, peer: Peer, message: wire.Message) -> None:
+        """Take a message of a client. What is wrong with it, or goes wrong with it here, ends its session alone."""
+        try:
+            self._handle(peer, message, time.monotonic())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            session = getattr(message, "session", bytes(12))
+            why = self.walls.broke(f"message {type(message).__name__.lower()}", error, f"session {session.hex()}")
+            client = self.clients.get(session)
+            if client is not None and client.peer == peer:
+                self._break_for_now(client, why)
+            else:
+                self.refuse(peer, session, why)
+
+    def _handle(self, peer: Peer, message: wire.Message, now: float) -> None:
+        if isinstance(message, wire.Hello):
+            self._hello(peer, message, now)
+            return
+        if not isinstance(message, wire.Data | wire.Stored | wire.Flush | wire.Report | wire.Goodbye):
+            self.refused += 1
+            return
+        client = self.clients.get(message.session)
+        if client is None or client.peer != peer:
+            self._send(peer, wire.Unknown(message.session))
+            return
+        client.heard, client.gone = now, False
+        if client.broken:
+            if self.forgiven(client, now):
+                self._send(peer, wire.Unknown(message.session))  # it begins anew
+            return
+        try:
+            match message:
+                case wire.Data():
+                    self._data(client, message)
+                case wire.Stored():
+                    self._stored(client, message)
+                case wire.Flush():
+                    self._flush(client, message)
+                case wire.Report():
+                    self._report(client, message)
+                case wire.Goodbye():
+                    self.forget(client)
+                    self.leave(client)
+        except RemoteProtocolError as error:
+            self._break_off_for(client, error)
+
+    def _break_off_for(self, client: Client, error: RemoteProtocolError) -> None:
+        self.break_off(client, str(error))
+        client.again = time.monotonic() if isinstance(error, OverQuota) else 0.0
+
+    def _break_for_now(self, client: Client, why: str) -> None:
+        """Take nothing more of a session with which something has gone wrong here, until it may begin anew.
+
+        How far its streams have been taken is not certain any more. Its records are in its journal, and the ledger
+        knows which of them are written.
+        """
+        with self.walls.around("break off", f"session {client.session.id.hex()}"):
+            self.break_off(client, why)
+        client.again = time.monotonic()
+
+    def forgiven(self, client: Client, now: float) -> bool:
+        """Whether a session that was broken off for a quota or a fault of ours is forgotten, so that it may try again.
+
+        Nothing of it is under way then, so that what comes again is compared with all that is written.
+        """
+        if not client.again or now - client.again < TRY_SECONDS or client.under_way:
+            return False
+        self.forget(client)
+        return True
+
+    def _hello(self, peer: Peer, hello: wire.Hello, now: float) -> None:
+        client = self.clients.get(hello.session)
+        if client is not None and client.peer is not None and client.peer.owner == peer.owner:
+            client = None if self.forgiven(client, now) else client
+        if client is None:
+            if len(self.clients) >= SESSIONS_MAX:
+                self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                return
+            if hello.session in self.ended or hello.session == OVER:  # what a connection before the last has left
+                self.refuse(peer, hello.session, "the session is over")
+                return
+            if hello.start > POSITION_MAX:
+                self.refuse(peer, hello.session, f"records from position {hello.start:,}; at most {POSITION_MAX:,}")
+                return
+            try:
+                if peer.key:
+                    self._quotas.enter(peer.key, now)
+            except RemoteProtocolError as error:
+                self.refuse(peer, hello.session, str(error))
+                return
+            session = Session(hello.session, hello.start, self._roots.place if peer.key else None)
+            journal = "" if peer.key else hello.journal  # a path of another host says nothing here
+            client = self.clients[hello.session] = Client(
+                session, peer, hello.pid, hello.host, journal, hello.program, now, key=peer.key, newcomer=self.gated
+            )
+            if self.gated:
+                self.newcomers[hello.session] = client
+            self._coming.come(hello.session, session.runs, now)
+            log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
+        elif client.broken:
+            self.refuse(peer, hello.session, client.broken)
+            return
+        elif client.peer is not None and client.peer.owner != peer.owner:
+            self.refuse(peer, hello.session, "the session belongs to another process")
+            return
+        client.peer = peer
+        client.heard, client.gone = now, False
+        client.boot, client.ahead = hello.boot, process_identity.clock() - hello.clock
+        session = client.session
+        client.readable = None if client.unreadable or peer.key else readable_journal(hello.journal, hello.session)
+        self._welcome(client)
+        if session.written > hello.start:  # acknowledgements that got lost
+            self._acknowledge(client, moved=True)
+
+    def _report(self, client: Client, report: wire.Report) -> None:
+        for number, dropped in client.reported.take(report.runs).items():
+            self._tell(client, number, dropped)
+
+    def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
+        """What a client could not keep is written into its run, and shown there."""
+        run = client.session.run(number)
+        if run is None or not dropped or client.undecided or client.elsewhere or client.newcomer:
+            return
+        state = self._run(run.directory)
+        if state.writer.tell(run, client.session.id, dropped):
+            self._soon(state)
+
+    def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
+        """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
+
+        True when all its runs have it in their event files.
+        """
+        runs = {run.directory: run for run in reversed(client.session.runs) if run is not None}
+        writers = {directory: self._run(directory) for directory in runs} if dropped else {}
+        unknown = [directory for directory, state in writers.items() if state.writer.read_for(runs[directory])]
+        for directory in unknown:
+            self._submit(writers[directory])
+        if unknown or any(state.writer.waiting for state in writers.values()):
+            return False
+        missing = dict(dropped)
+        for state in writers.values():
+            for reason, count in state.writer.entry(client.session.id).dropped.items():
+                missing[reason] = missing.get(reason, 0) - count
+        missing = {reason: count for reason, count in missing.items() if count > 0}
+        if not missing:
+            return True
+        first = next((run for run in client.session.runs if run is not None), None)
+        if first is None:
+            self.homeless_drops += sum(missing.values())
+            return True
+        add_counts(missing, writers[first.directory].writer.entry(client.session.id).dropped)
+        self._tell(client, first.id, missing)
+        return False
+
+    def see_folders(self, client: Client, known: int) -> None:
+        """Take note of the folders of runs that a client has defined, and compare them with those under the same paths
+        here, where the client sees other files.
+
+        Until that is done nothing of the client is written.
+
+        Args:
+            known: so many of its runs were compared before.
+        """
+        self._keeping.hold(client.holds, (run.directory for run in client.session.runs[known:] if run is not None))
+        if client.key or not client.local:
+            return
+        for run in client.session.runs[known:]:
+            if run is not None and run.folder is not None and run.view != self.view:
+                client.undecided += 1
+                broke = partial(self.walls.broke, "the look at a folder", whose=run.directory)
+                self.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
+
+    def _see(self, client: Client, directory: str, folder: tuple[int, int]) -> None:  # on a thread of the pool
+        same = False  # also where the look itself breaks: another daemon looks then, and nobody waits for ever
+        try:
+            state = Path(directory).stat()
+            # Behind a link it would be a folder that nobody has named here.
+            same = (state.st_dev, state.st_ino) == folder and os.path.realpath(directory) == directory
+        except (OSError, ValueError):
+            pass
+        finally:
+            self._written.put(Seen(client, directory, same))
+            self._wake()
+
+    def _decide(self, seen: Seen) -> None:
+        client = seen.client
+        if self.clients.get(client.session.id) is not client:
+            return
+        client.undecided -= 1
+        if not seen.same and not client.elsewhere:
+            client.elsewhere = (
+                f"{wire.ELSEWHERE}: {seen.directory} is not the folder that pid {client.pid} logs to, which is in "
+                "another mount namespace or under another root"
+            )
+            if client.peer is not None:
+                log.info("session %s goes to another daemon: %s", client.session.id.hex(), client.elsewhere)
+                self._send(client.peer, wire.Refused(client.session.id, client.elsewhere[:1000]))
+                self.forget(client)
+            return
+        self._release(client)
+
+    def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
+        """Turn a session away."""
+        self.refused += 1
+        log.warning("session %s refused: %s", session.hex(), reason)
+        self._send(peer, wire.Refused(session, reason[:1000]))
+
+    def break_off(self, client: Client, reason: str) -> None:
+        """Take nothing more of a session whose streams make no sense."""
+        client.broken = reason
+        client.again = 0.0
+        self._coming.gone(client.session.id)
+        self.refused += 1
+        log.warning("session %s of pid %d is broken: %s", client.session.id.hex(), client.pid, reason)
+        if client.peer is not None:
+            self._send(client.peer, wire.Refused(client.session.id, reason[:1000]))
+
+    def _data(self, client: Client, data: wire.Data) -> None:
+        session = client.session
+        if data.stream == wire.DEFINITIONS:
+            known = len(session.runs)
+            accepted = session.feed_definitions(data.position, data.payload)
+            self.asks_system = self.asks_system or session.asks_system
+            if session.definitions_expected > DEFINITIONS_BYTES_MAX:
+                raise RemoteProtocolError(f"definitions of more than {DEFINITIONS_BYTES_MAX:,} bytes")
+            self.see_folders(client, known)
+            for run in session.runs[known:]:
+                if run is not None:  # a report may have been there first
+                    self._tell(client, run.id, client.reported.dropped(run.id))
+            if client.key:
+                self._place_in_time(client, known)
+                fresh, client.tags = session.places - client.tags, session.places
+                folders = (run.directory for run in session.runs[known:] if run is not None)
+                self._quotas.define(client.key, folders, fresh)
+        else:
+            self._check_promise(client, data.position + len(data.payload))
+            accepted = self.feed(client, data.position, data.payload)
+        if not accepted:
+            self._welcome(client)
+
+    def _stored(self, client: Client, stored: wire.Stored) -> None:
+        """Read records where they are. A client whose journal turns out not to be readable is told to send them."""
+        session, end = client.session, stored.position + stored.length
+        if client.readable is None or stored.position > session.expected:
+            self._welcome(client)
+            return
+        self._check_promise(client, end)  # a message of 60 bytes must not make this process read a gigabyte
+        if end <= session.expected:
+            return
+        try:
+            with StoredSegment(client.readable, session.id, stored.segment) as segment:
+                while session.expected < end:
+                    room = session.room(end - session.expected, segment.offset(session.expected))
+                    segment.read_into(room, session.expected)
+                    self._offer(client, session.take(len(room)))
+        except Unreadable as error:
+            log.warning("session %s has to send its records: %s", session.id.hex(), error)
+            client.readable, client.unreadable = None, str(error)
+            self._welcome(client)
+
+    @staticmethod
+    def _check_promise(client: Client, end: int) -> None:
+        if end > client.promised:
+            raise RemoteProtocolError(f"records up to position {end:,}; the limit was {client.promised:,}")
+
+    def _welcome(self, client: Client) -> None:
+        """Tell a client where to go on."""
+        if client.peer is None:
+            return
+        session = client.session
+        self._announce(client, self.limit(client))
+        self._send(
+            client.peer,
+            wire.Welcome(
+                session.id,
+                session.expected,
+                session.definitions_expected,
+                client.announced,
+                int(client.readable is not None),
+                leftovers=1,
+                reports=1,
+            ),
+        )
+
+    @staticmethod
+    def _announce(client: Client, limit: int) -> None:
+        client.announced = limit
+        client.promised = max(client.promised, limit)
+
+    def feed(self, client: Client, position: int, payload: bytes) -> bool:
+        """Take a stretch of a client's records. False: there is a gap before it.
+
+        Raises:
+            RemoteProtocolError: it is broken.
+        """
+        before = client.session.expected
+        batches = client.session.feed_records(position, payload)
+        if batches is None:
+            return False
+        if client.key:
+            self._quotas.spend(client.key, client.session.expected - before)
+        self._offer(client, batches)
+        return True
+
+    def adopt(self, client: Client) -> None:
+        """What the process of a session has left is read here."""
+        self.clients[client.session.id] = client
+        self._coming.come(client.session.id, client.session.runs, time.monotonic())
+
+    def read(self, id: bytes) -> tuple[float, float]:
+        """Up to when all that a session has logged has come, and when something of it last did, by the monotonic clock.
+
+        Any thread may ask. A client sends as far as it may, so one that has stopped before that has no more.
+        """
+        client, now = self.clients.get(id), time.monotonic()
+        if client is None or client.complete or client.broken or not _has_more(client):
+            return now, now
+        return client.read, client.moved
+
+    def alive(self, id: bytes, began: int) -> bool:
+        """Whether the process of a session may still log, or could when another began. Any thread may ask.
+
+        Args:
+            id: the session.
+            began: milliseconds since the start of this system; 0: it is about this moment.
+        """
+        if began and self._ends.get(id, 0) > began + OVERLAP_MS:
+            return True
+        client = self.clients.get(id)
+        if client is None:  # one that has not found this daemon yet, perhaps
+            return any(is_locked(spool / session_name(id) / CONTROL_NAME) for spool in self._spools)
+        if client.peer is None or client.complete or client.gone:
+            return False
+        return not client.key or time.monotonic() - client.heard < QUIET_SECONDS
+
+    def _place_in_time(self, client: Client, known: int) -> None:
+        """Say in this host's time when a process on another one began, and see who of its runs is gone.
+
+        Args:
+            known: so many of its runs were there before.
+        """
+        runs = client.session.runs
+        for number, run in enumerate(runs[known:], known):
+            if run is None:
+                continue
+            same = bool(client.boot) and run.boot == client.boot
+            runs[number] = run._replace(
+                boot=process_identity.boot() if same else "", began=max(1, run.began + client.ahead) if same else 0
+            )
+            for other in self.clients.values():
+                if other.key and other.peer is not None and other is not client and not other.gone:
+                    shared = any(one is not None and one.directory == run.directory for one in other.session.runs)
+                    if shared and not self._reaches(other):
+                        other.gone = True
+
+    def note_end(self, client: Client, stored: float = 0.0) -> None:
+        """The process of a client is seen to have ended: not before it was last heard, or has last stored something,
+        in milliseconds since the start of this system."""
+        if client.session.id not in self._ends and (client.peer is not None or stored):
+            heard = (
+                process_identity.clock() - 1000 * (time.monotonic() - client.heard) if client.peer is not None else 0.0
+            )
+            self._ends[client.session.id] = round(max(heard, stored))
+            if len(self._ends) > ENDS_MAX:
+                del self._ends[next(iter(self._ends))]
+
+    def _reaches(self, client: Client) -> bool:
+        """Whether a message comes to a client, which is told nothing new."""
+        session = client.session
+        assert client.peer is not None
+        ack = wire.Ack(session.id, session.written, client.announced, {}, session.held, client.leftovers_written)
+        return self._send(client.peer, ack) is not False
+
+    def admit(self, client: Client) -> None:
+        """All that processes before a client have left in journals has come: what it has logged follows."""
+        self.newcomers.pop(client.session.id, None)
+        client.newcomer = False
+        self._release(client)
+
+    def _release(self, client: Client) -> None:
+        if client.undecided or client.elsewhere or client.newcomer:
+            return
+        held, client.held = client.held, []
+        try:
+            self._offer(client, held)
+            for number, dropped in client.reported.drops():
+                self._tell(client, number, dropped)
+            if client.complete:
+                self.complete(client)
+        except RemoteProtocolError as error:
+            self._break_off_for(client, error)
+            return
+        if held and client.flush_to > client.session.written:
+            self.flush(client)
+
+    def _offer(self, client: Client, batches: list[Batch]) -> None:
+        now = client.moved = time.monotonic()
+        if not _has_more(client):
+            client.read = now
+        if client.undecided or client.elsewhere or client.newcomer:
+            client.held += batches
+            batches = []
+        elif batches:
+            self._coming.gone(client.session.id)
+        at_once = presses(client.session.expected, client.announced, window(len(self.clients)))
+        for batch in batches:
+            client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
+            self.received_records += batch.records
+            self.received_bytes += batch.size
+            state = self._run(batch.run.directory)
+            state.used = batch.arrived = now
+            queued = state.writer.offer(batch)
+            client.under_way += 1
+            if at_once or queued >= BATCH_BYTES:
+                self._submit(state)
+            else:
+                self._soon(state)
+        self._see_end(client)
+        self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
+
+    def _run(self, directory: str) -> RunState:
+        state = self._keeping.state(directory, partial(self._begin, directory))
+        if state is None:
+            raise OverQuota(
+                f"{RUNS_MAX:,} runs are logged to already; it waits until some of their scripts have ended, and "
+                "tries again"
+            )
+        return state
+
+    def _begin(self, directory: str) -> RunState:
+        settings = self._settings
+        writer = RunWriter(
+            Path(directory),
+            self._on_written,
+            settings.durable,
+            settings.ranks_seconds,
+            self.meters,
+            self._checkpoints,
+            lambda batch: self._written.put(Held(batch)),
+            self.ended,
+            self._sessions,
+            self.alive,
+        )
+        return RunState(directory, writer, self.strand(partial(self._run_broke, writer)))
+
+    def strand(self, broke: Callable[[BaseException], object]) -> Strand:
+        """An order of jobs on the threads that write; ``broke`` is told, on these, what one of them has raised."""
+        return Strand(self._pool, broke)
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
+        self._written.put(batch)  # first, whatever comes of the rest: nobody else would say that it is written
+        self.meters.lag.observe(time.monotonic() - batch.arrived)
+
+    def _soon(self, state: RunState) -> None:
+        """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
+        self._keeping.rouse(state)
+        soon = time.monotonic() + self._settings.batch_ms / 1000
+        if not state.due or (state.due > soon and not state.writer.error):
+            state.due = soon
+
+    def _submit(self, state: RunState) -> None:
+        self._keeping.rouse(state)
+        state.due = 0.0
+        if state.submitted:
+            return
+        state.submitted = True
+        state.since = time.monotonic()
+
+        def job() -> None:
+            try:
+                state.writer.write()
+                if len(self._keeping.warm) > self._open_most and self._open_runs() > self._open_most:
+                    state.writer.park()
+            except BaseException as error:  # here, so that the run is in order before anybody hears of it
+                self._run_broke(state.writer, error)
+            finally:
+                self._written.put(state)
+                self._wake()
+
+        state.strand.submit(job)
+
+    def _run_broke(self, writer: RunWriter, error: BaseException) -> None:  # on a thread of the pool
+        """A job of a run has raised: the run waits a moment, and is written anew from what its files hold."""
+        why = self.walls.broke("a job of a run", error, str(writer.directory))
+        try:
+            writer.recover(why)
+        except BaseException as again:
+            self.walls.broke("a run that is begun anew", again, str(writer.directory))
+
+    def collect(self) -> None:
+        """Take note of what the pool has written, and acknowledge it."""
+        moved: dict[bytes, Client] = {}
+        while True:
+            try:
+                item = self._written.get_nowait()
+            except queue.Empty:
+                break
+            with self.walls.around("what was written"):
+                if isinstance(item, Seen):
+                    self._decide(item)
+                elif isinstance(item, RunState):
+                    self._come_back(item, moved)
+                elif isinstance(item, Held):
+                    self._hold(item.batch, moved)
+                else:
+                    self._settle(item, moved)
+        for client in moved.values():
+            with self.walls.around("acknowledgements", f"session {client.session.id.hex()}"):
+                self._acknowledge(client, moved=True)
+        if moved:
+            self._grant()
+
+    def _hold(self, batch: Batch, moved: dict[bytes, Client]) -> None:
+        """A batch waits for other ranks, and for nothing else."""
+        client = self.clients.get(batch.session)
+        if client is not None and client.session.hold(batch):
+            if client.flush_to > client.session.written:
+                moved[batch.session] = client
+            elif self.limit(client) - client.announced >= window(len(self.clients)) // 4:
+                self._acknowledge(client)  # what waits takes nothing of what it may send
+
+    def _come_back(self, state: RunState, moved: dict[bytes, Client]) -> None:
+        """A run has been written, or tried to be."""
+        state.submitted, state.since = False, 0.0
+        state.rounds += 1
+        if state.writer.error:
+            moved.update(self._flushing(state))
+        if state.has_to_do and not state.due:
+            delay = RETRY_SECONDS if state.writer.error else 0.0
+            state.due = time.monotonic() + delay
+        elif state.writer.ranks.due and not state.due:
+            state.due = max(state.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
+
+    def _settle(self, batch: Batch, moved: dict[bytes, Client]) -> None:
+        """A batch is in the event files."""
+        self.written_records += batch.records
+        client = self.clients.get(batch.session)
+        if client is not None:
+            client.under_way = max(0, client.under_way - 1)
+            client.news[batch.run.id] = self.runs[batch.run.directory]
+            if client.session.done(batch):
+                moved[batch.session] = client
+
+    def _grant(self) -> None:
+        """Let those go on whose record is larger than their window, as far as there is room now."""
+        for session in list(self._credit.waiting):
+            client = self.clients.get(session)
+            if client is None:
+                self._credit.forget(session)
+                continue
+            with self.walls.around("grants", f"session {session.hex()}"):
+                self._acknowledge(client)
+
+    def _acknowledge(self, client: Client, moved: bool = False) -> None:
+        limit = self.limit(client)
+        if (moved or limit > client.announced) and client.peer is not None:
+            self._announce(client, limit)
+            counts = {}
+            for number, state in client.news.items():
+                entry = state.writer.entry(client.session.id)
+                counts[number] = [entry.count, entry.refused]
+            client.news = {}
+            session = client.session
+            trouble = self._trouble(client) if session.held < client.flush_to else ""
+            more = session.held, client.leftovers_written, trouble
+            for part in wire.parts(counts):
+                self._send(client.peer, wire.Ack(session.id, session.written, limit, part, *more))
+
+    def _trouble(self, client: Client) -> str:
+        """What keeps one of its runs from being written; "" for nothing."""
+        for state in self._warm(client):
+            if state.writer.error:
+                return f"{state.writer.directory}: {state.writer.error}"[:1000]
+        return ""
+
+    def _warm(self, client: Client) -> list[RunState]:
+        """The runs of a session that have something to do, or had a moment ago."""
+        warm, holds = self._keeping.warm, client.holds
+        if len(holds) < len(warm):
+            return [warm[directory] for directory in holds if directory in warm]
+        return [state for directory, state in warm.items() if directory in holds]
+
+    def _flushing(self, state: RunState) -> dict[bytes, Client]:
+        """Clients that wait for a run to be written."""
+        directory = state.directory
+        return {
+            session: client
+            for session, client in self.clients.items()
+            if client.flush_to > client.session.held and directory in client.holds
+        }
+
+    def limit(self, client: Client) -> int:
+        """The position up to which a client may send."""
+        session, now = client.session, time.monotonic()
+        room = self._quotas.room(client.key, now) if client.key else float("inf")
+        if not room:  # nor a grant, which others can use
+            return max(session.expected, client.announced)
+        limit = self._credit.limit(
+            session.id,
+            self._credit.base(session.written, session.held, len(self.clients)),
+            session.expected,
+            session.record_end,
+            len(self.clients),
+            now,
+            client.key,
+        )
+        return limit if limit <= session.expected + room else max(client.announced, session.expected + int(room))
+
+    def _flush(self, client: Client, flush: wire.Flush) -> None:
+        client.flush_to = max(client.flush_to, flush.position)
+        client.ends = client.ends or bool(flush.last)
+        self._see_end(client)
+        if flush.leftovers > client.leftovers:
+            client.leftovers = flush.leftovers
+            rounds = [(state, state.rounds) for state in self._warm(client) if state.has_to_do]
+            self.wanting[client.session.id] = Wanting(client, rounds)
+        self.flush(client)
+
+    def _see_end(self, client: Client) -> None:
+        """Records before its end may still have to come: what was lost or could not be read is sent anew."""
+        if client.ends and not client.complete and client.session.expected >= client.flush_to:
+            self.complete(client)
+
+    def flush(self, client: Client) -> None:
+        """Write now what is queued for the runs of a session, and say how far it is."""
+        for state in self._warm(client):
+            if state.has_to_do:
+                self._submit(state)
+        self._acknowledge(client, moved=True)
+
+    def satisfy(self, wanting: Wanting) -> None:
+        """Tell a client that what it wanted besides its own is written."""
+        client = wanting.client
+        self.wanting.pop(client.session.id, None)
+        client.leftovers_written = client.leftovers
+        self._acknowledge(client, moved=True)
+
+    def tick(self, now: float) -> float:
+        """Write the runs that are due, sync, and park; returns when there is something to do next."""
+        soonest = now + self._settings.sync_seconds
+        for state in self._keeping.warm.values():
+            if state.submitted:
+                soonest = min(soonest, now + TICK_SECONDS)
+            if state.due > now:
+                soonest = min(soonest, state.due)
+            elif state.due:
+                try:
+                    self._submit(state)
+                except Exception as error:
+                    state.due, state.submitted = now + PAUSE_SECONDS, False
+                    self.walls.broke("the start of a write", error, str(state.writer.directory))
+        self.gets_on = self._pool.relieve()
+        self._grant()
+        if freed := self._quotas.freed(now):
+            for client in list(self.clients.values()):
+                if client.key in freed:
+                    self._acknowledge(client)
+        soonest = min(soonest, self._quotas.due(now))
+        if now >= self._next_sync:
+            self._next_sync = now + self._settings.sync_seconds
+            self._sync_and_park(now)
+        return min(soonest, self._next_sync)
+
+    def _sync_and_park(self, now: float) -> None:
+        warm = self._keeping.warm.values()
+        for state in warm:
+            if state.writer.waiting and not state.due and not state.submitted:
+                state.due = now  # another job than a write has had to begin anew
+        opened = [state for state in warm if state.writer.file is not None]
+        held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
+        too_many = max(0, len(held) - self._open_files)
+        for place, state in enumerate(held):
+            if place < too_many or now - state.used > IDLE_SECONDS:
+                self._tidy(state, state.writer.park)
+        for state in opened:
+            if state.writer.dirty or state.writer.untidy:
+                state.writer.sync_due = True  # in the midst of a write that goes on and on
+                self._tidy(state, state.writer.sync)
+        self._freed = self._keeping.cool(now) or self._freed
+        if self._freed and now > self._next_trim:
+            self._freed, self._next_trim = False, now + TRIM_SECONDS
+            self._endings.submit(heap.give_back)
+
+    @staticmethod
+    def _tidy(state: RunState, what: Callable[[], None]) -> None:
+        """Have a run synced or parked behind the write that is on its way. One job waits, however long a disk hangs."""
+        if state.tidied:
+            return
+        state.tidies()
+
+        def job() -> None:
+            try:
+                what()
+            finally:
+                state.tidied = False
+
+        state.strand.submit(job)
+
+    @property
+    def _open_most(self) -> int:
+        """How many runs may be open between two rounds of `_sync_and_park`; one over it is closed with its write."""
+        return 2 * self._open_files + self._settings.threads
+
+    def _open_runs(self) -> int:  # on a thread of the pool
+        return sum(state.writer.open for state in list(self._keeping.warm.values()))
+
+    def drain(self, deadline: float) -> bool:
+        """Write everything that is queued; for the end. False when the deadline came first."""
+        while True:
+            self.collect()
+            busy = [state for state in self._keeping.warm.values() if state.submitted or state.writer.waiting]
+            if not busy:
+                return True
+            if time.monotonic() > deadline or all(state.writer.error and not state.submitted for state in busy):
+                return False
+            for state in busy:
+                if state.writer.waiting and not state.writer.error:
+                    self._submit(state)
+            with contextlib.suppress(queue.Empty):
+                self._written.put(self._written.get(timeout=0.05))
+
+    def close(self, seconds: float) -> bool:
+        """Sync and close all files. False when a disk took longer than ``seconds``."""
+        with self.walls.around("the look for sessions that are over"):
+            self._end()
+        for state in self._keeping.warm.values():
+            with self.walls.around("the end of a run", str(state.writer.directory)):
+                state.strand.submit(state.writer.close)
+        return self._pool.close(seconds)
+
+    # --- ends ------------------------------------------------------------------------------------------------
+
+    def forget(self, client: Client) -> None:
+        """A session is over."""
+        self.clients.pop(client.session.id, None)
+        self.newcomers.pop(client.session.id, None)
+        self.note_end(client)
+        self.wanting.pop(client.session.id, None)
+        if client.key:
+            self._quotas.leave(client.key, client.tags)
+        self.complete(client)
+        self._keeping.release(client.holds, time.monotonic())
+        self._credit.forget(client.session.id)
+        self._coming.gone(client.session.id)
+        log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
+
+    def leave(self, client: Client) -> None:
+        """All of a session is written, and its journal is being deleted: when it is gone, the session is over."""
+        session = client.session
+        seen = client.journal_seen or client.readable is not None or client.peer is None
+        here = seen and not client.key and client.journal and client.host in ("", self._host)
+        if len(self._leaving) >= SESSIONS_MAX:
+            return
+        if here and not client.broken and not session.outstanding and session.written == session.expected:
+            self._leaving[session.id] = Path(client.journal)
+
+    def _end(self) -> None:
+        """Note which sessions are over."""
+        gone = {
+            session: path
+            for session, path in self._leaving.items()
+            if session not in self.clients and not _exists(path)
+        }
+        if gone:
+            for session in gone:
+                del self._leaving[session]
+            self._endings.submit(partial(self.ended.add, list(gone), list(gone.values())))
+
+    def complete(self, client: Client) -> None:
+        """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
+        client.complete = True
+        holds = (client.undecided or client.newcomer) and self.clients.get(client.session.id) is client
+        if client.left or holds:  # what it holds comes before its end: see `_release`
+            return
+        client.left = True
+        for run in client.session.runs:
+            state = self.runs.get(run.directory) if run is not None and run.reduce else None
+            if run is not None and state is not None:
+                state.writer.ranks.leave(client.session.id, run)
+                self._soon(state)
+
+    def reap(self, now: float) -> None:
+        """Forget clients that have gone without a word and left nothing behind."""
+        self._end()
+        for client in list(self.clients.values()):
+            with self.walls.around("the look for sessions that are gone", f"session {client.session.id.hex()}"):
+                self._reap(client, now)
+
+    def _reap(self, client: Client, now: float) -> None:
+        if client.peer is None or client.under_way or (client.session.outstanding and not client.again):
+            return
+        if client.host == self._host and client.journal and _exists(client.journal):
+            client.journal_seen = True
+            return
+        gone = client.journal_seen and client.host == self._host and not _lives(client, now)
+        if gone or now - client.heard > REMOTE_SILENCE_SECONDS:
+            self.forget(client)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a session or something to write."""
+        warm = self._keeping.warm.values()
+        return bool(self.clients) or any(state.submitted or state.writer.waiting for state in warm)
+
+    # --- status ----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What was accepted, written, dropped and is pending, by run and by session."""
+        accounts = self._keeping.accounts()
+        pending: dict[str, int] = {}
+        sessions = []
+        for client in self.clients.values():
+            session = client.session
+            key = (client.heard, client.moved, session.written, client.readable, client.unreadable, client.broken)
+            row = client.row
+            if row is None or not row.holds(key, accounts):
+                row = client.row = None
+                with self.walls.around("the status of a session", f"session {session.id.hex()}"):
+                    rest = partial(self._session_status, client)
+                    row = client.row = row_of(session.id, key, self._expected(client), accounts, rest)
+            if row is None:
+                continue
+            sessions.append(row.told)
+            add_counts(pending, row.pending)
+        total = self._keeping.total(accounts.values(), sum(pending.values()))
+        return {
+            "runs": {
+                directory: account.told if directory not in pending else account.with_pending(pending[directory])
+                for directory, account in accounts.items()
+            },
+            "runs_forgotten": self._keeping.forgotten,
+            "sessions": sessions,
+            "totals": total.counts(),
+            "keys": self._quotas.status(time.monotonic()),
+            "refused_messages": self.refused,
+            "homeless_drops": self.homeless_drops,
+            "internal_errors": self.walls.status(),
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        """What else is to be known of how it is: the part of the status for which metrics are there."""
+        now = time.monotonic()
+        states = list(self._keeping.warm.values())
+        queued = [state.writer.queued() for state in states]
+        oldest = min((arrived for _, _, arrived in queued if arrived), default=now)
+        return {
+            "received_records": self.received_records,
+            "received_bytes": self.received_bytes,
+            "settled_records": self.written_records,
+            "written_bytes": int(self.meters.batch_bytes.sum),
+            "lag_seconds": now - oldest,
+            "sessions": len(self.clients),
+            "sessions_broken": sum(bool(client.broken) for client in self.clients.values()),
+            "runs": len(self.runs),
+            "runs_held_up": sum(bool(state.writer.error) for state in states),
+            "event_files_open": sum(state.writer.open for state in states),
+            "queued_batches": sum(batches for batches, _, _ in queued),
+            "queued_bytes": sum(size for _, size, _ in queued),
+            **self._pool.status(),
+            "internal_errors": self.walls.count,
+            "histograms": self.meters.status(),
+        }
+
+    def held_up(self) -> list[str]:
+        """What keeps runs from being written, for each that cannot be at the moment."""
+        return [state.writer.error for state in self._keeping.held_up()]
+
+    def looks(self) -> Iterator[tuple[str, str, float]]:
+        """Of each run that may have news its folder, what keeps it from being written, and since when it is being
+        written."""
+        for directory, state in self._keeping.warm.items():
+            yield directory, state.writer.error, state.since
+
+    def runs_of(self, key: str) -> set[str]:
+        """The folders of the runs that a client on another host logs into, or has."""
+        return self._quotas.folders(key)
+
+    def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
+        """For each folder of a session: records accepted, as its trainer says, and records received."""
+        result: dict[str, tuple[int, int]] = {}
+        for run in client.session.runs:
+            if run is not None:
+                told, received = result.get(run.directory, (0, 0))
+                told += client.reported.accepted(run.id)
+                result[run.directory] = (told, received + client.received.get(run.id, 0))
+        return result
+
+    def _session_status(self, client: Client) -> dict[str, Any]:
+        session = client.session
+        return {
+            "session": session.id.hex(),
+            "pid": client.pid,
+            "host": client.host,
+            "key": client.key,
+            "program": client.program,
+            "journal": client.journal,
+            "runs": len(session.runs),
+            "received_bytes": session.expected,
+            "written_bytes": session.written,
+            "homeless_records": session.homeless,
+            "broken": client.broken,
+            "adopted": client.peer is None,
+            "reads_journal": client.readable is not None,
+            "unreadable": client.unreadable,
+        }
+
+
+def _has_more(client: Client) -> bool:
+    """Whether a client may have logged more than has come: it sends all there is, or as far as it may."""
+    session = client.session
+    if client.peer is None:  # its journal is read from here, to its end: see `journal_recovery`
+        return not client.complete
+    expected = session.expected
+    return expected >= client.announced or session.record_end > expected or client.flush_to > expected
+
+
+def _lives(client: Client, now: float) -> bool:
+    """Whether somebody has removed the journal of a trainer that goes on, as far as can be seen from here."""
+    if client.peer is None or not client.peer.pid or now - client.heard > LIVES_SECONDS:
+        return False
+    try:
+        os.kill(client.peer.pid, 0)
+    except PermissionError:  # it has become another user
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _exists(path: Path | str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - False for whatever cannot be looked at, and a third of the time

@@ -1,0 +1,38 @@
+"""Which start of which job a run is of, and whether it is one of ranks that are reduced."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tbxd_client.protocol.records import RunDefinition
+
+
+def is_reduced(run: RunDefinition) -> bool:
+    """Whether what several ranks log into a run becomes one point."""
+    return run.reduce and run.world > 1
+
+
+def generation_of(run: RunDefinition) -> str:
+    """The name of one start of a job."""
+    digest = hashlib.sha256(run.job.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{digest}.{run.attempt:x}.{run.world:x}"
+
+
+def job_of(generation: str) -> str:
+    """The job of a start, as its name has it."""
+    return generation.partition(".")[0]
+
+
+def is_before(generation: str, other: str) -> bool:
+    """Whether a start of a job is one before another of the same job, by attempts: clocks of hosts differ."""
+    job, _, rest = generation.partition(".")
+    other_job, _, other_rest = other.partition(".")
+    return job == other_job and _attempt(rest) < _attempt(other_rest)
+
+
+def _attempt(rest: str) -> int:
+    digits = rest.partition(".")[0]
+    try:
+        return int(digits, 16)
+    except ValueError:  # somebody else's, in an event file
+        return -1

@@ -1,0 +1,1090 @@
+"""A run: the one owner of a log folder. Batches of records come in, an event file grows.
+
+`RunWriter` lives on its strand: everything but `offer` and the public counters is called by one thread at a time. It
+never raises for trouble with the disk: what is not written stays queued, the reason is in `error`, and the next
+attempt goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tbxd_client.logdir.event_names import event_files, file_name, is_acceptable
+from tbxd_client.logdir.folder_lock import lock_folder
+from tbxd_client.protocol.records import (
+    EMBEDDING,
+    EVENT,
+    GRAPH,
+    ONNX_GRAPH,
+    OPENVINO_GRAPH,
+    RESTART,
+    ROW,
+    STEP_MAX,
+    Record,
+    RunDefinition,
+)
+
+from .. import __version__
+from ..batch import Batch, Scalars, Single
+from ..encode import Refused, encode
+from ..encode.embedding import embedding_of
+from ..encode.graph import graph_of
+from ..encode.onnx_graph import graph_of as onnx_graph_of
+from ..encode.openvino_graph import graph_of as openvino_graph_of
+from ..encode.raw_event import what_of
+from ..encode.scalar_batcher import ScalarWriter, float32
+from ..metrics.histograms import Meters
+from ..process import incident_log
+from ..process.fd_budget import LEFT_BY_RUNS, scarce
+from ..reduce.aggregate import Integers
+from ..reduce.deadlines import Read
+from ..reduce.displaced_jobs import GoesBeside, Moved
+from ..reduce.displaced_jobs import name_of as moved_name
+from ..reduce.job_starts import is_reduced
+from ..reduce.rank_jobs import Ranks
+from ..tfevents import schema, trust
+from ..tfevents.auto_steps import Steps
+from ..tfevents.checkpoint import Checkpoints
+from ..tfevents.contents import Contents
+from ..tfevents.event_file import EventFile, FileLost
+from ..tfevents.folder import NameRefused, open_folder
+from ..tfevents.inherited import Inherited
+from ..tfevents.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
+from ..tfevents.lineage import life_of
+from ..tfevents.scalar_columns import Piece
+from ..tfevents.tfrecord import frame
+from . import projector, unwritable
+from .accounting import add_counts
+from .batch_plan import Plan, Planner
+from .lost_files import Losses
+from .other_users import Others
+from .resume import Alive, Lives, Restart
+from .runs_beside import Besides, name_of
+
+log = logging.getLogger(__name__)
+
+SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
+SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
+AGAIN_SECONDS = 1.0  # before another lost file is made anew without a pause
+WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
+RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
+DROPPED_TAG = "tbxd/dropped/"  # beginning of the tags that show how many records of a run are missing, by reason
+
+
+# Records that are large take several times their size in memory while they are encoded: as many at a time, over all
+# runs, as there are processors to do it.
+LARGE_BYTES = 256 << 10
+_large = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+
+GRAPHS = {GRAPH: graph_of, ONNX_GRAPH: onnx_graph_of, OPENVINO_GRAPH: openvino_graph_of}
+
+
+class RunWriter:
+    """Writes one folder.
+
+    Args:
+        directory: the folder, absolute and without links.
+        done: called on the strand's thread with each batch that is in the event file.
+        durable: and on the disk.
+        ranks_seconds: how long what several ranks log waits for one of them.
+        meters: where it is counted how long writes take; those of the daemon.
+        checkpoints: of what folders hold; those of the daemon.
+        held: called with each batch that is not written because it waits for other ranks, and for nothing else.
+        ended: the sessions that are over for good.
+        read: up to when what a session has logged has come, and when something last did, by the monotonic clock.
+        alive: as for `resume.Lives`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        done: Callable[[Batch], None],
+        durable: bool = False,
+        ranks_seconds: float = 30.0,
+        meters: Meters | None = None,
+        checkpoints: Checkpoints | None = None,
+        held: Callable[[Batch], None] | None = None,
+        ended: Container[bytes] = (),
+        read: Read | None = None,
+        alive: Alive = lambda session, began: False,
+    ) -> None:
+        self.directory = directory
+        self.losses = Losses(directory, alive)
+        self._meters = meters or Meters()
+        self.checkpoints = checkpoints or Checkpoints()
+        self._ended = ended
+        self._moved = Moved(directory, partial(self._make_moved, ranks_seconds, read), held)
+        self.ranks = Ranks(self, ranks_seconds, self._moved, read)
+        self._durable = durable
+        self.error = ""  # what keeps it from writing, for `tbxd status`
+        self._untidy = ""  # that of them which the last sync or park has found, and the next may find gone
+        self.ledger: Ledger = {}  # what the files hold; changed under the lock
+        self.comes_back = False  # the daemon had let go of it before,
+        self.found: Ledger = {}  # and this is what its files held then: see `known`
+        self.file: EventFile | None = None
+        self.sync_due = False  # what is written is to be on the disk soon; any thread may say so
+        self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
+        self._known = False  # the ledger has been read
+        self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
+        self._inherited = Inherited()  # what of it others have stored, and is to be on the disk
+        self._done = done
+        self._held = held
+        self._taken: list[Batch] = []  # by the ranks, and not looked at yet what of them can go out
+        self._kept: list[Batch] = []  # by them, as far as what is encoded does not settle them
+        self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
+        self._lock = threading.Lock()
+        self._folder = -1  # locked, and held while it is written
+        self._umask: int | None = None  # of the trainer that opened the run
+        self.others = Others(directory)  # who write the folder as well
+        self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
+        self._marker = Marker()
+        self._scalars = ScalarWriter(self._marker)
+        self._lives = Lives(self._contents, (DROPPED_TAG,), alive)
+        self._planner = Planner(self._lives)
+        self._planned: tuple[Batch, Plan | None] | None = None  # of the batch that is first in the queue
+        self.besides = Besides(self._make_beside)
+        self._steps: Steps | None = None  # of a run with numbered tags: behind what has been encoded
+        self._unwritten: deque[Batch] = deque()  # encoded, but the file does not hold all of it
+        self._told: dict[bytes, dict[str, int]] = {}  # what trainers could not keep, as they say; under the lock
+        self._teller: RunDefinition | None = None  # the run as the last of them defines it, while that is news
+        self._noting = False  # a note is encoded, but the file may not hold all of it
+        self._finishing = False  # something is encoded, but the file may not hold all of it
+        self._encoding = False  # something is being encoded, of which nothing is owed yet
+        self._owed = b""  # encoded, and to be written when the sides are
+        self._settling: set[bytes] = set()  # sessions of ranks that what is encoded takes further
+        self._shown: dict[str, int] = {}  # drops by reason as the run's own scalars have them
+        self._last_step, self._note_step = 0, -1
+        self._run: RunDefinition | None = None  # as whoever logged last defines it
+
+    # --- from any thread -------------------------------------------------------------------------------------
+
+    def offer(self, batch: Batch) -> int:
+        """Queue a batch; returns the bytes that are queued."""
+        with self._lock:
+            self._queue.append(batch)
+            self._queued_bytes += batch.size
+            return self._queued_bytes
+
+    def tell(self, run: RunDefinition, session: bytes, dropped: dict[str, int]) -> bool:
+        """Take note of what a trainer could not keep, by reason, since its session began. True when it is news."""
+        with self._lock:
+            known = self._told.get(session)
+            if known is None:
+                entry = self.ledger.get(session)
+                known = entry.dropped if entry is not None else {}
+            merged = {reason: max(known.get(reason, 0), dropped.get(reason, 0)) for reason in {**known, **dropped}}
+            if merged == known:
+                return False
+            self._told[session] = merged
+            self._teller = run
+            return True
+
+    def read_for(self, run: RunDefinition) -> bool:
+        """Have the folder's ledger read with the next write, if it is not known yet. True when that is so."""
+        with self._lock:
+            if not self._known:
+                self._teller = run
+            return not self._known
+
+    def settled(self) -> dict[bytes, Entry]:
+        """How far each session is in the event files, and what its trainer could not keep."""
+        return self.known()[0]
+
+    def known(self) -> tuple[dict[bytes, Entry], Ledger]:
+        """The same, and what of it was in the files when a run came back that had been let go of."""
+        with self._lock:
+            result = dict(self.ledger)
+            for session, dropped in self._told.items():
+                entry = result[session] = result[session].copy() if session in result else Entry()
+                entry.dropped = dropped
+            return result, self.found
+
+    def entry(self, session: bytes) -> Entry:
+        """How far one session is in the event files."""
+        with self._lock:
+            return self.ledger.get(session) or Entry()
+
+    def queued(self) -> tuple[int, int, float]:
+        """Batches and bytes that are queued or only half written, and when the oldest came, 0 where there is none."""
+        with self._lock:
+            unwritten = list(self._unwritten)
+            first = unwritten[0] if unwritten else self._queue[0] if self._queue else None
+            return (
+                len(unwritten) + len(self._queue),
+                self._queued_bytes + sum(batch.size for batch in unwritten),
+                first.arrived if first is not None else 0.0,
+            )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued or only half written."""
+        return bool(self._queue or self._teller or self._finishing or self._moved.waiting)
+
+    @property
+    def open(self) -> bool:
+        """Whether descriptors are held for it."""
+        return self._folder >= 0
+
+    @property
+    def name(self) -> str:
+        """The event file's name, or ""."""
+        file = self.file
+        return file.path.name if file is not None else ""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is written that the disk may not have."""
+        file = self.file
+        own = file is not None and (file.dirty or self._inherited.dirty)
+        return own or self.ranks.dirty or self.besides.dirty
+
+    @property
+    def untidy(self) -> bool:
+        """Whether what is wrong with it was found by a sync or a park: the next sync is to see whether it still is."""
+        return bool(self._untidy) and self.error == self._untidy
+
+    @property
+    def defined(self) -> RunDefinition | None:
+        """The run as whoever logged last has defined it."""
+        return self._run
+
+    def forget(self) -> None:
+        """It is let go of, closed as it is: nothing may be called any more. Its memory is free at once, with no circle
+        in it that waits for the garbage collector."""
+        self.besides.forget()
+        self._moved.start_over()
+        del self.ranks, self.besides, self._moved, self._contents, self._lives
+
+    # --- on the strand ---------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write what is queued."""
+        if not self._try() and time.monotonic() >= self.losses.next_try:
+            self.losses.next_try = time.monotonic() + AGAIN_SECONDS
+            self._try()  # a file that is lost holds nobody up: a new one can be made at once
+
+    def _try(self) -> bool:
+        """Write what is queued. False where the event file is lost, and all is ready to go on in a new one."""
+        try:
+            if self._finishing:
+                self._finish()
+            due, trouble = self.ranks.is_due(time.monotonic()), ""  # what is beside the run, too
+            while self._queue or self._teller or due:
+                self._open(self._queue[0].run if self._queue else self._teller or self._run)
+                self._write_queued()
+                self._keep()
+                if self.sync_due:
+                    self.error = ""
+                    self.sync()
+                    trouble = self.error
+                due = self.ranks.over
+            self.error = trouble or self._moved.error
+        except FileLost as error:
+            self._start_over(str(error))
+            return False
+        except NameRefused as error:
+            self._give_up(error)
+        except OSError as error:
+            if self._encoding:  # no disk was to be asked for anything there: what is encoded is lost
+                self._start_over(f"{error.strerror or error}")
+            self.error = f"{error.strerror or error}"
+        except Exception as error:  # a fault of ours must not take other runs with it, nor go unseen
+            log.exception("%s", self.directory)
+            self._start_over(f"internal error: {type(error).__name__}: {error}")
+        finally:
+            self.ranks.publish()
+        return True
+
+    def recover(self, why: str) -> None:
+        """A job of this run has raised, at any place in it: go on from what the files hold.
+
+        Args:
+            why: what `error` says until it is written again; where there is nothing to write, nothing is held up.
+        """
+        self._start_over(why)
+        self.ranks.publish()
+
+    def _write_queued(self) -> None:
+        pieces: list[Piece] = []
+        size = 0
+        if self.ranks.over:
+            self._queue_again(self.ranks.waiting())
+        begun = time.perf_counter()
+        gone = self.ranks.gone
+        while self._queue and size < WRITE_BYTES:
+            self._prepare(self._queue[0], pieces)
+            self._encoding = True
+            with self._lock:  # it is in one of both, whoever counts
+                batch = self._queue.popleft()
+                self._queued_bytes -= batch.size
+                self._unwritten.append(batch)
+            if is_reduced(batch.run):
+                if batch.run in self._moved:
+                    pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
+                    self._moved.take(batch, self.working(batch.session).end)
+                else:
+                    self.ranks.take(batch)
+                    self._taken.append(batch)
+                with self._lock:
+                    self._unwritten.pop()
+                size += batch.size // RANKS_SHARE
+            else:
+                plan = self._planned[1] if self._planned is not None and self._planned[0] is batch else None
+                self._planned = None
+                size += self._encode(batch, pieces, plan)
+        self._scalars.flush(pieces)
+        if self.ranks.look_for_others():
+            self._flush(pieces)
+            self._lives.read(self.name)
+        self._encoding = True
+        # What a session has logged comes before its end, so where the queue has been empty all of it was taken.
+        self._settling.update(self.ranks.emit(pieces, gone if size < WRITE_BYTES else 0))
+        self._kept += self._taken
+        self._taken.clear()
+        self._write_moved(pieces)
+        self._note_drops(pieces)
+        data = b"".join(pieces)
+        self._meters.encode.observe(time.perf_counter() - begun)
+        self._finish(data)
+
+    def _prepare(self, batch: Batch, pieces: list[Piece]) -> None:
+        """Read what the folder holds where a batch needs to know it; it is still queued, and nothing else is half done.
+
+        Raises:
+            OSError: it cannot be read at this moment.
+        """
+        run = batch.run
+        numbered = batch.numbered and self._steps is None
+        ranks = batch.run not in self._moved and self.ranks.begins_with(batch)
+        plain = not is_reduced(run)
+        new = ranks or (plain and not self._lives.knows(batch.session))
+        texts: list[str] = []
+        if numbered or new:
+            self._flush(pieces)  # the file has to hold all that counts
+            if new:
+                texts = self._lives.begin(batch.session, run, self._names, self.name)
+            if ranks and self._lives.is_moved(run):
+                pieces += [_event(0, time.time(), text) for text in (*texts, self._lives.move(run))]
+                texts = []
+                self._flush(pieces)
+                self._moved.begin(run)
+            elif ranks:
+                self.ranks.begin(run)
+            if numbered:
+                self._steps = Steps(self.contents)
+        pieces += [_event(0, time.time(), text) for text in texts]
+        if plain and (self._planned is None or self._planned[0] is not batch):
+            self._planned = batch, self._plan(batch, pieces)
+        plan = self._planned[1] if plain and self._planned is not None else None
+        if plan is not None and plan.away:
+            self._flush(pieces)
+            self.besides.write(self.directory, batch, plan)
+
+    def _flush(self, pieces: list[Piece]) -> None:
+        """Have all in the file that is encoded."""
+        self._scalars.flush(pieces)
+        self._finish(b"".join(pieces))
+        pieces.clear()
+
+    def _plan(self, batch: Batch, pieces: list[Piece]) -> Plan | None:
+        """What becomes of a batch where others have logged here: None where that is none of their business.
+
+        Raises:
+            OSError: what the folder holds cannot be read at this moment.
+        """
+        whole = self._planner.whole(batch)
+        settled = self._working.get(batch.session, Entry()).end
+        if whole is not None or self._planner.is_quiet(batch, settled):
+            return whole
+        self._flush(pieces)
+        self._lives.read(self.name)
+        plan = self._planner.plan(batch, settled)
+        pieces += [_event(0, time.time(), text) for text in plan.notes]
+        if plan.why:
+            log.warning(
+                "%s: what %s logs goes to %s below it, from %s on: another process is further, and not its predecessor",
+                self.directory,
+                f"{batch.run.script or 'a process'} (pid {batch.run.pid} on {batch.run.host})",
+                name_of(batch.run),
+                plan.why,
+            )
+        return plan
+
+    def _make_beside(self, directory: Path) -> RunWriter:
+        return RunWriter(
+            directory,
+            lambda batch: None,
+            self._durable,
+            meters=self._meters,
+            checkpoints=self.checkpoints,
+            ended=self._ended,
+            alive=self.losses.alive,
+        )
+
+    def _make_moved(
+        self,
+        seconds: float,
+        read: Read | None,
+        directory: Path,
+        done: Callable[[Batch], None],
+        held: Callable[[Batch], None],
+    ) -> RunWriter:
+        writer = RunWriter(
+            directory,
+            done,
+            self._durable,
+            seconds,
+            meters=self._meters,
+            checkpoints=self.checkpoints,
+            held=held,
+            ended=self._ended,
+            read=read,
+            alive=self.losses.alive,
+        )
+        self.besides.add(writer)
+        return writer
+
+    def _write_moved(self, pieces: list[Piece]) -> None:
+        """Write what is beside the run of ranks, and append how far that settles their sessions."""
+        batches, entries = self._moved.write(self.working)
+        if batches:
+            self._scalars.flush(pieces)
+            pieces += [_event(0, time.time(), text) for text in self._marker.settle(entries)]
+            with self._lock:
+                self._unwritten += batches
+
+    def _finish(self, data: bytes = b"") -> None:
+        assert self.file is not None
+        self._finishing = True
+        self._owed += data
+        self._encoding = False
+        begun = time.perf_counter()
+        self.ranks.write_sides()
+        if self._durable:  # before the run says that a point is written, which it may do on the disk at any time
+            with _syncing():
+                self.ranks.sync()
+        data, self._owed = self._owed, b""
+        self.file.write(data)
+        meters = self._meters
+        meters.write.observe(time.perf_counter() - begun)
+        meters.batch_bytes.observe(len(data))
+        if self._durable:
+            self._sync_file()
+        with self._lock:
+            for session in self._settling:
+                self.ledger[session] = self._working[session].copy()
+            self._settling.clear()
+            if self._noting:
+                self.ledger = {session: entry.copy() for session, entry in self._working.items()}
+                self._noting = False
+            for batch in self._unwritten:
+                self.ledger[batch.session] = self._working[batch.session].copy()
+        records = 0
+        if self._held is not None:
+            for batch in self._kept:
+                self._held(batch)
+        self._kept.clear()
+        while self._unwritten:
+            records += self._unwritten[0].records
+            self.losses.wrote(self._unwritten[0])
+            self._done(self._unwritten[0])
+            with self._lock:
+                self._unwritten.popleft()
+        for batch in self.ranks.done():
+            records += batch.records
+            self.losses.wrote(batch)
+            self._done(batch)
+        self._finishing = False
+        if records:
+            meters.batch_records.observe(records)
+
+    def _open(self, run: RunDefinition | None) -> None:
+        """Own the folder, know what is in it, and have a file to write to."""
+        self._run = run
+        if self._umask is None and run is not None:
+            self._umask = run.umask
+        self._own(run)
+        if self.file is not None:
+            self.file.settle()
+        else:
+            assert run is not None
+            with _syncing():
+                self._inherited.sync_files(self._folder)
+            names = event_files(self._folder)
+            name = run.file_name
+            if not self._accepts(run, names):
+                name = file_name([*names, *self._names], time.time(), run.host, run.pid, run.filename_suffix)
+            self._forget_ended(self.ledger)
+            self._working = {session: entry.copy() for session, entry in self.ledger.items()}
+            self._marker = Marker()
+            self._scalars = ScalarWriter(self._marker)
+            known = [*names, *self._names]
+            self.file = unwritable.new_file(self.directory, self._folder, self._umask, name, run, known)
+            name = self.file.path.name
+            try:
+                self.others.rivals.hold(self.file, self._contents.believed)
+            except OSError:
+                self.file.remove()
+                self.file = None
+                self._unlock_folder()
+                raise
+            self._names.add(name)
+            self.file.write(_opening(time.time(), self.ledger, self.others.rivals.mark))
+
+    def _forget_ended(self, other: Ledger) -> Ledger:
+        """Of sessions that are over it need not be known one by one how far they were, nor in ``other``; returns that.
+
+        Which they are is asked once: more may be at any moment. One whose trainer could not keep more than the files
+        say stays until that is noted.
+        """
+        with self._lock:
+            over = frozenset(
+                session
+                for session in {*self.ledger, *other}
+                if session in self._ended
+                and self._told.get(session, {}) in ({}, other[session].dropped if session in other else {})
+            )
+            self.ledger = forgotten(self.ledger, over)
+            for session in over:
+                self._told.pop(session, None)
+                self._lives.forget(session)
+                self.losses.forget(session)
+        return forgotten(other, over)
+
+    def _own(self, run: RunDefinition | None) -> None:
+        """Lock the folder and see what is in it, if it is not held anyway."""
+        if self._folder >= 0:
+            self.others.rivals.look(self._folder, self._contents.believed, self.name)
+            return
+        self._lock_folder()
+        try:
+            self._look(run)
+        except BaseException:  # what is in the folder is not known: the next attempt has to look again
+            if self.file is not None:
+                self._close(self.file)
+            self._unlock_folder()
+            raise
+
+    def _look(self, run: RunDefinition | None) -> None:
+        """See what is in the folder, which has just been locked."""
+        if self.file is not None:  # it had been parked
+            self.file.folder = self._folder
+            self.file.take()
+            self.others.rivals.hold(self.file, self._contents.believed)
+            names = event_files(self._folder)
+            self._see_others(names)
+            if self._is_overtaken(self.file.path.name, names):
+                raise FileLost(0, "another process has written here meanwhile")
+            # The trainer has seen that nobody writes here. A file that the disk has yet to take stays until it has.
+            if run is not None and not self.file.dirty and self._accepts(run, names):
+                self._close(self.file)
+                self.file = None
+            return
+        names = event_files(self._folder)
+        self._see_others(names)
+        self._inherited.note(self.directory, self._folder, names, self._contents.believed)
+        self.checkpoints.load(self._contents)
+        ledger = self._forget_ended(self.contents.ledger())
+        self._shown = _drops(ledger)
+        anew = bool(self._names) and self._names.isdisjoint(self._contents.names())
+        opened = self.losses.opened(list(self._queue)) if anew else set()
+        past = self.losses.note(self.ledger, ledger, anew, opened)
+        if opened:
+            self._shown = _drops({session: ledger[session] for session in opened if session in ledger})
+        with self._lock:
+            self.ledger = ledger
+            if self.comes_back and not self._known:
+                self.found = dict(ledger)
+            self._known = True
+            for session in past:
+                self._told.pop(session, None)
+
+    def _is_overtaken(self, own: str, names: list[str]) -> bool:
+        """Whether the run has to go on in a new file: where one of this user's has come behind its own, whose ledger
+        counts, and where that of another user can be overtaken, so that readers of the newest file see the run."""
+        if own not in names:
+            return True
+        later = names[names.index(own) + 1 :]
+        states = [trust.state_of(self._folder, name) for name in later]
+        if any(state is not None and self._contents.believed.holds(state) for state in states):
+            return True
+        return bool(later) and file_name(names, time.time(), "host", 0) > names[-1]
+
+    def _see_others(self, names: list[str] | None = None) -> None:
+        self.others.see(self._folder, self._contents.believed, self.name, names)
+
+    def _accepts(self, run: RunDefinition, names: list[str]) -> bool:
+        """Whether a new file may have the name that a trainer has told its user already."""
+        wanted, suffix = run.file_name, run.filename_suffix.replace("/", "_")
+        return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
+
+    def _lock_folder(self) -> None:
+        if scarce(LEFT_BY_RUNS):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd = open_folder(self.directory, self._umask)
+        try:
+            lock_folder(fd, self.name)
+            self._contents.believed = trust.found(fd, event_files(fd))
+            self.others.rivals.wait(fd, self._contents.believed, self.name)
+        except OSError:
+            os.close(fd)
+            raise
+        self._folder = self._contents.folder = fd
+
+    def _start_over(self, why: str) -> None:
+        """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
+        self.error = why
+        file, self.file = self.file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what it holds counts as written; the next look at it says so, too
+                if self._folder >= 0:
+                    file.sync()
+            self._close(file)
+        self._steps = None
+        self._contents = Contents(self.directory)
+        self._lives = Lives(self._contents, (DROPPED_TAG,), self.losses.alive)  # all that it knows is in the files
+        self._planner = Planner(self._lives)
+        self._planned = None
+        again = self.ranks.start_over()
+        self.besides.close()
+        with self._lock:
+            known = {id(batch) for batch in again}  # one that was just being taken may be in both
+            again += [batch for batch in self._unwritten if id(batch) not in known]
+            self._unwritten.clear()
+            self._queue.extendleft(reversed(again))
+            self._queued_bytes += sum(batch.size for batch in again)
+            self._teller = self._run if self._told else None  # a note may be lost with the file
+        self._taken.clear()
+        self._kept.clear()
+        self._settling.clear()
+        self._owed = b""
+        self._noting = self._finishing = self._encoding = False
+        self._unlock_folder()
+        if not self.waiting:  # nothing is held up
+            self.error = ""
+
+    def _give_up(self, error: NameRefused) -> None:
+        """Count as dropped what is queued: it can never be written."""
+        with self._lock:
+            batches = list(self._queue)
+            self._queue.clear()
+            self._queued_bytes, self._teller, self._known = 0, None, True
+            self.ledger = unwritable.refused(self.ledger, batches)
+        if not self.error:
+            log.warning("%s: %s; what is logged there is dropped and counted", self.directory, error.strerror)
+        self.error = f"{error.strerror}; records are dropped ({unwritable.BAD_NAME})"
+        for batch in batches:
+            self._done(batch)
+
+    def _queue_again(self, batches: list[Batch]) -> None:
+        with self._lock:
+            self._queue.extendleft(reversed(batches))
+            self._queued_bytes += sum(batch.size for batch in batches)
+
+    def _unlock_folder(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
+
+    def _close(self, file: EventFile) -> None:
+        """Close a file for good; a network disk may say only then that it has not taken everything."""
+        try:
+            file.close()
+        except OSError as error:
+            log.warning("%s: closed with an error: %s", file.path, error.strerror or error)
+
+    def sync(self) -> None:
+        """Bring what is written onto the disk, also where it is parked: what the disk has refused is still owed."""
+        self.sync_due = False
+        if self.file is None:
+            return
+        parked = self._folder < 0
+        try:
+            if self.dirty:
+                self._own(None)
+                self._sync_file()
+            if self._folder >= 0 and self.others.is_due:
+                self._see_others()
+            if self.untidy:
+                self.error = self._untidy = ""
+        except OSError as error:
+            self.error = self._untidy = f"{error.strerror or error}"
+        if parked:
+            self._park_files()
+
+    def _sync_file(self) -> None:
+        if self.file is None:
+            return
+        with _syncing():
+            self.ranks.sync()
+            self.besides.sync()
+            self._inherited.sync(self._folder)
+            begun, dirty = time.perf_counter(), self.file.dirty
+            self.file.sync()
+            if dirty:
+                self._meters.fsync.observe(time.perf_counter() - begun)
+
+    def park(self) -> None:
+        """Give back the descriptors and the folder's lock until there is something to write."""
+        if self.file is not None and not self.waiting and not self.file.pending:
+            self.sync()
+            self._park_files()
+
+    def _park_files(self) -> None:
+        if self.file is None or self.file.pending or self.waiting:
+            return
+        self._keep(idle=True)
+        try:
+            self.file.park()
+            self.ranks.park()
+            self.besides.park()
+        except OSError as error:  # a network disk says with close what it could not take; the next sync stores it again
+            self.error = self._untidy = f"{SYNC_ERROR}{error.strerror or error}"
+            with contextlib.suppress(OSError):
+                self.file.close()  # whatever it was: a file that stays open keeps its lock
+            self._close(self.file)  # if it is not yet: a descriptor that is left keeps this process from its own file
+        self._unlock_folder()
+
+    def close(self) -> None:
+        """Sync and close; for the end of the daemon."""
+        self.sync()
+        if self.error.startswith(SYNC_ERROR):
+            log.warning("%s: what was written last may not be on the disk: %s", self.directory, self.error)
+        self._keep(idle=True)
+        try:
+            self.ranks.close()
+        except OSError as error:
+            log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
+        self.besides.close()
+        if self.file is not None:
+            self._close(self.file)
+        self._unlock_folder()
+
+    def _keep(self, idle: bool = False) -> None:
+        """Now and then, keep what the folder holds for the daemon that comes next."""
+        if self.file is not None and self.open:
+            self.checkpoints.keep(self._contents, self.name, self.file.size, idle)
+
+    # --- for ranks, on the strand ----------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> int:
+        """A descriptor of the folder, while it is written."""
+        return self._folder
+
+    @property
+    def contents(self) -> Contents:
+        """What the folder's files hold at this moment.
+
+        Raises:
+            OSError: one of them cannot be read at this moment.
+        """
+        self._contents.update(self.name)
+        return self._contents
+
+    @property
+    def marker(self) -> Marker:
+        """That of the event file."""
+        return self._marker
+
+    def working(self, session: bytes) -> Entry:
+        """How far a session is in what has been encoded; to be moved on with what is encoded next."""
+        return self._working.setdefault(session, Entry())
+
+    def claims(self, run: RunDefinition, busy: set[str]) -> bool:
+        """Whether others' points may be in the way of those of ranks: see `resume`."""
+        self._lives.busy = {life_of(generation) for generation in busy}
+        return self._lives.has_strangers(run)
+
+    def claim(self, run: RunDefinition, names: Sequence[str], steps: Integers) -> dict[str, int]:
+        """Take note of points that ranks are about to write: see `resume`.
+
+        Raises:
+            GoesBeside: others' points are in the way.
+        """
+        why, met = self._lives.claim(run, names, steps)
+        if why:
+            raise GoesBeside(why)
+        return met
+
+    def move(self, run: RunDefinition, why: str, pieces: list[Piece]) -> None:
+        """Append that the points of a start of a job are beside the run from here on."""
+        pieces.append(_event(0, time.time(), self._lives.move(run)))
+        log.warning(
+            "%s: what the ranks of %s log goes to %s below it, from %s on: another process logs there, or is further, "
+            "and is not their predecessor",
+            *(self.directory, run.job or "a job", moved_name(run), why),
+        )
+
+    def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
+        """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
+        entry = self.working(batch.session)
+        pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
+        if isinstance(item, Scalars):
+            self._gather(batch, item, entry, pieces)
+            if self._scalars.full:
+                self._scalars.flush(pieces)
+        else:
+            self._scalars.flush(pieces)
+            self._encode_single(batch, item, entry, pieces)
+        self._settling.add(batch.session)
+
+    def go_on(self, run: RunDefinition, firsts: dict[str, int], pieces: list[Piece]) -> None:
+        """Append what has to stand before points of several ranks: tags, and the first steps that come of them."""
+        again = self._lives.points(run, firsts)
+        if again:
+            pieces.append(again)
+
+    def flush_scalars(self, pieces: list[Piece]) -> None:
+        """Append the events of scalars that were gathered."""
+        self._scalars.flush(pieces)
+
+    # --- encoding --------------------------------------------------------------------------------------------
+
+    def _encode(self, batch: Batch, pieces: list[Piece], plan: Plan | None = None) -> int:
+        """Append the records of a batch as events to ``pieces``; scalars are gathered. Returns the bytes of both."""
+        entry = self._working.setdefault(batch.session, Entry())
+        before, gathered, apart = len(pieces), 0, False
+        for index, item, away in plan.parts(batch) if plan is not None else ((0, item, False) for item in batch.items):
+            if away:
+                apart = self._pass_over(item, entry) or apart
+                continue
+            if apart or (plan is not None and index in plan.before):
+                self._scalars.flush(pieces)
+                gathered = 0
+                pieces += self._settle_apart(batch, entry) if apart else ()
+                apart = False
+                pieces.append(plan.before.pop(index, b"") if plan is not None else b"")
+            if isinstance(item, Scalars):
+                gathered += self._gather(batch, item, entry, pieces)
+                if self._scalars.full:
+                    self._scalars.flush(pieces)
+                    gathered = 0
+            elif item.end > entry.end:
+                self._scalars.flush(pieces)
+                gathered = 0
+                self._encode_single(batch, item, entry, pieces, plan.restarts.get(index) if plan is not None else None)
+        if apart:
+            self._scalars.flush(pieces)
+            gathered = 0
+            pieces += self._settle_apart(batch, entry)
+        return sum(len(piece) for piece in pieces[before:]) + gathered
+
+    @staticmethod
+    def _pass_over(item: Scalars | Single, entry: Entry) -> bool:
+        """Count records that are beside the run. False where that was done before."""
+        ends = np.array([item.end], np.int64) if isinstance(item, Single) else item.ends
+        count = int(np.count_nonzero(ends > entry.end))
+        entry.count += count
+        entry.end = max(entry.end, int(ends[-1]))
+        return count > 0
+
+    def _settle_apart(self, batch: Batch, entry: Entry) -> list[bytes]:
+        """The notes that say how far a session is of which the last records are beside the run."""
+        refused = dict(entry.refused)
+        add_counts(refused, self.besides.refused(self.directory, batch.run, batch.session))
+        entry.refused = refused
+        return [_event(0, time.time(), text) for text in self._marker.settle({batch.session: entry})]
+
+    def _gather(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[Piece]) -> int:
+        """Take scalars; returns the bytes of their records."""
+        values, ends = item.values, item.ends
+        if int(ends[0]) <= entry.end:  # some of it is written already
+            first = int(np.searchsorted(ends, entry.end, side="right"))
+            values, ends = values[first:], ends[first:]
+            if not len(values):
+                return 0
+        steps = values["step"].astype(np.int64)
+        self._last_step = max(self._last_step, int(steps.max()))
+        if self._steps is not None:
+            tags = [batch.tag(number) for number in values["tag"].tolist()]
+            for index, (tag, step) in enumerate(zip(tags, steps.tolist(), strict=True)):
+                steps[index] = _step(self._steps, tag.numbered, [tag.tag], step)
+        again = self._lives.scalars(batch.session, batch.tags, values["tag"], steps)
+        if again:
+            self._scalars.flush(pieces)
+            pieces.append(again)
+        self._scalars.add(batch, values, ends, steps, entry)
+        return int(values.nbytes)
+
+    def _encode_single(
+        self, batch: Batch, item: Single, entry: Entry, pieces: list[Piece], restart: Restart | None = None
+    ) -> None:
+        record = item.record
+        event: dict[str, Any] = {}
+        reason = item.reason
+        if record is not None:
+            try:
+                event = self._what(batch, record)
+            except Refused as refused:
+                reason = refused.reason
+            except Exception:
+                log.exception("%s: a record of kind %d", self.directory, record.kind)
+                reason = "internal_error"
+        entry.end = item.end
+        entry.count += 1
+        if record is None or reason:
+            entry.refused = {**entry.refused, reason: entry.refused.get(reason, 0) + 1}
+            mark = self._marker.mark(batch.session, entry, item.size, refused=True)
+            pieces.append(_event(0, time.time(), mark))
+            return
+        self._last_step = max(self._last_step, record.step)
+        step = self._step(batch, record, event)
+        again = self._again(batch, record, step, event, pieces, restart)
+        if again:
+            pieces.append(again)
+        mark = self._marker.mark(batch.session, entry, item.size)
+        wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
+        pieces.append(_event(step, wall_time, mark, **event))
+
+    def _again(
+        self,
+        batch: Batch,
+        record: Record,
+        step: int,
+        event: dict[str, Any],
+        pieces: list[Piece],
+        restart: Restart | None,
+    ) -> bytes:
+        """What has to stand before an event where the run goes on from an earlier step."""
+        if record.kind == RESTART:
+            scope = self.ranks.scope if is_reduced(batch.run) else None
+            if restart is None:
+                restart = self._lives.restart(batch.session, step, record.wall_time, self.name, pieces, scope)
+            if self._steps is not None:
+                self._steps.restart(step, None if restart.all else restart.tags)
+            self.ranks.restart(step, record.wall_time, self._lives.staying)
+            if not restart.all:
+                event.clear()  # START would take the others with it, so that the event is nothing but a record's
+            return restart.events + (_event(0, time.time(), restart.note) if restart.note else b"")
+        if "summary" not in event:
+            return b""
+        return self._lives.others(batch.session, [value.tag for value in event["summary"].value], step)
+
+    def _step(self, batch: Batch, record: Record, event: dict[str, Any]) -> int:
+        """The step of an event: its record's, or the next one of its tags."""
+        if self._steps is None:
+            return record.step
+        tags = batch.row(record.tag).tags if record.kind == ROW else (record.tag,)
+        if "summary" not in event or not tags:
+            return record.step
+        names = [value.tag for value in event["summary"].value]
+        return _step(self._steps, batch.tag(tags[0]).numbered, names, record.step)
+
+    def _note_drops(self, pieces: list[Piece]) -> None:
+        """Let the run itself say what is missing in it, when that has changed: in the ledger, and as scalars."""
+        with self._lock:
+            self._teller = None
+            news = {
+                session: dropped
+                for session, dropped in self._told.items()
+                if session not in self._working or self._working[session].dropped != dropped
+            }
+        for session, dropped in news.items():
+            self._working.setdefault(session, Entry()).dropped = dropped
+        drops = _drops(self._working)
+        if not news and drops == self._shown:
+            return
+        incident_log.dropped(self.directory, drops, self._shown)
+        # A step of its own for each: TensorBoard's fast loader keeps one point for a step.
+        self._note_step = min(max(self._last_step, self._note_step + 1), STEP_MAX)
+        values = [
+            schema.Summary.Value(tag=DROPPED_TAG + reason, simple_value=count)
+            for reason, count in drops.items()
+            if count != self._shown.get(reason)
+        ]
+        *more, last = notes(news)
+        pieces += [_event(0, time.time(), text) for text in more]
+        pieces.append(_event(self._note_step, time.time(), last, summary=schema.Summary(value=values)))
+        self._shown = drops
+        self._noting = True
+
+    def _what(self, batch: Batch, record: Record) -> dict[str, Any]:
+        """The part of an event that says what happened."""
+        if record.kind == ROW:
+            return {"summary": schema.Summary(value=self._row_values(batch, record))}
+        tag = batch.tag(record.tag)
+        if record.kind == EMBEDDING:
+            try:
+                projector.write(self._folder, embedding_of(record, tag), self._umask)
+            except OSError as error:
+                raise Refused("file_error", f"{error}") from error
+            return {}
+        if record.kind == EVENT:
+            return what_of(record)
+        if record.kind in GRAPHS:
+            return {"graph_def": GRAPHS[record.kind](record)}
+        if record.kind == RESTART:
+            return {"session_log": schema.SessionLog(status=SESSION_LOG_START)}
+        with _large if len(record.payload or b"") >= LARGE_BYTES else nullcontext():
+            return {"summary": schema.Summary(value=encode(record, tag))}
+
+    def _row_values(self, batch: Batch, record: Record) -> list[Any]:
+        tags = batch.row(record.tag).tags
+        payload = record.payload
+        if not isinstance(payload, bytes) or len(payload) != 8 * len(tags):
+            raise Refused("bad_record", f"a row of {len(tags)} tags with another number of values")
+        result = []
+        for number, tag_id in zip(float32(np.frombuffer(payload, ">f8")).tolist(), tags, strict=True):
+            result.append(schema.Summary.Value(tag=batch.tag(tag_id).tag, simple_value=number))
+        return result
+
+
+@contextlib.contextmanager
+def _syncing() -> Iterator[None]:
+    """Says of what the disk refuses that a sync has found it."""
+    try:
+        yield
+    except FileLost:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
+
+
+def _drops(ledger: Ledger) -> dict[str, int]:
+    """How many records of a run are missing, by reason: refused here, or not kept by their trainers."""
+    drops: dict[str, int] = {}
+    for entry in ledger.values():
+        for counts in (entry.refused, entry.dropped):
+            for reason, count in counts.items():
+                drops[reason] = drops.get(reason, 0) + count
+    return drops
+
+
+def _opening(now: float, ledger: Ledger, mark: str) -> bytes:
+    """The first events of a file: its version with a mark of who writes it, and what earlier files hold."""
+    first = schema.Event(wall_time=now, file_version="brain.Event:2")
+    first.source_metadata.writer = OPENING + __version__ + mark
+    pieces = [frame(first.SerializeToString())]
+    pieces += [_event(0, now, text) for text in carry_over(ledger)]
+    return b"".join(pieces)
+
+
+def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
+    event = schema.Event(wall_time=wall_time, step=step, **what)
+    if mark:
+        event.source_metadata.writer = mark
+    return frame(event.SerializeToString())
+
+
+def _step(steps: Steps, numbered: bool, tags: list[str], step: int) -> int:
+    if numbered:
+        return steps.next(tags)
+    for tag in tags:
+        steps.note(tag, step)
+    return step

@@ -1,0 +1,1 @@
+"""Which runs the daemon knows, and when each is written."""

@@ -1,0 +1,1 @@
+"""What the commands do: check, doctor, drain, tail, top, demo."""
