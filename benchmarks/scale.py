@@ -37,10 +37,10 @@ def measure(world: int, tags: int, steps: int) -> dict[str, float]:
     from tbxd.ingest.hub import Hub
     from tbxd.transport.server_socket import Peer
     from tbxd_client.protocol import wire
+    from tbxd_client.protocol.kinds import SCALAR
     from tbxd_client.protocol.records import (
         FLOAT64,
         INT64,
-        SCALAR,
         SCALAR_BYTES,
         SCALAR_HEAD,
         UINT32,

@@ -15,9 +15,8 @@ from tbxd.ingest.session import Session
 from tbxd.runs.run_writer import RunWriter
 from tbxd.tfevents.checkpoint import Checkpoints
 from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.kinds import HISTOGRAM, TEXT
 from tbxd_client.protocol.records import (
-    HISTOGRAM,
-    TEXT,
     RowDefinition,
     RunDefinition,
     TagDefinition,

@@ -22,7 +22,8 @@ from tbxd.tfevents import checkpoint
 from tbxd.tfevents.checkpoint import Checkpoints
 from tbxd.tfevents.contents import Contents
 from tbxd_client.logdir.event_names import event_files
-from tbxd_client.protocol.records import RESTART, TagDefinition, pack_scalar, pack_text_record
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import TagDefinition, pack_scalar, pack_text_record
 
 NOW = 1e6  # wall times of records are before it, those of the daemon's own events behind
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness import World, world
 from tbxd_client.journal.fill_limits import SHARES_VARIABLE, default_shares, read_shares
-from tbxd_client.protocol.records import HISTOGRAM, IMAGE, KIND_NAMES, RESTART, ROW, SCALAR
+from tbxd_client.protocol.kinds import HISTOGRAM, IMAGE, KIND_NAMES, RESTART, ROW, SCALAR
 from tbxd_client.session import session as session_module
 from tbxd_client.session.session import Counts, Session
 

@@ -13,7 +13,8 @@ from tbxd.reduce import tag_membership
 from tbxd.reduce.expected_ranks import Coming
 from tbxd.reduce.tag_membership import Tags
 from tbxd_client.protocol import wire
-from tbxd_client.protocol.records import SCALAR, RunDefinition, TagDefinition
+from tbxd_client.protocol.kinds import SCALAR
+from tbxd_client.protocol.records import RunDefinition, TagDefinition
 from test_walls import Inside
 
 RUN = RunDefinition(0, "/runs/a", "host", 1, 1.0, rank=0, world=3, job="job", reduce=True)

@@ -15,7 +15,7 @@ from harness import World, scalars, wait_for
 from tb import LOADERS, board
 from tbxd_client.journal.fill_limits import SHARES_VARIABLE, default_shares, read_shares
 from tbxd_client.journal.journal import SEGMENT_BYTES_MIN, Journal
-from tbxd_client.protocol import records
+from tbxd_client.protocol import kinds
 
 NOBODY = {"TBXD_FLUSH_SECONDS": "0", "TBXD_JOURNAL_BYTES": str(4 << 20), "TBXD_BLOCK_MS": "0"}
 
@@ -167,7 +167,7 @@ def test_pictures_leave_room_for_scalars_whatever_their_sizes(
     tmp_path_factory: pytest.TempPathFactory, bytes_max: int, sizes: list[int]
 ) -> None:
     journal = Journal(tmp_path_factory.mktemp("spool"), lambda: None, bytes_max=bytes_max, block_seconds=0)
-    share = default_shares()[records.IMAGE]
+    share = default_shares()[kinds.IMAGE]
     for number in range(10 * bytes_max // sum(sizes) * len(sizes) + 10 * len(sizes)):
         size = sizes[number % len(sizes)]
         journal.append(bytes(min(size, bytes_max // 2)), share=share)
@@ -189,12 +189,12 @@ def test_shares_can_be_set_and_what_makes_no_sense_is_told(capsys: pytest.Captur
     assert read_shares(lambda name: None) == default_shares()
     given_text = {SHARES_VARIABLE: "image=50, histogram=100,scalar=3,nothing=5,video=x,audio=101"}
     shares = read_shares(given_text.get)
-    expected = {**default_shares(), records.IMAGE: 0.5, records.HISTOGRAM: 1.0}
+    expected = {**default_shares(), kinds.IMAGE: 0.5, kinds.HISTOGRAM: 1.0}
     assert shares == expected
     told = capsys.readouterr().err
     for entry in ("scalar=3", "nothing=5", "video=x", "audio=101"):
         assert f"{entry!r} is not used" in told
-    assert set(shares) == set(records.KIND_NAMES)
+    assert set(shares) == set(kinds.KIND_NAMES)
 
 
 def test_a_full_journal_drops_pictures_first_and_scalars_never_while_there_is_room(place: World) -> None:

@@ -27,7 +27,7 @@ from tbxd_client.distributed import job_identity, rank_policy
 from tbxd_client.distributed import rank_detection as ranks
 from tbxd_client.journal import journal_files
 from tbxd_client.journal.fill_limits import SHARES_VARIABLE
-from tbxd_client.protocol import limits, records, wire
+from tbxd_client.protocol import kinds, limits, records, wire
 from tbxd_client.protocol.records import pack_scalar, pack_text_record
 from tbxd_client.writers import strict_mode
 
@@ -50,7 +50,7 @@ def example(text: str, name: str) -> str:
 
 def test_the_examples_of_the_protocol_are_what_the_code_makes() -> None:
     assert bytes.fromhex(example(PROTOCOL, "scalar")) == pack_scalar(7, 1000, 1.5, 0.25)
-    assert bytes.fromhex(example(PROTOCOL, "text")) == pack_text_record(records.TEXT, 1, 2, 0.0, {}, "hi")
+    assert bytes.fromhex(example(PROTOCOL, "text")) == pack_text_record(kinds.TEXT, 1, 2, 0.0, {}, "hi")
     assert [bytes.fromhex(example(PROTOCOL, "goodbye"))] == wire.pack(wire.Goodbye(bytes(range(12))))
 
 
@@ -91,8 +91,8 @@ def test_every_limit_of_the_protocol_is_in_its_table_with_its_value() -> None:
 
 def test_every_message_and_kind_is_described() -> None:
     assert set(re.findall(r"^\| (?:client|daemon|anyone) \| `(\w+)` \|", PROTOCOL, re.M)) == set(wire.MESSAGES)
-    kinds = PROTOCOL.split("| kind | name |")[1].split("\n\n")[0]
-    assert {int(kind): name for kind, name in re.findall(r"^\| (\d+) \| (\w+) \|", kinds, re.M)} == records.KIND_NAMES
+    table = PROTOCOL.split("| kind | name |")[1].split("\n\n")[0]
+    assert {int(kind): name for kind, name in re.findall(r"^\| (\d+) \| (\w+) \|", table, re.M)} == kinds.KIND_NAMES
     assert f"version {wire.VERSION}" in PROTOCOL.splitlines()[0]
 
 

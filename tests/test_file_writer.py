@@ -12,8 +12,9 @@ from tb import LOADERS, board
 from tbxd.encode.raw_event import ALLOWED, what_of
 from tbxd.encode.rejections import Refused
 from tbxd.tfevents import schema
+from tbxd_client.protocol.kinds import EVENT
 from tbxd_client.protocol.protowire import field
-from tbxd_client.protocol.records import EVENT, Record
+from tbxd_client.protocol.records import Record
 
 SCRIPT = """
 import os

@@ -28,7 +28,8 @@ from tb import LOADERS, board
 from tbxd.encode.graph import graph_of
 from tbxd.encode.rejections import Refused
 from tbxd_client import SummaryWriter
-from tbxd_client.protocol.records import GRAPH, Record
+from tbxd_client.protocol.kinds import GRAPH
+from tbxd_client.protocol.records import Record
 from tbxd_client.values import graph
 
 TESTS = Path(__file__).parent

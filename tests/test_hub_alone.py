@@ -21,7 +21,8 @@ from tbxd.transport.allowed_roots import Roots
 from tbxd.transport.credit import GRANT_SECONDS, GRANTS_BYTES_MAX
 from tbxd.transport.server_socket import Peer as Route
 from tbxd_client.protocol import wire
-from tbxd_client.protocol.records import HISTOGRAM, SCALAR_BYTES, pack_record_head
+from tbxd_client.protocol.kinds import HISTOGRAM
+from tbxd_client.protocol.records import SCALAR_BYTES, pack_record_head
 from test_walls import Inside
 
 LATER = 60_000  # milliseconds before a write that nobody asks for

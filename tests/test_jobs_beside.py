@@ -16,7 +16,8 @@ from ranks_world import Daemon, Rank
 from tbxd.ingest.session import Session
 from tbxd.reduce.displaced_jobs import name_of
 from tbxd_client.distributed.process_identity import PROGRAM_CHARS
-from tbxd_client.protocol.records import RESTART, pack_record_head
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import pack_record_head
 from test_check import check
 from test_successors import of, shown
 

@@ -32,7 +32,8 @@ from tbxd_client.journal.journal_files import (
     segment_name,
 )
 from tbxd_client.process import descriptors
-from tbxd_client.protocol.records import ALIGNMENT, HISTOGRAM, filled, pack_record_head
+from tbxd_client.protocol.kinds import HISTOGRAM
+from tbxd_client.protocol.records import ALIGNMENT, filled, pack_record_head
 
 
 @pytest.fixture

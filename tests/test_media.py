@@ -25,7 +25,7 @@ from tbxd.encode.pr_curve import curve_of
 from tbxd.encode.tensor import tensor_of
 from tbxd.encode.video import frames_of as video_of
 from tbxd.encode.video import gif
-from tbxd_client.protocol import records
+from tbxd_client.protocol import kinds
 from tbxd_client.protocol.records import Record, TagDefinition
 from tbxd_client.values import plots
 from tbxd_client.values.arrays import snapshot
@@ -135,7 +135,7 @@ def test_a_film_that_stands_still_for_longer_than_a_frame_can_be_is_shown_shorte
 
 @pytest.mark.parametrize("shape", [[1, 1, 1, 65_536], [1, 1, 65_536, 1], [65_536, 1, 1, 1]])
 def test_what_no_gif_can_hold_is_refused(shape: list[int]) -> None:
-    record = Record(records.VIDEO, 1, 0, 0.0, {"dtype": "|u1", "shape": shape, "dataformats": "TCHW", "fps": 4})
+    record = Record(kinds.VIDEO, 1, 0, 0.0, {"dtype": "|u1", "shape": shape, "dataformats": "TCHW", "fps": 4})
     record.payload = bytes(max(shape))
     with pytest.raises(Refused) as caught:
         encode(record, TAG)
@@ -146,7 +146,7 @@ def test_an_empty_mesh_of_any_shape_is_taken_or_refused() -> None:
     for size, taken in (((1 << 31) - 1, True), (1 << 31, False), (1 << 62, False)):
         attrs = {"arrays": [["vertices", "<f4", [0, size, 3]]], "config": "{}"}
         try:
-            assert encode(Record(records.MESH, 1, 0, 0.0, attrs, b""), TAG) and taken
+            assert encode(Record(kinds.MESH, 1, 0, 0.0, attrs, b""), TAG) and taken
         except Refused as refused:
             assert not taken, refused
 
@@ -156,7 +156,7 @@ def test_labels_longer_than_those_of_the_client_are_refused() -> None:
     for length, taken in ((32, True), (33, False), (1_000_001, False)):  # Pillow raises for more than a million
         attrs = {"arrays": described, "dataformats": "CHW", "rescale": 1, "labels": ["x" * length]}
         try:
-            assert encode(Record(records.BOXES, 1, 0, 0.0, attrs, bytes(48 + 16)), TAG) and taken
+            assert encode(Record(kinds.BOXES, 1, 0, 0.0, attrs, bytes(48 + 16)), TAG) and taken
         except Refused:
             assert not taken
 
@@ -258,20 +258,20 @@ def test_wrong_arguments_raise_and_say_why(call: Any, error: type[Exception], sa
 @pytest.mark.parametrize(
     "record",
     [
-        Record(records.AUDIO, 1, 0, 0.0, {"dtype": "<f4", "shape": [1], "sample_rate": "x"}, bytes(4)),
-        Record(records.VIDEO, 1, 0, 0.0, {"dtype": "|u1", "shape": [1, 1, 1, 1], "dataformats": "TCHW"}, bytes(1)),
-        Record(records.MESH, 1, 0, 0.0, {"arrays": [["vertices", "<f4", [1, 1, 2]]], "config": "null"}, bytes(8)),
-        Record(records.MESH, 1, 0, 0.0, {"arrays": [["faces", "<f4", [1, 1, 3]]], "config": "null"}, bytes(12)),
-        Record(records.PR_CURVE, 1, 0, 0.0, {"arrays": [["labels", "<f4", [1]]], "num_thresholds": 5}, bytes(4)),
-        Record(records.PR_CURVE_RAW, 1, 0, 0.0, {"dtype": "<f4", "shape": [5, 1]}, bytes(20)),
-        Record(records.BOXES, 1, 0, 0.0, {"arrays": [["image", "|u1", [1, 1]]], "rescale": 1.0}, bytes(1)),
-        Record(records.HISTOGRAM_RAW, 1, 0, 0.0, {"arrays": [["limits", "<f8", [1]]]}, bytes(8)),
-        Record(records.HISTOGRAM_RAW, 1, 0, 0.0, {"arrays": [["limits", "<f8", [1]]]}, bytes(9)),
-        Record(records.CUSTOM_SCALARS, 1, 0, 0.0, {}, '{"a": {"b": 3}}'),
-        Record(records.CUSTOM_SCALARS, 1, 0, 0.0, {}, "[" * 100_000),
-        Record(records.CUSTOM_SCALARS, 1, 0, 0.0, {}, None),
+        Record(kinds.AUDIO, 1, 0, 0.0, {"dtype": "<f4", "shape": [1], "sample_rate": "x"}, bytes(4)),
+        Record(kinds.VIDEO, 1, 0, 0.0, {"dtype": "|u1", "shape": [1, 1, 1, 1], "dataformats": "TCHW"}, bytes(1)),
+        Record(kinds.MESH, 1, 0, 0.0, {"arrays": [["vertices", "<f4", [1, 1, 2]]], "config": "null"}, bytes(8)),
+        Record(kinds.MESH, 1, 0, 0.0, {"arrays": [["faces", "<f4", [1, 1, 3]]], "config": "null"}, bytes(12)),
+        Record(kinds.PR_CURVE, 1, 0, 0.0, {"arrays": [["labels", "<f4", [1]]], "num_thresholds": 5}, bytes(4)),
+        Record(kinds.PR_CURVE_RAW, 1, 0, 0.0, {"dtype": "<f4", "shape": [5, 1]}, bytes(20)),
+        Record(kinds.BOXES, 1, 0, 0.0, {"arrays": [["image", "|u1", [1, 1]]], "rescale": 1.0}, bytes(1)),
+        Record(kinds.HISTOGRAM_RAW, 1, 0, 0.0, {"arrays": [["limits", "<f8", [1]]]}, bytes(8)),
+        Record(kinds.HISTOGRAM_RAW, 1, 0, 0.0, {"arrays": [["limits", "<f8", [1]]]}, bytes(9)),
+        Record(kinds.CUSTOM_SCALARS, 1, 0, 0.0, {}, '{"a": {"b": 3}}'),
+        Record(kinds.CUSTOM_SCALARS, 1, 0, 0.0, {}, "[" * 100_000),
+        Record(kinds.CUSTOM_SCALARS, 1, 0, 0.0, {}, None),
     ],
-    ids=lambda record: records.KIND_NAMES[record.kind],
+    ids=lambda record: kinds.KIND_NAMES[record.kind],
 )
 def test_records_that_make_no_sense_are_refused(record: Record) -> None:
     with pytest.raises(Refused):
@@ -281,13 +281,13 @@ def test_records_that_make_no_sense_are_refused(record: Record) -> None:
 def test_records_of_the_client_are_taken() -> None:
     vertices = np.random.default_rng(0).random((1, 5, 3))
     made = [
-        (records.AUDIO, sound := snapshot(np.zeros(9), ""), audio_attrs(sound, 8000)),
-        (records.VIDEO, video := snapshot(np.zeros((2, 3, 4, 5)), ""), video_attrs(video, "NTCHW", 4)),
-        (records.PR_CURVE, *plots.curve([1, 0], [0.2, 0.3], 5, None)),
-        (records.PR_CURVE_RAW, plots.raw_curve({str(row): [1, 2, 3] for row in range(6)}), {}),
-        (records.MESH, *plots.mesh(vertices, None, [[[0, 1, 2]]], None)),
-        (records.TENSOR, snapshot(vertices, ""), {}),
-        (records.HISTOGRAM_RAW, *raw_histogram([1, 2], [3, 4], min=0, max=2, num=7, sum=9, sum_squares=20)),
+        (kinds.AUDIO, sound := snapshot(np.zeros(9), ""), audio_attrs(sound, 8000)),
+        (kinds.VIDEO, video := snapshot(np.zeros((2, 3, 4, 5)), ""), video_attrs(video, "NTCHW", 4)),
+        (kinds.PR_CURVE, *plots.curve([1, 0], [0.2, 0.3], 5, None)),
+        (kinds.PR_CURVE_RAW, plots.raw_curve({str(row): [1, 2, 3] for row in range(6)}), {}),
+        (kinds.MESH, *plots.mesh(vertices, None, [[[0, 1, 2]]], None)),
+        (kinds.TENSOR, snapshot(vertices, ""), {}),
+        (kinds.HISTOGRAM_RAW, *raw_histogram([1, 2], [3, 4], min=0, max=2, num=7, sum=9, sum_squares=20)),
     ]
     for kind, given_, attrs in made:
         assert encode(record_of(kind, given_, attrs), TAG)

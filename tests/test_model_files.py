@@ -25,8 +25,9 @@ from tbxd.encode.onnx_graph import graph_of as onnx_graph_of
 from tbxd.encode.openvino_graph import graph_of as openvino_graph_of
 from tbxd.encode.rejections import Refused
 from tbxd_client import SummaryWriter
+from tbxd_client.protocol.kinds import ONNX_GRAPH, OPENVINO_GRAPH
 from tbxd_client.protocol.protowire import field
-from tbxd_client.protocol.records import ONNX_GRAPH, OPENVINO_GRAPH, Record
+from tbxd_client.protocol.records import Record
 from tbxd_client.values import model_files
 from tbxd_client.values.model_files import DEPTH_MAX, TENSOR_BYTES_MAX
 

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing import event_accumulator, plugin_event
 from harness import wait_for
 from ranks_world import Daemon, Rank
 from tbxd.ingest.session import Session
-from tbxd_client.protocol.records import RESTART, pack_record_head
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import pack_record_head
 
 Points = list[tuple[int, float]]
 

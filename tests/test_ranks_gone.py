@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tbxd.reduce.launched_ranks import START_ALL_SECONDS, Absent, Host, Launched
-from tbxd.reduce.unread_records import Reads
 
 from harness import World, scalars, wait_for
 from tbxd.config.settings import Settings
 from tbxd.reduce import launched_ranks as launched
 from tbxd.reduce.expected_ranks import Coming
+from tbxd.reduce.launched_ranks import START_ALL_SECONDS, Absent, Host, Launched
 from tbxd.reduce.tag_membership import ENDED_SECONDS
+from tbxd.reduce.unread_records import Reads
 from tbxd.transport import control_client as ask
 from tbxd_client.distributed import job_identity as jobs
 from tbxd_client.distributed.job_identity import Process

@@ -22,7 +22,8 @@ from tbxd.reduce.waiting import Waiting
 from tbxd.reduce.watermarks import STRETCH_MAX, Frontier, TooManyTags
 from tbxd.tfevents.ledger import Entry
 from tbxd.tfevents.rank_points import History, Reduced
-from tbxd_client.protocol.records import SCALAR, STEP_MAX, STEP_MIN, RunDefinition, TagDefinition
+from tbxd_client.protocol.kinds import SCALAR
+from tbxd_client.protocol.records import STEP_MAX, STEP_MIN, RunDefinition, TagDefinition
 
 NAN, INF = math.nan, math.inf
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbxd_client.protocol import records
+from tbxd_client.protocol import kinds, records
 from tbxd_client.protocol.records import (
     LocalProtocolError,
     Record,
@@ -38,7 +38,7 @@ def test_a_scalar_is_34_bytes_of_plain_msgpack(tag: int, step: int, wall_time: f
     packed = pack_scalar(tag, step, wall_time, value)
     assert len(packed) == records.SCALAR_BYTES == 34 == record_length(packed)
     kind, got_tag, got_step, got_time, got_value = msgpack.unpackb(packed)
-    assert (kind, got_tag, got_step, got_time) == (records.SCALAR, tag, step, wall_time)
+    assert (kind, got_tag, got_step, got_time) == (kinds.SCALAR, tag, step, wall_time)
     assert struct.pack("d", got_value) == struct.pack("d", value) or value != value
     record = unpack_record(packed)
     assert (record.tag, record.step, record.wall_time) == (tag, step, wall_time)
@@ -48,16 +48,16 @@ def test_a_scalar_is_34_bytes_of_plain_msgpack(tag: int, step: int, wall_time: f
 def test_a_record_with_an_array_is_plain_msgpack_and_comes_back(
     tag: int, step: int, wall_time: float, attrs: dict[str, int], payload: bytes
 ) -> None:
-    packed = pack_record_head(records.HISTOGRAM, tag, step, wall_time, attrs, len(payload)) + payload
+    packed = pack_record_head(kinds.HISTOGRAM, tag, step, wall_time, attrs, len(payload)) + payload
     assert record_length(packed) == len(packed)
-    expected = [records.HISTOGRAM, len(packed), tag, step, wall_time, attrs, payload]
+    expected = [kinds.HISTOGRAM, len(packed), tag, step, wall_time, attrs, payload]
     assert msgpack.unpackb(packed) == expected
-    assert unpack_record(packed) == Record(records.HISTOGRAM, tag, step, wall_time, attrs, payload)
+    assert unpack_record(packed) == Record(kinds.HISTOGRAM, tag, step, wall_time, attrs, payload)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(0, 9), max_size=20), st.binary(), st.integers())
 def test_a_record_may_be_made_longer_and_says_the_same(attrs: dict[str, int], payload: bytes, excess: int) -> None:
-    head = pack_record_head(records.HISTOGRAM, 1, 2, 3.0, attrs, len(payload))
+    head = pack_record_head(kinds.HISTOGRAM, 1, 2, 3.0, attrs, len(payload))
     longer = records.filled(head, excess)
     assert record_length(longer + payload) == len(longer + payload)
     record = unpack_record(longer + payload)
@@ -69,9 +69,9 @@ def test_a_record_may_be_made_longer_and_says_the_same(attrs: dict[str, int], pa
 
 @given(numbers, steps, times, st.none() | st.text())
 def test_a_record_with_text_comes_back(tag: int, step: int, wall_time: float, text: str | None) -> None:
-    packed = pack_text_record(records.TEXT, tag, step, wall_time, {}, text)
+    packed = pack_text_record(kinds.TEXT, tag, step, wall_time, {}, text)
     assert record_length(packed) == len(packed)
-    assert unpack_record(packed) == Record(records.TEXT, tag, step, wall_time, {}, text)
+    assert unpack_record(packed) == Record(kinds.TEXT, tag, step, wall_time, {}, text)
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: b"\x97\x03\xce\0\0\0\x40" + tail))
@@ -146,7 +146,7 @@ def test_any_value_is_a_definition_or_a_remote_protocol_error(value: object) -> 
 
 @pytest.mark.parametrize("length", [0, 5, records.RECORD_BYTES_MAX + 1])
 def test_a_record_that_lies_about_its_length_is_refused_before_memory_is_taken(length: int) -> None:
-    head = bytearray(pack_text_record(records.TEXT, 0, 0, 0.0, {}, "x"))
+    head = bytearray(pack_text_record(kinds.TEXT, 0, 0, 0.0, {}, "x"))
     head[3:7] = length.to_bytes(4, "big")
     with pytest.raises(RemoteProtocolError, match="bytes"):
         record_length(bytes(head))
@@ -154,9 +154,9 @@ def test_a_record_that_lies_about_its_length_is_refused_before_memory_is_taken(l
 
 def test_what_is_too_large_is_refused_where_it_is_made() -> None:
     with pytest.raises(LocalProtocolError, match="1,073,741,824"):
-        pack_record_head(records.HISTOGRAM, 0, 0, 0.0, {}, records.RECORD_BYTES_MAX)
+        pack_record_head(kinds.HISTOGRAM, 0, 0, 0.0, {}, records.RECORD_BYTES_MAX)
     with pytest.raises(LocalProtocolError, match="attributes"):
-        pack_record_head(records.HISTOGRAM, 0, 0, 0.0, {"x": "y" * (2 << 20)}, 1)
+        pack_record_head(kinds.HISTOGRAM, 0, 0, 0.0, {"x": "y" * (2 << 20)}, 1)
     with pytest.raises(LocalProtocolError, match="definition"):
         pack_definition(RunDefinition(0, "/" * (2 << 20), "", 0, 0.0))
     for definition, what in (
@@ -175,14 +175,14 @@ def test_attributes_that_are_too_large_are_not_read_either(payload: bytes | str 
         body = attrs + msgpack.packb(payload)
         head = records.RECORD_HEAD_STRUCT
         length = head.size + len(body)
-        return head.pack(0x97, records.TEXT, 0xCE, length, 0xCE, 0, 0xD3, 0, 0xCB, 0.0) + body
+        return head.pack(0x97, kinds.TEXT, 0xCE, length, 0xCE, 0, 0xD3, 0, 0xCB, 0.0) + body
 
     assert unpack_record(packed(records.ATTRS_BYTES_MAX - 100)).payload == payload
     with pytest.raises(RemoteProtocolError, match=f"{records.ATTRS_BYTES_MAX:,}"):
         unpack_record(packed(records.ATTRS_BYTES_MAX + 100))
 
 
-@pytest.mark.parametrize("kind", [records.HISTOGRAM, records.MESH, records.EVENT])
+@pytest.mark.parametrize("kind", [kinds.HISTOGRAM, kinds.MESH, kinds.EVENT])
 @pytest.mark.parametrize("attrs", [{}, {"dtype": "<f4", "": bytes(20)}, {"bins": [0.5] * 1000}], ids=len)
 @pytest.mark.parametrize("size", [1000, 100_000])
 def test_a_large_array_is_a_view_of_what_it_was_read_from(kind: int, attrs: dict[str, Any], size: int) -> None:
@@ -191,7 +191,7 @@ def test_a_large_array_is_a_view_of_what_it_was_read_from(kind: int, attrs: dict
     record = unpack_record(memoryview(whole))
     assert (record.kind, record.tag, record.step, record.wall_time, record.attrs) == (kind, 7, -3, 1.5, attrs)
     assert record.payload == payload
-    viewed = size == 100_000 and kind in records.ARRAY_KINDS and "bins" not in attrs
+    viewed = size == 100_000 and kind in kinds.ARRAY_KINDS and "bins" not in attrs
     assert isinstance(record.payload, memoryview if viewed else bytes)
     for cut in (whole[:-1], whole + b"\0"):
         with pytest.raises(RemoteProtocolError):

@@ -27,7 +27,8 @@ from tbxd.tfevents.ledger import decode_ranks
 from tbxd.tfevents.scalar_columns import Piece
 from tbxd.tfevents.schema import END_KIND
 from tbxd_client.logdir.event_names import event_files
-from tbxd_client.protocol.records import RESTART, pack_record_head
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import pack_record_head
 
 
 @pytest.fixture

@@ -25,14 +25,8 @@ from tbxd.tfevents.contents import Contents
 from tbxd.tfevents.resume_marks import Life, Resume
 from tbxd.tfevents.tfrecord import frame
 from tbxd_client.logdir.event_names import event_files
-from tbxd_client.protocol.records import (
-    RESTART,
-    RunDefinition,
-    TagDefinition,
-    pack_definition,
-    pack_scalar,
-    pack_text_record,
-)
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar, pack_text_record
 
 # Life number, first step, step behind the last, tags, arguments of the writer. A value says which life it is of. They
 # come in the environment: what is started with other arguments is no restart.

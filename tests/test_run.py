@@ -16,9 +16,8 @@ from tbxd.encode import scalar_batcher
 from tbxd.ingest.session import Session
 from tbxd.runs.run_writer import RunWriter
 from tbxd_client.logdir.event_names import event_files
+from tbxd_client.protocol.kinds import ROW, TEXT
 from tbxd_client.protocol.records import (
-    ROW,
-    TEXT,
     RowDefinition,
     RunDefinition,
     TagDefinition,

@@ -24,14 +24,8 @@ from tbxd.tfevents.checkpoint import Checkpoints
 from tbxd.tfevents.contents import contents_of
 from tbxd.tfevents.event_file import EventFile
 from tbxd_client.distributed import process_identity
-from tbxd_client.protocol.records import (
-    RESTART,
-    RunDefinition,
-    TagDefinition,
-    pack_definition,
-    pack_scalar,
-    pack_text_record,
-)
+from tbxd_client.protocol.kinds import RESTART
+from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_definition, pack_scalar, pack_text_record
 from test_resume import Fast, Slow
 
 TAGS = ("a", "b")

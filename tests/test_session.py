@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tbxd.batch import Batch, Scalars
 from tbxd.ingest.session import ROOM_BYTES, Session
-from tbxd_client.protocol import records
+from tbxd_client.protocol import kinds, records
 from tbxd_client.protocol.records import (
     RemoteProtocolError,
     RowDefinition,
@@ -60,24 +60,24 @@ def contents(batches: list[Batch]) -> list[tuple[int, str, int, int]]:
 
 
 one_record = st.one_of(
-    st.tuples(st.just(records.SCALAR), st.sampled_from([0, 1, 2])),
-    st.tuples(st.just(records.HISTOGRAM), st.sampled_from([0, 1])),
-    st.tuples(st.just(records.TEXT), st.sampled_from([0, 1])),
-    st.tuples(st.just(records.ROW), st.just(0)),
+    st.tuples(st.just(kinds.SCALAR), st.sampled_from([0, 1, 2])),
+    st.tuples(st.just(kinds.HISTOGRAM), st.sampled_from([0, 1])),
+    st.tuples(st.just(kinds.TEXT), st.sampled_from([0, 1])),
+    st.tuples(st.just(kinds.ROW), st.just(0)),
 )
 
 
 def stream_of(kinds: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, str, int, int]]]:
     stream, expected = b"", []
     for step, (kind, tag) in enumerate(kinds):
-        if kind == records.SCALAR:
+        if kind == kinds.SCALAR:
             stream += pack_scalar(tag, step, 1.0, 2.0)
-        elif kind == records.TEXT:
+        elif kind == kinds.TEXT:
             stream += pack_text_record(kind, tag, step, 1.0, {}, "text " * (step % 7))
         else:
-            payload = bytes(16 if kind == records.ROW else 8 * (step % 50))
+            payload = bytes(16 if kind == kinds.ROW else 8 * (step % 50))
             stream += pack_record_head(kind, tag, step, 1.0, {}, len(payload)) + payload
-        run = "/runs/b" if kind != records.ROW and tag == 1 else "/runs/a"
+        run = "/runs/b" if kind != kinds.ROW and tag == 1 else "/runs/a"
         expected.append((len(stream), run, kind, step))
     return stream, expected
 
@@ -106,8 +106,8 @@ def test_what_is_read_into_the_rooms_of_a_session_gives_the_same_records(
 ) -> None:
     stream, expected = stream_of(kinds)
     payload = bytes(large << 12)  # up to several stretches
-    stream += pack_record_head(records.HISTOGRAM, 0, 7, 1.0, {}, len(payload)) + payload + pack_scalar(0, 8, 1.0, 1.0)
-    expected += [(len(stream) - 34, "/runs/a", records.HISTOGRAM, 7), (len(stream), "/runs/a", records.SCALAR, 8)]
+    stream += pack_record_head(kinds.HISTOGRAM, 0, 7, 1.0, {}, len(payload)) + payload + pack_scalar(0, 8, 1.0, 1.0)
+    expected += [(len(stream) - 34, "/runs/a", kinds.HISTOGRAM, 7), (len(stream), "/runs/a", kinds.SCALAR, 8)]
     made = session()
     batches: list[Batch] = []
     for turn, most in enumerate([*reads, *[1 << 20] * len(stream)]):
@@ -127,7 +127,7 @@ def test_what_is_read_into_the_rooms_of_a_session_gives_the_same_records(
 
 def test_a_large_record_is_read_into_memory_of_its_own_that_begins_as_the_file_does() -> None:
     payload = bytes(range(250)) * 5000
-    record = pack_record_head(records.HISTOGRAM, 0, 1, 1.0, {}, len(payload)) + payload
+    record = pack_record_head(kinds.HISTOGRAM, 0, 1, 1.0, {}, len(payload)) + payload
     made = session()
     position = 0
     batches: list[Batch] = []
@@ -149,7 +149,7 @@ def test_a_large_record_is_read_into_memory_of_its_own_that_begins_as_the_file_d
 
 def test_a_record_that_says_it_is_large_takes_no_memory_before_it_comes() -> None:
     made = session()
-    head = bytearray(pack_record_head(records.HISTOGRAM, 0, 1, 1.0, {}, 100))
+    head = bytearray(pack_record_head(kinds.HISTOGRAM, 0, 1, 1.0, {}, 100))
     head[3:7] = (1 << 30).to_bytes(4, "big")
     made.feed_records(0, bytes(head))
     assert made.record_end == 1 << 30
@@ -187,7 +187,7 @@ def test_written_moves_to_the_end_of_what_all_runs_have_done(
 
 def test_a_gap_is_turned_away_and_changes_nothing() -> None:
     made = session()
-    stream, expected = stream_of([(records.SCALAR, 0)] * 10)
+    stream, expected = stream_of([(kinds.SCALAR, 0)] * 10)
     assert made.feed_records(34, stream[34:]) is None
     assert contents(made.feed_records(0, stream) or []) == expected
     assert not made.feed_definitions(len(DEFINITIONS) + 1, b"x")
@@ -203,7 +203,7 @@ def test_a_session_begins_where_its_client_still_has_something() -> None:
 def test_the_end_of_a_record_that_has_begun_is_known_from_its_first_bytes() -> None:
     made = session()
     size = 20 << 20
-    head = pack_record_head(records.HISTOGRAM, 0, 0, 1.0, {}, size)
+    head = pack_record_head(kinds.HISTOGRAM, 0, 0, 1.0, {}, size)
     assert made.feed_records(0, head[:3]) == []
     assert made.record_end == 0
     assert made.feed_records(3, head[3:]) == []
@@ -213,7 +213,7 @@ def test_the_end_of_a_record_that_has_begun_is_known_from_its_first_bytes() -> N
 def test_a_record_that_makes_no_sense_is_refused_alone() -> None:
     made = session()
     good = pack_scalar(0, 1, 1.0, 2.0)
-    bad = bytearray(pack_text_record(records.TEXT, 1, 0, 1.0, {}, "x" * 10))
+    bad = bytearray(pack_text_record(kinds.TEXT, 1, 0, 1.0, {}, "x" * 10))
     bad[-5] = 0xC1  # a byte that msgpack never uses
     bad[30] = 0xC1
     stream = good + bytes(bad) + good
@@ -221,10 +221,10 @@ def test_a_record_that_makes_no_sense_is_refused_alone() -> None:
     assert got == [(34, "/runs/a", 1, 1), (34 + len(bad), "/runs/b", -1, 0), (len(stream), "/runs/a", 1, 1)]
 
 
-@pytest.mark.parametrize("kind", [records.SCALAR, records.TEXT])
+@pytest.mark.parametrize("kind", [kinds.SCALAR, kinds.TEXT])
 def test_a_record_of_a_tag_that_nobody_defined_is_counted(kind: int) -> None:
     made = session()
-    record = pack_scalar(99, 0, 1.0, 2.0) if kind == records.SCALAR else pack_text_record(kind, 99, 0, 1.0, {}, "x")
+    record = pack_scalar(99, 0, 1.0, 2.0) if kind == kinds.SCALAR else pack_text_record(kind, 99, 0, 1.0, {}, "x")
     assert made.feed_records(0, record) == []
     assert made.homeless == 1
     assert made.written == len(record), "it is settled: nobody will write it"
@@ -281,7 +281,7 @@ def test_runs_that_are_one_folder_are_one_batch_in_the_order_of_the_stream() -> 
     more = RunDefinition(2, "/runs/b/../a", "host", 1, 0.0, ".suffix"), TagDefinition(3, 2, "other")
     assert made.feed_definitions(len(DEFINITIONS), b"".join(map(pack_definition, more)))
     stream = b"".join(pack_scalar(tag, step, 0.0, 1.0) for step in range(3) for tag in (0, 3, 1))
-    batches = made.feed_records(0, stream + pack_text_record(records.TEXT, 3, 3, 0.0, {}, "t"))
+    batches = made.feed_records(0, stream + pack_text_record(kinds.TEXT, 3, 3, 0.0, {}, "t"))
     assert batches is not None
     found = {batch.run.directory: [step for *_, step in contents([batch])] for batch in batches}
     assert found == {"/runs/a": [0, 0, 1, 1, 2, 2, 3], "/runs/b": [0, 1, 2]}
@@ -289,7 +289,7 @@ def test_runs_that_are_one_folder_are_one_batch_in_the_order_of_the_stream() -> 
 
 def test_a_record_that_names_its_tag_elsewhere_than_where_it_is_looked_for_is_refused() -> None:
     """What is looked for is number 0; a reader of msgpack finds number 5, which nobody has defined."""
-    good = pack_text_record(records.TEXT, 0, 1, 1.0, {}, "a text")
+    good = pack_text_record(kinds.TEXT, 0, 1, 1.0, {}, "a text")
     bad = bytearray(good[:7] + b"\xcf" + (5).to_bytes(8, "big") + good[12:])
     bad[3:7] = len(bad).to_bytes(4, "big")
     assert msgpack.unpackb(bytes(bad))[2] == 5

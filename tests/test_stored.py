@@ -24,7 +24,7 @@ from tbxd_client.journal.journal_files import (
     segment_name,
     session_name,
 )
-from tbxd_client.protocol import records, wire
+from tbxd_client.protocol import kinds, wire
 from tbxd_client.protocol.records import pack_record_head, pack_scalar
 from test_daemon import LOG_ONE, Peer, definitions
 
@@ -203,7 +203,7 @@ def test_messages_and_references_may_take_turns(owner: Owner) -> None:
     for step in range(3):
         stream += (scalar := pack_scalar(0, step, 1.0, 2.0))
         owner.journal.append(scalar)
-        head = pack_record_head(records.HISTOGRAM, 0, step, 1.0, attrs, len(payload))
+        head = pack_record_head(kinds.HISTOGRAM, 0, step, 1.0, attrs, len(payload))
         owner.journal.append(head, payload)
         stream += head + payload
     end, position = len(stream), 0

@@ -19,8 +19,7 @@ from tensorboardX.summary import text as tensorboardx_text
 from tbxd.encode import Refused, color_of, encode, metadata_for
 from tbxd.encode.arrays import array_of
 from tbxd.tfevents import schema
-from tbxd_client.protocol.limits import DIMENSIONS_MAX
-from tbxd_client.protocol.records import (  # fmt: skip
+from tbxd_client.protocol.kinds import (
     CUSTOM_SCALARS,
     HEATMAP,
     HISTOGRAM,
@@ -35,9 +34,9 @@ from tbxd_client.protocol.records import (  # fmt: skip
     SCALAR,
     TENSOR,
     TEXT,
-    Record,
-    TagDefinition,
 )
+from tbxd_client.protocol.limits import DIMENSIONS_MAX
+from tbxd_client.protocol.records import Record, TagDefinition
 from tbxd_client.values.arrays import snapshot
 
 TAG = TagDefinition(1, 0, "t")

@@ -25,7 +25,7 @@ from .distributed.rank_detection import Identity, default_folder
 from .distributed.rank_policy import member
 from .journal.journal import CLOSED, STORING, JournalClosed
 from .journal.journal_files import WORD_COMMIT
-from .protocol import records
+from .protocol import kinds, records
 from .protocol.limits import ROW_VALUES_MAX
 from .protocol.records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .session.run_handle import Run, run_of
@@ -159,7 +159,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         self._tbxd_layout = {}
         self._tbxd_opened_in = os.getpid()
         if self._tbxd_write and purge_step is not None:
-            self._tbxd_own.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+            self._tbxd_own.text(kinds.RESTART, "", to_step(purge_step), time.time(), None)
         self._tbxd_set["file_writer"] = None
         if is_overridden(self, "_get_file_writer"):
             self._tbxd_set["all_writers"] = None  # as it is in the originals when they first call it
@@ -406,13 +406,13 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def _tbxd_log_others(self, told: list[log_values.Told], step: int, walltime: float) -> None:
         for one in told:
             if one.kind == log_values.TEXT:
-                self._tbxd_text(records.TEXT, one.tag, one.value, step, walltime)
+                self._tbxd_text(kinds.TEXT, one.tag, one.value, step, walltime)
             elif one.kind == log_values.FIGURE:
                 SummaryWriter.add_figure(self, one.tag, one.value, step, False, walltime)
             elif one.kind == log_values.PICTURE:
-                self._tbxd_array(records.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
+                self._tbxd_array(kinds.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
             else:
-                self._tbxd_array(records.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
+                self._tbxd_array(kinds.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
 
     # --- arrays ----------------------------------------------------------------------------------------------
 
@@ -445,7 +445,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         what = f"add_histogram {tag!r}"
         array = real_part(snapshot(values, what, self._tbxd_run.merges(clean_tag(tag))), what)
         attrs = media.histogram_attrs(array, bins, max_bins)
-        self._tbxd_array(records.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 
     def add_histogram_raw(
         self,
@@ -479,7 +479,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         arrays, attrs = media.raw_histogram(
             bucket_limits, bucket_counts, min=min, max=max, num=num, sum=sum, sum_squares=sum_squares
         )
-        self._tbxd_array(records.HISTOGRAM_RAW, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.HISTOGRAM_RAW, tag, arrays, attrs, global_step, walltime, color)
 
     # --- text ------------------------------------------------------------------------------------------------
 
@@ -495,7 +495,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """Log a text; TensorBoard renders it as Markdown, under ``<tag>/text_summary`` as with the originals."""
         if not self._tbxd_write:
             return
-        self._tbxd_text(records.TEXT, tag, text_of(text_string), global_step, walltime, color)
+        self._tbxd_text(kinds.TEXT, tag, text_of(text_string), global_step, walltime, color)
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[SummaryWriter]:

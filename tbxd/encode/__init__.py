@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tbxd_client.protocol.records import (
+from tbxd_client.protocol.kinds import (
     AUDIO,
     BOXES,
     CUSTOM_SCALARS,
@@ -26,9 +26,8 @@ from tbxd_client.protocol.records import (
     TENSOR,
     TEXT,
     VIDEO,
-    Record,
-    TagDefinition,
 )
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from . import (
     audio,

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tbxd_client.protocol.kinds import BOXES
 from tbxd_client.protocol.limits import BOXES_MAX, LABEL_CHARS_MAX, PIXELS_MAX, RESCALE_MAX
-from tbxd_client.protocol.records import BOXES, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from .arrays import AnyArray, arrays_of, check_real, number_attr, shown
 from .image import Pixels, picture_value, pixels_of

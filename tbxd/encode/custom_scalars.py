@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tbxd_client.protocol.records import CUSTOM_SCALARS, Record, TagDefinition
+from tbxd_client.protocol.kinds import CUSTOM_SCALARS
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import shown

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.protocol.kinds import HEATMAP
 from tbxd_client.protocol.limits import COLORMAPS, LABEL_CHARS_MAX, LABELS_MAX, MATRIX_AXIS_MAX, MATRIX_VALUES_MAX
-from tbxd_client.protocol.records import HEATMAP, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from .arrays import AnyArray, array_of, check_real, number_attr, shown
 from .image import Pixels, picture_value

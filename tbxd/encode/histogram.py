@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.protocol.kinds import HISTOGRAM, HISTOGRAM_RAW
 from tbxd_client.protocol.limits import BIN_RULES, BINS_MAX
-from tbxd_client.protocol.records import HISTOGRAM, HISTOGRAM_RAW, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import AnyArray, array_of, arrays_of, check_real

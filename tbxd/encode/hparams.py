@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tbxd_client.protocol.records import HPARAMS, Record, TagDefinition
+from tbxd_client.protocol.kinds import HPARAMS
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import shown

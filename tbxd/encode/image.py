@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.protocol.kinds import IMAGE
 from tbxd_client.protocol.limits import CHANNELS_MAX, PIXELS_MAX
-from tbxd_client.protocol.records import IMAGE, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import AnyArray, array_of, check_real

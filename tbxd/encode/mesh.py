@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tbxd_client.protocol.kinds import MESH
 from tbxd_client.protocol.limits import CONFIG_BYTES_MAX
-from tbxd_client.protocol.records import MESH, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import arrays_of, check_real, shown

@@ -9,48 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tbxd_client.protocol.records import (
-    AUDIO,
-    BOXES,
-    CUSTOM_SCALARS,
-    HEATMAP,
-    HISTOGRAM,
-    HISTOGRAM_RAW,
-    HPARAMS,
-    IMAGE,
-    MESH,
-    PR_CURVE,
-    PR_CURVE_RAW,
-    ROW,
-    SCALAR,
-    TENSOR,
-    TEXT,
-    VIDEO,
-    TagDefinition,
-)
+from tbxd_client.protocol.kinds import kind_of
+from tbxd_client.protocol.records import TagDefinition
 
 from ..tfevents import schema
 from .arrays import shown
-
-_PLUGINS = {
-    SCALAR: ("scalars", schema.SCALAR),
-    ROW: ("scalars", schema.SCALAR),
-    HISTOGRAM: ("histograms", schema.TENSOR),
-    HISTOGRAM_RAW: ("histograms", schema.TENSOR),
-    IMAGE: ("images", schema.BLOB_SEQUENCE),
-    HEATMAP: ("images", schema.BLOB_SEQUENCE),
-    BOXES: ("images", schema.BLOB_SEQUENCE),
-    VIDEO: ("images", schema.BLOB_SEQUENCE),
-    AUDIO: ("audio", schema.BLOB_SEQUENCE),
-    TEXT: ("text", schema.TENSOR),
-    PR_CURVE: ("pr_curves", schema.TENSOR),
-    PR_CURVE_RAW: ("pr_curves", schema.TENSOR),
-    MESH: ("mesh", schema.TENSOR),
-    TENSOR: ("tensor", schema.TENSOR),
-    CUSTOM_SCALARS: ("custom_scalars", schema.TENSOR),
-    HPARAMS: ("hparams", schema.TENSOR),
-}
-_TENSORS = frozenset((TEXT, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, CUSTOM_SCALARS, HPARAMS))
 
 
 def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | None:
@@ -59,15 +22,15 @@ def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | N
     What is written as a tensor has it always: without it a tensor belongs to no plugin. ``content`` is what the plugin
     itself wants to know; our colour is appended, which for protobuf is a field more.
     """
-    if kind not in _PLUGINS or not (kind in _TENSORS or tag.color or tag.display_name or tag.description):
+    known = kind_of(kind)
+    if not known.plugin or not (known.needs_metadata or tag.color or tag.display_name or tag.description):
         return None
-    plugin, data_class = _PLUGINS[kind]
     content += schema.PluginContent(color=shown(tag.color)).SerializeToString()
     return schema.SummaryMetadata(
-        plugin_data=schema.SummaryMetadata.PluginData(plugin_name=plugin, content=content),
+        plugin_data=schema.SummaryMetadata.PluginData(plugin_name=known.plugin, content=content),
         display_name=shown(tag.display_name),
         summary_description=shown(tag.description),
-        data_class=data_class,
+        data_class=known.data_class,
     )
 
 

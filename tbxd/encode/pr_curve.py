@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.protocol.kinds import PR_CURVE, PR_CURVE_RAW
 from tbxd_client.protocol.limits import THRESHOLDS_MAX
-from tbxd_client.protocol.records import PR_CURVE, PR_CURVE_RAW, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import AnyArray, array_of, arrays_of, check_real

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tbxd_client.protocol.records import SCALAR, Record, TagDefinition
+from tbxd_client.protocol.kinds import SCALAR
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from .metadata import summary_value
 from .rejections import Refused

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.protocol.records import SCALAR, SCALAR_BYTES, TagDefinition
+from tbxd_client.protocol.kinds import SCALAR
+from tbxd_client.protocol.records import SCALAR_BYTES, TagDefinition
 
 from ..batch import SCALAR_DTYPE, Batch
 from ..tfevents import schema

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tbxd_client.protocol.records import TENSOR, Record, TagDefinition
+from tbxd_client.protocol.kinds import TENSOR
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import AnyArray, array_of

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tbxd_client.protocol.records import TEXT, Record, TagDefinition
+from tbxd_client.protocol.kinds import KINDS, TEXT
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import shown
 from .metadata import summary_value
 from .rejections import Refused
-
-SUFFIX = "/text_summary"  # tensorboardX and torch add it; scripts and saved dashboards know the tags with it
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
@@ -27,4 +26,5 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
         string_val=[shown(record.payload).encode()],
         tensor_shape=schema.TensorShapeProto(dim=[schema.TensorShapeProto.Dim(size=1)]),
     )
-    return [summary_value(TEXT, tag, SUFFIX, tensor=tensor)]
+    (suffix,) = KINDS[TEXT].suffixes
+    return [summary_value(TEXT, tag, suffix, tensor=tensor)]

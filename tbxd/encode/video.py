@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tbxd_client.protocol.kinds import VIDEO
 from tbxd_client.protocol.limits import CHANNELS_MAX, GIF_FRAMES_MAX, GIF_HUNDREDTHS_MAX, GIF_SIDE_MAX, PIXELS_MAX
-from tbxd_client.protocol.records import VIDEO, Record, TagDefinition
+from tbxd_client.protocol.records import Record, TagDefinition
 
 from ..tfevents import schema
 from .arrays import AnyArray, array_of, check_real, number_attr

@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.protocol.kinds import ROW, SCALAR
 from tbxd_client.protocol.records import (
     ALIGNMENT,
     DEFINITION_BYTES_MAX,
@@ -25,8 +26,6 @@ from tbxd_client.protocol.records import (
     INT64,
     PATH_ERRORS,
     POSITION_MAX,
-    ROW,
-    SCALAR,
     SCALAR_BYTES,
     SCALAR_HEAD,
     TAG_BYTES_MAX,

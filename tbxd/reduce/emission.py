@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.protocol.records import SCALAR, RunDefinition
+from tbxd_client.protocol.kinds import SCALAR
+from tbxd_client.protocol.records import RunDefinition
 
 from ..batch import Batch, Single
 from ..encode import metadata_for

@@ -23,23 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tbxd_client.distributed import process_identity
-from tbxd_client.protocol.records import (
-    CUSTOM_SCALARS,
-    HISTOGRAM,
-    HPARAMS,
-    MESH,
-    RESTART,
-    ROW,
-    SCALAR,
-    STEP_MIN,
-    TEXT,
-    RunDefinition,
-    TagDefinition,
-)
+from tbxd_client.protocol.kinds import HISTOGRAM, RESTART, ROW, SCALAR, kind_of
+from tbxd_client.protocol.records import STEP_MIN, RunDefinition, TagDefinition
 
 from ..batch import Batch, Scalars, Single
 from ..drop_reasons import TOO_MANY_TAGS
-from ..encode import Refused, text
+from ..encode import Refused
 from ..encode.scalar_batcher import finite_times
 from ..tfevents.ledger import Entry, Marker
 from ..tfevents.rank_notes import Looked, Restarted, encode_looked, encode_member
@@ -62,7 +51,6 @@ from .unread_records import Reads
 from .waiting import Waiting
 from .watermarks import TooManyTags
 
-SUFFIXES = {TEXT: text.SUFFIX, MESH: "_VERTEX", HPARAMS: "/experiment"}  # of tags, as they are in an event file
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 AGAIN_SECONDS = 30.0  # for what comes again of a session, before it may be said how far that is
 PART_RECORDS = 4096  # of several batches that are settled as one part
@@ -294,7 +282,7 @@ class Reduction:
             )
         number = self._tags.find(kind, tag.tag)
         if number is None:
-            curve = (tag.tag + SUFFIXES.get(kind, ""), kind == HISTOGRAM)
+            curve = (tag.tag + next(iter(kind_of(kind).suffixes), ""), kind == HISTOGRAM)
             number = self._tags.add(kind, tag, curve[0], now)
             self._emission.recall(number, self._recall.tag(number, curve, member.session, tag.reduce))
             owner, alone = self._recall.author(curve, member.session)
@@ -719,7 +707,7 @@ class Reduction:
                 settle(self._entry(member.session), item.end, 1, "")
                 member.unmarked = True
                 return True
-        if self.claim is not None and len(part.tags) and (record is None or record.kind != CUSTOM_SCALARS):
+        if self.claim is not None and len(part.tags) and (record is None or not kind_of(record.kind).is_single):
             step = record.step if record is not None else 0
             steps = item.values["step"] if isinstance(item, Scalars) else np.full(len(part.tags), step)
             given = [not self._tags.definitions[tag].numbered for tag in part.tags.tolist()]  # not by who writes them

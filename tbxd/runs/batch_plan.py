@@ -15,23 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.protocol.records import (
-    CUSTOM_SCALARS,
-    EMBEDDING,
+from tbxd_client.protocol.kinds import (
     EVENT,
-    GRAPH,
-    HPARAMS,
-    MESH,
-    ONNX_GRAPH,
-    OPENVINO_GRAPH,
     RESTART,
     ROW,
-    TEXT,
-    Record,
+    kind_of,
 )
+from tbxd_client.protocol.records import Record
 
 from ..batch import Batch, Scalars, Single
-from ..encode import text
 from ..encode.raw_event import what_of
 from ..encode.rejections import Refused
 from ..tfevents.lineage import ALL, UNKNOWN, beside_text, digest_of, purge_text
@@ -40,17 +32,6 @@ from .resume import Known, Lives, Member, Restart
 COUNTED = np.iinfo(np.int64).max  # instead of a step that whoever writes the file counts: nobody goes back there
 NOBODY = -1  # as the owner of a tag: it has not been logged here
 Mask = npt.NDArray[np.bool_]
-
-_NAMES: dict[int, tuple[str, ...]] = {  # what follows a tag in the names under which TensorBoard shows a record
-    TEXT: (text.SUFFIX,),
-    MESH: ("_VERTEX", "_FACE", "_COLOR"),
-    HPARAMS: ("/experiment", "/session_start_info", "/session_end_info"),
-    GRAPH: (),
-    ONNX_GRAPH: (),
-    OPENVINO_GRAPH: (),
-    EMBEDDING: (),
-}
-_ONE = frozenset((CUSTOM_SCALARS,))  # of which a run has one, whoever gives it
 
 
 @dataclass(slots=True)
@@ -234,7 +215,7 @@ class Planner:
         """Whether a session takes the place of who was the last to log a tag."""
         if self._is_superseded(known, member, tag, step):
             return False
-        one = isinstance(item, Single) and item.record is not None and item.record.kind in _ONE
+        one = isinstance(item, Single) and item.record is not None and kind_of(item.record.kind).is_single
         return one or self._lives.goes_on(member, int(known.owner[tag]), step)
 
     # --- beside the run --------------------------------------------------------------------------------------
@@ -343,4 +324,4 @@ def _names_of(batch: Batch, record: Record) -> list[str]:
             return []
         return [value.tag for value in summary.value] if summary is not None else []
     tag = batch.tag(record.tag).tag
-    return [tag + suffix for suffix in _NAMES.get(record.kind, ("",))]
+    return [tag + suffix for suffix in kind_of(record.kind).suffixes]

@@ -25,18 +25,8 @@ import numpy as np
 
 from tbxd_client.logdir.event_names import event_files, file_name, is_acceptable
 from tbxd_client.logdir.folder_lock import lock_folder
-from tbxd_client.protocol.records import (
-    EMBEDDING,
-    EVENT,
-    GRAPH,
-    ONNX_GRAPH,
-    OPENVINO_GRAPH,
-    RESTART,
-    ROW,
-    STEP_MAX,
-    Record,
-    RunDefinition,
-)
+from tbxd_client.protocol.kinds import EMBEDDING, EVENT, GRAPH, ONNX_GRAPH, OPENVINO_GRAPH, RESTART, ROW
+from tbxd_client.protocol.records import STEP_MAX, Record, RunDefinition
 
 from .. import __version__
 from ..batch import Batch, Scalars, Single

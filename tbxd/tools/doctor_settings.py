@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tbxd_client.config import settings as client_settings
 from tbxd_client.distributed import rank_policy
 from tbxd_client.journal import fill_limits
-from tbxd_client.protocol import records
+from tbxd_client.protocol.kinds import KINDS, SCALAR_SHARE
 
 from ..config.settings import CONFIG, SETTINGS
 from ..config.sources import FILE, Config, places
@@ -76,15 +76,11 @@ def _number(text: str) -> float | None:
 
 
 def _bad_shares(value: str) -> str:
-    kinds = {
-        name
-        for kind, name in records.KIND_NAMES.items()
-        if fill_limits.default_shares()[kind] < fill_limits.SCALAR_SHARE
-    }
+    names = {kind.name for kind in KINDS.values() if kind.share < SCALAR_SHARE}
     bad = [
         entry
         for entry in value.replace(" ", "").split(",")
-        if entry and not (entry.partition("=")[0] in kinds and re.fullmatch(r"\d{1,2}|100", entry.partition("=")[2]))
+        if entry and not (entry.partition("=")[0] in names and re.fullmatch(r"\d{1,2}|100", entry.partition("=")[2]))
     ]
     return f"{fill_limits.SHARES_VARIABLE}: {', '.join(bad)} is not used" if bad else ""
 

@@ -27,7 +27,7 @@ from tbxd_client.journal.journal_files import (
     WORDS_OFFSET,
     segment_name,
 )
-from tbxd_client.protocol import records, wire
+from tbxd_client.protocol import kinds, wire
 from tbxd_client.protocol.protowire import field
 from tbxd_client.protocol.records import pack_scalar
 
@@ -53,24 +53,24 @@ def arrays(*described: tuple[str, str, list[int]], **more: Any) -> dict[str, Any
 
 
 RECORDS: dict[str, list[Any]] = {
-    "scalar": [records.SCALAR, 0, 1, 2.0, {}, 0.5],
-    "row": [records.ROW, 0, 1, 2.0, {}, struct.pack(">2d", 0.5, 1.5)],
-    "histogram": [records.HISTOGRAM, 0, 1, 2.0, array("<f4", [2, 2], bins="auto", max_bins=10), FOUR],
-    "histogram-edges": [records.HISTOGRAM, 0, 1, 2.0, array("<f4", [4], bins=[0.0, 0.5, 1.0]), FOUR],
-    "image": [records.IMAGE, 0, 1, 2.0, array("|u1", [3, 4, 5], dataformats="CHW"), [b"\0\x80\xff\1", 60]],
-    "images": [records.IMAGE, 0, 1, 2.0, array("<f4", [2, 1, 2, 2], dataformats="NCHW"), [FOUR, 32]],
-    "text": [records.TEXT, 0, 1, 2.0, {}, "# a *text*"],
+    "scalar": [kinds.SCALAR, 0, 1, 2.0, {}, 0.5],
+    "row": [kinds.ROW, 0, 1, 2.0, {}, struct.pack(">2d", 0.5, 1.5)],
+    "histogram": [kinds.HISTOGRAM, 0, 1, 2.0, array("<f4", [2, 2], bins="auto", max_bins=10), FOUR],
+    "histogram-edges": [kinds.HISTOGRAM, 0, 1, 2.0, array("<f4", [4], bins=[0.0, 0.5, 1.0]), FOUR],
+    "image": [kinds.IMAGE, 0, 1, 2.0, array("|u1", [3, 4, 5], dataformats="CHW"), [b"\0\x80\xff\1", 60]],
+    "images": [kinds.IMAGE, 0, 1, 2.0, array("<f4", [2, 1, 2, 2], dataformats="NCHW"), [FOUR, 32]],
+    "text": [kinds.TEXT, 0, 1, 2.0, {}, "# a *text*"],
     "heatmap": [
-        records.HEATMAP,
+        kinds.HEATMAP,
         0,
         1,
         2.0,
         array("<f4", [2, 2], colormap="magma", vmin=0.0, vmax=1.0, row_labels=["a", "b"], column_labels=["c", "d"]),
         FOUR,
     ],
-    "restart": [records.RESTART, 0, 7, 2.0, {}, None],
+    "restart": [kinds.RESTART, 0, 7, 2.0, {}, None],
     "histogram_raw": [
-        records.HISTOGRAM_RAW,
+        kinds.HISTOGRAM_RAW,
         0,
         1,
         2.0,
@@ -78,7 +78,7 @@ RECORDS: dict[str, list[Any]] = {
         FOUR,
     ],
     "boxes": [
-        records.BOXES,
+        kinds.BOXES,
         0,
         1,
         2.0,
@@ -86,34 +86,34 @@ RECORDS: dict[str, list[Any]] = {
         bytes(48) + FOUR,
     ],
     "video": [
-        records.VIDEO,
+        kinds.VIDEO,
         0,
         1,
         2.0,
         array("|u1", [1, 3, 3, 4, 4], dataformats="NTCHW", fps=4),
         [bytes(range(251)), 144],
     ],
-    "audio": [records.AUDIO, 0, 1, 2.0, array("<f4", [4], sample_rate=8000), FOUR],
+    "audio": [kinds.AUDIO, 0, 1, 2.0, array("<f4", [4], sample_rate=8000), FOUR],
     "pr_curve": [
-        records.PR_CURVE,
+        kinds.PR_CURVE,
         0,
         1,
         2.0,
         arrays(("labels", "|b1", [4]), ("predictions", "<f4", [4]), num_thresholds=9),
         b"\0\1\1\0" + FOUR,
     ],
-    "pr_curve_raw": [records.PR_CURVE_RAW, 0, 1, 2.0, array("<f4", [6, 2]), [FOUR, 48]],
+    "pr_curve_raw": [kinds.PR_CURVE_RAW, 0, 1, 2.0, array("<f4", [6, 2]), [FOUR, 48]],
     "mesh": [
-        records.MESH,
+        kinds.MESH,
         0,
         1,
         2.0,
         arrays(("vertices", "<f4", [1, 3, 3]), ("faces", "<i4", [1, 1, 3]), ("colors", "|u1", [1, 3, 3]), config="{}"),
         [FOUR, 57],
     ],
-    "tensor": [records.TENSOR, 0, 1, 2.0, array("bfloat16", [2, 4]), FOUR],
+    "tensor": [kinds.TENSOR, 0, 1, 2.0, array("bfloat16", [2, 4]), FOUR],
     "custom_scalars": [
-        records.CUSTOM_SCALARS,
+        kinds.CUSTOM_SCALARS,
         0,
         1,
         2.0,
@@ -121,7 +121,7 @@ RECORDS: dict[str, list[Any]] = {
         json.dumps({"one": {"chart": ["Multiline", ["a", "b"]], "band": ["Margin", ["a", "b", "c"]]}}),
     ],
     "hparams": [
-        records.HPARAMS,
+        kinds.HPARAMS,
         0,
         1,
         2.0,
@@ -129,7 +129,7 @@ RECORDS: dict[str, list[Any]] = {
         json.dumps({"hparams": {"lr": 0.1, "on": True, "name": "x"}, "metrics": ["m"], "domains": {"lr": [0.1, 1]}}),
     ],
     "embedding": [
-        records.EMBEDDING,
+        kinds.EMBEDDING,
         0,
         1,
         2.0,
@@ -137,7 +137,7 @@ RECORDS: dict[str, list[Any]] = {
         [FOUR, 116],
     ],
     "event": [
-        records.EVENT,
+        kinds.EVENT,
         0,
         1,
         2.0,
@@ -147,15 +147,15 @@ RECORDS: dict[str, list[Any]] = {
         ).SerializeToString(),
     ],
     "graph": [
-        records.GRAPH,
+        kinds.GRAPH,
         0,
         1,
         2.0,
         {},
         json.dumps({"nodes": [["in", "Input", [], "", [1, -1]], ["out", "Add", ["in"], "{a: 1}", None]]}),
     ],
-    "onnx_graph": [records.ONNX_GRAPH, 0, 1, 2.0, {}, ONNX],
-    "openvino_graph": [records.OPENVINO_GRAPH, 0, 1, 2.0, {}, OPENVINO],
+    "onnx_graph": [kinds.ONNX_GRAPH, 0, 1, 2.0, {}, ONNX],
+    "openvino_graph": [kinds.OPENVINO_GRAPH, 0, 1, 2.0, {}, OPENVINO],
 }
 
 TOO_MUCH = {0: [2**64 - 1, {"too_large": 1}], 1: [2**63, {"too_large": 2**64 - 1}]}
@@ -251,7 +251,7 @@ def seeds() -> dict[str, dict[str, Any]]:
                 0,
                 [5, 7],
                 msgpack_items(DEFINITIONS),
-                [stream, RECORDS["text"], stream, [records.TEXT, 1, 5, 6.0, {}, "numbered"]],
+                [stream, RECORDS["text"], stream, [kinds.TEXT, 1, 5, 6.0, {}, "numbered"]],
             ],
             "burst": [0, [1 << 12], None, [burst, RECORDS["text"], burst]],
         },

@@ -50,14 +50,9 @@ from tbxd_client.journal.journal_files import (
     read_state,
 )
 from tbxd_client.protocol import wire
+from tbxd_client.protocol.kinds import EMBEDDING, EVENT, ONNX_GRAPH, RESTART, ROW, SCALAR
 from tbxd_client.protocol.protowire import field
 from tbxd_client.protocol.records import (
-    EMBEDDING,
-    EVENT,
-    ONNX_GRAPH,
-    RESTART,
-    ROW,
-    SCALAR,
     LocalProtocolError,
     Record,
     RemoteProtocolError,

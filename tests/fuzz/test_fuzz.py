@@ -20,7 +20,7 @@ from seeds import CORPUS, seeds
 from targets import TARGETS
 
 from fuzz import limit_memory
-from tbxd_client.protocol import records, wire
+from tbxd_client.protocol import kinds, wire
 
 CORPUS_BYTES_MAX = 200_000
 
@@ -64,8 +64,8 @@ def test_the_seeds_in_the_corpus_are_those_of_the_script() -> None:
 
 
 def test_there_is_a_seed_of_every_message_and_kind() -> None:
-    kinds = {value[0] for value in seeds()["record"].values()}
-    assert kinds == set(records.KIND_NAMES)
+    numbers = {value[0] for value in seeds()["record"].values()}
+    assert numbers == set(kinds.KIND_NAMES)
     messages = {value[0][1] for value in seeds()["wire"].values()}
     assert messages == set(wire.MESSAGES)
 

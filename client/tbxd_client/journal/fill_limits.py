@@ -1,7 +1,6 @@
 """Who is dropped first when a journal fills up: how much of it each kind of record may fill.
 
-Scalars may fill all of it. What is large stops earlier, so that a daemon which is away, or too slow for the pictures,
-costs pictures and not the curves. Within a kind the newest is dropped: what is in the journal is promised.
+`Kind.share` has the share of each kind. Within a kind the newest is dropped: what is in the journal is promised.
 """
 
 from __future__ import annotations
@@ -10,31 +9,14 @@ import os
 from collections.abc import Callable
 
 from ..config.settings import JOURNAL_SHARES, warn
-from ..protocol.records import (
-    CUSTOM_SCALARS,
-    HISTOGRAM,
-    HISTOGRAM_RAW,
-    HPARAMS,
-    KIND_NAMES,
-    PR_CURVE,
-    PR_CURVE_RAW,
-    RESTART,
-    ROW,
-    SCALAR,
-    TEXT,
-)
+from ..protocol.kinds import KINDS, SCALAR_SHARE
 
 SHARES_VARIABLE = JOURNAL_SHARES.variable
-SCALAR_SHARE, MIDDLE_SHARE, LARGE_SHARE = 1.0, 0.9, 0.75
-_MIDDLE = (HISTOGRAM, HISTOGRAM_RAW, TEXT, PR_CURVE, PR_CURVE_RAW, HPARAMS, CUSTOM_SCALARS)
 
 
 def default_shares() -> dict[int, float]:
     """Kind of record to the share of the journal that it may fill, from 0 to 1."""
-    shares = dict.fromkeys(KIND_NAMES, LARGE_SHARE)
-    shares.update(dict.fromkeys(_MIDDLE, MIDDLE_SHARE))
-    shares.update(dict.fromkeys((SCALAR, ROW, RESTART), SCALAR_SHARE))
-    return shares
+    return {number: kind.share for number, kind in KINDS.items()}
 
 
 def read_shares(environ: Callable[[str], str | None] = os.environ.get) -> dict[int, float]:
@@ -44,7 +26,7 @@ def read_shares(environ: Callable[[str], str | None] = os.environ.get) -> dict[i
     written without asking.
     """
     shares = default_shares()
-    kinds = {name: kind for kind, name in KIND_NAMES.items() if shares[kind] < SCALAR_SHARE}
+    kinds = {kind.name: number for number, kind in KINDS.items() if kind.share < SCALAR_SHARE}
     for entry in (environ(SHARES_VARIABLE) or "").replace(" ", "").split(","):
         name, _, percent = entry.partition("=")
         if not entry:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from .kinds import ARRAY_KINDS, SCALAR
 from .limits import LIST_MAX, ROW_VALUES_MAX
 
 # --- limits, checked on both sides -----------------------------------------------------------------------------
@@ -41,55 +42,7 @@ LAUNCHED_BYTES_MAX = 200
 ORIGIN_BYTES_MAX = 100  # of each text that tells a process from others
 REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
-# --- kinds of record -------------------------------------------------------------------------------------------
-
-SCALAR = 1
-ROW = 2  # several scalars of one step, `SummaryWriter.log`
-HISTOGRAM = 3
-IMAGE = 4
-TEXT = 5
-HEATMAP = 6
-RESTART = 7  # a run goes on from an earlier step, `purge_step`
-HISTOGRAM_RAW = 8  # with its bins, as the user has computed them
-BOXES = 9  # a picture with boxes on it
-VIDEO = 10
-AUDIO = 11
-PR_CURVE = 12
-PR_CURVE_RAW = 13  # with its points, as the user has computed them
-MESH = 14
-TENSOR = 15
-CUSTOM_SCALARS = 16  # which scalars the CUSTOM SCALARS tab puts in one chart
-HPARAMS = 17  # what a run was trained with
-EMBEDDING = 18  # points for the PROJECTOR tab: files beside the event file
-EVENT = 19  # an event that the caller has made
-GRAPH = 20  # what a model does with its inputs
-ONNX_GRAPH = 21  # the same of a file of ONNX
-OPENVINO_GRAPH = 22  # and of one of OpenVINO
-
-KIND_NAMES = {
-    SCALAR: "scalar",
-    ROW: "row",
-    HISTOGRAM: "histogram",
-    IMAGE: "image",
-    TEXT: "text",
-    HEATMAP: "heatmap",
-    RESTART: "restart",
-    HISTOGRAM_RAW: "histogram_raw",
-    BOXES: "boxes",
-    VIDEO: "video",
-    AUDIO: "audio",
-    PR_CURVE: "pr_curve",
-    PR_CURVE_RAW: "pr_curve_raw",
-    MESH: "mesh",
-    TENSOR: "tensor",
-    CUSTOM_SCALARS: "custom_scalars",
-    HPARAMS: "hparams",
-    EMBEDDING: "embedding",
-    EVENT: "event",
-    GRAPH: "graph",
-    ONNX_GRAPH: "onnx_graph",
-    OPENVINO_GRAPH: "openvino_graph",
-}
+# --- layout of records -------------------------------------------------------------------------------------------
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack
 # form, so that each scalar has 34 bytes and many of them are one structured array.
@@ -110,10 +63,7 @@ _PREFIX = struct.Struct(">BBBI")
 PREFIX_BYTES = _PREFIX.size
 _PAYLOAD_HEAD = struct.Struct(">BI")
 
-# Kinds whose payload is one or several arrays. A large one is not copied when it is read, if its attributes are short.
-ARRAY_KINDS = frozenset(
-    (HISTOGRAM, IMAGE, HEATMAP, HISTOGRAM_RAW, BOXES, VIDEO, AUDIO, PR_CURVE, PR_CURVE_RAW, MESH, TENSOR, EMBEDDING)
-)
+# A large payload of a kind with arrays is not copied when it is read, if its attributes are short.
 _VIEWED_BYTES_MIN = 64 << 10
 _VIEWED_ATTRS_BYTES = 4096
 _RECORD_LIMITS: dict[str, int] = {

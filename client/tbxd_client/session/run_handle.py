@@ -23,6 +23,7 @@ from ..logdir.folder_lock import is_held
 from ..process.native import RLock
 from ..process.reentrancy import Wait
 from ..process.view import seen
+from ..protocol.kinds import ROW, SCALAR
 from ..protocol.protowire import FIXED64, encoded, field
 from ..protocol.records import (
     BIN32,
@@ -32,8 +33,6 @@ from ..protocol.records import (
     RECORD_BYTES_MAX,
     RECORD_HEAD,
     RECORD_HEAD_STRUCT,
-    ROW,
-    SCALAR,
     UINT32,
     LocalProtocolError,
     filled,

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from ..config.paths import configured_address, is_remote
 from ..logdir.folder_names import accepted, is_suspect
-from ..protocol import records
+from ..protocol import kinds
 from ..session.run_handle import Run
 from ..values.arrays import Array, to_float, to_step
 from ..values.names import clean_tag, parse_color
@@ -174,5 +174,5 @@ class WriterBase:
             # Once: each further one would wipe, in the slow loader, what others have logged since.
             purge_step = self._tbxd_given["purge_step"]
             if purge_step is not None and self._tbxd_opened_in == os.getpid():
-                run.text(records.RESTART, "", to_step(purge_step), time.time(), None)
+                run.text(kinds.RESTART, "", to_step(purge_step), time.time(), None)
         return run

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..config.paths import configured_address, is_remote
 from ..config.settings import warn
 from ..distributed.rank_policy import member
-from ..protocol import records
+from ..protocol import kinds
 from ..protocol.protowire import WireError, field, fields
 from ..session.run_handle import Run, run_of
 from ..session.session import active, flush
@@ -323,7 +323,7 @@ class FileWriter:
             raise ValueError(f"a protocol buffer of {len(data):,} bytes; at most {MESSAGE_BYTES_MAX:,} are possible")
         if self._tbxd_run is not None:
             when = self._tbxd_time(walltime)
-            self._tbxd_run.array(records.EVENT, "", to_step(step), when, Array("|u1", (len(data),), data), {})
+            self._tbxd_run.array(kinds.EVENT, "", to_step(step), when, Array("|u1", (len(data),), data), {})
 
 
 def run_metadata_event(metadata: bytes) -> bytes:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ..protocol import records
+from ..protocol import kinds
 from ..session.run_handle import Row, Run
 from ..values.arrays import Array
 
@@ -140,7 +140,7 @@ class Intercepted:
         def log(step: int, when: float) -> None:
             self.run.text(kind, tag, step, when, text, color)
 
-        if kind == records.RESTART:
+        if kind == kinds.RESTART:
             if self._writes:
                 log(step, wall_time)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..protocol import records
+from ..protocol import kinds
 from ..values import media
 from ..values.arrays import snapshot, widened
 from .base import WriterBase
@@ -65,7 +65,7 @@ class MediaMethods(WriterBase):
             return
         array = snapshot(value, f"{'add_images' if batched else 'add_image'} {tag!r}")
         attrs = media.image_attrs(array, dataformats, batched)
-        self._tbxd_array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.IMAGE, tag, array, attrs, global_step, walltime, color)
 
     def add_figure(
         self,
@@ -95,7 +95,7 @@ class MediaMethods(WriterBase):
             self.add_image(tag, pixels, global_step, walltime, dataformats="NCHW" if several else "CHW")
             return
         attrs = media.image_attrs(array, "NHWC" if len(array.shape) == 4 else "HWC", len(array.shape) == 4)
-        self._tbxd_array(records.IMAGE, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.IMAGE, tag, array, attrs, global_step, walltime, color)
 
     def add_heatmap(
         self,
@@ -128,7 +128,7 @@ class MediaMethods(WriterBase):
             return
         array = snapshot(matrix, f"add_heatmap {tag!r}")
         attrs = media.heatmap_attrs(array, colormap, vmin, vmax, row_labels, column_labels)
-        self._tbxd_array(records.HEATMAP, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.HEATMAP, tag, array, attrs, global_step, walltime, color)
 
     def add_image_with_boxes(
         self,
@@ -166,7 +166,7 @@ class MediaMethods(WriterBase):
         boxes = snapshot(box_tensor, f"the boxes of {tag!r}")
         attrs = media.image_attrs(picture, dataformats, False) | media.boxes_attrs(boxes, labels, rescale)
         arrays = {"image": picture, "boxes": boxes}
-        self._tbxd_array(records.BOXES, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.BOXES, tag, arrays, attrs, global_step, walltime, color)
 
     def add_video(
         self,
@@ -195,7 +195,7 @@ class MediaMethods(WriterBase):
             return
         array = snapshot(vid_tensor, f"add_video {tag!r}")
         attrs = media.video_attrs(array, dataformats, fps)
-        self._tbxd_array(records.VIDEO, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.VIDEO, tag, array, attrs, global_step, walltime, color)
 
     def add_audio(
         self,
@@ -223,4 +223,4 @@ class MediaMethods(WriterBase):
             return
         array = snapshot(snd_tensor, f"add_audio {tag!r}")
         attrs = media.audio_attrs(array, sample_rate)
-        self._tbxd_array(records.AUDIO, tag, array, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.AUDIO, tag, array, attrs, global_step, walltime, color)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..config.settings import warn
-from ..protocol import records
+from ..protocol import kinds
 from ..protocol.protowire import FIXED32, encoded, field
 from ..values.arrays import Array, widened
 
@@ -31,8 +31,8 @@ _PACKAGES = (
 )
 _ONE_TAG = frozenset(
     (
-        *(records.HISTOGRAM, records.HISTOGRAM_RAW, records.IMAGE, records.BOXES, records.VIDEO, records.AUDIO),
-        *(records.PR_CURVE, records.PR_CURVE_RAW, records.TENSOR),
+        *(kinds.HISTOGRAM, kinds.HISTOGRAM_RAW, kinds.IMAGE, kinds.BOXES, kinds.VIDEO, kinds.AUDIO),
+        *(kinds.PR_CURVE, kinds.PR_CURVE_RAW, kinds.TENSOR),
     )
 )  # kinds whose message has one value, with the tag as it was given
 
@@ -89,11 +89,11 @@ def text(reader: Any, kind: int, tag: str, payload: str) -> Any:
     made = made_by(reader)
     if made is None:
         return None
-    if kind == records.TEXT:
+    if kind == kinds.TEXT:
         summary = made.functions.text(tag, payload)
         summary.value[0].tag = f"{tag}/text_summary"
         return summary
-    if kind == records.CUSTOM_SCALARS:
+    if kind == kinds.CUSTOM_SCALARS:
         return made.functions.custom_scalars(json.loads(payload))
     return None
 
@@ -109,7 +109,7 @@ def array(reader: Any, kind: int, tag: str, arrays: Array | Mapping[str, Array],
         summary = make(made.functions, tag, given, attrs)
     except Exception as error:  # of any kind: it is another's code, given what only ours takes
         warn(
-            f"{records.KIND_NAMES[kind]} {tag!r:.80}: {made.functions.__name__} makes no summary of it "
+            f"{kinds.KIND_NAMES[kind]} {tag!r:.80}: {made.functions.__name__} makes no summary of it "
             f"({error!s:.200}); the {type(reader).__name__} is passed over",
             once=f"message {kind}",
         )
@@ -184,16 +184,16 @@ def _tensor(functions: Any, tag: str, numbers: Any, attrs: Mapping[str, Any]) ->
 
 
 _MAKERS = {
-    records.HISTOGRAM: _histogram,
-    records.HISTOGRAM_RAW: _histogram_raw,
-    records.IMAGE: _image,
-    records.BOXES: _boxes,
-    records.VIDEO: _video,
-    records.AUDIO: _audio,
-    records.PR_CURVE: _curve,
-    records.PR_CURVE_RAW: _curve_raw,
-    records.MESH: _mesh,
-    records.TENSOR: _tensor,
+    kinds.HISTOGRAM: _histogram,
+    kinds.HISTOGRAM_RAW: _histogram_raw,
+    kinds.IMAGE: _image,
+    kinds.BOXES: _boxes,
+    kinds.VIDEO: _video,
+    kinds.AUDIO: _audio,
+    kinds.PR_CURVE: _curve,
+    kinds.PR_CURVE_RAW: _curve_raw,
+    kinds.MESH: _mesh,
+    kinds.TENSOR: _tensor,
 }
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..protocol import records
+from ..protocol import kinds
 from ..values import embedding, hparams, model_files, plots
 from ..values.arrays import Array, snapshot
 from ..values.names import clean_tag
@@ -52,7 +52,7 @@ class PluginMethods(WriterBase):
         if not self._tbxd_write:
             return
         arrays, attrs = plots.curve(labels, predictions, num_thresholds, weights)
-        self._tbxd_array(records.PR_CURVE, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.PR_CURVE, tag, arrays, attrs, global_step, walltime, color)
 
     def add_pr_curve_raw(
         self,
@@ -94,7 +94,7 @@ class PluginMethods(WriterBase):
                 "recall": recall,
             }
         )
-        self._tbxd_array(records.PR_CURVE_RAW, tag, rows, {}, global_step, walltime, color)
+        self._tbxd_array(kinds.PR_CURVE_RAW, tag, rows, {}, global_step, walltime, color)
 
     def add_mesh(
         self,
@@ -124,7 +124,7 @@ class PluginMethods(WriterBase):
         if not self._tbxd_write:
             return
         arrays, attrs = plots.mesh(vertices, colors, faces, config_dict)
-        self._tbxd_array(records.MESH, tag, arrays, attrs, global_step, walltime, color)
+        self._tbxd_array(kinds.MESH, tag, arrays, attrs, global_step, walltime, color)
 
     def add_tensor(
         self, tag: str, tensor: Any, global_step: Any = None, walltime: float | None = None, *, color: Any = None
@@ -142,7 +142,7 @@ class PluginMethods(WriterBase):
         if not self._tbxd_write:
             return
         array = snapshot(tensor, f"add_tensor {tag!r}")
-        self._tbxd_array(records.TENSOR, tag, array, {}, global_step, walltime, color)
+        self._tbxd_array(kinds.TENSOR, tag, array, {}, global_step, walltime, color)
 
     def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
         """Say which scalars the CUSTOM SCALARS tab shows in one chart. Several calls add up.
@@ -164,7 +164,7 @@ class PluginMethods(WriterBase):
             charts.setdefault(category, {}).update(titles)
         text = plots.layout_text(charts)
         self._tbxd_layout = charts
-        self._tbxd_text(records.CUSTOM_SCALARS, LAYOUT_TAG, text, None, None)
+        self._tbxd_text(kinds.CUSTOM_SCALARS, LAYOUT_TAG, text, None, None)
 
     def add_custom_scalars_multilinechart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
@@ -222,7 +222,7 @@ class PluginMethods(WriterBase):
             return
         now = self._tbxd_now()
         run = self._tbxd_subrun(wanted or self._tbxd_run.new_name(str(now)))
-        run.text(records.HPARAMS, HPARAMS_TAG, 0, now, text)
+        run.text(kinds.HPARAMS, HPARAMS_TAG, 0, now, text)
         for metric, value in metrics.items():
             run.scalar(metric, step, now, value)
 
@@ -255,7 +255,7 @@ class PluginMethods(WriterBase):
         if not self._tbxd_write:
             return
         arrays = embedding.arrays_of(mat, metadata, label_img, metadata_header)
-        self._tbxd_array(records.EMBEDDING, tag, arrays, {}, global_step, None)
+        self._tbxd_array(kinds.EMBEDDING, tag, arrays, {}, global_step, None)
 
     def add_graph(
         self,
@@ -295,7 +295,7 @@ class PluginMethods(WriterBase):
         text = graph.text_of(model, input_to_model, bool(verbose), bool(use_strict_trace))
         if not self._tbxd_disk:
             return
-        self._tbxd_text(records.GRAPH, "", text, None, now)
+        self._tbxd_text(kinds.GRAPH, "", text, None, now)
         own = FileWriter.of(self._tbxd_own, self._tbxd_own.directory)
         own._tbxd_log(run_metadata_event(CPU_RUN_METADATA), self._tbxd_step(None), now)
 
@@ -316,7 +316,7 @@ class PluginMethods(WriterBase):
         """
         if self._tbxd_write:
             data = model_files.onnx_graph(prototxt if onnx_model_file is None else onnx_model_file)
-            self._tbxd_array(records.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
+            self._tbxd_array(kinds.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
 
     def add_openvino_graph(self, xmlname: Any) -> None:
         """Log the graph of a model of OpenVINO, for the GRAPHS tab. The file is read here.
@@ -330,4 +330,4 @@ class PluginMethods(WriterBase):
         """
         if self._tbxd_write:
             data = model_files.openvino_xml(xmlname)
-            self._tbxd_array(records.OPENVINO_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
+            self._tbxd_array(kinds.OPENVINO_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
