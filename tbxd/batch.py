@@ -8,23 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tbxd_client.protocol.records import SCALAR_BYTES, Record, RowDefinition, RunDefinition, TagDefinition
-
-# A scalar's 34 bytes as a row of a structured array; h, k and m* are the msgpack markers between the numbers.
-SCALAR_DTYPE = np.dtype(
-    [
-        ("h", "u1"),
-        ("k", "u1"),
-        ("m0", "u1"),
-        ("tag", ">u4"),
-        ("m1", "u1"),
-        ("step", ">i8"),
-        ("m2", "u1"),
-        ("wall_time", ">f8"),
-        ("m3", "u1"),
-        ("value", ">f8"),
-    ]
+from tbxd_client.protocol.records import (
+    SCALAR_BYTES,
+    SCALAR_FIELDS,
+    Record,
+    RowDefinition,
+    RunDefinition,
+    TagDefinition,
 )
+
+# A scalar's bytes as a row of a structured array.
+_TYPES = {"B": "u1", "I": ">u4", "q": ">i8", "d": ">f8"}
+SCALAR_DTYPE = np.dtype([(name, _TYPES[kind]) for name, kind in SCALAR_FIELDS])
 assert SCALAR_DTYPE.itemsize == SCALAR_BYTES
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.distributed.rank_policy import LAST, MAX, MEAN, MIN, PERCENTILES, SUM
+
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MEAN, SUM, MIN, MAX, LAST = "mean", "sum", "min", "max", "last"
-PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 WORDS = (MEAN, SUM, MIN, MAX, LAST, *PERCENTILES)
 
 

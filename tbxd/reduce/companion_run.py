@@ -16,18 +16,16 @@ from pathlib import Path
 from tbxd_client.logdir.event_names import event_files, file_name
 from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
 
-from .. import __version__
-from ..tfevents import schema, trust
+from ..tfevents import trust
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.contents import Contents
+from ..tfevents.event_builder import note, opening
 from ..tfevents.event_file import EventFile, FileLost
 from ..tfevents.folder import open_folder
 from ..tfevents.inherited import Inherited
-from ..tfevents.ledger import OPENING
 from ..tfevents.rank_points import History
 from ..tfevents.resume_marks import Life, Resume
 from ..tfevents.rivals import check_alone
-from ..tfevents.tfrecord import frame
 from .encoder import Curves, PointEncoder
 from .purges import Scope
 
@@ -77,7 +75,7 @@ class Side:
         """Take what a start of a job has there."""
         if generation != self._generation:
             self._generation = generation
-            self._pieces.append(_note("G" + generation))
+            self._pieces.append(note("G" + generation))
         self._pieces += pieces
 
     def look(self) -> bool:
@@ -130,9 +128,7 @@ class Side:
                 self._file = None
                 self._unlock()
                 raise
-            first = schema.Event(wall_time=time.time(), file_version="brain.Event:2")
-            first.source_metadata.writer = OPENING + __version__
-            self._file.write(frame(first.SerializeToString()))
+            self._file.write(opening(time.time()))
 
     def _lock(self) -> None:
         if self._folder >= 0:
@@ -314,12 +310,6 @@ class SideStart:
         pieces: list[bytes | memoryview] = [self._side.resume.end(dict.fromkeys(tags, step))]
         if scope.restart is not None:
             self._restarted = scope.restart.number
-            pieces.append(_note(scope.restart.encode()))
+            pieces.append(note(scope.restart.encode()))
         self._side.add(self._generation, pieces)
         self._life.restart(step)
-
-
-def _note(text: str) -> bytes:
-    event = schema.Event(wall_time=time.time())
-    event.source_metadata.writer = text
-    return frame(event.SerializeToString())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.distributed.rank_policy import MEAN
 from tbxd_client.protocol.kinds import SCALAR
 from tbxd_client.protocol.records import RunDefinition
 
@@ -16,10 +16,10 @@ from ..batch import Batch, Single
 from ..encode import metadata_for
 from ..encode.scalar_batcher import finite_times, float32
 from ..tfevents import schema
+from ..tfevents.event_builder import event_record, note
 from ..tfevents.ledger import Marker, encode_ranks
 from ..tfevents.scalar_columns import Piece
-from ..tfevents.tfrecord import frame
-from .aggregate import MEAN, Floats, Groups, Integers
+from .aggregate import Floats, Groups, Integers
 from .companion_runs import Sides, curves_of
 from .encoder import PointEncoder
 from .tag_membership import Tags
@@ -119,7 +119,7 @@ class Emission:
         )
         self._begin_tags(np.array([tag]), np.array([step]), pieces)
         mark = encode_ranks(None if len(ranks) == self._frontier.world else ranks, stretch)
-        pieces.append(_event(step, wall_time, mark, summary=summary))
+        pieces.append(event_record(step, wall_time, mark, summary=summary))
 
     def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
         """Append the first points of tags that have a colour, a name or a text, with these; returns which they are."""
@@ -133,7 +133,7 @@ class Emission:
                 value = schema.Summary.Value(tag=self._tags.names[tag], simple_value=number, metadata=metadata)
                 what = schema.Summary(value=[value])
                 wall_time = float(finite_times(groups.wall_times[place : place + 1])[0])
-                pieces.append(_event(int(groups.steps[place]), wall_time, marks[place], summary=what))
+                pieces.append(event_record(int(groups.steps[place]), wall_time, marks[place], summary=what))
                 told.append(place)
         return told
 
@@ -157,14 +157,3 @@ class Emission:
             ranks = groups.ranks_of(place) if groups.counts[place] < world else None
             marks[place] = encode_ranks(ranks, int(groups.stretches[place]))
         return marks
-
-
-def note(text: str) -> bytes:
-    """An event, framed, that only says something to the ledger."""
-    return _event(0, time.time(), text)
-
-
-def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
-    event = schema.Event(wall_time=wall_time, step=step, **what)
-    event.source_metadata.writer = mark
-    return frame(event.SerializeToString())

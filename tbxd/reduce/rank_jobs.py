@@ -20,13 +20,13 @@ from ..encode.histogram import encode_together
 from ..tfevents import schema
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.contents import Contents
+from ..tfevents.event_builder import note
 from ..tfevents.ledger import Entry, Marker
 from ..tfevents.scalar_columns import Piece
 from .aggregate import Integers
 from .companion_runs import Folders
 from .deadlines import Read
 from .displaced_jobs import GoesBeside, Moved
-from .emission import note
 from .job_starts import generation_of, is_before, is_reduced, job_of
 from .purges import Scope
 from .reduction import SHOWN_MAX, Reduction

@@ -30,6 +30,7 @@ from ..batch import Batch, Scalars, Single
 from ..drop_reasons import TOO_MANY_TAGS
 from ..encode import Refused
 from ..encode.scalar_batcher import finite_times
+from ..tfevents.event_builder import note
 from ..tfevents.ledger import Entry, Marker
 from ..tfevents.rank_notes import Looked, Restarted, encode_looked, encode_member
 from ..tfevents.rank_points import Reduced
@@ -38,7 +39,7 @@ from ..transport.credit import kept
 from .aggregate import Floats, Integers, Points, grouped
 from .companion_runs import Folders, Sides
 from .deadlines import Patience, Read
-from .emission import Emission, GoOn, MakeHistogram, note
+from .emission import Emission, GoOn, MakeHistogram
 from .expected_ranks import Sessions
 from .history import Recall
 from .job_starts import generation_of, is_before

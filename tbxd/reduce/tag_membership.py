@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tbxd_client.distributed.rank_policy import MEAN
 from tbxd_client.protocol.records import STEP_MIN, TagDefinition
 
-from .aggregate import MEAN, WORDS, Floats, Integers
+from .aggregate import WORDS, Floats, Integers
 from .pending import Alone, Member, Shared
 from .watermarks import Frontier
 

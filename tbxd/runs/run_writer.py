@@ -28,7 +28,6 @@ from tbxd_client.logdir.folder_lock import lock_folder
 from tbxd_client.protocol.kinds import EMBEDDING, EVENT, GRAPH, ONNX_GRAPH, OPENVINO_GRAPH, RESTART, ROW
 from tbxd_client.protocol.records import STEP_MAX, Record, RunDefinition
 
-from .. import __version__
 from ..batch import Batch, Scalars, Single
 from ..encode import Refused, encode
 from ..encode.embedding import embedding_of
@@ -50,13 +49,13 @@ from ..tfevents import schema, trust
 from ..tfevents.auto_steps import Steps
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.contents import Contents
+from ..tfevents.event_builder import event_record, note, opening
 from ..tfevents.event_file import EventFile, FileLost
 from ..tfevents.folder import NameRefused, open_folder
 from ..tfevents.inherited import Inherited
-from ..tfevents.ledger import OPENING, Entry, Ledger, Marker, carry_over, forgotten, notes
+from ..tfevents.ledger import Entry, Ledger, Marker, carry_over, forgotten, notes
 from ..tfevents.lineage import life_of
 from ..tfevents.scalar_columns import Piece
-from ..tfevents.tfrecord import frame
 from . import projector, unwritable
 from .accounting import add_counts
 from .batch_plan import Plan, Planner
@@ -325,7 +324,7 @@ class RunWriter:
                 self._unwritten.append(batch)
             if is_reduced(batch.run):
                 if batch.run in self._moved:
-                    pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
+                    pieces += [note(text) for text in self._lives.join(batch.session, batch.run)]
                     self._moved.take(batch, self.working(batch.session).end)
                 else:
                     self.ranks.take(batch)
@@ -369,7 +368,7 @@ class RunWriter:
             if new:
                 texts = self._lives.begin(batch.session, run, self._names, self.name)
             if ranks and self._lives.is_moved(run):
-                pieces += [_event(0, time.time(), text) for text in (*texts, self._lives.move(run))]
+                pieces += [note(text) for text in (*texts, self._lives.move(run))]
                 texts = []
                 self._flush(pieces)
                 self._moved.begin(run)
@@ -377,7 +376,7 @@ class RunWriter:
                 self.ranks.begin(run)
             if numbered:
                 self._steps = Steps(self.contents)
-        pieces += [_event(0, time.time(), text) for text in texts]
+        pieces += [note(text) for text in texts]
         if plain and (self._planned is None or self._planned[0] is not batch):
             self._planned = batch, self._plan(batch, pieces)
         plan = self._planned[1] if plain and self._planned is not None else None
@@ -404,7 +403,7 @@ class RunWriter:
         self._flush(pieces)
         self._lives.read(self.name)
         plan = self._planner.plan(batch, settled)
-        pieces += [_event(0, time.time(), text) for text in plan.notes]
+        pieces += [note(text) for text in plan.notes]
         if plan.why:
             log.warning(
                 "%s: what %s logs goes to %s below it, from %s on: another process is further, and not its predecessor",
@@ -454,7 +453,7 @@ class RunWriter:
         batches, entries = self._moved.write(self.working)
         if batches:
             self._scalars.flush(pieces)
-            pieces += [_event(0, time.time(), text) for text in self._marker.settle(entries)]
+            pieces += [note(text) for text in self._marker.settle(entries)]
             with self._lock:
                 self._unwritten += batches
 
@@ -814,7 +813,7 @@ class RunWriter:
 
     def move(self, run: RunDefinition, why: str, pieces: list[Piece]) -> None:
         """Append that the points of a start of a job are beside the run from here on."""
-        pieces.append(_event(0, time.time(), self._lives.move(run)))
+        pieces.append(note(self._lives.move(run)))
         log.warning(
             "%s: what the ranks of %s log goes to %s below it, from %s on: another process logs there, or is further, "
             "and is not their predecessor",
@@ -824,7 +823,7 @@ class RunWriter:
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
         """Append the events of a record or of scalars of one rank; scalars may wait for `flush_scalars`."""
         entry = self.working(batch.session)
-        pieces += [_event(0, time.time(), text) for text in self._lives.join(batch.session, batch.run)]
+        pieces += [note(text) for text in self._lives.join(batch.session, batch.run)]
         if isinstance(item, Scalars):
             self._gather(batch, item, entry, pieces)
             if self._scalars.full:
@@ -889,7 +888,7 @@ class RunWriter:
         refused = dict(entry.refused)
         add_counts(refused, self.besides.refused(self.directory, batch.run, batch.session))
         entry.refused = refused
-        return [_event(0, time.time(), text) for text in self._marker.settle({batch.session: entry})]
+        return [note(text) for text in self._marker.settle({batch.session: entry})]
 
     def _gather(self, batch: Batch, item: Scalars, entry: Entry, pieces: list[Piece]) -> int:
         """Take scalars; returns the bytes of their records."""
@@ -931,7 +930,7 @@ class RunWriter:
         if record is None or reason:
             entry.refused = {**entry.refused, reason: entry.refused.get(reason, 0) + 1}
             mark = self._marker.mark(batch.session, entry, item.size, refused=True)
-            pieces.append(_event(0, time.time(), mark))
+            pieces.append(note(mark))
             return
         self._last_step = max(self._last_step, record.step)
         step = self._step(batch, record, event)
@@ -940,7 +939,7 @@ class RunWriter:
             pieces.append(again)
         mark = self._marker.mark(batch.session, entry, item.size)
         wall_time = record.wall_time if math.isfinite(record.wall_time) else time.time()
-        pieces.append(_event(step, wall_time, mark, **event))
+        pieces.append(event_record(step, wall_time, mark, **event))
 
     def _again(
         self,
@@ -961,7 +960,7 @@ class RunWriter:
             self.ranks.restart(step, record.wall_time, self._lives.staying)
             if not restart.all:
                 event.clear()  # START would take the others with it, so that the event is nothing but a record's
-            return restart.events + (_event(0, time.time(), restart.note) if restart.note else b"")
+            return restart.events + (note(restart.note) if restart.note else b"")
         if "summary" not in event:
             return b""
         return self._lives.others(batch.session, [value.tag for value in event["summary"].value], step)
@@ -999,8 +998,8 @@ class RunWriter:
             if count != self._shown.get(reason)
         ]
         *more, last = notes(news)
-        pieces += [_event(0, time.time(), text) for text in more]
-        pieces.append(_event(self._note_step, time.time(), last, summary=schema.Summary(value=values)))
+        pieces += [note(text) for text in more]
+        pieces.append(event_record(self._note_step, time.time(), last, summary=schema.Summary(value=values)))
         self._shown = drops
         self._noting = True
 
@@ -1058,18 +1057,7 @@ def _drops(ledger: Ledger) -> dict[str, int]:
 
 def _opening(now: float, ledger: Ledger, mark: str) -> bytes:
     """The first events of a file: its version with a mark of who writes it, and what earlier files hold."""
-    first = schema.Event(wall_time=now, file_version="brain.Event:2")
-    first.source_metadata.writer = OPENING + __version__ + mark
-    pieces = [frame(first.SerializeToString())]
-    pieces += [_event(0, now, text) for text in carry_over(ledger)]
-    return b"".join(pieces)
-
-
-def _event(step: int, wall_time: float, mark: str, **what: Any) -> bytes:
-    event = schema.Event(wall_time=wall_time, step=step, **what)
-    if mark:
-        event.source_metadata.writer = mark
-    return frame(event.SerializeToString())
+    return opening(now, mark) + b"".join(event_record(0, now, text) for text in carry_over(ledger))
 
 
 def _step(steps: Steps, numbered: bool, tags: list[str], step: int) -> int:

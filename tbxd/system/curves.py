@@ -20,16 +20,15 @@ from tbxd_client.logdir.event_names import event_files, file_name, first_second
 from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
 from tbxd_client.protocol.records import STEP_MAX
 
-from .. import __version__
 from ..process.fd_budget import LEFT_BY_RUNS, scarce
 from ..tfevents import schema, trust
+from ..tfevents.event_builder import event_record, opening
 from ..tfevents.event_file import EventFile, FileLost, open_to_read
 from ..tfevents.folder import open_folder
 from ..tfevents.inherited import Inherited
-from ..tfevents.ledger import CARRY_END, OPENING, notes
+from ..tfevents.ledger import CARRY_END, notes
 from ..tfevents.rivals import check_alone
 from ..tfevents.scan import WHOLE, scan
-from ..tfevents.tfrecord import frame
 from ..tfevents.trust import Trust
 
 FOLDER = "system"  # below the run's; in it one for each node
@@ -192,19 +191,12 @@ class Curves:
 
 
 def _opening(seconds: float) -> bytes:
-    first = schema.Event(wall_time=seconds, file_version="brain.Event:2")
-    first.source_metadata.writer = OPENING + __version__
-    end = schema.Event(wall_time=seconds)
-    end.source_metadata.writer = CARRY_END
-    return b"".join(frame(event.SerializeToString()) for event in (first, end))
+    return opening(seconds) + event_record(0, seconds, CARRY_END)
 
 
 def _event(values: Mapping[str, float], step: int, seconds: float) -> bytes:
-    event = schema.Event(wall_time=seconds, step=step)
-    event.source_metadata.writer = notes({})[0]
-    for name, value in values.items():
-        event.summary.value.add(tag=TAGS + name, simple_value=value)
-    return frame(event.SerializeToString())
+    points = [schema.Summary.Value(tag=TAGS + name, simple_value=value) for name, value in values.items()]
+    return event_record(step, seconds, notes({})[0], summary=schema.Summary(value=points))
 
 
 def _pread(fd: int, position: int, length: int) -> bytes:

@@ -12,7 +12,11 @@ from ..config.settings import ALL, REDUCE, ZERO, warn
 from .rank_detection import Identity, identity
 
 REDUCE_VARIABLE = settings.REDUCE_TAGS.variable
-WORDS = ("mean", "sum", "min", "max", "last", "p50", "p95", "p99", "all")  # what may become of a tag's values
+# What may become of a tag's values of several ranks: one point, computed so, or a curve for each rank.
+MEAN, SUM, MIN, MAX, LAST = "mean", "sum", "min", "max", "last"
+PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+EACH = "all"
+WORDS = (MEAN, SUM, MIN, MAX, LAST, *PERCENTILES, EACH)
 
 
 class Member:

@@ -46,7 +46,11 @@ REDUCE_BYTES_MAX = 16  # what becomes of a tag's values of several ranks, a word
 
 # A scalar: [1, tag: uint32, step: int64, wall time: float64, value: float64], every number in its widest msgpack
 # form, so that each scalar has 34 bytes and many of them are one structured array.
-SCALAR_STRUCT = struct.Struct(">BBBIBqBdBd")
+SCALAR_FIELDS = (  # name and type as in `struct`, big-endian; h, k and m* are msgpack's markers between the numbers
+    *(("h", "B"), ("k", "B"), ("m0", "B"), ("tag", "I"), ("m1", "B"), ("step", "q")),
+    *(("m2", "B"), ("wall_time", "d"), ("m3", "B"), ("value", "d")),
+)
+SCALAR_STRUCT = struct.Struct(">" + "".join(kind for _, kind in SCALAR_FIELDS))
 SCALAR_BYTES = SCALAR_STRUCT.size
 # The same with all before the step as one number, `scalar_head`: seven arguments instead of eleven take 60 ns less.
 SCALAR_HEAD_STRUCT = struct.Struct(">Qqcdcd")
