@@ -83,13 +83,13 @@ def test_a_journal_is_deleted_when_all_of_it_is_written_and_not_before(
     left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = left.leave("a", 50)
-    write = type(left.hub._pool).submit
+    write = type(left.hub.scheduler._pool).submit
     kept: list[Any] = []
-    monkeypatch.setattr(type(left.hub._pool), "submit", lambda pool, job: kept.append((pool, job)))
+    monkeypatch.setattr(type(left.hub.scheduler._pool), "submit", lambda pool, job: kept.append((pool, job)))
     for _ in range(20):
         left.step(0.1)
     assert path.exists() and left.adopter.busy and not (left.folder / "a").exists()
-    monkeypatch.setattr(type(left.hub._pool), "submit", write)
+    monkeypatch.setattr(type(left.hub.scheduler._pool), "submit", write)
     for pool, job in kept:
         write(pool, job)
     left.until_gone(path)

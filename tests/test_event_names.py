@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
-from tbxd.ingest.hub import IDLE_SECONDS
+from tbxd.scheduler.run_scheduler import IDLE_SECONDS
 from tbxd_client.config.paths import default_address
 from tbxd_client.logdir.event_names import (
     AHEAD_SECONDS_MAX,

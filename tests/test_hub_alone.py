@@ -14,9 +14,12 @@ import pytest
 from harness import scalars
 from tbxd.config.settings import Settings
 from tbxd.ingest import hub as hub_module
-from tbxd.ingest.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS, RETRY_SECONDS, Client
+from tbxd.ingest.client import Client
+from tbxd.ingest.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS
 from tbxd.ingest.session import Session
+from tbxd.scheduler import run_scheduler
 from tbxd.scheduler.run_registry import RunState
+from tbxd.scheduler.run_scheduler import RETRY_SECONDS
 from tbxd.transport.allowed_roots import Roots
 from tbxd.transport.credit import GRANT_SECONDS, GRANTS_BYTES_MAX
 from tbxd.transport.server_socket import Peer as Route
@@ -245,11 +248,10 @@ def test_a_look_at_a_folder_wakes_the_main_thread(inside: Inside) -> None:
 def test_a_run_that_could_not_be_written_is_tried_again_after_a_second(
     inside: Inside, error: str, pause: float
 ) -> None:
-    ranks = SimpleNamespace(news=False, due=0.0)
-    writer: Any = SimpleNamespace(error=error, waiting=True, ranks=ranks, directory=inside.folder)
+    writer: Any = SimpleNamespace(error=error, has_to_do=True, due=0.0, directory=inside.folder)
     state = RunState("/a", writer, None)  # type: ignore[arg-type]
     before = time.monotonic()
-    inside.hub._come_back(state, {})
+    inside.hub.scheduler.come_back(state)
     assert pause <= state.due - before < pause + 0.5 and state.rounds == 1
 
 
@@ -263,10 +265,10 @@ def test_what_is_written_is_synced_and_the_runs_used_last_stay_open(
     states = [inside.hub.runs[str(inside.folder / run)] for run in "abc"]
     inside.until(lambda: not any(state.writer.dirty for state in states), "all to be synced")
     assert all(state.writer.open for state in states)
-    inside.hub._open_files = 1
+    inside.hub.scheduler._open_files = 1
     inside.until(lambda: sum(state.writer.open for state in states) == 1, "some to be parked", 5.0)
     assert states[2].writer.open
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 0.05)
     inside.until(lambda: not states[2].writer.open, "the last as well", 5.0)
 
 

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from tbxd import __version__
 from tbxd.cli import status_view
 from tbxd.ingest import hub as hub_module
 from tbxd.runs.run_writer import RunWriter
-from tbxd.scheduler import run_registry
+from tbxd.scheduler import run_registry, run_scheduler
 from tbxd.tfevents.event_file import EventFile
 from tbxd.transport.server_socket import Peer as Route
 from tbxd_client.journal.journal import Journal
@@ -37,7 +36,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
     monkeypatch.setattr(run_registry, "KEPT_SECONDS", 0.2)
     monkeypatch.setattr(run_registry, "RANKS_KEPT_SECONDS", 0.1)
     monkeypatch.setattr(run_registry, "COOL_SECONDS", 0.02)
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 0.02)
     made = Inside(tmp_path)
     yield made
     assert made.hub.close(10), "no thread is left behind"
@@ -192,7 +191,7 @@ def test_many_runs_that_come_and_go_leave_few_behind_and_a_turn_looks_at_none(
         inside.log(session, 0, 3)
         finish(inside, session)
     inside.until(lambda: len(inside.hub.runs) <= 20, "most of them to be let go of")
-    inside.until(lambda: not inside.hub._keeping.warm, "the others to be left alone")
+    inside.until(lambda: not inside.hub._registry.warm, "the others to be left alone")
     assert totals(inside) == (450, 450, 0)
     again = inside.begin("run149")
     inside.log(again, 3, 3)
@@ -296,10 +295,9 @@ def test_a_trainer_that_was_killed_in_a_container_with_this_hosts_name_is_taken_
 
 FORGETFUL = """
     import sys
-    from tbxd.ingest import hub
-    from tbxd.scheduler import run_registry as keeping
-    keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = hub.TRIM_SECONDS = 0.1
-    keeping.COOL_SECONDS = hub.IDLE_SECONDS = 0.02
+    from tbxd.scheduler import run_registry as keeping, run_scheduler
+    keeping.KEPT_SECONDS = keeping.RANKS_KEPT_SECONDS = run_scheduler.TRIM_SECONDS = 0.1
+    keeping.COOL_SECONDS = run_scheduler.IDLE_SECONDS = 0.02
     from tbxd.cli.main import main
     main(["serve"])
     """
@@ -414,7 +412,7 @@ def test_a_disk_that_hangs_has_one_job_of_a_run_wait_however_long_it_does(
     (state,) = inside.hub.runs.values()
     now = time.monotonic()
     for second in range(3600):
-        inside.hub._next_sync = 0.0
+        inside.hub.scheduler._next_sync = 0.0
         inside.hub.tick(now + second)
     assert len(state.strand._jobs) <= 1
     assert inside.hub.metrics()["queued_jobs"] <= 1
@@ -460,14 +458,14 @@ def test_a_status_looks_only_at_runs_for_which_something_is_done(
         inside.log(session, 0, 10 + int(run))
         inside.hub.handle(inside.peer, wire.Report(session, {0: [12 + int(run), {"journal_full": 2}]}))
     inside.until(lambda: all(map(inside.settled, sessions.values())), "the records")
-    inside.until(lambda: not inside.hub._keeping.warm, "nothing to be done")
+    inside.until(lambda: not inside.hub._registry.warm, "nothing to be done")
     before = inside.hub.status()
     assert len(before["runs"]) == 20
     asked.clear()
     assert inside.hub.status() == before and not asked
     inside.log(sessions["7"], 17, 5)
     inside.hub.handle(inside.peer, wire.Report(sessions["3"], {0: [20, {"journal_full": 2}]}))  # 5 are on their way
-    while inside.hub._keeping.warm:
+    while inside.hub._registry.warm:
         status = inside.hub.status()
         assert set(asked) <= {"7"}
         for counts in (*status["runs"].values(), *status["sessions"], status["totals"]):
@@ -517,8 +515,8 @@ class Standing:
     """Of a run's writer what `Keeping` looks at."""
 
     def __init__(self) -> None:
-        self.waiting = self.open = self.dirty = self.comes_back = False
-        self.ranks = SimpleNamespace(news=False, due=0.0)
+        self.has_to_do = self.open = self.dirty = self.comes_back = False
+        self.due = 0.0
         self.error, self.defined = "", None
 
     def known(self) -> tuple[dict[bytes, Any], dict[bytes, Any]]:
@@ -548,10 +546,10 @@ def test_whatever_comes_and_goes_where_as_many_runs_are_known_as_may_be_each_is_
                 state = kept.state(directory, made)
                 refused += state is None
                 if state is not None:
-                    state.writer.waiting = chance.random() < 0.3  # type: ignore[misc]
+                    state.writer.has_to_do = chance.random() < 0.3  # type: ignore[misc]
             elif what == 3:
                 for state in kept.runs.values():
-                    state.writer.waiting = False  # type: ignore[misc]
+                    state.writer.has_to_do = False  # type: ignore[misc]
             else:
                 now += chance.random() * 1000
                 kept.cool(now)
@@ -594,7 +592,7 @@ def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
         elif hub.runs:
             state = rng.choice(list(hub.runs.values()))
             monkeypatch.setattr(state.writer.others, "notice", f"turn {turn}")
-            hub._tidy(state, state.writer.sync)
+            hub.scheduler._tidy(state, state.writer.sync)
         hub.status()  # in the middle of it
         inside.until(quiet, "what was logged")
         found = hub.status()
@@ -605,7 +603,7 @@ def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
         assert found == hub.status()
     made.clear()
     hub.status()
-    assert not made and hub._keeping.warm
+    assert not made and hub._registry.warm
     inside.log(next(one for one in sessions if not hub.clients[one].broken), 10_000, 1)
     inside.until(quiet, "the record")
     made.clear()

@@ -42,8 +42,8 @@ from tbxd_client.protocol.records import RunDefinition, TagDefinition, pack_defi
 OTHER_BOOT = b"another boot id!"
 SERVE = """
 import sys
-from tbxd.ingest import hub
-hub.IDLE_SECONDS = 0.1
+from tbxd.scheduler import run_scheduler
+run_scheduler.IDLE_SECONDS = 0.1
 from tbxd.cli.main import main
 sys.argv = ["tbxd", "serve"]
 sys.exit(main())

@@ -29,6 +29,7 @@ from tbxd.process.io_pool import Pool
 from tbxd.process.serial_queue import Strand
 from tbxd.reduce.companion_runs import Folders
 from tbxd.runs.run_writer import RunWriter
+from tbxd.scheduler import run_scheduler
 from tbxd.tfevents.event_file import EventFile
 from tbxd.transport.server_socket import Peer as Route
 from tbxd_client.journal.journal_files import JournalReader
@@ -254,8 +255,8 @@ def test_a_handler_that_breaks_ends_its_session_for_now_and_no_other(
 def test_a_job_that_breaks_leaves_its_run_able_to_be_written(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: BaseException
 ) -> None:
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.02)
-    monkeypatch.setattr(hub_module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 0.02)
+    monkeypatch.setattr(run_scheduler, "RETRY_SECONDS", 0.02)
     if name == "_done_":
         once = Once(monkeypatch, inside.hub, "_on_written", error, 2)
     else:
@@ -288,7 +289,7 @@ def test_a_run_that_could_not_be_looked_at_is_well_again_when_it_can(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """The error of a job that only tidies is gone with its cause, though the run is never written again."""
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 3600.0 if kept else 0.02)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 3600.0 if kept else 0.02)
     session = inside.begin("a")
     inside.log(session, 0, 5)
     inside.until(lambda: inside.settled(session), "the run")
@@ -307,7 +308,7 @@ def test_a_run_that_could_not_be_looked_at_is_well_again_when_it_can(
 def test_a_run_of_ranks_whose_job_breaks_goes_on(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(hub_module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(run_scheduler, "RETRY_SECONDS", 0.02)
     once = Once(monkeypatch, Folders, "write", error, 2, 5)
     sessions = [inside.begin("a", rank=rank, world=2, job="job", reduce=True) for rank in range(2)]
     for step in range(0, 50, 5):
@@ -402,7 +403,7 @@ def test_a_thread_of_the_pool_that_is_gone_is_replaced_and_the_pool_still_tells_
 def test_a_sync_that_failed_is_owed_also_by_a_run_that_is_parked(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 0.0)
     refused = 0
     real = os.fdatasync
     broken = threading.Event()
@@ -439,7 +440,7 @@ def test_a_disk_that_says_with_close_what_it_did_not_take_is_given_it_again(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As NFS does, with EDQUOT."""
-    monkeypatch.setattr(hub_module, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(run_scheduler, "IDLE_SECONDS", 0.0)
     real, refused, stored = os.close, 0, 0
     pwrite = os.pwrite
 

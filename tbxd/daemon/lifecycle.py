@@ -332,9 +332,9 @@ class Daemon:
         with self._walls.around("the metrics of the node"):
             dues.append(self._system.step(now))
         with self._walls.around("the service manager"):
-            dues.append(self._notifier.turned(now, self._hub.gets_on, self._headline))
+            dues.append(self._notifier.turned(now, self._hub.scheduler.gets_on, self._headline))
         with self._walls.around("the look for troubles"):
-            self._troubles.look(now, self._hub.gets_on, self._hub.looks())
+            self._troubles.look(now, self._hub.scheduler.gets_on, self._hub.scheduler.looks())
         if self._endpoint is not None:
             with self._walls.around("the metrics endpoint"):
                 self._endpoint.answer(self.status)
@@ -392,9 +392,9 @@ class Daemon:
     def _headline(self) -> str:
         """How it is, in a line: what `systemctl status` shows."""
         hub = self._hub
-        errors = hub.held_up()
+        errors = hub.scheduler.held_up()
         held_up = f", {len(errors)} held up ({errors[0]})" if errors else ""
-        hangs = "" if hub.gets_on else "; every thread hangs on a disk"
+        hangs = "" if hub.scheduler.gets_on else "; every thread hangs on a disk"
         counts = f"{_some(len(hub.clients), 'session')}, {_some(len(hub.runs), 'run')}"
         return f"{counts}{held_up}, {_some(hub.written_records, 'record')} written{hangs}"
 

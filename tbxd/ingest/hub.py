@@ -11,11 +11,10 @@ import logging
 import os
 import queue
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tbxd_client.config.paths import may_be_used, spools
 from tbxd_client.distributed import process_identity
@@ -28,36 +27,29 @@ from tbxd_client.transport.launcher import is_locked
 from ..batch import Batch
 from ..config.settings import Settings
 from ..metrics.histograms import Meters
-from ..process import heap
-from ..process.fd_budget import runs_open
-from ..process.io_pool import Pool
-from ..process.serial_queue import Strand
-from ..process.walls import PAUSE_SECONDS, Walls
+from ..process.walls import Walls
 from ..reduce.expected_ranks import Coming
 from ..reduce.unread_records import Reads
 from ..runs.accounting import add_counts
 from ..runs.run_writer import RunWriter
-from ..scheduler.run_registry import RUNS_MAX, Keeping, RunState
+from ..scheduler.run_registry import RUNS_MAX, RunState
+from ..scheduler.run_scheduler import BATCH_BYTES, RunScheduler
+from ..scheduler.run_sink import RunSink
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.ledger import OVER
 from ..transport.allowed_roots import Roots
 from ..transport.credit import Credit, presses, window
 from ..transport.server_socket import Peer
-from .client_counts import Reported
+from .client import Client, Held, Seen, Wanting
 from .ended_sessions import Ended
 from .live_journal import StoredSegment, Unreadable, readable_journal
 from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .session import Session
-from .session_status import Row, row_of
+from .session_status import row_of
 
 log = logging.getLogger(__name__)
 
 LEDGERS = "ledgers"  # of the spool: what event files held, for the daemon that comes next
-BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
-TICK_SECONDS = 0.5  # between looks at threads that may hang
-TRIM_SECONDS = 10.0  # between two times that memory is given back
-RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
-IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 SESSIONS_MAX = 100_000
 LIVES_SECONDS = 60.0  # a client that has said something since, and whose process is there, goes on without its journal
 REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone,
@@ -67,82 +59,6 @@ OVERLAP_MS = 2000
 ENDS_MAX = 10_000  # of processes, that are remembered
 
 Send = Callable[[Peer, wire.Message], object]  # False where the peer is gone
-
-
-@dataclass(slots=True)
-class Client:
-    """A session and who is behind it."""
-
-    session: Session
-    peer: Peer | None
-    pid: int
-    host: str
-    journal: str
-    program: str
-    heard: float
-    key: str = ""  # the name of the client's key, where it is on another host
-    tags: int = 0  # that were counted for it
-    journal_seen: bool = False
-    announced: int = 0  # the limit that the client was told
-    promised: int = 0  # the furthest that it ever was
-    # By the monotonic clock: up to when all that it has logged had come, and when something last did.
-    read: float = field(default_factory=time.monotonic)
-    moved: float = field(default_factory=time.monotonic)
-    readable: Path | None = None  # its journal, where the records can be read in its files
-    unreadable: str = ""  # why that is not tried again
-    broken: str = ""
-    again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
-    under_way: int = 0  # batches of it that runs have, and have not given back
-    ends: bool = False  # it has said that it ends with what it wants to have written (`flush_to`),
-    complete: bool = False  # nothing more comes,
-    left: bool = False  # and its runs know
-    holds: set[str] = field(default_factory=set)  # the folders of its runs
-    reported: Reported = field(default_factory=Reported)
-    received: dict[int, int] = field(default_factory=dict)
-    local: bool = True  # of this boot of this host, so that what it says of its folders can be compared
-    undecided: int = 0  # runs of which it is not known yet whether their folders are those that are seen here
-    held: list[Batch] = field(default_factory=list)  # until that is known, and
-    newcomer: bool = False  # until all that processes before it have left has come: see `journal_recovery`
-    boot: str = ""  # the start of its system, where it is on another host, and by how much this one's clock is ahead
-    ahead: int = 0  # of that one's, in milliseconds
-    gone: bool = False  # its connection was
-    elsewhere: str = ""  # a run whose folder is another one here
-    news: dict[int, RunState] = field(default_factory=dict)  # runs that have written since the last acknowledgement
-    flush_to: int = 0  # the position that it wants to have written,
-    leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
-    leftovers_written: int = 0  # and the last that has it
-    row: Row | None = None  # what the status has told of it last
-
-
-class Held(NamedTuple):
-    """A batch that a run keeps for other ranks, and for nothing else."""
-
-    batch: Batch
-
-
-@dataclass(slots=True)
-class Wanting:
-    """A client that waits for what processes that have ended have left in the journals of its runs."""
-
-    client: Client
-    rounds: list[tuple[RunState, int]]  # its runs that are to be written first, and how often they had been
-    looked: bool = False  # at the journals, since it asked
-
-    @property
-    def ready(self) -> bool:
-        """Whether its own runs are written as they were to be when it asked."""
-        return all(
-            state.rounds > before + (state.writer.waiting or state.writer.ranks.news) for state, before in self.rounds
-        )
-
-
-@dataclass(slots=True)
-class Seen:
-    """Whether the folder of a run of a client is the one that is seen here."""
-
-    client: Client
-    directory: str
-    same: bool
 
 
 class Hub:
@@ -165,22 +81,21 @@ class Hub:
         walls: Walls | None = None,
     ) -> None:
         self.clients: dict[bytes, Client] = {}
-        self.runs: dict[str, RunState] = {}
-        self._keeping = Keeping(self.runs)
         self.refused = 0  # messages and sessions that were turned away
         self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
         self.received_records = self.received_bytes = 0  # since the start
         self.meters = Meters()
         self.asks_system = False  # a run wants the node to be sampled
-        self.gets_on = True  # False while no thread of the pool does, though there is something to write
         self.walls = walls or Walls()
         self._settings = settings
         self._wake = wake
         self._send = send
         self._roots = roots or Roots("")
         self._quotas = Quotas(settings)
-        self._pool = Pool(settings.threads, partial(self.walls.broke, "a job"))
+        self.scheduler = RunScheduler(settings, self._make_run, self._on_round, self.walls)
+        self.runs = self.scheduler.runs
+        self._registry = self.scheduler.registry
         self._credit = Credit()
         self._coming = Coming()
         # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
@@ -197,22 +112,13 @@ class Hub:
         self.ended = Ended(spool / LEDGERS)
         self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
         self._host = os.uname().nodename
-        self._next_sync = 0.0
-        self._freed, self._next_trim = False, 0.0
-        self._open_files = runs_open(settings.open_files)
-        self._endings = self.strand(partial(self.walls.broke, "a job"))
-        self._endings.submit(self._checkpoints.sweep)
+        self.scheduler.housekeeping.submit(self._checkpoints.sweep)
 
     def configure(self, settings: Settings) -> None:
         """Take over what is changed in the settings while it runs."""
         self._settings = settings
         self._quotas.configure(settings)
-        self._open_files = runs_open(settings.open_files)
-        self._next_sync = 0.0
-        soon = time.monotonic() + settings.batch_ms / 1000
-        for state in self._keeping.warm.values():
-            if state.due > soon and not state.writer.error:
-                state.due = soon
+        self.scheduler.configure(settings)
 
     # --- messages --------------------------------------------------------------------------------------------
 
@@ -342,7 +248,7 @@ class Hub:
             return
         state = self._run(run.directory)
         if state.writer.tell(run, client.session.id, dropped):
-            self._soon(state)
+            self.scheduler.soon(state)
 
     def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
         """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
@@ -353,7 +259,7 @@ class Hub:
         writers = {directory: self._run(directory) for directory in runs} if dropped else {}
         unknown = [directory for directory, state in writers.items() if state.writer.read_for(runs[directory])]
         for directory in unknown:
-            self._submit(writers[directory])
+            self.scheduler.write(writers[directory])
         if unknown or any(state.writer.waiting for state in writers.values()):
             return False
         missing = dict(dropped)
@@ -380,14 +286,14 @@ class Hub:
         Args:
             known: so many of its runs were compared before.
         """
-        self._keeping.hold(client.holds, (run.directory for run in client.session.runs[known:] if run is not None))
+        self._registry.hold(client.holds, (run.directory for run in client.session.runs[known:] if run is not None))
         if client.key or not client.local:
             return
         for run in client.session.runs[known:]:
             if run is not None and run.folder is not None and run.view != self.view:
                 client.undecided += 1
                 broke = partial(self.walls.broke, "the look at a folder", whose=run.directory)
-                self.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
+                self.scheduler.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
 
     def _see(self, client: Client, directory: str, folder: tuple[int, int]) -> None:  # on a thread of the pool
         same = False  # also where the look itself breaks: another daemon looks then, and nobody waits for ever
@@ -631,14 +537,14 @@ class Hub:
             queued = state.writer.offer(batch)
             client.under_way += 1
             if at_once or queued >= BATCH_BYTES:
-                self._submit(state)
+                self.scheduler.write(state)
             else:
-                self._soon(state)
+                self.scheduler.soon(state)
         self._see_end(client)
         self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
-        state = self._keeping.state(directory, partial(self._begin, directory))
+        state = self.scheduler.run(directory)
         if state is None:
             raise OverQuota(
                 f"{RUNS_MAX:,} runs are logged to already; it waits until some of their scripts have ended, and "
@@ -646,9 +552,11 @@ class Hub:
             )
         return state
 
-    def _begin(self, directory: str) -> RunState:
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def _make_run(self, directory: str) -> RunSink:
         settings = self._settings
-        writer = RunWriter(
+        return RunWriter(
             Path(directory),
             self._on_written,
             settings.durable,
@@ -660,53 +568,14 @@ class Hub:
             self._sessions,
             self.alive,
         )
-        return RunState(directory, writer, self.strand(partial(self._run_broke, writer)))
 
-    def strand(self, broke: Callable[[BaseException], object]) -> Strand:
-        """An order of jobs on the threads that write; ``broke`` is told, on these, what one of them has raised."""
-        return Strand(self._pool, broke)
-
-    # --- writing ---------------------------------------------------------------------------------------------
+    def _on_round(self, state: RunState) -> None:  # on a thread of the pool
+        self._written.put(state)
+        self._wake()
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
         self._written.put(batch)  # first, whatever comes of the rest: nobody else would say that it is written
         self.meters.lag.observe(time.monotonic() - batch.arrived)
-
-    def _soon(self, state: RunState) -> None:
-        """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
-        self._keeping.rouse(state)
-        soon = time.monotonic() + self._settings.batch_ms / 1000
-        if not state.due or (state.due > soon and not state.writer.error):
-            state.due = soon
-
-    def _submit(self, state: RunState) -> None:
-        self._keeping.rouse(state)
-        state.due = 0.0
-        if state.submitted:
-            return
-        state.submitted = True
-        state.since = time.monotonic()
-
-        def job() -> None:
-            try:
-                state.writer.write()
-                if len(self._keeping.warm) > self._open_most and self._open_runs() > self._open_most:
-                    state.writer.park()
-            except BaseException as error:  # here, so that the run is in order before anybody hears of it
-                self._run_broke(state.writer, error)
-            finally:
-                self._written.put(state)
-                self._wake()
-
-        state.strand.submit(job)
-
-    def _run_broke(self, writer: RunWriter, error: BaseException) -> None:  # on a thread of the pool
-        """A job of a run has raised: the run waits a moment, and is written anew from what its files hold."""
-        why = self.walls.broke("a job of a run", error, str(writer.directory))
-        try:
-            writer.recover(why)
-        except BaseException as again:
-            self.walls.broke("a run that is begun anew", again, str(writer.directory))
 
     def collect(self) -> None:
         """Take note of what the pool has written, and acknowledge it."""
@@ -720,7 +589,9 @@ class Hub:
                 if isinstance(item, Seen):
                     self._decide(item)
                 elif isinstance(item, RunState):
-                    self._come_back(item, moved)
+                    if item.writer.error:
+                        moved.update(self._flushing(item))
+                    self.scheduler.come_back(item)
                 elif isinstance(item, Held):
                     self._hold(item.batch, moved)
                 else:
@@ -739,18 +610,6 @@ class Hub:
                 moved[batch.session] = client
             elif self.limit(client) - client.announced >= window(len(self.clients)) // 4:
                 self._acknowledge(client)  # what waits takes nothing of what it may send
-
-    def _come_back(self, state: RunState, moved: dict[bytes, Client]) -> None:
-        """A run has been written, or tried to be."""
-        state.submitted, state.since = False, 0.0
-        state.rounds += 1
-        if state.writer.error:
-            moved.update(self._flushing(state))
-        if state.has_to_do and not state.due:
-            delay = RETRY_SECONDS if state.writer.error else 0.0
-            state.due = time.monotonic() + delay
-        elif state.writer.ranks.due and not state.due:
-            state.due = max(state.writer.ranks.due, time.monotonic() + self._settings.batch_ms / 1000)
 
     def _settle(self, batch: Batch, moved: dict[bytes, Client]) -> None:
         """A batch is in the event files."""
@@ -796,7 +655,7 @@ class Hub:
 
     def _warm(self, client: Client) -> list[RunState]:
         """The runs of a session that have something to do, or had a moment ago."""
-        warm, holds = self._keeping.warm, client.holds
+        warm, holds = self._registry.warm, client.holds
         if len(holds) < len(warm):
             return [warm[directory] for directory in holds if directory in warm]
         return [state for directory, state in warm.items() if directory in holds]
@@ -846,7 +705,7 @@ class Hub:
         """Write now what is queued for the runs of a session, and say how far it is."""
         for state in self._warm(client):
             if state.has_to_do:
-                self._submit(state)
+                self.scheduler.write(state)
         self._acknowledge(client, moved=True)
 
     def satisfy(self, wanting: Wanting) -> None:
@@ -857,86 +716,23 @@ class Hub:
         self._acknowledge(client, moved=True)
 
     def tick(self, now: float) -> float:
-        """Write the runs that are due, sync, and park; returns when there is something to do next."""
-        soonest = now + self._settings.sync_seconds
-        for state in self._keeping.warm.values():
-            if state.submitted:
-                soonest = min(soonest, now + TICK_SECONDS)
-            if state.due > now:
-                soonest = min(soonest, state.due)
-            elif state.due:
-                try:
-                    self._submit(state)
-                except Exception as error:
-                    state.due, state.submitted = now + PAUSE_SECONDS, False
-                    self.walls.broke("the start of a write", error, str(state.writer.directory))
-        self.gets_on = self._pool.relieve()
+        """Write the runs that are due, and let clients go on; returns when there is something to do next."""
+        soonest = self.scheduler.tick(now)
         self._grant()
         if freed := self._quotas.freed(now):
             for client in list(self.clients.values()):
                 if client.key in freed:
                     self._acknowledge(client)
-        soonest = min(soonest, self._quotas.due(now))
-        if now >= self._next_sync:
-            self._next_sync = now + self._settings.sync_seconds
-            self._sync_and_park(now)
-        return min(soonest, self._next_sync)
-
-    def _sync_and_park(self, now: float) -> None:
-        warm = self._keeping.warm.values()
-        for state in warm:
-            if state.writer.waiting and not state.due and not state.submitted:
-                state.due = now  # another job than a write has had to begin anew
-        opened = [state for state in warm if state.writer.file is not None]
-        held = sorted((state for state in opened if state.writer.open), key=lambda state: state.used)
-        too_many = max(0, len(held) - self._open_files)
-        for place, state in enumerate(held):
-            if place < too_many or now - state.used > IDLE_SECONDS:
-                self._tidy(state, state.writer.park)
-        for state in opened:
-            if state.writer.dirty or state.writer.untidy:
-                state.writer.sync_due = True  # in the midst of a write that goes on and on
-                self._tidy(state, state.writer.sync)
-        self._freed = self._keeping.cool(now) or self._freed
-        if self._freed and now > self._next_trim:
-            self._freed, self._next_trim = False, now + TRIM_SECONDS
-            self._endings.submit(heap.give_back)
-
-    @staticmethod
-    def _tidy(state: RunState, what: Callable[[], None]) -> None:
-        """Have a run synced or parked behind the write that is on its way. One job waits, however long a disk hangs."""
-        if state.tidied:
-            return
-        state.tidies()
-
-        def job() -> None:
-            try:
-                what()
-            finally:
-                state.tidied = False
-
-        state.strand.submit(job)
-
-    @property
-    def _open_most(self) -> int:
-        """How many runs may be open between two rounds of `_sync_and_park`; one over it is closed with its write."""
-        return 2 * self._open_files + self._settings.threads
-
-    def _open_runs(self) -> int:  # on a thread of the pool
-        return sum(state.writer.open for state in list(self._keeping.warm.values()))
+        return min(soonest, self._quotas.due(now))
 
     def drain(self, deadline: float) -> bool:
         """Write everything that is queued; for the end. False when the deadline came first."""
         while True:
             self.collect()
-            busy = [state for state in self._keeping.warm.values() if state.submitted or state.writer.waiting]
-            if not busy:
+            if not self.scheduler.busy:
                 return True
-            if time.monotonic() > deadline or all(state.writer.error and not state.submitted for state in busy):
+            if time.monotonic() > deadline or not self.scheduler.hurry():
                 return False
-            for state in busy:
-                if state.writer.waiting and not state.writer.error:
-                    self._submit(state)
             with contextlib.suppress(queue.Empty):
                 self._written.put(self._written.get(timeout=0.05))
 
@@ -944,10 +740,7 @@ class Hub:
         """Sync and close all files. False when a disk took longer than ``seconds``."""
         with self.walls.around("the look for sessions that are over"):
             self._end()
-        for state in self._keeping.warm.values():
-            with self.walls.around("the end of a run", str(state.writer.directory)):
-                state.strand.submit(state.writer.close)
-        return self._pool.close(seconds)
+        return self.scheduler.close(seconds)
 
     # --- ends ------------------------------------------------------------------------------------------------
 
@@ -960,7 +753,7 @@ class Hub:
         if client.key:
             self._quotas.leave(client.key, client.tags)
         self.complete(client)
-        self._keeping.release(client.holds, time.monotonic())
+        self._registry.release(client.holds, time.monotonic())
         self._credit.forget(client.session.id)
         self._coming.gone(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
@@ -985,7 +778,7 @@ class Hub:
         if gone:
             for session in gone:
                 del self._leaving[session]
-            self._endings.submit(partial(self.ended.add, list(gone), list(gone.values())))
+            self.scheduler.housekeeping.submit(partial(self.ended.add, list(gone), list(gone.values())))
 
     def complete(self, client: Client) -> None:
         """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
@@ -997,8 +790,8 @@ class Hub:
         for run in client.session.runs:
             state = self.runs.get(run.directory) if run is not None and run.reduce else None
             if run is not None and state is not None:
-                state.writer.ranks.leave(client.session.id, run)
-                self._soon(state)
+                state.writer.leave(client.session.id, run)
+                self.scheduler.soon(state)
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
@@ -1020,14 +813,13 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether there is a session or something to write."""
-        warm = self._keeping.warm.values()
-        return bool(self.clients) or any(state.submitted or state.writer.waiting for state in warm)
+        return bool(self.clients or self.scheduler.busy)
 
     # --- status ----------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """What was accepted, written, dropped and is pending, by run and by session."""
-        accounts = self._keeping.accounts()
+        accounts = self._registry.accounts()
         pending: dict[str, int] = {}
         sessions = []
         for client in self.clients.values():
@@ -1043,13 +835,13 @@ class Hub:
                 continue
             sessions.append(row.told)
             add_counts(pending, row.pending)
-        total = self._keeping.total(accounts.values(), sum(pending.values()))
+        total = self._registry.total(accounts.values(), sum(pending.values()))
         return {
             "runs": {
                 directory: account.told if directory not in pending else account.with_pending(pending[directory])
                 for directory, account in accounts.items()
             },
-            "runs_forgotten": self._keeping.forgotten,
+            "runs_forgotten": self._registry.forgotten,
             "sessions": sessions,
             "totals": total.counts(),
             "keys": self._quotas.status(time.monotonic()),
@@ -1060,37 +852,17 @@ class Hub:
 
     def metrics(self) -> dict[str, Any]:
         """What else is to be known of how it is: the part of the status for which metrics are there."""
-        now = time.monotonic()
-        states = list(self._keeping.warm.values())
-        queued = [state.writer.queued() for state in states]
-        oldest = min((arrived for _, _, arrived in queued if arrived), default=now)
         return {
             "received_records": self.received_records,
             "received_bytes": self.received_bytes,
             "settled_records": self.written_records,
             "written_bytes": int(self.meters.batch_bytes.sum),
-            "lag_seconds": now - oldest,
             "sessions": len(self.clients),
             "sessions_broken": sum(bool(client.broken) for client in self.clients.values()),
-            "runs": len(self.runs),
-            "runs_held_up": sum(bool(state.writer.error) for state in states),
-            "event_files_open": sum(state.writer.open for state in states),
-            "queued_batches": sum(batches for batches, _, _ in queued),
-            "queued_bytes": sum(size for _, size, _ in queued),
-            **self._pool.status(),
+            **self.scheduler.metrics(),
             "internal_errors": self.walls.count,
             "histograms": self.meters.status(),
         }
-
-    def held_up(self) -> list[str]:
-        """What keeps runs from being written, for each that cannot be at the moment."""
-        return [state.writer.error for state in self._keeping.held_up()]
-
-    def looks(self) -> Iterator[tuple[str, str, float]]:
-        """Of each run that may have news its folder, what keeps it from being written, and since when it is being
-        written."""
-        for directory, state in self._keeping.warm.items():
-            yield directory, state.writer.error, state.since
 
     def runs_of(self, key: str) -> set[str]:
         """The folders of the runs that a client on another host logs into, or has."""

@@ -39,7 +39,8 @@ from tbxd_client.transport.launcher import is_locked
 from ..process.fd_budget import LEFT_BY_ADOPTION, scarce
 from ..process.inotify import CLOSE_WRITE, IGNORED, MOVED_TO, ONLYDIR, Q_OVERFLOW, Inotify
 from ..process.walls import text_of
-from .hub import Client, Hub, Wanting
+from .client import Client, Wanting
+from .hub import Hub
 from .quotas import OverQuota
 from .recovery_order import began, comes_before, last_stored
 from .session import Session
@@ -97,7 +98,7 @@ class Adopter:
         self._spools = near(list(spools))
         # Others may be on a network disk that hangs: they are listed on a thread, one look at a time.
         self._far = [spool for spool in spools if spool not in self._spools]
-        self._far_looks = hub.strand(partial(hub.walls.broke, "the look at a home folder"))
+        self._far_looks = hub.scheduler.strand(partial(hub.walls.broke, "the look at a home folder"))
         self._far_looking = False
         self._far_found: tuple[list[Path], list[Path]] = ([], [])  # journals and unfinished ones; replaced as a whole
         self._drains: dict[Path, tuple[JournalReader, Client]] = {}

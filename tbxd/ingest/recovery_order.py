@@ -12,7 +12,7 @@ from tbxd_client.distributed import process_identity
 from tbxd_client.journal.journal_files import JournalReader, JournalState
 from tbxd_client.protocol.records import RunDefinition
 
-from .hub import Client
+from .client import Client
 
 CLOCK_SECONDS = 1.0  # by which two clocks may have moved apart, or what one process says of its beginning by both
 

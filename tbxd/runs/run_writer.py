@@ -225,6 +225,41 @@ class RunWriter:
         return bool(self._queue or self._teller or self._finishing or self._moved.waiting)
 
     @property
+    def has_to_do(self) -> bool:
+        """Whether a write would do something now."""
+        return self.waiting or self.ranks.news
+
+    @property
+    def due(self) -> float:
+        """When what waits for ranks is to be looked at again, by the monotonic clock; 0 where nothing does."""
+        return self.ranks.due
+
+    def leave(self, session: bytes, run: RunDefinition) -> None:
+        """A session logs nothing more to the run."""
+        self.ranks.leave(session, run)
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has an event file, open or parked."""
+        return self.file is not None
+
+    @property
+    def owes(self) -> bool:
+        """Whether a sync is owed."""
+        return self.dirty or self.untidy
+
+    def told(self) -> dict[str, Any]:
+        """What the status says of the run besides counts."""
+        return {
+            "file": self.name,
+            "error": self.error,
+            "notice": self.others.notice,
+            "ranks": self.ranks.status(),
+            "removed": self.losses.removed,
+            "beside": self.besides.names,
+        }
+
+    @property
     def open(self) -> bool:
         """Whether descriptors are held for it."""
         return self._folder >= 0

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from ..process.serial_queue import Strand
 from ..reduce.job_starts import is_reduced
 from ..runs.accounting import Tally
-from ..runs.run_writer import RunWriter
 from ..tfevents.ledger import Ledger
+from .run_sink import RunSink
 
 KEPT_MAX = 200  # runs that are over,
 KEPT_SECONDS = 600.0  # each so long at most,
@@ -52,7 +52,7 @@ class RunState:
     """A run and when it is to be written."""
 
     directory: str
-    writer: RunWriter
+    writer: RunSink
     strand: Strand
     due: float = 0.0  # 0: nothing to write
     submitted: bool = False
@@ -66,7 +66,7 @@ class RunState:
     @property
     def has_to_do(self) -> bool:
         """Whether there is something to write."""
-        return self.writer.waiting or self.writer.ranks.news
+        return self.writer.has_to_do
 
     def tidies(self) -> None:
         """A job is about to be submitted that syncs or parks it; when it is done `tidied` is False again."""
@@ -77,7 +77,7 @@ class RunState:
     def is_still(self) -> bool:
         """Whether nothing is under way or owed: all of it is written, on the disk and closed."""
         writer = self.writer
-        busy = self.due or self.submitted or self.tidied or self.has_to_do or writer.ranks.due
+        busy = self.due or self.submitted or self.tidied or self.has_to_do or writer.due
         return not (busy or writer.open or writer.dirty or writer.error)
 
 
@@ -207,14 +207,7 @@ class Keeping:
         # Jobs that change it are submitted on this thread: where none is under way, none is while it is asked.
         idle = not (state.submitted or state.tidied)
         ledger, found = writer.known()
-        more = {
-            "file": writer.name,
-            "error": writer.error,
-            "notice": writer.others.notice,
-            "ranks": writer.ranks.status(),
-            "removed": writer.losses.removed,
-            "beside": writer.besides.names,
-        }
+        more = writer.told()
         tally = _tally(ledger)
         account = Account(ledger, tally, _tally(found) if found else _NOTHING, more, {**tally.counts(), **more})
         if idle:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tbxd_client.protocol.records import SYSTEM_SECONDS_MIN
 
 from ..config.settings import Settings
-from ..ingest.hub import Client, Hub
+from ..ingest.client import Client
+from ..ingest.hub import Hub
 from ..process.serial_queue import Strand
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class System:
 
         curves = Curves(Path(folder), self._node, active.umask, self._durable)
         told = partial(self._hub.walls.broke, "the metrics of the node", whose=folder)
-        return Target(curves, self._hub.strand(told))
+        return Target(curves, self._hub.scheduler.strand(told))
 
     def close(self) -> None:
         """Close all files; for the end of the daemon."""

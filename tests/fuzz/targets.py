@@ -158,7 +158,7 @@ def hub_messages(data: bytes) -> None:
     with folder() as place:
         sent: list[Any] = []
         made = hub.Hub(Settings.of({}), lambda: None, lambda peer, message: sent.append((peer, wire.pack(message))))
-        made._pool = pool = NoThreads()  # type: ignore[assignment]
+        made.scheduler._pool = pool = NoThreads()  # type: ignore[assignment]
         root = str(place)
 
         def say(peer: Peer, message: wire.Message) -> None:
