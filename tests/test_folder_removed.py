@@ -11,6 +11,7 @@ from harness import World, scalars, wait_for
 from ranks_world import Rank
 from tbxd.ingest.session import Session
 from tbxd.runs.run_writer import RunWriter
+from tbxd.scheduler.run_scheduler import IDLE_SECONDS
 from tbxd_client.logdir.folder_lock import is_held
 
 SCRIPT = """
@@ -100,6 +101,82 @@ def test_what_a_process_that_lives_has_lost_is_still_counted(tmp_path: Path, par
         ranks[2].id: (1, {}),
     }
     writer.close()
+
+
+@pytest.mark.parametrize("parked", [False, True])
+@pytest.mark.parametrize("of_file", [False, True])
+def test_what_is_in_a_folder_that_was_renamed_under_a_script_is_not_lost(
+    tmp_path: Path, parked: bool, of_file: bool
+) -> None:
+    """What the script logs from then on is where it has asked for it."""
+    run, elsewhere = tmp_path / "logs" / "run", tmp_path / "logs" / "kept"
+    writer = RunWriter(run, lambda batch: None, alive=lambda session, _: session == rank.id)
+    rank = Rank(run, 0, 1)
+    session = Session(rank.id, 0)
+
+    def log(*steps: int) -> None:
+        for step in steps:
+            rank.scalar("loss", step, 1.0)
+        session.feed_definitions(session.definitions_expected, rank.definitions[session.definitions_expected :])
+        for batch in session.feed_records(session.expected, rank.records[session.expected :]) or []:
+            writer.offer(batch)
+        writer.write()
+        assert not writer.error
+
+    log(0, 1, 2)
+    if parked:
+        writer.park()
+    if of_file:
+        elsewhere.mkdir()
+        (run / writer.name).rename(elsewhere / writer.name)
+    else:
+        run.rename(elsewhere)
+    log(3, 4)
+    assert scalars(elsewhere) == {"loss": [(0, 1.0), (1, 1.0), (2, 1.0)]}
+    lost = of_file and parked  # nobody knows where to look for it
+    found = scalars(run)
+    assert found.pop("loss") == [(3, 1.0), (4, 1.0)]
+    assert found == ({"tbxd/dropped/file_lost": [(4, 3.0)]} if lost else {})
+    (entry,) = writer.settled().values()
+    assert (entry.written, entry.refused) == ((2, {"file_lost": 3}) if lost else (5, {}))
+    shutil.rmtree(run)
+    writer.losses.next_try = 0.0  # as a second later
+    log(5)
+    (entry,) = writer.settled().values()
+    assert (entry.written, entry.refused["file_lost"]) == ((1, 5) if lost else (4, 2)), "what was removed is lost"
+    writer.close()
+
+
+def test_who_logs_to_a_folder_that_has_another_name_now_waits_for_nobody(place: World) -> None:
+    """The daemon has it open by the name that it had."""
+    place.serve()
+    script = """
+        import os, sys
+        from tbxd_client import SummaryWriter
+        writer = SummaryWriter(sys.argv[1])
+        for step in range(int(sys.argv[2]), int(sys.argv[2]) + 50):
+            writer.add_scalar("loss", step, step)
+        assert writer.flush(IDLE / 2), "it has waited until the daemon has let go of what is idle"
+        if len(sys.argv) > 3:  # and goes on
+            os.rename(sys.argv[1], sys.argv[3])
+            other = SummaryWriter(sys.argv[3])
+            for step in range(50, 100):
+                other.add_scalar("loss", step, step)
+                writer.add_scalar("loss", step, step)
+            assert other.flush(IDLE / 2) and writer.flush(IDLE / 2)
+        print(writer.stats()["dropped"])
+    """.replace("IDLE", str(IDLE_SECONDS))
+    result = place.run(script, "logs/a", 0)
+    assert result.returncode == 0, result.stderr
+    (place.logdir / "a").rename(place.logdir / "b")
+    result = place.run(script, "logs/b", 50)
+    assert result.returncode == 0, result.stderr
+    assert scalars(place.logdir / "b") == {"loss": [(step, float(step)) for step in range(100)]}
+    assert not (place.logdir / "a").exists()
+    result = place.run(script, "logs/c", 0, "logs/d")
+    assert (result.returncode, result.stdout) == (0, "{}\n"), result.stderr
+    assert scalars(place.logdir / "d") == {"loss": [(step, float(step)) for step in range(100)]}
+    assert scalars(place.logdir / "c") == {"loss": [(step, float(step)) for step in range(50, 100)]}
 
 
 @pytest.mark.parametrize("kept", [True, False])

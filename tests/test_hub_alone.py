@@ -248,10 +248,10 @@ def test_a_look_at_a_folder_wakes_the_main_thread(inside: Inside) -> None:
 def test_a_run_that_could_not_be_written_is_tried_again_after_a_second(
     inside: Inside, error: str, pause: float
 ) -> None:
-    writer: Any = SimpleNamespace(error=error, has_to_do=True, due=0.0, directory=inside.folder)
+    writer: Any = SimpleNamespace(error=error, has_to_do=True, due=0.0, directory=inside.folder, kept_out=None)
     state = RunState("/a", writer, None)  # type: ignore[arg-type]
     before = time.monotonic()
-    inside.hub.scheduler.come_back(state)
+    assert inside.hub.scheduler.come_back(state) is bool(error)
     assert pause <= state.due - before < pause + 0.5 and state.rounds == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbxd_client.protocol.records import TAG_BYTES_MAX
-from tbxd_client.values.names import COLORS, clean_tag, parse_color
+from tbxd_client.values.names import COLORS, clean_tag, given_tag, parse_color
 
 
 @pytest.mark.parametrize("tag", ["loss", "train/loss", "größe Ω 日本", "/a//b", "", "a\u00a0b", np.str_("x")])
@@ -39,6 +39,16 @@ def test_a_tag_has_at_most_so_many_bytes() -> None:
     for tag in ("x" * (TAG_BYTES_MAX + 1), "ä" * (TAG_BYTES_MAX // 2 + 1)):
         with pytest.raises(ValueError, match=r"1,02[56] bytes; at most 1,024"):
             clean_tag(tag)
+
+
+@pytest.mark.parametrize(
+    ("given", "tag"),
+    [(None, ""), (b"train/loss", "train/loss"), ("ü".encode(), "ü"), (b"\xff", clean_tag("\udcff")), ("loss", "loss")],
+)
+def test_the_tag_of_a_value_is_taken_as_protocol_buffers_take_it(given: Any, tag: str) -> None:
+    assert given_tag(given) == tag
+    with pytest.raises(TypeError, match="a tag is a string"):
+        given_tag(5)
 
 
 @pytest.mark.parametrize("tag", [None, 5, b"loss", ["loss"]])

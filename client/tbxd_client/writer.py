@@ -33,7 +33,7 @@ from .session.session import Counts, active, flush
 from .values import log_values, media
 from .values.arrays import real_part, snapshot, to_float, to_number, to_step
 from .values.log_values import told_apart
-from .values.names import clean_tag, parse_color, short_text, text_of
+from .values.names import clean_tag, given_tag, parse_color, short_text, text_of
 from .writers import readback
 from .writers.base import Computed, FixedTime, Given
 from .writers.file_writer import ADDING, EventFileWriter, FileWriter
@@ -250,7 +250,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if not self._tbxd_write:
             return
         run.scalar(
-            clean_tag(tag),
+            given_tag(tag),
             to_step(global_step),
             walltime,
             scalar_value,
@@ -443,7 +443,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         if not self._tbxd_write:
             return
         what = f"add_histogram {tag!r}"
-        array = real_part(snapshot(values, what, self._tbxd_run.merges(clean_tag(tag))), what)
+        array = real_part(snapshot(values, what, self._tbxd_run.merges(given_tag(tag))), what)
         attrs = media.histogram_attrs(array, bins, max_bins)
         self._tbxd_array(kinds.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
 

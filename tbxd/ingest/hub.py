@@ -589,9 +589,8 @@ class Hub:
                 if isinstance(item, Seen):
                     self._decide(item)
                 elif isinstance(item, RunState):
-                    if item.writer.error:
+                    if self.scheduler.come_back(item):
                         moved.update(self._flushing(item))
-                    self.scheduler.come_back(item)
                 elif isinstance(item, Held):
                     self._hold(item.batch, moved)
                 else:

@@ -31,8 +31,16 @@ class Losses:
         self.alive = alive
         self.next_try = 0.0  # before this, by the monotonic clock, a lost file waits until it is tried again
         self._directory = directory
+        self._moved = False  # its files are elsewhere now, whole
         self._left: dict[bytes, int] = {}  # records of sessions that have begun anew, in files that were removed before
         self._runs: dict[bytes, int] = {}  # which of its definitions of this folder each session has logged with
+
+    def moved(self, path: Path) -> None:
+        """Somebody has moved the file that was being written: nothing in it is lost."""
+        self._moved = True
+        log.warning(
+            "%s: its event file is %s now; what is logged there from here on is in a new one", self._directory, path
+        )
 
     def wrote(self, batch: Batch) -> None:
         """A batch is in the event files."""
@@ -65,6 +73,9 @@ class Losses:
             Sessions of which nothing is to be known any more.
         """
         lost, past = 0, set()
+        if anew and self._moved:
+            opened |= {session for session in before if self.alive(session, 0)}
+        self._moved = False
         for session, entry in before.items():
             there = found.get(session, Entry())
             missing = entry.written - there.written - self._left.get(session, 0)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tbxd_client.logdir.event_names import event_files, file_name, is_acceptable
-from tbxd_client.logdir.folder_lock import lock_folder
+from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
 from tbxd_client.protocol.kinds import EMBEDDING, EVENT, GRAPH, ONNX_GRAPH, OPENVINO_GRAPH, RESTART, ROW
 from tbxd_client.protocol.records import STEP_MAX, Record, RunDefinition
 
@@ -138,6 +138,8 @@ class RunWriter:
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._folder = -1  # locked, and held while it is written
+        self.place = (0, 0)  # its device and inode; also of the last that was held,
+        self.kept_out: tuple[int, int] | None = None  # and of one that another keeps locked
         self._umask: int | None = None  # of the trainer that opened the run
         self.others = Others(directory)  # who write the folder as well
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
@@ -661,20 +663,26 @@ class RunWriter:
         if scarce(LEFT_BY_RUNS):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         fd = open_folder(self.directory, self._umask)
+        state = os.fstat(fd)
+        place, self.kept_out = (state.st_dev, state.st_ino), None
         try:
             lock_folder(fd, self.name)
             self._contents.believed = trust.found(fd, event_files(fd))
             self.others.rivals.wait(fd, self._contents.believed, self.name)
-        except OSError:
+        except OSError as error:
             os.close(fd)
+            self.kept_out = place if isinstance(error, FolderHeld) else None
             raise
         self._folder = self._contents.folder = fd
+        self.place = place
 
     def _start_over(self, why: str) -> None:
         """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
         self.error = why
         file, self.file = self.file, None
         if file is not None:
+            if (path := file.moved_to()) is not None:
+                self.losses.moved(path)
             with contextlib.suppress(OSError):  # what it holds counts as written; the next look at it says so, too
                 if self._folder >= 0:
                     file.sync()

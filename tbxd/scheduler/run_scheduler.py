@@ -24,6 +24,7 @@ BATCH_BYTES = 512 << 10  # a run with so much queued is written at once
 TICK_SECONDS = 0.5  # between looks at threads that may hang
 TRIM_SECONDS = 10.0  # between two times that memory is given back
 RETRY_SECONDS = 1.0  # before a run that could not be written is tried again
+WAY_SECONDS = 0.005  # the same where another run has just been asked to let go of its folder
 IDLE_SECONDS = 5.0  # without records before a run's descriptors are given back
 
 
@@ -114,15 +115,32 @@ class RunScheduler:
 
         state.strand.submit(job)
 
-    def come_back(self, state: RunState) -> None:
-        """A run has been written, or tried to be."""
+    def come_back(self, state: RunState) -> bool:
+        """A run has been written, or tried to be. Returns whether something holds it up."""
         state.submitted, state.since = False, 0.0
         state.rounds += 1
+        held_up = bool(state.writer.error)
+        if held_up and self._makes_way(state):
+            state.due, held_up = time.monotonic() + WAY_SECONDS, False
         if state.has_to_do and not state.due:
-            delay = RETRY_SECONDS if state.writer.error else 0.0
+            delay = RETRY_SECONDS if held_up else 0.0
             state.due = time.monotonic() + delay
         elif state.writer.due and not state.due:
             state.due = max(state.writer.due, time.monotonic() + self._settings.batch_ms / 1000)
+        return held_up
+
+    def _makes_way(self, state: RunState) -> bool:
+        """Have another run let go of the folder of a run, which was its own until somebody moved it. False where there
+        is none, or it has been asked and cannot."""
+        place = state.writer.kept_out
+        if place is None:
+            return False
+        for other in self.registry.warm.values():
+            writer = other.writer
+            if other is not state and writer.open and writer.place == place and not (other.tidied or writer.error):
+                self._tidy(other, writer.park)
+                return True
+        return False
 
     def tick(self, now: float) -> float:
         """Write the runs that are due, sync, and park; returns when there is something to do next."""

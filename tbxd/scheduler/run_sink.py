@@ -23,6 +23,8 @@ class RunSink(Protocol):
     error: str  # what keeps the run from being written; "" for nothing
     comes_back: bool  # an earlier sink of this process has had the run: its counts are known already
     sync_due: bool  # in the middle of a long write: sync before it ends
+    place: tuple[int, int]  # device and inode of the folder that it has locked last,
+    kept_out: tuple[int, int] | None  # and of the one that it needs and somebody else has locked; None: there is none
 
     # --- records in ------------------------------------------------------------------------------------------
 

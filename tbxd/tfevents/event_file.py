@@ -158,6 +158,7 @@ class EventFile:
         self._fd = _open(path, folder, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, mode)
         state = os.fstat(self._fd)
         self._identity = (state.st_dev, state.st_ino)
+        self._home = (path.parent.stat() if folder is None else os.fstat(folder)).st_ino
         if not mounts.is_here(self._fd):
             self._kept = bytearray()
         self.unlocked = 0  # what its file system says that has no locks; 0: it is locked
@@ -249,6 +250,24 @@ class EventFile:
         thrown_away = self._kept is not None and self._sync_failed and self._synced <= state.st_size <= self.size
         if (state.st_dev, state.st_ino) != self._identity or (state.st_size != self.size and not thrown_away):
             raise FileLost(0, f"{self.path} was replaced or changed by somebody else")
+
+    def moved_to(self) -> Path | None:
+        """Where it is, whole, if somebody has moved it, or its folder to another name; None where it is not, or that is
+        not known: of a file that is parked the folder is looked for beside where it was."""
+        try:
+            if self._fd >= 0:
+                found = [Path(f"/proc/self/fd/{self._fd}").readlink()]
+            else:
+                above = self.path.parent.parent
+                with os.scandir(above) as entries:
+                    found = [above / entry.name / self.path.name for entry in entries if entry.inode() == self._home]
+            for path in found:
+                state = path.lstat()
+                if path != self.path and (state.st_dev, state.st_ino, state.st_size) == (*self._identity, self.size):
+                    return path
+        except OSError:
+            pass
+        return None
 
     def sync(self) -> None:
         """Bring what was written onto the disk.

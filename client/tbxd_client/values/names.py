@@ -56,6 +56,16 @@ _ALLOWED = (
 )
 
 
+def given_tag(tag: Any) -> str:
+    """The tag of a value: None is an empty one and bytes are its UTF-8, as protocol buffers take them from callers.
+
+    Raises: as `clean_tag`.
+    """
+    if tag is None:
+        return ""
+    return clean_tag(tag.decode(errors="surrogateescape") if isinstance(tag, bytes) else tag)
+
+
 def clean_tag(tag: Any) -> str:
     """A tag as it is written: as given, but for control characters and lone surrogates, which are escaped.
 

@@ -12,7 +12,7 @@ from ..logdir.folder_names import accepted, is_suspect
 from ..protocol import kinds
 from ..session.run_handle import Run
 from ..values.arrays import Array, to_float, to_step
-from ..values.names import clean_tag, parse_color
+from ..values.names import clean_tag, given_tag, parse_color
 
 
 class FixedTime:
@@ -126,7 +126,7 @@ class WriterBase:
         """Log one array, or several by their names."""
         self._tbxd_run.array(
             kind,
-            clean_tag(tag),
+            given_tag(tag),
             self._tbxd_step(global_step),
             self._tbxd_time(walltime),
             arrays,
