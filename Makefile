@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: demo quick test test-all check browser fault-tools programs frameworks faults mutants soak fuzz bench bench-peers bench-all bench-page clean
+.PHONY: demo quick test test-all check docs browser fault-tools programs frameworks faults mutants soak fuzz bench bench-peers bench-all bench-page clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -33,13 +33,16 @@ quick: .venv/installed         ## style, and the tests of what is pure logic: a 
 test: check browser fault-tools ## style, types, and every test that does not take long: 6 minutes
 	$(PYTEST) -m "not matrix and not long"
 
-test-all: check browser fault-tools ## those that take long as well, as in continuous integration: 20 minutes
+test-all: check docs browser fault-tools ## those that take long as well, as in continuous integration: 20 minutes
 	$(PYTEST)
 
 check: .venv/installed         ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed          ## the pages of docs/ as a site in build/site; what links to nothing ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 browser:                       ## chromium for the tests, where it is missing and we may
 	@if ! { command -v chromium && command -v chromedriver; } >/dev/null && \

@@ -43,7 +43,7 @@ TESTS = Path(__file__).parent
 
 
 def example(text: str, name: str) -> str:
-    found = re.search(rf"```example {name}\n(.*?)\n```", text, re.S)
+    found = re.search(rf"```example-{name}\n(.*?)\n```", text, re.S)
     assert found, name
     return found.group(1)
 

@@ -67,3 +67,12 @@ def test_lines_of_a_page_fit_a_terminal(name: str) -> None:
     lines = without_code(PAGES[name].read_text()).splitlines()
     long = [line for line in lines if len(line) > COLUMNS and not line.startswith(("|", "!["))]
     assert not long, f"break these after {COLUMNS} columns"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_list_in_a_list_is_one_for_every_reader_of_markdown(name: str) -> None:
+    text = without_code(PAGES[name].read_text())
+    shallow = re.findall(r"^ {1,3}(?:[-*]|\d+\.) .*$", text, re.M)
+    assert not shallow, "indent these by 4 spaces: mkdocs takes fewer for the outer list"
+    joined = re.findall(r"^(?![-*|#> ]|\d+\. )\S.*\n(?:[-*]|\d+\.) .*$", text, re.M)
+    assert not joined, "an empty line comes before a list: mkdocs takes it for the paragraph otherwise"
