@@ -23,13 +23,18 @@ class Writer:
         self.directory = directory
         self.ledger = files.setdefault(directory, {})
         self.comes_back = self.open = self.dirty = self.waiting = False
-        self.error = self.name = ""
-        self.ranks = SimpleNamespace(news=False, due=0.0, status=lambda: None)
-        self.others, self.losses, self.besides = (SimpleNamespace(notice="", removed=0, names=[]) for _ in range(3))
+        self.error, self.due = "", 0.0
         job = {"world": 2, "job": "job", "reduce": True} if reduced else {}
         self.defined = RunDefinition(0, directory, "host", 1, 1.0, **job)
         self._found: dict[bytes, Entry] | None = None
         self.forgotten = False
+
+    @property
+    def has_to_do(self) -> bool:
+        return self.waiting
+
+    def told(self) -> dict[str, Any]:
+        return {"file": "", "error": self.error}
 
     def known(self) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
         if self.comes_back and self._found is None:
