@@ -21,14 +21,9 @@ demo: .venv/installed          ## train a small model in two processes and log e
 WORKERS ?= $(shell expr $$(nproc) + 1)
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-# Those that start no process, for who changes a line.
-QUICK   := $(patsubst %,tests/test_%.py,calls checkpoint contents credit docs folder_names heatmap histogram image imports inherited \
-           journal_births ledger logs media names pages pool rank_restarts ranks_pure records reduction rows run \
-           scalars schema sender_order sequences session snapshot summaries trust turns wire)
-
-quick: .venv/installed         ## style, and the tests of what is pure logic: a minute
+quick: .venv/installed         ## style, and tests/unit, what is pure logic: a minute
 	$(BIN)/ruff check .
-	$(PYTEST) -m "not matrix and not long" $(QUICK)
+	$(PYTEST) -m "not matrix and not long" tests/unit tests/slips
 
 test: check browser fault-tools ## style, types, and every test that does not take long: 6 minutes
 	$(PYTEST) -m "not matrix and not long"
@@ -61,7 +56,7 @@ fault-tools:                   ## strace, libfaketime, and what makes file syste
 	fi
 
 programs: .venv/installed frameworks ## the gallery: each program with its original writer, and with tbxd; ONLY=name for some
-	TBXD_PROGRAMS=$(ONLY) TBXD_PROGRAM_TABLE=1 $(BIN)/python -m pytest tests/test_programs.py -m matrix
+	TBXD_PROGRAMS=$(ONLY) TBXD_PROGRAM_TABLE=1 $(BIN)/python -m pytest tests/programs -m matrix
 
 FRAMEWORKS := lightning accelerate transformers stable-baselines3 pytorch-ignite skorch
 .venv-frameworks/installed: .venv/installed

@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "browser"))
 
 from browser import HEIGHT, Page, answer, chromium, missing, tensorboard
 from harness import wait_for

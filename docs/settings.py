@@ -2,7 +2,7 @@
 
     python docs/settings.py
 
-tests/test_docs.py checks that they are up to date.
+tests/unit/test_docs.py checks that they are up to date.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import hypothesis
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+# Some use what others have: their names are unique.
+sys.path.extend(os.path.join(sys.path[0], folder) for folder in ("unit", "process", "faults", "compatibility"))
 
 from harness import World, world
 
@@ -28,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook that was registered later, which is called first
+@pytest.hookimpl(tryfirst=True)  # before that of pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In a worker of pytest-xdist: tests that share a fixture of their module go to one of them, which makes it once,
     and what takes long begins first, so that nobody waits for it at the end."""

@@ -127,7 +127,7 @@ class World:
     def status(self) -> dict[str, Any] | None:
         """What `tbxd status --json` prints, or None when no daemon answers; a daemon of this host is asked from here.
 
-        A process for each look would take 0.3 s of a processor. `tests/test_cli.py` holds that both say the same.
+        A process for each look would take 0.3 s of a processor. `process/test_cli.py` holds that both say the same.
         """
         environ = self.environ
         given = {

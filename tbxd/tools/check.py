@@ -1,8 +1,8 @@
 """``tbxd check``: event files, record by record, and what TensorBoard makes of them.
 
 What its two loaders do with what is found was measured with TensorBoard 2.21 and its data server 0.7
-(``docs/EVENT_FILE.md``), and ``tests/test_check.py`` has the real ones judge it. The fast loader (the default) is
-predicted point by point, for a TensorBoard that is started now. Nothing is kept but a few numbers for each tag.
+(``docs/EVENT_FILE.md``), and ``tests/process/test_check.py`` has the real ones judge it. The fast loader (the default)
+is predicted point by point, for a TensorBoard that is started now. Nothing is kept but a few numbers for each tag.
 """
 
 from __future__ import annotations

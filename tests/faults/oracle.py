@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from numbered import COUNTERS, HISTOGRAM_VALUES, kind_of, tag_of, value_of
-
 from harness import World, each_event
+from numbered import COUNTERS, HISTOGRAM_VALUES, kind_of, tag_of, value_of
 
 
 def _right(trainer: int, number: int, values: Mapping[str, Any]) -> bool:

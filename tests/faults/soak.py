@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil
+
+from harness import World, wait_for, world
 from inject import descriptors, train
 from numbered import COUNTERS
 from oracle import Verdict, judge, read_count
-
-from harness import World, wait_for, world
 
 GENERATION_SECONDS = 300.0  # then its ranks end, one after the other, and others begin
 WARM_SECONDS = 45.0  # until a process has what it needs

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inject import NOBODY, injected, remount, say_go, small_disk, start_daemon, strace, tampered, told, train
-from oracle import Verdict, judge, read_count
-from report import account
 
 from harness import World, scalars, wait_for
+from inject import NOBODY, injected, remount, say_go, small_disk, start_daemon, strace, tampered, told, train
+from oracle import Verdict, judge, read_count
 from ranks_world import Daemon, Rank
+from report import account
 from tb import LOADERS, board
 
 

@@ -7,16 +7,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from disks import MIB, fill, loop_disk, shut_down, write_back
+from harness import World, scalars, wait_for
 from oracle import Verdict
 from report import account
-from test_out_of_reach import Told, journals, whole
-
-from harness import World, scalars, wait_for
 from tbxd_client.journal.journal import Journal
 from tbxd_client.journal.storing import is_in_place
 from tbxd_client.process.descriptors import open_file
 from tbxd_client.process.mounts import mount_of
+from test_out_of_reach import Told, journals, whole
 
 NOBODY = "ipc:///nonexistent/nobody.sock"
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 import pytest
+
+from harness import World, events, scalars, wait_for
 from inject import NOBODY, say_go, told, train
 from numbered import value_of
 from oracle import Count, Verdict, judge, read_count
 from report import account
-
-from harness import World, events, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.tfevents import schema
 from tbxd.tfevents.tfrecord import DamagedFile, read_records

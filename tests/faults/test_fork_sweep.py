@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from report import account
 
 from harness import scalars, wait_for, world
+from report import account
 
 CHILDREN, APART_MS = 10, 30  # of a script
 RECORDS = 5  # of a child that logs

@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from inject import say_go, told, train
-from oracle import judge, read_count
-from report import account
 
 from harness import World, scalars, wait_for
 from hosts import Hosts, connected, expected, go_on, hosts, network, said, wait_connected
+from inject import say_go, told, train
+from oracle import judge, read_count
+from report import account
 from tbxd_client.transport.connection import SILENCE_MS
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from harness import World, events, scalars, wait_for, world
 from inject import replays_due, train
 from numbered import kind_of, tag_of, value_of
 from oracle import Count, Verdict, judge, read_count
 from report import account
-
-from harness import World, events, scalars, wait_for, world
 from tb import LOADERS, Board, board
 from tbxd.tfevents.contents import Contents
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
+
+from harness import World, scalars, wait_for
 from inject import NOBODY, descriptors, injected, say_go, start_daemon, tampered, told, train
 from oracle import Count, judge, read_count
 from report import account
-
-from harness import World, scalars, wait_for
 from tb import LOADERS, board
 from tbxd.transport import credit
 from tbxd_client.transport.headroom import DESCRIPTORS

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness import World, events, wait_for
 from inject import train
 from oracle import Count, judge, read_count
 from report import account
-
-from harness import World, events, wait_for
 
 EXITS = {
     "return": (0,),

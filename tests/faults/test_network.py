@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import zmq
+
+from harness import World, absent, wait_for
 from inject import Proxy, free_port, replays_due, say_go, start_daemon, told, train
 from oracle import judge, read_count
 from report import account
-
-from harness import World, absent, wait_for
 
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from harness import World, wait_for
 from inject import KILLED, start_daemon, strace, train
 from oracle import judge, read_count
 from report import account
-
-from harness import World, wait_for
 
 COUNT = 1500  # a histogram, some texts and rows among them
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness import World, scalars, wait_for
 from inject import told
 from oracle import Verdict
 from report import account
-
-from harness import World, scalars, wait_for
 from tbxd_client.config.paths import spools
 from tbxd_client.journal.journal_files import SEGMENT_HEAD_BYTES, is_session_name
 from tbxd_client.protocol.records import SCALAR_BYTES

@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from oracle import Verdict
-from report import ROWS, account
 
 from harness import World, scalars, wait_for, world
+from oracle import Verdict
+from report import ROWS, account
 from tbxd.batch import Batch
 from tbxd.ingest.session import Session
 from tbxd.runs import run_writer as run

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from oracle import Verdict
-from report import account
 
 from harness import World, scalars, wait_for
+from oracle import Verdict
+from report import account
 from test_two_users import LOG, User, users  # noqa: F401
 
 ENOUGH = 3  # sizes at which there is nothing to say, after which larger ones tell nothing new

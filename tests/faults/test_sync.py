@@ -10,11 +10,11 @@ from typing import Any
 
 import msgpack
 import pytest
+
+from harness import World, wait_for
 from inject import NOBODY, injected, say_go, start_daemon, strace, tampered, told, train
 from oracle import Count, judge, read_count
 from report import account
-
-from harness import World, wait_for
 from tbxd_client.journal.journal_files import CONTROL_NAME, journals, read_state
 
 ALWAYS = {"TBXD_SYNC": "always"}

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from inject import injected, tampered
 
 from harness import World, scalars, wait_for, world
+from inject import injected, tampered
 from manager import manager
 
 WATCHDOG_SECONDS = 3.0

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import msgpack
+
 from targets import plan_of
 
 NUMBERS = [0, 1, -1, 2, 3, 8, 34, 127, 128, 255, 256, 1024, 4096, 65_535, 65_536, 70_000, 1 << 20, (1 << 31) - 1]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-from targets import DEFINITIONS, SESSION
 
+from targets import DEFINITIONS, SESSION
 from tbxd.tfevents import schema
 from tbxd.tfevents.tfrecord import frame
 from tbxd_client.journal.journal_files import (

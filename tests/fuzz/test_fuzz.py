@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+from fuzz import limit_memory
 from mutate import mutated
 from seeds import CORPUS, seeds
 from targets import TARGETS
-
-from fuzz import limit_memory
 from tbxd_client.protocol import kinds, wire
 
 CORPUS_BYTES_MAX = 200_000

@@ -25,6 +25,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import psutil
+
 from slip_list import FOLDER, GENERATED, KNOWN, ROOT, Slip, by_hand, paths_of, tables
 from slip_operators import changes
 

@@ -6,6 +6,7 @@ import ast
 import random
 
 import pytest
+
 from mutants import GENERATED_COUNT, generated
 from slip_list import FOLDER, GENERATED, KNOWN, ROOT, by_hand, lists, paths_of, tables
 

@@ -84,7 +84,7 @@ class WriterBase:
 
     People subclass writers, and their attributes and methods have any name. So ours that are not public begin with
     ``_tbxd_``, and nothing here calls a method or reads an attribute that a subclass may have for itself, but for what
-    the originals call and read, too. `tests/test_subclasses.py` holds to it.
+    the originals call and read, too. `tests/compatibility/test_subclasses.py` holds to it.
     """
 
     _tbxd_given: dict[str, Any]  # arguments of the constructor

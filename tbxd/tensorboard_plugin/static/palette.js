@@ -5,7 +5,7 @@
 // slot keeps it, whoever comes or goes.
 
 // Found by a search for the largest least distance (CIEDE2000) among colours with a contrast of 3 to what is behind
-// them; tests/test_board_looks.py measures both. The two are of one hue, as far as there are such.
+// them; tests/browser/test_board_looks.py measures both. The two are of one hue, as far as there are such.
 export const LIGHT = ["#0096a5", "#0069a5", "#0096ff", "#9687e1", "#002db4", "#695a96", "#962dff", "#5a1e5a", "#ff1eff", "#c30096",
   "#c37896", "#96003c", "#ff005a", "#a5695a", "#961e00", "#ff4b0f", "#5a3c0f", "#c38700", "#696900", "#5aa500", "#1e3c0f",
   "#00781e", "#00a578", "#00695a"];

@@ -14,7 +14,7 @@ import pytest
 from harness import World, world
 from tbxd_client.protocol import limits, records
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 START = """
 import io, itertools, json, os, sys

@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH for the programs of tests/programs: tbxd in the original's place, and the time that calls take.
+"""Put on PYTHONPATH for the programs of the gallery: tbxd in the original's place, and the time that calls take.
 
 ``TBXD_GALLERY_WRITER=tbxd`` has `tensorboardX` and `torch.utils.tensorboard` be the client, in children too. With
 either writer the methods of ``SummaryWriter`` are timed: a line for each call, in a file for each process in

@@ -17,7 +17,7 @@ import yaml
 from harness import World, scalars, wait_for
 from tbxd.daemon.lifecycle import CLOSE_SECONDS, DRAIN_SECONDS
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TRAIN = """
     import sys
     from tbxd_client import SummaryWriter

@@ -17,7 +17,7 @@ import pytest
 from harness import World, events, scalars, world
 from tb import LOADERS, board
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 RUN = f"import sys; sys.path.insert(0, {HERE!r}); import odd_calls; odd_calls.main(sys.argv[1])"
 REASONS = {"too_large", "no_finite_values", "bad_bins", "no_values", "bad_record"}  # why a record may be refused
 

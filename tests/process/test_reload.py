@@ -308,7 +308,7 @@ def test_a_manager_that_is_busy_hears_later_that_it_is_ready_again(tmp_path: Pat
 
 def test_a_unit_says_how_it_is_reloaded() -> None:
     for name in ("tbxd.service", "tbxd@.service"):
-        unit = (Path(__file__).parent.parent / "tbxd" / "systemd" / name).read_text()
+        unit = (Path(__file__).parents[2] / "tbxd" / "systemd" / name).read_text()
         assert "ExecReload=@PYTHON@ -m tbxd reload\n" in unit
     assert "Environment=TBXD_CONFIG=-/etc/tbxd/config.toml\nEnvironmentFile=" in unit
 

@@ -22,7 +22,7 @@ import pytest
 
 from harness import wait_for
 
-SOURCE = Path(__file__).parent.parent
+SOURCE = Path(__file__).parents[2]
 SYSTEMD = Path("/lib/systemd/systemd")
 BOOT_SECONDS = 60.0
 USER, UID = "tbxd-alice", 61001

@@ -432,14 +432,14 @@ def test_a_session_cannot_be_taken_over_by_another_process(place: World) -> None
     session = os.urandom(12)
     assert isinstance(peer.hello(session), wire.Welcome)
     script = """
-        import sys; sys.path.insert(0, sys.argv[3])
+        import sys; sys.path[:0] = sys.argv[3:]
         from pathlib import Path
         from harness import World
         from test_daemon import Peer
         peer = Peer(World(Path(sys.argv[1])))
         print(peer.hello(bytes.fromhex(sys.argv[2])))
     """
-    result = place.run(script, place.root, session.hex(), Path(__file__).parent)
+    result = place.run(script, place.root, session.hex(), *Path(__file__).parents[:2])
     assert "belongs to another process" in result.stdout, result.stderr
     peer.close()
 

@@ -1,4 +1,4 @@
-"""The gallery: each program of tests/programs with tbxd in its writer's place, against what the original leaves.
+"""The gallery: each program of scripts/ with tbxd in its writer's place, against what the original leaves.
 
 `make test-all` runs each once (`make test` all but a few), with a daemon that is there already or without one.
 `make programs` runs each with its original writer, and with tbxd warm, cold, and with the daemon killed in the middle,

@@ -67,9 +67,9 @@ one_record = st.one_of(
 )
 
 
-def stream_of(kinds: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, str, int, int]]]:
+def stream_of(logged: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, str, int, int]]]:
     stream, expected = b"", []
-    for step, (kind, tag) in enumerate(kinds):
+    for step, (kind, tag) in enumerate(logged):
         if kind == kinds.SCALAR:
             stream += pack_scalar(tag, step, 1.0, 2.0)
         elif kind == kinds.TEXT:
@@ -85,9 +85,9 @@ def stream_of(kinds: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, str,
 @settings(deadline=None)
 @given(st.lists(one_record, max_size=60), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 2000)), max_size=30))
 def test_any_stretches_in_any_order_give_each_record_once(
-    kinds: list[tuple[int, int]], stretches: list[tuple[int, int]]
+    logged: list[tuple[int, int]], stretches: list[tuple[int, int]]
 ) -> None:
-    stream, expected = stream_of(kinds)
+    stream, expected = stream_of(logged)
     made = session()
     batches: list[Batch] = []
     for begin, length in [*stretches, (0, len(stream))]:
@@ -102,9 +102,9 @@ def test_any_stretches_in_any_order_give_each_record_once(
 @settings(deadline=None)
 @given(st.lists(one_record, max_size=60), st.lists(st.integers(1, 2000), max_size=30), st.integers(0, 200))
 def test_what_is_read_into_the_rooms_of_a_session_gives_the_same_records(
-    kinds: list[tuple[int, int]], reads: list[int], large: int
+    logged: list[tuple[int, int]], reads: list[int], large: int
 ) -> None:
-    stream, expected = stream_of(kinds)
+    stream, expected = stream_of(logged)
     payload = bytes(large << 12)  # up to several stretches
     stream += pack_record_head(kinds.HISTOGRAM, 0, 7, 1.0, {}, len(payload)) + payload + pack_scalar(0, 8, 1.0, 1.0)
     expected += [(len(stream) - 34, "/runs/a", kinds.HISTOGRAM, 7), (len(stream), "/runs/a", kinds.SCALAR, 8)]
@@ -164,9 +164,9 @@ def test_a_record_that_says_it_is_large_takes_no_memory_before_it_comes() -> Non
 @settings(deadline=None)
 @given(st.lists(one_record, min_size=1, max_size=60), st.integers(1, 500), st.randoms())
 def test_written_moves_to_the_end_of_what_all_runs_have_done(
-    kinds: list[tuple[int, int]], cut: int, random: Any
+    logged: list[tuple[int, int]], cut: int, random: Any
 ) -> None:
-    stream, expected = stream_of(kinds)
+    stream, expected = stream_of(logged)
     ends = {0, *(end for end, *_ in expected)}
     made = session()
     waiting: list[Batch] = []

@@ -21,7 +21,7 @@ import pytest
 from harness import World
 
 VERSION = importlib.metadata.version("tensorboardX")
-PAGE = (Path(__file__).parent.parent / "docs" / "COMPATIBILITY.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "COMPATIBILITY.md").read_text()
 CANNOT_HOLD = dict(re.findall(r"^\| `(\w+\.py(?:::\w+)?)` \| (.+) \|$", PAGE, re.M))
 FILES = frozenset(name for name in CANNOT_HOLD if "::" not in name)  # that cannot be imported
 SLEEPS = "flush"  # in the names of tests that sleep for ten seconds each
@@ -60,7 +60,7 @@ def outcomes(place: World, source: Path, *arguments: str) -> dict[str, bool]:
     options = ["-q", "-p", "as_tensorboardx", "-p", "no:cacheprovider", "--junitxml=result.xml", "--rootdir=."]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments, "tests"],
-        env={**place.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**place.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         cwd=place.root,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Folders from the ground up: a module imports from its own folder and from those before it. "" are the modules beside
 # the folders, which anybody above the first rung may import in `tbxd`, and which only programs import in the client.

@@ -14,7 +14,7 @@ import pytest
 from browser import Page, answer, chromium, missing, tensorboard
 from harness import absent, scalars, wait_for, world
 
-EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "ranks.py"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ranks.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "8")
 RUNS = ("digits", "digits/ranks/max", "digits/ranks/min")  # of a tag that all ranks log, in the order of its table
 STEPS = 300

@@ -124,7 +124,7 @@ def test_a_write_that_does_not_come_back_and_threads_that_hang_are_told_once(cap
 
 
 def test_every_reason_has_a_hint_and_every_error_something_to_do() -> None:
-    guarantees = (Path(__file__).parent.parent / "docs" / "GUARANTEES.md").read_text()
+    guarantees = (Path(__file__).parents[2] / "docs" / "GUARANTEES.md").read_text()
     table = guarantees.split("| reason | counted by |")[1].split("\n\n")[0]
     reasons = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert drop_reasons.HINTS.keys() == reasons

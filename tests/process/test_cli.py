@@ -144,7 +144,7 @@ def test_the_help_of_who_asks_says_where_the_daemon_is(place: World, command: st
 
 def test_nobody_is_told_to_install_a_package_that_there_is_not() -> None:
     """tbxd is installed from its repository; on PyPI there is none."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     texts = [
         *root.glob("*.md"),
         *(root / "docs").rglob("*"),

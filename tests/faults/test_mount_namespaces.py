@@ -37,7 +37,7 @@ LOG = """
     writer.close()
     print(len(scalars(Path(sys.argv[2])).get("loss", ())), flush=True)
 """
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tbxd_client.logdir.event_names import event_files
 from tbxd_client.protocol.records import LocalProtocolError, RunDefinition, pack_definition
 
 NODE = os.uname().nodename
-FAKE = Path(__file__).parent / "fake_nvml"
+FAKE = Path(__file__).parents[1] / "fake_nvml"
 GIB, MB = 1 << 30, 1e6
 
 # Logs a scalar every 20 ms until the file named next to it is there.

@@ -29,7 +29,7 @@ from tbxd.metrics import http_endpoint
 from tbxd.metrics.catalogue import COUNTER, HISTOGRAM, METRICS, value_at
 from tbxd.metrics.histograms import BYTES, RECORDS, SECONDS, Buckets
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 HISTOGRAMS = {"encode": SECONDS, "write": SECONDS, "fsync": SECONDS, "lag": SECONDS}
 HISTOGRAMS |= {"batch_records": RECORDS, "batch_bytes": BYTES}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

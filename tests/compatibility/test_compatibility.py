@@ -21,7 +21,7 @@ import tbxd_client
 from harness import World
 from tbxd_client import SummaryWriter
 
-PAGE = (Path(__file__).parent.parent / "docs" / "COMPATIBILITY.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "COMPATIBILITY.md").read_text()
 ROWS = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", PAGE, re.M))
 MEMBERS = dict(re.findall(r"^\| `([A-Z]\w+\.\w+)` \| (\w+) \|", PAGE, re.M))
 MODULES = dict(re.findall(r"^\| `((?:tensorboardX|torch\.utils\.tensorboard)\.\w+)` \| (\w+) \|", PAGE, re.M))

@@ -17,7 +17,7 @@ import pytest
 
 from harness import scalars, world
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # What these tests take; torch is not there, and no test in `CORE` needs it.
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "psutil")
@@ -98,7 +98,7 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, version: str, tmp_
     shutil.copytree(ROOT / "tests", tests, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     ran = subprocess.run(
-        [own, "-m", "pytest", "-q", *(tests / f"test_{name}.py" for name in CORE)],
+        [own, "-m", "pytest", "-q", *(tests / "unit" / f"test_{name}.py" for name in CORE)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """The gallery: programs as people write them, run with the writer they were written for and with tbxd in its place.
 
-A program is a file in ``tests/programs``. What has to be known of it stands in comments at its head (`FACTS`). Each run
-has a folder of its own; what it leaves there is read as TensorBoard reads it.
+A program is a file in ``tests/programs/scripts``. What has to be known of it stands in comments at its head (`FACTS`).
+Each run has a folder of its own; what it leaves there is read as TensorBoard reads it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from tensorboard.util import tensor_util
 from harness import World, absent, wait_for
 
 HERE = Path(__file__).parent
-PROGRAMS = HERE / "programs"
-ORIGINALS = PROGRAMS / "originals"  # what the original writer's run left, kept by `make programs`
-HOOK = HERE / "gallery_hook"
-FRAMEWORKS = HERE.parent / ".venv-frameworks"  # made by `make frameworks`
+PROGRAMS = HERE / "scripts"
+ORIGINALS = HERE / "originals"  # what the original writer's run left, kept by `make programs`
+HOOK = HERE / "hook"
+FRAMEWORKS = HERE.parents[1] / ".venv-frameworks"  # made by `make frameworks`
 FACTS = {
     "run": "the command line, for bash; $PROGRAM is the file (python $PROGRAM)",
     "needs": "words: root, mounts and users (namespaces), frameworks, modules, commands; without them it is skipped",

@@ -22,7 +22,7 @@ from tbxd_client.config.paths import awaited_service, service_path
 from tbxd_client.journal.journal_files import journals, read_state
 from tbxd_client.transport.launcher import SERVICE_SECONDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "tbxd" / "systemd"
 EXPOSURE_MAX = 1.5
 STEADY = """

@@ -31,7 +31,7 @@ from tbxd_client.protocol import kinds, limits, records, wire
 from tbxd_client.protocol.records import pack_scalar, pack_text_record
 from tbxd_client.writers import strict_mode
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 README = (DOCS.parent / "README.md").read_text()
 PROTOCOL = (DOCS / "PROTOCOL.md").read_text()
 EVENT_FILE = (DOCS / "EVENT_FILE.md").read_text()
@@ -39,7 +39,7 @@ RANKS = (DOCS / "RANKS.md").read_text()
 GUARANTEES = (DOCS / "GUARANTEES.md").read_text()
 SECURITY = (DOCS / "SECURITY.md").read_text()
 CLI = (DOCS / "CLI.md").read_text()
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def example(text: str, name: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import CURVES, QUESTIONS, curve, environment, event_files, harness, meter, page, report, targets
 from benchmarks.peers import PEERS, USUAL, MeasurementError, Peer
@@ -21,7 +21,7 @@ from benchmarks.question import Logged, load
 from tbxd.tfevents import schema
 from tbxd.tfevents.tfrecord import frame
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def asked(tmp_path: Path, *options: str) -> dict[str, harness.Document]:

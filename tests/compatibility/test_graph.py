@@ -32,7 +32,7 @@ from tbxd_client.protocol.kinds import GRAPH
 from tbxd_client.protocol.records import Record
 from tbxd_client.values import graph
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 TABS = ("graphs", "graph_tagged_run_metadata")
 SHOWN = ["nested", "convolutions", "two inputs", "a dictionary"]
 

@@ -21,7 +21,7 @@ from tbxd_client.protocol import wire
 from tbxd_client.protocol.records import TagDefinition, pack_definition, pack_scalar
 from test_daemon import Peer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIRST = "94bb5dd"  # speaks version 1 and knows of no other
 
 TRAIN = """
