@@ -55,7 +55,12 @@ ONLY = {
         "tbxd/transport/control_client.py",
         "tbxd/daemon/lifecycle.py",
     },
-    "msgpack": {"tbxd_client/protocol/records.py", "tbxd_client/protocol/wire.py", "tbxd/ingest/session.py"},
+    "msgpack": {
+        "tbxd_client/protocol/records.py",
+        "tbxd_client/protocol/wire.py",
+        "tbxd/ingest/session.py",
+        "tbxd/batch_bytes.py",
+    },
     "google": {"tbxd/tfevents/schema.py", "tbxd/runs/projector.py"},
     "crc32c": {"tbxd/tfevents/crc.py", "tbxd/tfevents/scalar_columns.py", "tbxd_client/logdir/record_writer.py"},
     "PIL": {f"tbxd/encode/{name}.py" for name in ("image", "heatmap", "boxes", "video")},
