@@ -23,10 +23,10 @@ PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 quick: .venv/installed         ## style, and tests/unit, what is pure logic: a minute
 	$(BIN)/ruff check .
-	$(PYTEST) -m "not matrix and not long" tests/unit tests/slips
+	TBXD_EXAMPLES_SHARE=0.25 $(PYTEST) -m "not matrix and not long" tests/unit tests/slips
 
 test: check browser fault-tools ## style, types, and every test that does not take long: 6 minutes
-	$(PYTEST) -m "not matrix and not long"
+	TBXD_EXAMPLES_SHARE=0.25 $(PYTEST) -m "not matrix and not long"
 
 test-all: check docs browser fault-tools ## those that take long as well, as in continuous integration: 20 minutes
 	$(PYTEST)

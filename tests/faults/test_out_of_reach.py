@@ -128,7 +128,9 @@ def covered(spool: Path) -> None:
 AWAY = [emptied, renamed, removed, journal_renamed, covered]
 
 
-@pytest.mark.parametrize("away", AWAY)
+@pytest.mark.parametrize(
+    "away", [pytest.param(one, marks=[pytest.mark.long] * (one not in (removed, covered))) for one in AWAY]
+)
 def test_a_spool_that_is_taken_away_costs_nothing_and_the_next_records_are_in_another_journal(
     place: World, away: Any
 ) -> None:

@@ -64,6 +64,7 @@ def test_it_prints_what_it_has_measured(shown: tuple[Path, str]) -> None:
     assert "tensorboard --logdir demo\n" in output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loader", LOADERS)
 def test_tensorboard_shows_all_of_it(shown: tuple[Path, str], loader: str) -> None:
     logdir, _ = shown

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from harness import World, events, scalars, wait_for
+from harness import World, each_event, events, scalars, wait_for
 from tb import SHOWN, board
 
 LINEAR = """
@@ -230,7 +230,8 @@ def test_both_killed_at_once_and_the_daemon_started_later(place: World) -> None:
         stdout=-1,
     )
     assert trainer.stdout is not None
-    wait_for(lambda: scalars(place.logdir / "oracle"), "a first event")
+    wait_for((place.logdir / "oracle").exists, "its folder")
+    wait_for(lambda: any(event.summary.value for event in each_event(place.logdir / "oracle")), "a first event")
     trainer.send_signal(signal.SIGSTOP)
     daemon = place.running()
     os.kill(daemon, signal.SIGKILL)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import one_by_one
+from amount import examples
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
 from tbxd.reduce import tag_membership as rank_tags
@@ -159,7 +160,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_tags, "JOIN_SECONDS", 0.0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(world=st.sampled_from([1, 1, 2]), given_calls=st.lists(calls, max_size=25))
 def test_with_a_checkpoint_or_without_the_same_is_written(
     tmp_path_factory: pytest.TempPathFactory, world: int, given_calls: list[Any]

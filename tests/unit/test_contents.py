@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import one_by_one
+from amount import examples
 from tbxd.tfevents import contents, plain_scalars, schema, tape
 from tbxd.tfevents.contents import Contents, contents_of
 from tbxd.tfevents.ledger import NOTE, Entry, Marker, carry_over, encode_ranks, notes
@@ -174,7 +175,7 @@ class Files:
         self.event(step, self.mark(session, 1), summary=schema.Summary(value=[value]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(parts, st.integers(200, 5000))
 def test_what_is_found_many_at_a_time_is_what_the_events_say_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, given_parts: list[Any], chunk: int
@@ -202,7 +203,7 @@ def test_what_is_found_many_at_a_time_is_what_the_events_say_one_by_one(
         assert grown.in_order
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(data=st.data())
 def test_whatever_is_cut_or_damaged_what_stands_before_it_is_found(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

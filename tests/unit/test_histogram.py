@@ -155,6 +155,7 @@ def test_one_outlier_does_not_make_auto_take_all_memory() -> None:
     assert result.counts.sum() == 1001
 
 
+@pytest.mark.long
 def test_of_complex_numbers_the_real_part_is_taken_and_that_is_said_once(place: World) -> None:
     """As both originals do: a loop over all parameters of a model is not ended by one that is complex."""
     script = """

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amount import examples
 from harness import wait_for
 from one_by_one import read_events
 from ranks_world import Daemon, Rank
@@ -649,7 +650,7 @@ def one_program(draw: st.DrawFn) -> tuple[int, list[Program]]:
 
 
 @given(program=programs(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
     tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
 ) -> None:
@@ -660,7 +661,7 @@ def test_every_value_is_in_one_point_however_it_comes_and_whatever_is_killed(
 
 
 @given(program=one_program(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_so_it_is_where_all_ranks_run_one_program_without_waiting(
     tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
 ) -> None:
@@ -720,7 +721,7 @@ def to_and_fro(draw: st.DrawFn) -> tuple[int, list[list[tuple[str, int]]]]:
 
 @pytest.mark.parametrize("histograms", [False, True])
 @given(program=to_and_fro(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_goes_back_is_in_one_point_each_time_whatever_is_killed(
     tmp_path_factory: pytest.TempPathFactory, histograms: bool, program: tuple[int, list[Program]], seed: int
 ) -> None:
@@ -796,7 +797,7 @@ def check(run: Path, logged: Logged, ranks: list[Rank], daemon: Daemon) -> None:
 
 
 @given(program=programs(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_where_nobody_is_waited_for_each_point_says_of_which_ranks_it_is_and_the_others_are_counted(
     tmp_path_factory: pytest.TempPathFactory, program: tuple[int, list[Program]], seed: int
 ) -> None:

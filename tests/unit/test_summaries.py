@@ -16,6 +16,7 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboardX.summary import text as tensorboardx_text
 
+from amount import examples
 from tbxd.encode import Refused, color_of, encode, metadata_for
 from tbxd.encode.arrays import array_of
 from tbxd.tfevents import schema
@@ -211,7 +212,7 @@ ATTRS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(
     st.sampled_from([*KIND_NAMES, 99]),
     ATTRS,
