@@ -264,7 +264,7 @@ def test_64_ranks_on_three_hosts_are_one_run_whatever_is_late_killed_or_cut(plac
         job.begin(*everybody)
         job.log(everybody, 0, BEGAN)
         first = len(everybody) * calls(BEGAN) + BEGAN  # of one of them another curve
-        wait_for(lambda: run().get("written") == first, "points without the rank that is late", pause=0.2)
+        wait_for(lambda: run().get("written") == first, "points without the rank that is late", 90.0, pause=0.2)
 
         job.begin(LATE)
         job.log([LATE], 0, TOGETHER)
