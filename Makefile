@@ -37,7 +37,7 @@ check: .venv/installed         ## style and types
 	$(BIN)/mypy
 
 docs: .venv/installed          ## the pages of docs/ as a site in build/site; what links to nothing ends it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 browser:                       ## chromium for the tests, where it is missing and we may
 	@if ! { command -v chromium && command -v chromedriver; } >/dev/null && \

@@ -25,6 +25,7 @@ from browser import HEIGHT, Page, answer, chromium, missing, tensorboard
 from harness import wait_for
 
 COLORS = 256  # of a saved picture
+HEIGHTS = {"histograms": 470}  # of what is kept: one row, so that the README is one screen before its first heading
 SPINNERS = "return found('mat-spinner, paper-spinner-lite[active]').filter(visible).length"
 CLOSE_SETTINGS = "found('button[aria-label=\"Close side pane\"]').find(visible)?.click();"
 # What is to be seen, as a tab of TensorBoard, what to do there first, and how many of which element show that it is.
@@ -62,7 +63,7 @@ def take(page: Page, name: str) -> None:
     page.open(tab)
     page.shows(shown, name)
     page.run(first)
-    save(settled(page), f"demo-{name}.png")
+    save(settled(page), f"demo-{name}.png", HEIGHTS.get(name, HEIGHT))
 
 
 def settled(page: Page) -> bytes:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,24 @@ def test_a_list_in_a_list_is_one_for_every_reader_of_markdown(name: str) -> None
     assert not shallow, "indent these by 4 spaces: mkdocs takes fewer for the outer list"
     joined = re.findall(r"^(?![-*|#> ]|\d+\. )\S.*\n(?:[-*]|\d+\.) .*$", text, re.M)
     assert not joined, "an empty line comes before a list: mkdocs takes it for the paragraph otherwise"
+
+
+@pytest.mark.long
+def test_a_link_to_nothing_ends_the_build_of_the_site(tmp_path: Path) -> None:
+    """As `make docs` builds it; `--quiet` would hide the warnings that `--strict` counts."""
+    recipe = next(line.strip() for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line)
+    command = recipe.replace("$(BIN)", str(Path(sys.executable).parent))
+    for name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def build() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    built = build()
+    assert built.returncode == 0 and (tmp_path / "build" / "site" / "index.html").exists(), built.stderr
+    page = tmp_path / "docs" / "SCALE.md"
+    whole = page.read_text()
+    for link in ("NOWHERE.md", "CLI.md#nowhere"):
+        page.write_text(f"{whole}\n[a page]({link})\n")
+        assert build().returncode != 0, link
