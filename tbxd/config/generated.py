@@ -124,7 +124,7 @@ def lines(config: Config, daemon: Mapping[str, Any] | None, scripts: list[dict[s
 
 def _advice(row: dict[str, Any]) -> str:
     if row["from"] not in (DEFAULT, FILE):
-        return f"what {row['where']} says is for what is started here"
+        return f"{row['where']} applies to daemons that are started here"
     return "`tbxd reload` has it read the file again" if row["live"] else "a restart changes it"
 
 

@@ -88,8 +88,8 @@ def _text(path: Path) -> str:
             raise BadSetting(f"{path}: no file; name one with --config or TBXD_CONFIG")
         if state.st_uid not in (0, os.geteuid()):
             raise BadSetting(
-                f"{path} belongs to uid {state.st_uid}, neither to you ({os.geteuid()}) nor to root: who could "
-                "have your records written elsewhere. To do: copy it, and put the copy in its place"
+                f"{path} belongs to uid {state.st_uid}, neither to you ({os.geteuid()}) nor to root, and its "
+                "owner could redirect your records. To do: copy it, and put the copy in its place"
             )
         if state.st_mode & stat.S_IWOTH:
             raise BadSetting(

@@ -375,7 +375,9 @@ class Daemon:
             if what == "status":
                 self._send(peer, wire.Answer(self._status_for(peer.key)))
             else:
-                self._hub.refuse(peer, bytes(12), f"{what[:20]!r} is for who owns the daemon, on its own host")
+                self._hub.refuse(
+                    peer, bytes(12), f"{what[:20]!r} is only answered for the daemon's owner, on its own host"
+                )
             return
         if what == "reload":
             self._reloader.ask(peer)  # and answered when it is done

@@ -139,7 +139,7 @@ class Quotas:
     def _over(key: str, share: Share, setting: str, what: str) -> OverQuota:
         share.refused[setting] = share.refused.get(setting, 0) + 1
         return OverQuota(
-            f"the key {key!r} may have {what}; who runs the daemon can raise {setting} and reload it (`tbxd reload`)"
+            f"the key {key!r} may have {what}; the daemon's owner can raise {setting} and run `tbxd reload`"
         )
 
     def spend(self, key: str, count: int) -> None:

@@ -67,8 +67,8 @@ def parse(where: str) -> tuple[str, int] | Path:
         raise EndpointError(f"metrics {where!r}: http://127.0.0.1:PORT or unix:/path/to/socket is expected")
     if host not in LOOPBACK:
         raise EndpointError(
-            f"metrics {where!r}: only this machine may scrape (http://127.0.0.1:{port}), as who scrapes is not "
-            "asked who he is; for a Prometheus on another host let its agent on this one scrape, or a proxy of yours"
+            f"metrics {where!r}: only this machine may scrape (http://127.0.0.1:{port}), because the endpoint asks "
+            "for no password. For a Prometheus on another host, let its agent or a proxy on this host scrape"
         )
     return ("127.0.0.1" if host == "localhost" else host), port
 
@@ -224,7 +224,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         try:
             super().process_request(request, client_address)
         except RuntimeError as error:  # as many threads as the system allows
-            log.warning("no thread for who scrapes: %s", error)
+            log.warning("no thread for a scrape: %s", error)
             self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:

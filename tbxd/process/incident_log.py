@@ -27,7 +27,7 @@ ADVICE = (
     ("Not a directory", "something that is no folder is in the way: move it"),
     ("Too many levels of symbolic links", "the folder has become a link: make it a folder again"),
     ("Too many open files", "raise the limit of file descriptors (ulimit -n), or lower TBXD_OPEN_FILES"),
-    ("fsync", "the disk does not take what was written: look at the kernel's log (dmesg)"),
+    ("fsync", "the disk refuses written data: look at the kernel's log (dmesg)"),
     ("Input/output error", "the disk fails: look at the kernel's log (dmesg)"),
     ("internal error", "a fault of tbxd: please report it with the lines above"),
 )

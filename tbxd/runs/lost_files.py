@@ -38,9 +38,7 @@ class Losses:
     def moved(self, path: Path) -> None:
         """Somebody has moved the file that was being written: nothing in it is lost."""
         self._moved = True
-        log.warning(
-            "%s: its event file is %s now; what is logged there from here on is in a new one", self._directory, path
-        )
+        log.warning("%s: its event file is %s now; new records go to a new file", self._directory, path)
 
     def wrote(self, batch: Batch) -> None:
         """A batch is in the event files."""

@@ -718,7 +718,7 @@ class RunWriter:
             self._queued_bytes, self._teller, self._known = 0, None, True
             self.ledger = unwritable.refused(self.ledger, batches)
         if not self.error:
-            log.warning("%s: %s; what is logged there is dropped and counted", self.directory, error.strerror)
+            log.warning("%s: %s; its records are dropped and counted", self.directory, error.strerror)
         self.error = f"{error.strerror}; records are dropped ({unwritable.BAD_NAME})"
         for batch in batches:
             self._done(batch)
@@ -796,7 +796,7 @@ class RunWriter:
         """Sync and close; for the end of the daemon."""
         self.sync()
         if self.error.startswith(SYNC_ERROR):
-            log.warning("%s: what was written last may not be on the disk: %s", self.directory, self.error)
+            log.warning("%s: the last records may not be on the disk: %s", self.directory, self.error)
         self._keep(idle=True)
         try:
             self.ranks.close()

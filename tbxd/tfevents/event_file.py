@@ -84,7 +84,7 @@ def sync_data(fd: int) -> None:
         if device not in _told:
             _told.add(device)
             log.warning(
-                "%s: its file system cannot sync files (%s): what is written there is on the disk when that stores it",
+                "%s: its file system cannot sync files (%s); it stores records on the disk when it likes",
                 Path(f"/proc/self/fd/{fd}").readlink(),
                 error.strerror,
             )

@@ -57,12 +57,12 @@ KINDS = {
     ),
     "data_checksum": Kind(
         "trouble",
-        "its data are not what was written: the fast loader shows what stands there, the slow one ends the file",
+        "its data were changed: the fast loader shows the changed data, the slow loader ends the file",
         "tbxd check --repair-into FOLDER",
     ),
     "damaged_event": Kind(
         "trouble",
-        "its data are not what was written, and no event any more: both loaders end the file",
+        "its data were changed and are no event: both loaders end the file",
         "tbxd check --repair-into FOLDER",
     ),
     "no_event": Kind(

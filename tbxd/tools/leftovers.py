@@ -132,8 +132,8 @@ def why_held(path: Path, state: JournalState, found: list[Holder]) -> str:
         return "it is locked by a process that cannot be seen from here (of another container, or another user)"
     who = ", ".join(f"pid {holder.pid} ({holder.program})" for holder in found)
     return (
-        f"its script (pid {state.pid}) is gone, and {who} has inherited its lock and holds it: what waits is written "
-        f"when that ends (kill {' '.join(str(holder.pid) for holder in found)})"
+        f"its script (pid {state.pid}) is gone, and {who} inherited its lock: the records that wait are written "
+        f"when it ends (kill {' '.join(str(holder.pid) for holder in found)})"
     )
 
 

@@ -135,7 +135,7 @@ class KeyFolder:
         public, secret = (part.decode() for part in zmq.curve_keypair())
         key = ClientKey(name, daemon.public, public, secret)
         text = (
-            "# Whoever has this file may log to the daemon it was made for. Keep it to yourself (chmod 600).\n"
+            "# Anybody who has this file may log to the daemon it was made for. Keep it to yourself (chmod 600).\n"
             f"{CLIENT_HEAD}\nname {name}\ndaemon {key.daemon}\npublic {public}\nsecret {secret}\n"
         )
         try:

@@ -80,8 +80,8 @@ class Receiver:
         self.is_ipc = address.startswith("ipc:")
         if gate is None and not self.is_ipc and not is_loopback(address):
             raise ValueError(
-                f"address {address!r}: without keys tbxd listens on this machine only (tcp://127.0.0.1:PORT); whoever "
-                "could reach it from elsewhere could write files as you. With keys: `tbxd keys new NAME`, then "
+                f"address {address!r}: without keys tbxd listens on this machine only (tcp://127.0.0.1:PORT); anybody "
+                "who reaches it from another host could write files as you. With keys: `tbxd keys new NAME`, then "
                 f"`tbxd serve --listen {address} --roots FOLDER`"
             )
         if gate is not None and self.is_ipc:

@@ -113,7 +113,7 @@ def test_a_daemon_that_comes_is_said_too_and_gets_what_has_waited(place: World) 
     wait_for(lambda: trainer.lines, "the word that nobody answers", TOLD_SECONDS)
     daemon = place.start("from tbxd.cli.main import main; main()", "serve")
     assert trainer.flush(30)
-    assert f"tbxd: the daemon at {address} answers, after " in trainer.lines[1] and len(trainer.lines) == 2
+    assert f"tbxd: the daemon at {address} answers after " in trainer.lines[1] and len(trainer.lines) == 2
     assert len(scalars(place.logdir / "a")["value"]) == 2
     daemon.kill()
 

@@ -490,7 +490,7 @@ def test_what_the_running_daemon_has_otherwise_is_said(place: World) -> None:
     assert f"(pid {daemon.pid}) has threads 2; a restart changes it" in text
     place.extra["TBXD_BATCH_MS"] = "5"
     text = place.tbxd("config", "show").stdout
-    assert f"(pid {daemon.pid}) has batch_ms 100; what TBXD_BATCH_MS says is for what is started here" in text
+    assert f"(pid {daemon.pid}) has batch_ms 100; TBXD_BATCH_MS applies to daemons that are started here" in text
 
 
 def test_the_example_has_every_setting_and_with_all_of_them_taken_it_is_a_good_file(

@@ -51,7 +51,7 @@ def test_a_daemon_that_was_there_is_missed_later_and_its_return_is_said_once(sai
     watch(looked, 1.0 + AGAIN_SECONDS, 100.0)
     assert len(said) == 1
     watch(looked, 100.0, 110.0, answered=True)
-    assert len(said) == 2 and "answers, after 99 s" in said[1]
+    assert len(said) == 2 and "answers after 99 s" in said[1]
 
 
 def test_a_link_that_flaps_is_told_once_in_ten_minutes(said: list[str]) -> None:

@@ -651,8 +651,8 @@ def current() -> Session | None:
             before._after = _current
             before._doorbell.ring()
             warn(
-                f"{before.journal.place} is out of reach ({before.journal.sealed}). What is in it is sent through what "
-                f"is still open; what is logged from now on is kept in {_current.journal.place}",
+                f"{before.journal.place} is out of reach ({before.journal.sealed}). Its records are sent through the "
+                f"descriptors that are still open; new records are kept in {_current.journal.place}",
                 once="moved",
             )
         return _current

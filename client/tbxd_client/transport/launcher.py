@@ -116,8 +116,8 @@ class Launcher:
         if code == IMPOSTOR:
             self._next_look = math.inf
             warn(
-                f"what was started as the daemon is something else, another run of this program perhaps; it is not "
-                f"tried again. Records are kept in {self._spool} until there is a daemon: run `tbxd serve`, or let "
+                f"the program that was started as the daemon is no tbxd, perhaps another run of this program; it is "
+                f"not tried again. Records are kept in {self._spool} until there is a daemon: run `tbxd serve`, or let "
                 f"{PYTHON.variable} name a Python that has tbxd",
                 once="python",
             )
@@ -245,14 +245,14 @@ class Forwarder:
             if any(not is_locked(path / CONTROL_NAME) for path in journals(self._folder)):
                 self._start()
         except OSError as error:
-            warn(f"what was left in {self._folder} is not sent: {error}; `tbxd drain` does it", once="forward")
+            warn(f"the records in {self._folder} are not sent: {error}; `tbxd drain` sends them", once="forward")
 
     def leave(self) -> None:
         """Have what this process itself leaves sent, if the daemon can be had within half a minute."""
         try:
             self._start()
         except OSError as error:
-            warn(f"nothing sends what is left in {self._folder}: {error}", once="forward")
+            warn(f"nothing sends the records in {self._folder}: {error}", once="forward")
 
     def _start(self) -> None:
         from ..process.helper import STARTED_VARIABLE, Helper, is_started

@@ -49,7 +49,7 @@ class Outage:
             if self._told:
                 seconds = now - self._since
                 warn(
-                    f"the daemon at {self._address} answers, after {seconds:,.0f} s; what has waited is sent",
+                    f"the daemon at {self._address} answers after {seconds:,.0f} s; the records that waited are sent",
                     once=f"outage {self._number} over",
                 )
             self._since, self._met, self._told = -1.0, True, False
