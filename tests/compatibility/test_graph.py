@@ -385,11 +385,11 @@ def test_a_daemon_that_is_sent_anything_as_a_graph_counts_it_and_goes_on(place: 
     result = place.run(
         """
         from tbxd_client import SummaryWriter
-        from tbxd_client.protocol import records
+        from tbxd_client.protocol import kinds
         with SummaryWriter("logs/a") as writer:
             for text in ("", "null", "[" * 100_000, '{"nodes":[1]}', '{"nodes":[["","",[],"",[-9]]]}', None):
-                writer._tbxd_run.text(records.GRAPH, "", 0, 1.0, text)
-            writer._tbxd_run.text(records.GRAPH, "", 0, 1.0, '{"nodes":[]}')
+                writer._tbxd_run.text(kinds.GRAPH, "", 0, 1.0, text)
+            writer._tbxd_run.text(kinds.GRAPH, "", 0, 1.0, '{"nodes":[]}')
             writer.add_scalar("after", 1.0, 1)
         """
     )

@@ -21,7 +21,7 @@ import io, itertools, json, os, sys
 import numpy as np
 from tbxd_client import SummaryWriter
 from tbxd_client.protocol import limits
-from tbxd_client.protocol import records
+from tbxd_client.protocol import kinds, records
 from tbxd_client.session import session
 writer = SummaryWriter("logs/a")
 WIDE = "\\U0001f600"  # four bytes of UTF-8
@@ -143,7 +143,7 @@ LARGEST = {
                 WIDE * (limits.NODE_ATTRIBUTES_BYTES_MAX // 4), [1] * limits.NODE_DIMENSIONS_MAX,
             )
         )
-        writer._tbxd_run.text(records.GRAPH, "", 0, 0.0, graph._text(nodes))
+        writer._tbxd_run.text(kinds.GRAPH, "", 0, 0.0, graph._text(nodes))
         """,
     "RANKS_MAX JOB_BYTES_MAX": """
         from tbxd_client.distributed.rank_detection import Identity
