@@ -1,4 +1,4 @@
-"""What programs import from ``tensorboardX.event_file_writer``, and trackers patch there."""
+"""The names that programs import from ``tensorboardX.event_file_writer``, and that trackers patch there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """``GlobalSummaryWriter``: one writer for all modules, threads and processes of a program, which counts the steps.
 
-tensorboardX keeps the counts in a helper process. Here nobody in the program counts: the records go without a step to
-the daemon, which gives each the step behind the last one of its tag in the run. So the steps are in the order of the
-file, whoever logged, and go on where an earlier life of the run has ended.
+tensorboardX keeps the counts in a helper process. Here no process of the program counts: records go to the daemon
+without a step, and the daemon gives each the step after the last one of its tag in the run. So steps follow the order
+in the file, for all threads and processes, and continue where an earlier life of the run ended.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _Numbered(SummaryWriter):
 
 
 class GlobalSummaryWriter:
-    """A `SummaryWriter` whose methods need no step; what they log is counted tag by tag, from 0 on.
+    """A `SummaryWriter` whose methods need no step; the daemon counts the steps of each tag, from 0 on.
 
-    It may be used by several threads, by forked processes, and by spawned ones that it is passed to. Every method of
-    `SummaryWriter` is there. Those that tensorboardX has take the same arguments; the others take those of
-    `SummaryWriter` without ``global_step``. A step that is given by that name is used instead of the count.
+    Several threads may use it, forked processes, and spawned processes that receive it. It has every method of
+    `SummaryWriter`. Those of tensorboardX take the same arguments as there; the others take those of `SummaryWriter`
+    without ``global_step``. A step passed as ``global_step`` replaces the count.
 
-    Processes that log at once are counted in the order in which the daemon gets their records.
+    If several processes log at once, the daemon counts in the order in which it receives their records.
 
     Args:
         logdir, comment, purge_step, max_queue, flush_secs, filename_suffix, write_to_disk, log_dir, ranks, reduce,
@@ -84,7 +84,7 @@ class GlobalSummaryWriter:
 
     @staticmethod
     def getSummaryWriter() -> GlobalSummaryWriter:
-        """The one writer of this process and of those forked from it; made by the first call, with a default folder."""
+        """Return the writer that this process and its forks share; the first call makes it, with a default folder."""
         # Without a lock, which a fork might catch locked: one that is made in vain has done nothing yet.
         return _made.get("") or _made.setdefault("", GlobalSummaryWriter())
 
@@ -119,7 +119,7 @@ class GlobalSummaryWriter:
         self._tbxd_writer(global_step).add_scalars(main_tag, tag_scalar_dict, global_step, walltime, color=color)
 
     def log(self, values: Mapping[str, Any], step: Any = None, walltime: float | None = None) -> None:
-        """Log many numbers in one call, under one step, which is behind the last of each; see `SummaryWriter.log`."""
+        """Log many numbers in one call, at one step after the last step of each; see `SummaryWriter.log`."""
         self._tbxd_writer(step).log(values, step, walltime)
 
     def add_histogram(
@@ -346,14 +346,14 @@ class GlobalSummaryWriter:
     # --- the rest --------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        """What has no steps to count is that of the `SummaryWriter`."""
+        """Return the attribute of the `SummaryWriter`, for everything without steps to count."""
         if name.startswith("_") or name == "smw":  # not there yet: this is being unpickled or copied
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.smw, name)
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[GlobalSummaryWriter]:
-        """Within this context, calls that are given no step or no time of their own have these, uncounted."""
+        """Set a default step or wall time for calls in this context; a step set here is not counted."""
         with self.smw.use_metadata(global_step=global_step, walltime=walltime):
             before, self._tbxd_counted._tbxd_now = self._tbxd_counted._tbxd_now, self.smw._tbxd_now
             try:
@@ -362,12 +362,12 @@ class GlobalSummaryWriter:
                 self._tbxd_counted._tbxd_now = before
 
     def stats(self) -> dict[str, Any]:
-        """What this process has logged; see `SummaryWriter.stats`."""
+        """Return the counts of this process's records; see `SummaryWriter.stats`."""
         return stats_of([*self.smw._tbxd_runs, *self._tbxd_counted._tbxd_runs])
 
     @property
     def file_writer(self) -> FileWriter:
-        """For protocol buffers of the caller's own; what it logs is not counted."""
+        """The file writer for the caller's own protocol buffers; their steps are not counted."""
         found: FileWriter = self.smw._get_file_writer()
         return found
 

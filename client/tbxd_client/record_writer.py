@@ -1,4 +1,4 @@
-"""What programs import from ``tensorboardX.record_writer``."""
+"""The names that programs import from ``tensorboardX.record_writer``."""
 
 from __future__ import annotations
 

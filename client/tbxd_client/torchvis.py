@@ -10,14 +10,14 @@ FORMATS = {"tensorboard": SummaryWriter}
 
 
 class TorchVis:
-    """Calls the method of a `SummaryWriter` for every method that is called.
+    """Forwards every method call to a `SummaryWriter`.
 
     Args:
         args: ``"tensorboard"``, or nothing, which is the same.
         init_kwargs: ``tensorboard``: a dict of arguments for `SummaryWriter`.
 
     Raises:
-        ValueError: another format; tensorboardX also has ``"visdom"``, and passes over what it does not know.
+        ValueError: another format. tensorboardX also has ``"visdom"``, and ignores unknown formats.
     """
 
     def __init__(self, *args: str, **init_kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class TorchVis:
         self.register(*args, **init_kwargs)
 
     def register(self, *args: str, **init_kwargs: Any) -> None:
-        """Begin to write a format that is not written yet; arguments and errors as for the constructor."""
+        """Start writing formats that are not written yet; arguments and errors as for the constructor."""
         for name in args or tuple(FORMATS):
             if name not in FORMATS:
                 raise ValueError(f"format {name!r}: tbxd writes {', '.join(FORMATS)}; for visdom use tensorboardX")
@@ -36,7 +36,7 @@ class TorchVis:
         """Flush and forget the writers of these formats.
 
         Raises:
-            KeyError: there is none.
+            KeyError: a format has no writer.
         """
         for name in args:
             self.subscribers.pop(name).close()

@@ -1,4 +1,4 @@
-"""What scripts import from ``tensorboardX.utils``."""
+"""The names that scripts import from ``tensorboardX.utils``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .values.media import figure_to_array
 
 
 def figure_to_image(figures: Any, close: bool = True) -> Any:
-    """A matplotlib figure as an array.
+    """Return a matplotlib figure as an array.
 
     Args:
         figures: a figure, or a list of them.
@@ -19,7 +19,7 @@ def figure_to_image(figures: Any, close: bool = True) -> Any:
         uint8, shape (3, height, width); of a list (figures, 3, height, width).
 
     Raises:
-        TypeError, ValueError: something else than figures, or none.
+        TypeError, ValueError: an argument is not a figure, or there is none.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
 """``SummaryWriter``: the interface of tensorboardX and ``torch.utils.tensorboard``, in front of the journal.
 
-What must happen in the trainer happens here: arguments are checked, and what training may overwrite in its next
-step is copied. Histograms, pictures and event files are made in the daemon. Wrong arguments raise in the call;
-trouble of the logging system never does.
+This module does what must happen in the trainer: it checks arguments, and copies data that training may overwrite in
+its next step. The daemon makes histograms, pictures and event files. Invalid arguments raise immediately; logging
+failures never raise.
 """
 
 from __future__ import annotations
@@ -59,31 +59,31 @@ class SummaryWriter(MediaMethods, PluginMethods):
         logdir: the folder of the run. None or "": ``runs/<date>_<time>_<host><comment>`` in the working directory, or
             for a job of several ranks one name for all of them (docs/RANKS.md).
         comment: appended to that default name.
-        purge_step: the run goes on from this step: TensorBoard forgets what an earlier life logged at or after it.
+        purge_step: the run continues from this step; TensorBoard discards points of an earlier life at or after it.
         max_queue, flush_secs: accepted for compatibility; records reach the file within a quarter of a second.
         filename_suffix: appended to the name of the event file.
         write_to_disk: False makes every method do nothing.
         log_dir: torch's name of ``logdir``, used when that is None.
-        ranks: what becomes of the ranks of a job. ``"reduce"``: what they log with one tag and step becomes one point,
-            with its spread; ``"all"``: each logs to ``<logdir>/rank<r>``; ``"zero"``: all but rank 0 do nothing.
-            None is ``TBXD_RANKS``, ``"reduce"`` by default. Without several ranks there is no difference.
-        reduce: tag, or pattern of tags as in ``fnmatch``, to what becomes of the values of several ranks: ``"mean"``,
-            ``"sum"``, ``"min"``, ``"max"``, ``"last"``, ``"p50"``, ``"p95"``, ``"p99"``, ``"all"``; the first that fits
-            counts, and ``TBXD_REDUCE`` behind them.
+        ranks: how a job of several ranks is logged. ``"reduce"``: the values of all ranks at one tag and step become
+            one point, with its spread; ``"all"``: each rank logs to ``<logdir>/rank<r>``; ``"zero"``: only rank 0 logs.
+            None is ``TBXD_RANKS``, ``"reduce"`` by default. With a single rank all are the same.
+        reduce: tag, or pattern of tags as in ``fnmatch``, to the reduction of its values over ranks: ``"mean"``,
+            ``"sum"``, ``"min"``, ``"max"``, ``"last"``, ``"p50"``, ``"p95"``, ``"p99"``, ``"all"``. The first pattern
+            that matches applies; ``TBXD_REDUCE`` comes after them.
         comet_config, **kwargs: accepted and ignored.
-        resume: whether what this process logs behind another one, under the same tag, takes the place of what that has
-            logged from there on. ``"auto"``: where it is known to be a restart of it (docs/EVENT_FILE.md, "Resume");
-            ``"always"``; ``"never"``. What does not is shown in a run of its own below this one. None is
+        resume: whether records of this process replace those of an earlier process at the same tags and later steps.
+            ``"auto"``: if this process is known to be a restart of it (docs/EVENT_FILE.md, "Resume"); ``"always"``;
+            ``"never"``. Records that do not replace others go to a run of their own below this one. None is
             ``TBXD_RESUME``, ``"auto"`` by default. The first writer of a folder in a process decides.
-        system: have the daemon show how this machine does (processors, memory, GPUs, …) beside the run, every so many
-            seconds, 1 to 3600; True: every 10; 0 or False: never. None: as the daemon is set (`TBXD_SYSTEM_SECONDS`).
-            The first writer of a folder in a process decides.
+        system: seconds between two samples of this machine (processors, memory, GPUs, …), 1 to 3600, which the daemon
+            shows beside the run. True: every 10; 0 or False: none. None: the daemon's setting
+            (`TBXD_SYSTEM_SECONDS`). The first writer of a folder in a process decides.
 
     Raises:
-        TypeError, ValueError: an argument is of another type, out of its bounds, or a word that there is none of.
+        TypeError, ValueError: an argument has another type, is out of range, or is not one of the possible words.
 
-    Nothing is started and nothing connects before the first record. A writer can be pickled and used in forked and
-    spawned processes, and by several threads.
+    Nothing starts or connects before the first record. A writer can be pickled, and used by several threads and by
+    forked and spawned processes.
     """
 
     logdir = Given("logdir")
@@ -96,7 +96,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
     _comet_config = Given("comet_config")
 
     def __new__(cls, *arguments: Any, **more: Any) -> SummaryWriter:
-        """Also what makes a writer that was pickled: how wrong arguments are met is a matter of this process."""
+        """Apply ``TBXD_STRICT`` of this process, to unpickled writers as well."""
         soften(SummaryWriter)
         writer = super().__new__(cls)
         writer._tbxd_set = {}
@@ -186,8 +186,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Args:
             tag: name of the curve.
             scalar_value: a number, the text of one, or an array or tensor with one element.
-            global_step: integer step; None is 0. Of a number that is not whole the integer part is logged, which is
-                said once.
+            global_step: integer step; None is 0. A fraction is cut off, with one warning.
             walltime: seconds since the epoch; None is now.
             display_name, summary_description: shown by TensorBoard instead of and beside the tag. Bools are torch's
                 ``new_style`` and ``double_precision``.
@@ -195,7 +194,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             new_style, double_precision: accepted for torch; TensorBoard shows float32 either way.
 
         Raises:
-            TypeError, ValueError: the value or the step is no single number, or the colour or tag is none.
+            TypeError, ValueError: the value or the step is not a single number, or the colour or the tag is invalid.
         """
         if type(scalar_value) is not float:
             scalar_value = to_number(scalar_value, tag)
@@ -280,7 +279,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             color: curve name to colour.
 
         Raises:
-            ValueError: two curves would be one: their names are the same text (``1`` and ``"1"``), or the same folder.
+            ValueError: two curves have the same name as text (``1`` and ``"1"``), or the same folder.
         """
         if self._tbxd_run is not self._tbxd_own:
             self._get_file_writer()
@@ -294,7 +293,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         colors = {text_of(key): parse_color(chosen) for key, chosen in color.items() if chosen is not None}
         numbers = {text_of(key): to_number(value, tag) for key, value in tag_scalar_dict.items()}
         if len(numbers) < len(tag_scalar_dict) or len(set(map(clean_tag, numbers))) < len(numbers):
-            raise ValueError(f"two of the keys of {tag!r} are the same name as texts: {list(tag_scalar_dict)!r:.200}")
+            raise ValueError(f"two keys of {tag!r} have the same name as text: {list(tag_scalar_dict)!r:.200}")
         if self._tbxd_kept is not None:
             for key, value in numbers.items():
                 self._tbxd_kept.add(
@@ -309,13 +308,13 @@ class SummaryWriter(MediaMethods, PluginMethods):
             runs[key].scalar(tag, step, walltime, value, colors.get(key, ""))
 
     def export_scalars_to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write what `add_scalars` has logged since the last export to a file, as `scalar_dict` has it.
+        """Write the points of `add_scalars` since the last export to a JSON file, in the form of `scalar_dict`.
 
         Args:
-            path: the file, made anew.
+            path: the file; an existing one is replaced.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         with open(path, "w") as file:
             found, ends = self._tbxd_read_back()
@@ -326,14 +325,14 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
     @Computed
     def scalar_dict(self) -> dict[str, list[list[float]]]:
-        """What this process has logged with `add_scalars` since the last export.
+        """The points that this process has logged with `add_scalars` since the last export.
 
-        It is not kept here, but read back from the event files after a flush, for which the daemon has
-        ``TBXD_FLUSH_SECONDS``. Those hold float32: values have the fewest digits that tell it. Where the daemon is on
-        another host, up to `kept_points.REMOTE_POINTS_MAX` points are kept here, as they were given.
+        They are read back from the event files after a flush of at most ``TBXD_FLUSH_SECONDS``. The files hold float32;
+        each value is the shortest number that rounds to it. If the daemon is on another host, up to
+        `kept_points.REMOTE_POINTS_MAX` points are kept in memory, as they were given.
 
         Returns:
-            {folder of the curve: [[wall time, step, value], ...]}, the folders named as in tensorboardX.
+            {folder of the curve: [[wall time, step, value], ...]}, with the folder names of tensorboardX.
         """
         return self._tbxd_read_back()[0]
 
@@ -365,14 +364,14 @@ class SummaryWriter(MediaMethods, PluginMethods):
         Args:
             values: tag to value. A number is a scalar, as in `add_scalar`. A dictionary is a group: ``{"train":
                 {"loss": 1}}`` is the tag ``train/loss``. A text, an image of Pillow, a figure of matplotlib, a uint8
-                array of a picture's shape, and any other array are logged as what they are; see
-                `log_values.told_apart`. The same keys and plain numbers every step are cheapest.
-            step: integer step. None is one more than that of the last call of `log`, beginning with ``purge_step`` or
-                0; within `use_metadata` it is the step given there.
+                array of a picture's shape, and any other array are logged as such; see `log_values.told_apart`. The
+                same keys and plain numbers every step are cheapest.
+            step: integer step. None is the step after the last call of `log`, starting at ``purge_step`` or 0; within
+                `use_metadata` it is the step given there.
             walltime: as in `add_scalar`.
 
         Raises:
-            TypeError, ValueError: a value, a tag or the step makes no sense; nothing of the call is logged then.
+            TypeError, ValueError: a value, a tag or the step is invalid; nothing of the call is logged then.
         """
         if not self._tbxd_write:
             return
@@ -427,18 +426,18 @@ class SummaryWriter(MediaMethods, PluginMethods):
         *,
         color: Any = None,
     ) -> None:
-        """Log the distribution of an array. Costs a copy of it; the bins are counted in the daemon.
+        """Log the distribution of an array. The call copies the array; the daemon counts the bins.
 
         Args:
             tag: name of the histogram.
-            values: an array, tensor or list of numbers, of any shape; it may require grad. Of a DTensor each rank logs
-                the part that it holds, and one histogram of the whole tensor is made of these.
+            values: an array, tensor or list of numbers, of any shape; it may require grad. Each rank logs its own part
+                of a DTensor, and the daemon makes one histogram of the whole tensor.
             global_step, walltime, color: as in `add_scalar`.
-            bins: ``'tensorflow'``, a name or number or edges as in ``numpy.histogram``.
-            max_bins: bins are merged until there are at most about so many.
+            bins: ``'tensorflow'``, or a name, number or edges as in ``numpy.histogram``.
+            max_bins: bins are merged until about this many are left.
 
-        Values that are not finite are left out by the daemon; an array without any finite value is counted as
-        dropped (``no_finite_values``), it does not raise. Of complex numbers the real part is taken.
+        The daemon leaves out values that are not finite. An array without a finite value does not raise; it is counted
+        as dropped (``no_finite_values``). Complex numbers are logged by their real part.
         """
         if not self._tbxd_write:
             return
@@ -462,7 +461,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         *,
         color: Any = None,
     ) -> None:
-        """Log a histogram that has been computed already.
+        """Log a precomputed histogram.
 
         Args:
             tag: name of the histogram.
@@ -472,7 +471,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
             global_step, walltime, color: as in `add_scalar`.
 
         Raises:
-            ValueError, TypeError: limits and counts are not as many, or something is no number.
+            ValueError, TypeError: the numbers of limits and counts differ, or a value is not a number.
         """
         if not self._tbxd_write:
             return
@@ -499,16 +498,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[SummaryWriter]:
-        """Within this context, calls that are given no step or no time of their own have these.
+        """Set a default step or wall time for calls in this context.
 
         Args:
             global_step, walltime: as in `add_scalar`; one of them at least.
 
         Raises:
-            ValueError, TypeError: none of them, or what is no step and no time.
+            ValueError, TypeError: both are missing, or one is invalid.
         """
         if global_step is None and walltime is None:
-            raise ValueError("use_metadata without global_step and walltime says nothing")
+            raise ValueError("use_metadata needs global_step or walltime")
         before = self._tbxd_default_step, self._tbxd_now
         if global_step is not None:
             self._tbxd_default_step = to_step(global_step)
@@ -525,27 +524,27 @@ class SummaryWriter(MediaMethods, PluginMethods):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything that this process has logged so far is in the event files.
 
-        It never waits for other ranks of the job: what the daemon has, and keeps until they have logged the same tags,
-        is in this process's journal and counts as pending in `stats` (docs/RANKS.md).
+        It never waits for other ranks of the job. Records that the daemon keeps until they have logged the same tags
+        stay in this process's journal and count as pending in `stats` (docs/RANKS.md).
 
         Args:
-            timeout: seconds; None is ``TBXD_FLUSH_MS``, 40 ms by default, unless an earlier wait was in vain and no
-                daemon has got on since: then this does not wait.
+            timeout: seconds; None is ``TBXD_FLUSH_MS``, 40 ms by default. After a wait in vain, None does not wait
+                until a daemon makes progress.
 
         Returns:
-            True when it is, or only waits for other ranks. False when the daemon took longer, and the records are safe
-            in the journal; or when some that this process has logged since the last flush could not be kept. `stats`
-            says which, and what was refused because it makes no sense, as a histogram without any finite value.
+            True if all records are written, or only wait for other ranks. False if the daemon took longer (the records
+            are safe in the journal), or if records since the last flush could not be kept. `stats` counts those, and
+            records refused as invalid, such as a histogram without any finite value.
         """
         for other in self._tbxd_others():
             other.flush()
         return flush(timeout)
 
     def close(self) -> None:
-        """Flush, with ``TBXD_FLUSH_SECONDS`` to do it, 5 by default; so does the end of a ``with``.
+        """Flush, for at most ``TBXD_FLUSH_SECONDS``, 5 by default; the end of a ``with`` does the same.
 
-        What children of this process that have ended have logged in this run is included. A writer can be closed twice,
-        and logs again if it is used again.
+        It includes records of this run from ended children of this process. A writer can be closed twice, and logs
+        again if it is used again.
 
         ``file_writer`` and ``all_writers`` are None afterwards, as in both originals, until the writer is used again.
         """
@@ -561,20 +560,19 @@ class SummaryWriter(MediaMethods, PluginMethods):
             self._tbxd_own.leave_file()
 
     def stats(self) -> dict[str, Any]:
-        """What became of what this process has logged to this run and its sub-runs.
+        """Count the records that this process has logged to this run and its sub-runs.
 
         Returns:
-            ``accepted``: records, one for each call of a method; ``written``: those in the event files, as the daemon
-            last said; ``dropped``: those that will never be there, {reason: records}; ``pending``: the rest, safe in
-            the journal: accepted = written + pending + dropped. ``waiting_bytes``: bytes in the journal of this
-            process, all runs together, that are not yet known to be in an event file; ``journal_bytes``: the most that
-            may be.
+            ``accepted``: records, one for each call of a method; ``written``: those in the event files, as last
+            reported by the daemon; ``dropped``: those that will never be written, {reason: records}; ``pending``: the
+            rest, safe in the journal: accepted = written + pending + dropped. ``waiting_bytes``: bytes in the journal
+            of this process, of all runs, that are not yet known to be in an event file; ``journal_bytes``: its limit.
         """
         return stats_of(self._tbxd_runs)
 
     @Computed
     def all_writers(self) -> dict[str, FileWriter]:
-        """The folder of this run and of each run that `add_scalars` has made below it, and what writes there."""
+        """The file writers of this run and of each run that `add_scalars` has made below it, by folder."""
         below = {
             os.path.join(self._tbxd_folder, name): FileWriter.of(self._tbxd_subrun(name), name)  # noqa: PTH118
             for name in list(self._tbxd_charts)
@@ -592,7 +590,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
     @Watched
     def _get_file_writer(self) -> FileWriter:
-        """What writes protocol buffers of the caller's own to this run; made anew after `close`."""
+        """Return the file writer for the caller's own protocol buffers; the first call after `close` makes another."""
         if self.file_writer is None:
             self._tbxd_set.pop("all_writers", None)
             own = self._tbxd_own if self._tbxd_disk else None
@@ -601,9 +599,9 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return found
 
     def _tbxd_look(self) -> None:
-        """Find out whether somebody steps in between this writer and its run, and make way for him.
+        """Check whether the program has overridden the file writer, and if so, log through its replacement.
 
-        That is asked when a writer is made, and when something of it is set: no call that logs asks anything.
+        The check runs when a writer is made and when an attribute is set, never in a call that logs.
         """
         own, file_writer = self._tbxd_own, self._tbxd_set.get("file_writer")
         if self._tbxd_numbered:  # the steps are not known here; see docs/COMPATIBILITY.md
@@ -626,7 +624,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return cast(Run, Intercepted(run, lambda: FileWriter.of(run, run.directory), True))
 
     def _tbxd_others(self) -> list[Any]:
-        """The file writers in ``all_writers`` that are not ours: they are flushed and closed with this one."""
+        """Return the file writers in ``all_writers`` that are not ours; they are flushed and closed with this one."""
         all_writers = self._tbxd_set.get("all_writers")
         if not isinstance(all_writers, Mapping):
             return []
@@ -639,7 +637,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
         return given
 
     def get_logdir(self) -> str:
-        """The folder of the run, as it was given, as a text."""
+        """Return the folder of the run, as it was given, as text."""
         return self._tbxd_folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -668,12 +666,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
 
 def _is_patched() -> bool:
-    """Whether somebody has put something else in the place of methods of our class of file writers."""
+    """Return True if the program has patched methods of our file writer classes."""
     return not all(is_ours(getattr(FileWriter, name)) for name in ADDING) or not is_ours(EventFileWriter.add_event)
 
 
 def stats_of(runs: list[Run]) -> dict[str, Any]:
-    """What became of what this process has logged to some runs; see `SummaryWriter.stats`."""
+    """Count the records that this process has logged to these runs; see `SummaryWriter.stats`."""
     total = Counts()
     # Runs of one folder share theirs.
     for counts in {id(counts): counts for run in runs for counts in (*run.earlier, run.counts)}.values():
@@ -705,7 +703,7 @@ _default_folders: set[str] = set()  # that this process has made
 def _resume(word: str | None) -> str:
     """
     Raises:
-        ValueError: there is no such word.
+        ValueError: the word is not a choice of ``TBXD_RESUME``.
     """
     if word is None:
         return settings.read_choice(settings.RESUME)
@@ -715,12 +713,12 @@ def _resume(word: str | None) -> str:
 
 
 def _default_logdir(comment: str, who: Identity, make: bool) -> str:
-    """The folder of a writer that is given none: that of its job, or one that no other process has.
+    """Return the default folder of a writer: that of its job, or one that no other process has.
 
     Args:
         comment: appended to its name.
-        who: which process of which job this is.
-        make: make it where it is not a job's, so that a process that begins in the same second takes another.
+        who: the identity of this process in its job.
+        make: make the folder if it is not a job's, so that a process that starts in the same second takes another.
     """
     if name := default_folder(who):
         return os.path.join("runs", name + comment)  # noqa: PTH118 - shown to the user as it is

@@ -1,1 +1,1 @@
-"""What the public writers are made of."""
+"""The parts of the public writers."""

@@ -1,4 +1,4 @@
-"""What the methods of a writer have in common: whether anything is logged at all, where, and when."""
+"""The common part of a writer's methods: the run, the step and the wall time, and whether anything is logged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..values.names import clean_tag, given_tag, parse_color
 
 
 class FixedTime:
-    """A clock that stands still."""
+    """A clock that always returns the same time."""
 
     __slots__ = ("seconds",)
 
@@ -34,9 +34,9 @@ _NO_NAMES = {"": "_", ".": "_.", "..": "_.."}
 
 
 class Computed(Generic[T]):
-    """An attribute that is computed, until somebody sets it: the originals' are plain, and scripts assign them.
+    """An attribute that is computed until it is set: the originals' are plain, and scripts assign them.
 
-    What is set is in the writer's ``_tbxd_set``, by its name.
+    Values that are set are in the writer's ``_tbxd_set``, by name.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -68,10 +68,10 @@ class Computed(Generic[T]):
 
 
 class Given(Computed[Any]):
-    """An argument of the constructor under the name that the originals keep it under, until somebody sets that.
+    """An argument of the constructor, under the originals' name for it, until that is set.
 
-    It stands in the class and not in the object, so that a subclass that has a method or a property of this name keeps
-    it: one of the originals does not have this attribute.
+    It is in the class and not in the object, so that a subclass's own method or property of this name wins: one of the
+    originals does not have this attribute.
     """
 
     def __init__(self, argument: str) -> None:
@@ -82,9 +82,9 @@ class Given(Computed[Any]):
 class WriterBase:
     """A run, and records for it. ``_tbxd_write`` False: every method does nothing.
 
-    People subclass writers, and their attributes and methods have any name. So ours that are not public begin with
-    ``_tbxd_``, and nothing here calls a method or reads an attribute that a subclass may have for itself, but for what
-    the originals call and read, too. `tests/compatibility/test_subclasses.py` holds to it.
+    Subclasses of users have attributes and methods of any name. So private names here begin with ``_tbxd_``, and
+    nothing here calls a method or reads an attribute that a subclass may define, except where the originals do the
+    same. `tests/compatibility/test_subclasses.py` checks this.
     """
 
     _tbxd_given: dict[str, Any]  # arguments of the constructor
@@ -147,15 +147,15 @@ class WriterBase:
         )
 
     def _tbxd_below(self, run: Run) -> Run:
-        """What is logged to for a run below this one."""
+        """Return the object that logs to a run below this one."""
         raise NotImplementedError
 
     def _tbxd_subrun(self, name: str) -> Run:
-        """The run in a folder below this one; ``name`` cannot lead out of it.
+        """Return the run in a folder below this one; ``name`` cannot lead out of it.
 
         Raises:
-            TypeError: it is no text.
-            ValueError: it, or a part of it, is too long, the file system takes no such name, or its folder is that of
+            TypeError: the name is not text.
+            ValueError: the name or a part of it is too long, the file system refuses it, or its folder is that of
                 another name of this writer.
         """
         run = self._tbxd_subruns.get(name)

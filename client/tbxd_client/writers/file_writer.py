@@ -1,4 +1,4 @@
-"""``FileWriter``: the level below `SummaryWriter`, for callers that build protocol buffers of their own."""
+"""``FileWriter``: the level below `SummaryWriter`, for callers that build their own protocol buffers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN_METADATA_TAG = "step1"  # where torch's writer puts what it has beside a gra
 
 
 class EventFileWriter:
-    """Stands where the originals have the object that writes: tools look for the name of the event file here.
+    """Takes the place of the originals' event file writer: tools look for the name of the event file here.
 
     Args:
         logdir: the folder of the run.
@@ -34,7 +34,7 @@ class EventFileWriter:
         filename_suffix: appended to the name of the event file.
 
     Raises:
-        ValueError: a folder or a suffix that cannot be.
+        ValueError: the folder or the suffix is invalid.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EventFileWriter:
 
     @classmethod
     def of(cls, run: Run, owner: FileWriter) -> EventFileWriter:
-        """That of a file writer."""
+        """Make the event file writer of a file writer."""
         writer = cls.__new__(cls)
         writer._tbxd_run, writer._tbxd_owner = run, owner
         return writer
@@ -95,9 +95,9 @@ class EventFileWriter:
 
     @property
     def _file_name(self) -> str:
-        """The event file of this run: the one that is there, or the one that its first record makes.
+        """The event file of this run: the existing one, or the one that the first record will make.
 
-        Where the daemon is on another host, it is the path there, as far as it can be known here, which is said once.
+        If the daemon is on another host, this is the path there, as far as known here; one warning says so.
         """
         if self._tbxd_run is None:
             return ""
@@ -117,7 +117,7 @@ class EventFileWriter:
 
 
 class FileWriter:
-    """Logs protocol buffers of the caller's own to a run.
+    """Logs the caller's own protocol buffers to a run.
 
     Args:
         logdir: the folder of the run.
@@ -127,8 +127,8 @@ class FileWriter:
         ranks: as for `SummaryWriter`.
 
     Raises:
-        TypeError: no folder.
-        ValueError: a folder or a suffix that cannot be, or a word for the ranks that is none.
+        TypeError: the folder is missing.
+        ValueError: the folder, the suffix or the word for the ranks is invalid.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class FileWriter:
     ) -> None:
         chosen = log_dir if logdir is None else logdir
         if chosen is None:
-            raise TypeError("FileWriter without logdir")
+            raise TypeError("FileWriter needs logdir")
         place = member(ranks)
         self._tbxd_logdir = place.folder(os.fsdecode(chosen))
         self._tbxd_bind(run_of(self._tbxd_logdir, place, filename_suffix) if place.writes else None)
 
     def __new__(cls, *arguments: Any, **more: Any) -> FileWriter:
-        """How wrong arguments are met is a matter of this process, also for what was pickled."""
+        """Apply ``TBXD_STRICT`` of this process, to unpickled writers as well."""
         soften(FileWriter)
         return super().__new__(cls)
 
@@ -162,10 +162,10 @@ class FileWriter:
 
     @classmethod
     def of(cls, run: Run | None, logdir: str, told: Callable[[], Any] | None = None) -> FileWriter:
-        """That of a `SummaryWriter`; None is one that writes nothing.
+        """Make the file writer of a `SummaryWriter`; with run None it writes nothing.
 
         Args:
-            told: gives the writer, which looks again at what it has when one of these methods is replaced.
+            told: gives the writer, which checks its overrides again when one of these methods is replaced.
         """
         writer = cls.__new__(cls)
         writer._tbxd_logdir = logdir
@@ -187,10 +187,10 @@ class FileWriter:
             self._tbxd_look()
 
     def _tbxd_look(self) -> None:
-        """Look what of this people have put something else in the place of, and tell the writer that it belongs to.
+        """Check which methods the program has overridden, and tell the writer that this belongs to.
 
-        As in the originals, a summary and a graph become events, and events go on to ``event_writer``; where all of
-        these are ours there is a shorter way.
+        As in the originals, a summary and a graph become events, and events go to ``event_writer``. If all of these are
+        ours, a shorter way is used.
         """
         below = vars(self).get("event_writer")
         self._tbxd_events_go_on = below is not None and (
@@ -202,7 +202,7 @@ class FileWriter:
             writer._tbxd_look()
 
     def _tbxd_plain_for(self, run: Run | None) -> bool:
-        """Whether this logs to a run, and nobody steps in."""
+        """Return True if this logs to the run and nothing is overridden."""
         return self._tbxd_run is run and not self._tbxd_events_made and not is_overridden(self, *ADDING)
 
     def get_logdir(self) -> str:
@@ -218,8 +218,8 @@ class FileWriter:
             walltime: seconds since the epoch; None is now.
 
         Raises:
-            TypeError: it is no protocol buffer.
-            ValueError: it is too large, or the step is none.
+            TypeError: the event is not a protocol buffer.
+            ValueError: the event is too large, or the step is invalid.
         """
         step = self._tbxd_step(event, step)
         if self._tbxd_events_go_on and self.event_writer is not None:
@@ -245,8 +245,8 @@ class FileWriter:
             walltime: seconds since the epoch; None is now.
 
         Raises:
-            TypeError: it is no protocol buffer.
-            ValueError: it is too large.
+            TypeError: the graph is not a protocol buffer.
+            ValueError: the graph is too large.
         """
         given = list(graph_profile) if isinstance(graph_profile, tuple | list) else [graph_profile]
         graph, metadata, *_ = [*given, None, None]
@@ -268,13 +268,13 @@ class FileWriter:
 
     @contextmanager
     def use_metadata(self, *, global_step: Any = None, walltime: float | None = None) -> Iterator[FileWriter]:
-        """Within this context, calls that are given no step or no time of their own have these.
+        """Set a default step or wall time for calls in this context.
 
         Raises:
-            ValueError, TypeError: none of them, or what is no step and no time.
+            ValueError, TypeError: both are missing, or one is invalid.
         """
         if global_step is None and walltime is None:
-            raise ValueError("use_metadata without global_step and walltime says nothing")
+            raise ValueError("use_metadata needs global_step or walltime")
         before = self._tbxd_default
         step, seconds = before
         self._tbxd_default = (
@@ -303,7 +303,7 @@ class FileWriter:
         """Do nothing: a writer that is used is open."""
 
     def _tbxd_step(self, event: Any, step: Any) -> Any:
-        """The step of an event: the one that is given, the one that is none's own, or the event's."""
+        """Return the step of an event: the given one, else that of `use_metadata`, else the event's own."""
         if step is None:
             step = self._tbxd_default[0]
         return getattr(event, "step", 0) if step is None else step
@@ -327,12 +327,12 @@ class FileWriter:
 
 
 def run_metadata_event(metadata: bytes) -> bytes:
-    """The event that says how a graph ran: a ``RunMetadata`` with its tag, in ``tagged_run_metadata``."""
+    """Return the event with a graph's ``RunMetadata`` and its tag, in ``tagged_run_metadata``."""
     return field(8, field(1, RUN_METADATA_TAG.encode()) + field(2, metadata))
 
 
 def _event(reader: Any, data: bytes) -> Any:
-    """An event as a protocol buffer, of the package that ``reader`` is of; its bytes where there is no such package."""
+    """Return an event as a protocol buffer of the package of ``reader``; its bytes if there is no such package."""
     from . import original_protos
 
     made = original_protos.made_by(reader)
@@ -343,14 +343,14 @@ T = TypeVar("T")
 
 
 def _told(event: T, step: int, walltime: float) -> T:
-    """An event that says its step and time itself, as in the originals."""
+    """Set the step and the wall time of an event, as the originals do, and return it."""
     if not isinstance(event, bytes):
         event.step, event.wall_time = step, walltime  # type: ignore[attr-defined]
     return event
 
 
 def _summary_of(event: bytes) -> bytes:
-    """The summary within the bytes of an event; empty where there is none."""
+    """Return the summary within the bytes of an event; empty if there is none."""
     try:
         return next((bytes(value) for number, _, value in fields(event) if number == 5 and value), b"")
     except WireError:

@@ -1,10 +1,10 @@
-"""Writers whose file writer people override, replace or patch: it is called as the originals call theirs.
+"""Writers whose file writer a program overrides, replaces or patches: it is called as the originals call theirs.
 
 The originals make a summary in each call and give it to ``self._get_file_writer().add_summary(summary, step, time)``,
-and programs step in there: they count, rename, copy to another tracker, or put a mock. For such a writer `Intercepted`
-stands in the place of its `Run` and does the same. What the summary is handed on to in the end, our own `FileWriter`,
-knows it again, and where nobody has changed it, logs the record that it was made of: with the daemon's histograms, the
-ranks' reduction and the colour. So who only looks on changes nothing.
+and programs intercept there: they count, rename, copy to another tracker, or put a mock. For such a writer
+`Intercepted` replaces its `Run` and does the same. The last in the chain, our own `FileWriter`, recognises the
+summary, and if it is unchanged, logs the record that it was made of: with the daemon's histograms, the ranks'
+reduction and the colour. So a program that only observes changes nothing.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _offer: ContextVar[_Offer | None] = ContextVar("_offer", default=None)
 
 
 def taken(run: Run | None, message: Callable[[], bytes], step: Any, walltime: float) -> bool:
-    """Log the record that the summary on its way was made of, where this is that summary, unchanged.
+    """Log the record behind the summary on its way, if this is that summary, unchanged.
 
     Args:
-        run: of the file writer that it has come to.
-        message: gives the bytes of the summary that has come.
-        step, walltime: those that it has come with.
+        run: the run of the file writer that received the summary.
+        message: gives the bytes of the received summary.
+        step, walltime: received with the summary.
 
     Returns:
-        False where it is another one: it is to be logged as it is.
+        False if it is another summary; the caller logs it as it is.
     """
     offer = _offer.get()
     if offer is None or offer.run is not run or message() != offer.summary:
@@ -61,12 +61,12 @@ def _on_its_way(offer: _Offer) -> Iterator[None]:
 
 
 class Intercepted:
-    """Stands in the place of a writer's `Run`: what is logged goes through what ``file_writer`` gives.
+    """Replaces a writer's `Run`: every record goes through the file writer that ``file_writer`` gives.
 
     Args:
         run: the run.
-        file_writer: gives the file writer, for each record anew.
-        writes: False: the run is one of a writer that writes nothing, and only the file writer hears of it.
+        file_writer: gives the file writer; called for each record.
+        writes: False if the writer writes nothing: only the file writer is called.
     """
 
     scalars: Mapping[str, int] = MappingProxyType({})  # so that `add_scalar` never takes its short way
@@ -85,7 +85,7 @@ class Intercepted:
         return _as_it_is, (self.run,)  # a writer that is copied looks anew
 
     def known_row(self, tags: tuple[str, ...]) -> Row | None:
-        """None: each value goes its own way."""
+        """Return None: each value is logged by itself."""
         return None
 
     def values(self, tags: tuple[str, ...], step: int, wall_time: float, values: list[float]) -> None:
@@ -150,7 +150,7 @@ class Intercepted:
         """Give the graph of a model to the file writer, as torch's own writer makes it.
 
         Returns:
-            False where its functions are not there, or cannot make it: nothing has been done.
+            False if torch's functions are missing or fail; nothing has been done.
         """
         from . import original_protos
 

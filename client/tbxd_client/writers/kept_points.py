@@ -1,4 +1,4 @@
-"""The points of `add_scalars` kept in memory, where there is no event file of this host to read them back from."""
+"""The points of `add_scalars` kept in memory, if this host has no event file to read them back from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class KeptPoints:
     """Points by the folders of their curves.
 
     Args:
-        points_max: how many it takes; what comes then is left out, which is said once, until `clear`.
+        points_max: the most points kept; further ones are left out, with one warning, until `clear`.
     """
 
     def __init__(self, points_max: int) -> None:
@@ -28,8 +28,8 @@ class KeptPoints:
         """Keep a point; steps are exact up to 2**53."""
         if self._count >= self._points_max:
             warn(
-                f"scalar_dict holds {self._points_max:,} points, and takes no more until they are exported "
-                "(export_scalars_to_json); nothing else is left out",
+                f"scalar_dict is full ({self._points_max:,} points): it leaves out further points until "
+                "export_scalars_to_json; event files are complete",
                 once="kept",
             )
             return
@@ -37,7 +37,7 @@ class KeptPoints:
         self._curves.setdefault(curve, array("d")).extend((wall_time, step, value))
 
     def read(self) -> dict[str, list[list[float]]]:
-        """[wall time, step, value] of each point, by curve, in the order in which they came."""
+        """Return [wall time, step, value] of each point by curve, in the order of `add`."""
         return {
             curve: [
                 [numbers[first], int(numbers[first + 1]), numbers[first + 2]]
@@ -47,6 +47,6 @@ class KeptPoints:
         }
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget all points."""
         self._curves.clear()
         self._count = 0

@@ -1,4 +1,4 @@
-"""The methods of a writer for what is seen and heard: pictures, figures, heat maps, videos, sounds."""
+"""The methods of a writer for media: pictures, figures, heat maps, videos, sounds."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a picture. Costs a copy of it; it is encoded in the daemon.
+        """Log a picture. The call copies it; the daemon encodes it.
 
         Args:
             tag: name of the picture.
             img_tensor: 1 to 4 channels; uint8 as it is, bool and floating point in [0, 1], clipped; other integers in
-                [0, 255], clipped, or where all are 0 and 1 black and white.
+                [0, 255], clipped, or black and white if all are 0 or 1.
             global_step, walltime, color: as in `add_scalar`.
-            dataformats: which axis is which: ``CHW``, ``HWC``, ``HW``, ``WH``, or with ``N`` for a grid of several.
+            dataformats: the order of axes: ``CHW``, ``HWC``, ``HW``, ``WH``, or with ``N`` for a grid of several.
 
         Raises:
             ValueError: the shape does not fit ``dataformats``, or has another number of channels.
@@ -77,7 +77,7 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a matplotlib figure, or a list of them as one grid. It is drawn here and encoded in the daemon.
+        """Log a matplotlib figure, or a list of them as one grid. The call draws it; the daemon encodes it.
 
         Args:
             tag: name of the picture.
@@ -111,18 +111,18 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a matrix as a colour-mapped picture with a scale. Costs a copy; it is drawn in the daemon.
+        """Log a matrix as a colour-mapped picture with a scale. The call copies it; the daemon draws it.
 
         Args:
             tag: name of the picture.
-            matrix: two axes, rows from top to bottom; numbers of any kind. What is not finite is drawn apart.
+            matrix: two axes, rows from top to bottom; numbers of any kind. Values that are not finite are drawn apart.
             global_step, walltime, color: as in `add_scalar`.
             colormap: ``viridis``, ``magma``, ``gray`` or ``coolwarm``.
             vmin, vmax: ends of the scale; None is the least and the greatest value. Fix them to compare steps.
             row_labels, column_labels: a text for each row and column.
 
         Raises:
-            ValueError, TypeError: not two axes, an unknown colour map, labels that do not fit.
+            ValueError, TypeError: not two axes, an unknown colour map, or the wrong number of labels.
         """
         if not self._tbxd_write:
             return
@@ -143,7 +143,7 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a picture with boxes drawn on it. They are drawn in the daemon.
+        """Log a picture with boxes, which the daemon draws on it.
 
         Args:
             tag: name of the picture.
@@ -151,8 +151,8 @@ class MediaMethods(WriterBase):
             box_tensor: shape (N, 4): left, top, right and bottom of each box, in pixels.
             global_step, walltime, color: as in `add_scalar`.
             dataformats: as in `add_image`. torch has ``rescale`` in its place; a number here is that.
-            labels: a text for each box; where they are not as many they are left out.
-            rescale: how many times larger the picture is made.
+            labels: a text for each box; if their number differs, they are left out.
+            rescale: the factor by which the picture is enlarged.
 
         Raises:
             ValueError, TypeError: as `add_image`, and for boxes that are not (N, 4).
@@ -179,17 +179,17 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a video, shown as an animated GIF in the IMAGES tab. Costs a copy of it; it is encoded in the daemon.
+        """Log a video, shown as an animated GIF in the IMAGES tab. The call copies it; the daemon encodes it.
 
         Args:
             tag: name of the video.
             vid_tensor: N videos of T frames side by side; values as in `add_image`.
             global_step, walltime, color: as in `add_scalar`.
             fps: frames a second, at most 50 (a GIF's limit).
-            dataformats: which axis is which, the letters of ``NTCHW`` in any order; without N it is one video.
+            dataformats: the order of axes, the letters of ``NTCHW`` in any order; without N it is one video.
 
         Raises:
-            ValueError, TypeError: the shape does not fit ``dataformats``, or fps is no positive number.
+            ValueError, TypeError: the shape does not fit ``dataformats``, or fps is not a positive number.
         """
         if not self._tbxd_write:
             return
@@ -207,7 +207,7 @@ class MediaMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a sound, mono or stereo. Costs a copy of it; it is encoded in the daemon as WAV, 16 bits.
+        """Log a sound, mono or stereo. The call copies it; the daemon encodes it as WAV, 16 bits.
 
         Args:
             tag: name of the sound.
@@ -217,7 +217,7 @@ class MediaMethods(WriterBase):
             sample_rate: frames a second.
 
         Raises:
-            ValueError, TypeError: another shape, other numbers, or a sample rate that is no positive integer.
+            ValueError, TypeError: another shape, other numbers, or a sample rate that is not a positive integer.
         """
         if not self._tbxd_write:
             return

@@ -1,7 +1,7 @@
-"""What a record is as a protocol buffer of the originals, for file writers that people have put in the place of ours.
+"""Records as protocol buffers of the originals, for file writers that a program has put in the place of ours.
 
-It is made with the originals' own functions, so that it is what such code expects: tensorboardX's, or those of torch
-with TensorBoard's messages. Nothing of this is imported unless somebody has put something there.
+The originals' own functions make them, so that such code gets what it expects: tensorboardX's, or those of torch with
+TensorBoard's messages. This module is only imported if a program overrides something.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Made(NamedTuple):
 
 
 def made_by(reader: Any = None) -> Made | None:
-    """That of the originals which ``reader`` is of, else of the one that the program has imported, else of any.
+    """Return the functions of the original that ``reader`` belongs to, else of one already imported, else of any.
 
     Args:
         reader: the file writer that messages are for.
 
     Returns:
-        None where none is installed.
+        None if none is installed.
     """
     modules = [kind.__module__ for kind in type(reader).__mro__]
 
@@ -66,7 +66,7 @@ def made_by(reader: Any = None) -> Made | None:
 
 
 def scalar(reader: Any, tag: str, value: float, name: str = "", description: str = "") -> Any:
-    """The summary of a scalar; its bytes where no package for messages is installed."""
+    """Return the summary of a scalar; its bytes if no original is installed."""
     made = made_by(reader)
     if made is None:
         return field(1, field(1, tag.encode()) + encoded(2, FIXED32, struct.pack("<f", _float32(value))))
@@ -85,7 +85,7 @@ def _float32(value: float) -> float:
 
 
 def text(reader: Any, kind: int, tag: str, payload: str) -> Any:
-    """The summary of a text or of a layout of charts; None where there is none."""
+    """Return the summary of a text or of a layout of charts; None for other kinds, or if no original is installed."""
     made = made_by(reader)
     if made is None:
         return None
@@ -99,7 +99,7 @@ def text(reader: Any, kind: int, tag: str, payload: str) -> Any:
 
 
 def array(reader: Any, kind: int, tag: str, arrays: Array | Mapping[str, Array], attrs: Mapping[str, Any]) -> Any:
-    """The summary of a record with arrays; None where the originals have none, or cannot make it, which is said."""
+    """Return the summary of a record with arrays; None if the originals have none, or fail, with a warning."""
     made = made_by(reader)
     make = _MAKERS.get(kind)
     if made is None or make is None:
@@ -110,7 +110,7 @@ def array(reader: Any, kind: int, tag: str, arrays: Array | Mapping[str, Array],
     except Exception as error:  # of any kind: it is another's code, given what only ours takes
         warn(
             f"{kinds.KIND_NAMES[kind]} {tag!r:.80}: {made.functions.__name__} makes no summary of it "
-            f"({error!s:.200}); the {type(reader).__name__} is passed over",
+            f"({error!s:.200}); the {type(reader).__name__} gets none",
             once=f"message {kind}",
         )
         return None
@@ -120,12 +120,12 @@ def array(reader: Any, kind: int, tag: str, arrays: Array | Mapping[str, Array],
 
 
 def graph(model: Any, inputs: Any, verbose: bool, strict: bool) -> Any:
-    """The ``GraphDef`` of a model and its ``RunMetadata``, by torch and TensorBoard; None where these make none."""
+    """Return ``GraphDef`` and ``RunMetadata`` of a model, made by torch and TensorBoard; None if these fail."""
     try:
         made = importlib.import_module("torch.utils.tensorboard._pytorch_graph")
         return made.graph(model, inputs, verbose, strict)
     except Exception as error:  # of any kind: TensorBoard is not there, or the model's own
-        warn(f"add_graph: torch makes no graph of it ({error!s:.200}); the file writer is passed over", once="graph")
+        warn(f"add_graph: torch makes no graph of it ({error!s:.200}); the file writer gets none", once="graph")
         return None
 
 
@@ -198,7 +198,7 @@ _MAKERS = {
 
 
 def tensorflow_bins() -> list[float]:
-    """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
+    """Return the edges of TensorFlow's histogram bins: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
     edges = [1e-12]
     while edges[-1] * 1.1 < 1e20:
         edges.append(edges[-1] * 1.1)

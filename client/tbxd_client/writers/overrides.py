@@ -1,7 +1,7 @@
-"""What people have put in the place of our methods: in a subclass, in an object, or in our own class (a mock, a patch).
+"""Overrides of our methods: in a subclass, in an object, or in our own class (a mock, a patch).
 
-It is looked for where it can come from, which is when a writer is made and when an attribute is set. So a call of a
-writer that nobody has changed asks nothing.
+They are looked for when a writer is made and when an attribute is set. So calls of a writer without overrides check
+nothing.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ PACKAGE = __name__.rpartition(".writers.")[0]
 
 
 def is_ours(function: Any) -> bool:
-    """Whether a function is one of this package's own, and no wrapper or mock that stands in its place."""
+    """Return True if a function is this package's own, and not a wrapper or a mock in its place."""
     module = getattr(function, "__globals__", {}).get("__name__", "")
     return isinstance(module, str) and module.startswith(f"{PACKAGE}.")
 
 
 def is_overridden(owner: object, *names: str) -> bool:
-    """Whether one of these methods of an object is not ours: set in the object, or defined in a class of its own.
+    """Return True if one of these methods of an object is not ours: set in the object, or defined in its class.
 
-    Without ``vars``: with it Python (3.11, 3.12) has to make a dictionary of the object, and finds all its attributes
-    more slowly from then on, which is a tenth of `add_scalar`.
+    It does not use ``vars``, which makes Python (3.11, 3.12) create a dictionary for the object and find its attributes
+    more slowly from then on: a tenth of `add_scalar`.
     """
     return any(not is_ours(getattr(owner, name, None)) for name in names)
 
 
 class Watched:
-    """An attribute of a writer; whoever sets or deletes it has the writer look again at what it has.
+    """An attribute of a writer; when it is set or deleted, the writer checks its overrides again.
 
     Args:
-        function: what it is while nobody has set it, a method. Without one it has to be set.
+        function: the method that it is until it is set. Without one it has to be set.
 
-    What is set is in the writer's ``_tbxd_set``, by its name; see `is_overridden`.
+        Values that are set are in the writer's ``_tbxd_set``, by name; see `is_overridden`.
     """
 
     def __init__(self, function: Callable[..., Any] | None = None) -> None:

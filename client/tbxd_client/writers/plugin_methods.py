@@ -35,19 +35,19 @@ class PluginMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a precision-recall curve. Costs a copy of its input; it is computed in the daemon.
+        """Log a precision-recall curve. The call copies its input; the daemon computes it.
 
         Args:
             tag: name of the curve.
             labels: true or false, any shape.
-            predictions: from 0 to 1, as many.
+            predictions: from 0 to 1, one for each label.
             global_step, walltime, color: as in `add_scalar`.
             num_thresholds: points of the curve, at most 10,000.
-            weights: None, one number, or as many as there are labels.
+            weights: None, one number, or one for each label.
 
         Raises:
-            ValueError, TypeError: not as many of each, or no numbers. A curve of none is counted as dropped,
-                ``no_values``.
+            ValueError, TypeError: the numbers of values differ, or a value is not a number. An empty curve is counted
+                as dropped, ``no_values``.
         """
         if not self._tbxd_write:
             return
@@ -70,17 +70,17 @@ class PluginMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a precision-recall curve that has been computed already.
+        """Log a precomputed precision-recall curve.
 
         Args:
             tag: name of the curve.
             true_positive_counts, false_positive_counts, true_negative_counts, false_negative_counts, precision,
                 recall: one number for each threshold.
             global_step, walltime, color: as in `add_scalar`.
-            num_thresholds, weights: accepted; the arrays say how many thresholds there are.
+            num_thresholds, weights: accepted; the arrays determine the number of thresholds.
 
         Raises:
-            ValueError, TypeError: not as many of each, or no numbers.
+            ValueError, TypeError: the numbers of values differ, or a value is not a number.
         """
         if not self._tbxd_write:
             return
@@ -108,7 +108,7 @@ class PluginMethods(WriterBase):
         *,
         color: Any = None,
     ) -> None:
-        """Log a mesh, or without faces a cloud of points.
+        """Log a mesh; without faces it is a point cloud.
 
         Args:
             tag: name of the mesh.
@@ -119,7 +119,7 @@ class PluginMethods(WriterBase):
             global_step, walltime, color: as in `add_scalar`.
 
         Raises:
-            ValueError, TypeError: another shape, no numbers, or a config that JSON cannot hold.
+            ValueError, TypeError: another shape, a value that is not a number, or a config that JSON cannot hold.
         """
         if not self._tbxd_write:
             return
@@ -137,7 +137,7 @@ class PluginMethods(WriterBase):
             global_step, walltime, color: as in `add_scalar`.
 
         Raises:
-            ValueError, TypeError: it holds something that is no number.
+            ValueError, TypeError: a value is not a number.
         """
         if not self._tbxd_write:
             return
@@ -145,14 +145,14 @@ class PluginMethods(WriterBase):
         self._tbxd_array(kinds.TENSOR, tag, array, {}, global_step, walltime, color)
 
     def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
-        """Say which scalars the CUSTOM SCALARS tab shows in one chart. Several calls add up.
+        """Set which scalars the CUSTOM SCALARS tab shows in one chart. Several calls add up.
 
         Args:
             layout: {category: {chart: ["Multiline", [tags]]}}; a chart ``["Margin", [value, lower, upper]]`` shows a
                 band. Tags are regular expressions.
 
         Raises:
-            ValueError, TypeError: it is something else, or too large.
+            ValueError, TypeError: the layout has another form, or is too large.
         """
         self._tbxd_add_charts(layout)
 
@@ -169,13 +169,13 @@ class PluginMethods(WriterBase):
     def add_custom_scalars_multilinechart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
-        """Several scalars in one chart of the CUSTOM SCALARS tab; see `add_custom_scalars`."""
+        """Show several scalars in one chart of the CUSTOM SCALARS tab; see `add_custom_scalars`."""
         self._tbxd_add_charts({clean_tag(category): {clean_tag(title): ["Multiline", tags]}})
 
     def add_custom_scalars_marginchart(
         self, tags: Sequence[str], category: str = "default", title: str = "untitled"
     ) -> None:
-        """A scalar and its band, ``[value, lower, upper]``; see `add_custom_scalars`."""
+        """Show a scalar and its band, ``[value, lower, upper]``, in one chart; see `add_custom_scalars`."""
         self._tbxd_add_charts({clean_tag(category): {clean_tag(title): ["Margin", tags]}})
 
     def add_hparams(
@@ -188,24 +188,24 @@ class PluginMethods(WriterBase):
         hparam_domain_discrete: Mapping[str, list[Any]] | None = None,
         run_name: str | None = None,
     ) -> None:
-        """Log what a run was trained with and what it has reached, for the HPARAMS tab.
+        """Log hyper-parameters and metrics of a run, for the HPARAMS tab.
 
-        Each call is a row of the table and a run of its own below this one, as with both originals, so that a row
-        touches no curve and no other row. Without a name it is named by the time, and a name that is taken is not used
-        again; the ranks of a job share one.
+        As with both originals, each call is a row of the table and a run of its own below this one, so that a row
+        changes no curve and no other row. Without a name the row is named by the time, and a name that exists is not
+        used again; the ranks of a job share one.
 
         Args:
-            hparam_dict: name to bool, number or text; None is left out, lists and others become texts.
+            hparam_dict: name to bool, number or text; None is left out, lists and others become text.
             metric_dict: name to number; a metric has the name of its scalar.
             arguments: ``name, global_step`` as for tensorboardX, or ``hparam_domain_discrete, run_name, global_step``
                 as for torch.
-            name, run_name: a run below this one to write to. ``"."``, or the path of this run, is as if none was given:
+            name, run_name: a run below this one to write to. ``"."``, or the path of this run, is the same as no name:
                 a row has a run of its own.
             global_step: of the metrics.
             hparam_domain_discrete: name to the values that a hyper-parameter may have.
 
         Raises:
-            ValueError, TypeError: something else than described, or too large.
+            ValueError, TypeError: an argument has another form, or is too large.
         """
         given = hparams.positional(arguments)
         values, metrics = hparams.values_of(hparam_dict), hparams.metrics_of(metric_dict)
@@ -235,22 +235,22 @@ class PluginMethods(WriterBase):
         tag: str = "default",
         metadata_header: Any = None,
     ) -> None:
-        """Log points with their labels and pictures for the PROJECTOR tab. Its files are written by the daemon.
+        """Log points with their labels and pictures for the PROJECTOR tab. The daemon writes its files.
 
-        The same tag and step again replace what was there.
+        A call with the same tag and step replaces the points.
 
         Args:
             mat: shape (points, dimensions).
             metadata: a label for each point, or with ``metadata_header`` a list of labels for each.
             label_img: a picture for each point, shape (points, 1, 3 or 4, height, width); values as in `add_image`.
-                What is not square gets a black border.
+                A picture that is not square gets a black border.
             global_step: as in `add_scalar`.
             tag: name of the embedding.
             metadata_header: names of the columns of ``metadata``.
 
         Raises:
-            ValueError, TypeError: shapes that do not fit each other, or something that is no number. An embedding of
-                no points is counted as dropped, ``no_values``.
+            ValueError, TypeError: the shapes do not fit each other, or a value is not a number. An embedding without
+                points is counted as dropped, ``no_values``.
         """
         if not self._tbxd_write:
             return
@@ -266,22 +266,22 @@ class PluginMethods(WriterBase):
         *,
         walltime: float | None = None,
     ) -> None:
-        """Log what a model does with its inputs, for the GRAPHS tab.
+        """Log the graph of a model, for the GRAPHS tab.
 
-        The model is called once, in eval mode and as a part of this call, while torch traces it; modes of its modules
-        and random numbers are as before afterwards. The same nodes are shown as by torch's own writer.
+        This call runs the model once, in eval mode, while torch traces it; afterwards the modes of its modules and
+        random numbers are as before. The tab shows the same nodes as with torch's own writer.
 
         Args:
-            model: a ``torch.nn.Module``; one that has been traced or scripted is shown as it is.
-            input_to_model: what it is called with: a tensor, a dictionary, or a tuple of arguments.
+            model: a ``torch.nn.Module``; a traced or scripted one is shown as it is.
+            input_to_model: the input of the model: a tensor, a dictionary, or a tuple of arguments.
             verbose: print the graph as torch has it.
             use_strict_trace: False allows a model to return a list or a dictionary; ``strict`` of ``torch.jit.trace``.
             walltime: as in `add_scalar`.
 
         Raises:
-            TypeError: ``model`` is no module of torch.
+            TypeError: ``model`` is not a torch module.
             ValueError: the graph is too large, see `limits.NODES_MAX`.
-            Exception: what the model raises when it is called so, and what torch cannot trace; nothing is logged.
+            Exception: the model raises, or torch cannot trace it; nothing is logged.
         """
         if not self._tbxd_write:
             return
@@ -300,18 +300,18 @@ class PluginMethods(WriterBase):
         own._tbxd_log(run_metadata_event(CPU_RUN_METADATA), self._tbxd_step(None), now)
 
     def add_onnx_graph(self, onnx_model_file: Any = None, *, prototxt: Any = None) -> None:
-        """Log the graph of a model of ONNX, for the GRAPHS tab.
+        """Log the graph of an ONNX model, for the GRAPHS tab.
 
-        The file is read here, without its weights; the daemon makes the graph, and needs ``onnx`` for it
-        (``pip install onnx``). Without it the record is counted as dropped (``onnx_not_installed``).
+        This call reads the file, without its weights. The daemon makes the graph and needs ``onnx`` for it
+        (``pip install onnx``); without it the record is counted as dropped (``onnx_not_installed``).
 
         Args:
             onnx_model_file: the path of the model, or an open file, in protobuf.
-            prototxt: torch's name of it.
+            prototxt: torch's name of ``onnx_model_file``.
 
         Raises:
-            OSError: it cannot be read.
-            TypeError, ValueError: no file, no model of ONNX, or one whose graph is too large
+            OSError: the file cannot be read.
+            TypeError, ValueError: no file, not an ONNX model, or one whose graph is too large
                 (`limits.MODEL_BYTES_MAX`).
         """
         if self._tbxd_write:
@@ -319,13 +319,13 @@ class PluginMethods(WriterBase):
             self._tbxd_array(kinds.ONNX_GRAPH, "", Array("|u1", (len(data),), data), {}, None, None)
 
     def add_openvino_graph(self, xmlname: Any) -> None:
-        """Log the graph of a model of OpenVINO, for the GRAPHS tab. The file is read here.
+        """Log the graph of an OpenVINO model, for the GRAPHS tab. This call reads the file.
 
         Args:
             xmlname: the path of the model's ``.xml`` file, or an open file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
             TypeError, ValueError: no file, or one that is too large (`limits.MODEL_BYTES_MAX`).
         """
         if self._tbxd_write:

@@ -1,7 +1,7 @@
-"""Scalars read back from event files, so that nothing of them has to be kept in the trainer.
+"""Scalars read back from event files, so that the trainer does not have to keep them.
 
-The files say of each record which session it came from, and where it ended (``docs/EVENT_FILE.md``), so what others
-have written to the folder, or an earlier life of the run, is told apart.
+The files give the session and the end position of each record (``docs/EVENT_FILE.md``), so records of other writers
+and of an earlier life of the run are left out.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _DIGITS = range(6, 10)  # of a float32: six can always be told, nine always tell
 
 
 def points(directory: str, tag: str, session: bytes, after: int) -> tuple[list[Point], int]:
-    """What a session has logged under a tag, from the event files of a folder.
+    """Read the points of a session and a tag from the event files of a folder.
 
     Args:
         directory: the folder.
-        tag: of scalars.
-        session: whose.
-        after: a position in its records; what ended before or there is left out.
+        tag: a tag of scalars.
+        session: the id of the session.
+        after: a position in its records; records that end at or before it are left out.
 
     Returns:
-        [wall time, step, value] of each, in the order of the files, and the position behind the last.
+        [wall time, step, value] of each point, in the order of the files, and the position after the last.
     """
     found: list[Point] = []
     end = after
@@ -57,7 +57,7 @@ def points(directory: str, tag: str, session: bytes, after: int) -> tuple[list[P
 
 
 def _beside(directory: Path) -> list[Path]:
-    """The folders below a run where the daemon writes what this process logs behind another one."""
+    """Return the folders below a run where the daemon writes this process's records apart from another's."""
     try:
         return sorted(path for path in directory.iterdir() if f"-{os.getpid()}-" in path.name and path.is_dir())
     except OSError:
@@ -65,7 +65,7 @@ def _beside(directory: Path) -> list[Path]:
 
 
 def _of_session(file: BinaryIO, session: str) -> Iterator[tuple[bytes, int]]:
-    """The events of a file that are records of a session, and where these ended."""
+    """Yield the events of a file that are records of a session, with their end positions."""
     ours: str | None = None  # the number under which the file knows the session
     current, by_value, end, delta = "", False, 0, 0
     while len(head := file.read(_HEAD_BYTES)) == _HEAD_BYTES:
@@ -99,7 +99,7 @@ def _writer(event: bytes) -> str:
 
 
 def _values(event: bytes) -> Iterator[memoryview]:
-    """The values of an event's summary."""
+    """Yield the values of an event's summary."""
     for number, _, data in fields(event):
         if number == 5 and isinstance(data, memoryview):  # Event.summary
             for inner, _, value in fields(data):
@@ -130,9 +130,9 @@ def _value(summary: memoryview, tag: str) -> float | None:
 
 
 def shortest(data: bytes) -> float:
-    """The float64 with the fewest digits that is this float32 (4 bytes, little endian).
+    """Return the float64 with the fewest digits that rounds to this float32 (4 bytes, little endian).
 
-    0.1 and not 0.10000000149011612.
+    For example 0.1, not 0.10000000149011612.
     """
     (value,) = struct.unpack("<f", data)
     if not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""``TBXD_STRICT=0``: what is wrong with the arguments of a call is said once and counted, and not raised.
+"""``TBXD_STRICT=0``: invalid arguments of a call are reported once and counted, and do not raise.
 
-The methods that log are replaced in their class when the first writer is made while the setting is off, for all writers
-of the process and for as long as it lasts. While it is on, which is the default, nothing of this is in a call's way.
+The first writer that is made while the setting is off replaces the methods that log in their class, for all writers and
+the rest of the process. While the setting is on, which is the default, this costs a call nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _kinds: set[type] = set()
 
 
 def soften(kind: type) -> None:
-    """Make the methods of a class that log raise no TypeError and no ValueError, where the user wants it so.
+    """Keep the methods of a class that log from raising TypeError and ValueError, if ``TBXD_STRICT`` is off.
 
     Args:
-        kind: a class whose objects have a `Run`, or None, as ``_tbxd_run``; where ``_tbxd_write`` is False, nothing is
+        kind: a class whose objects have a `Run`, or None, as ``_tbxd_run``; if ``_tbxd_write`` is False, nothing is
             counted.
     """
     if kind not in _kinds:
@@ -45,7 +45,7 @@ def _replace(kind: type, change: Callable[[Callable[..., Any]], Callable[..., An
 
 
 def _late(method: Callable[..., Any]) -> Callable[..., Any]:
-    """What a method is once the program is at its end: a ``__del__`` may log when nothing can be imported any more."""
+    """Wrap a method for the end of the program: a ``__del__`` may log when nothing can be imported any more."""
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **more: Any) -> Any:
@@ -57,7 +57,7 @@ def _late(method: Callable[..., Any]) -> Callable[..., Any]:
             if (run := _run_of(self)) is not None:
                 run.refuse(SHUTDOWN)
             settings.warn(
-                f"{method.__name__} in the last moment of Python, which imports nothing any more: the record is "
+                f"{method.__name__} was called while Python shuts down and imports nothing any more: the record is "
                 "dropped and counted",
                 once=f"late {method.__name__}",
             )
@@ -67,7 +67,7 @@ def _late(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _run_of(writer: Any) -> Run | None:
-    """Where a writer's calls are counted."""
+    """Return the run that counts a writer's calls."""
     run: Run | None = writer._tbxd_run if getattr(writer, "_tbxd_write", True) else None
     return run
 
