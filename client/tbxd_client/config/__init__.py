@@ -1,1 +1,1 @@
-"""Settings from the environment, and where the daemon and its files are."""
+"""Settings from the environment, and the places of the daemon and its files."""

@@ -1,9 +1,9 @@
-"""Where client and daemon meet: the socket, the lock and the spool of journals.
+"""The paths that client and daemon share: the socket, the lock and the spool of journals.
 
-By default in the first of `places` that can be used. ``/var/tmp/tbxd-<uid>`` is local to the host even where home
-folders are on the network, outlives a logout and a reboot, and has the size of a disk. The others stand in where it is
-missing, read-only, full, somebody else's, or without locks: ``/tmp`` outlives a logout, ``/dev/shm`` mostly, though it
-may have 64 MB, ``/run/user/<uid>`` neither, and a home folder may be on a network disk, and so seen by other hosts.
+The default is the first usable one of `places`. ``/var/tmp/tbxd-<uid>`` is local to the host even if home folders are
+on the network, outlives a logout and a reboot, and has the size of a disk. The others replace it if it is missing,
+read-only, full, another user's, or without locks: ``/tmp`` outlives a logout, ``/dev/shm`` mostly, though it may have
+64 MB, ``/run/user/<uid>`` neither, and a home folder may be on a network disk that other hosts see.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ if sys.platform != "linux":  # what only Linux has: flock on folders, posix_fall
 
 
 class UnsafePath(OSError):
-    """A folder that tbxd would trust belongs to somebody else or is open to others."""
+    """A folder that tbxd would trust belongs to another user or is open to others."""
 
 
 def places() -> list[Path]:
-    """The folders of this user and host in which everything is that is not configured elsewhere, best first.
+    """Return the default folders of this user and host, best first.
 
-    None of them depends on a variable that one process has and another has not (but for HOME), so all look at the same.
+    Except for HOME, none depends on a variable that may differ between processes, so all processes get the same.
     """
     user = os.getuid()
     found = [Path(f"/{above}/tbxd-{user}") for above in ("var/tmp", "tmp", "dev/shm")]  # checked by private_dir
@@ -61,31 +61,31 @@ def places() -> list[Path]:
 
 
 def base_dir() -> Path:
-    """The best of `places`."""
+    """Return the best of `places`."""
     return places()[0]
 
 
 def runtime_dir() -> Path:
-    """The folder of the daemon's socket, lock and log that is wanted (``TBXD_RUNTIME_DIR``); see `runtimes`."""
+    """Return the wanted folder for the daemon's socket, lock and log (``TBXD_RUNTIME_DIR``); see `runtimes`."""
     configured = os.environ.get(RUNTIME_VARIABLE)
     return Path(configured).absolute() if configured else base_dir() / "run"
 
 
 def spool_dir() -> Path:
-    """The folder of the journals that is wanted (``TBXD_SPOOL``); see `spools`."""
+    """Return the wanted folder for the journals (``TBXD_SPOOL``); see `spools`."""
     configured = os.environ.get(SPOOL_VARIABLE)
     return Path(configured).absolute() if configured else base_dir() / "spool"
 
 
 def runtimes(wanted: Path) -> list[Path]:
-    """The folders where a daemon may be that is wanted in one, in the order in which they are tried."""
+    """Return the wanted runtime folder and its alternatives, in the order in which they are tried."""
     return _alternatives(wanted, "run")
 
 
 def spools(wanted: Path) -> list[Path]:
-    """The folders where journals may be that are wanted in one, in the order in which they are tried.
+    """Return the wanted spool and its alternatives, in the order in which they are tried.
 
-    Whoever makes a journal takes the first that can be used at that moment; who looks for journals looks in all.
+    A client makes its journal in the first usable one; a daemon looks for journals in all.
     """
     return _alternatives(wanted, "spool")
 
@@ -99,20 +99,20 @@ def _alternatives(wanted: Path, name: str) -> list[Path]:
 
 
 def near(folders: list[Path]) -> list[Path]:
-    """Of `runtimes` or `spools`, those on this host, and the one that is wanted wherever it is.
+    """Return those of `runtimes` or `spools` that are on this host, and the wanted one wherever it is.
 
-    The home folder may be on a network disk that hangs. So it is looked at only where these will not do, or where
-    nobody waits.
+    The home folder may be on a network disk that hangs. So it is tried only if these cannot be used, or if nothing
+    waits.
     """
     far = places()[NEAR:]
     return [*folders[:1], *(folder for folder in folders[1:] if folder.parent not in far)]
 
 
 def digest(data: bytes) -> str:
-    """16 hexadecimal digits that stand for something; FNV-1a of 64 bits.
+    """Return a digest of 16 hexadecimal digits: FNV-1a of 64 bits.
 
-    hashlib is slow to import and has nothing to hide here. Imported with the first record, a child that is forked
-    meanwhile would find the lock of that import held, for ever.
+    No cryptographic digest is needed, and hashlib is slow to import. If it were imported with the first record, a child
+    forked meanwhile would find the lock of that import held for ever.
     """
     value = 0xCBF29CE484222325
     for byte in data:
@@ -121,7 +121,7 @@ def digest(data: bytes) -> str:
 
 
 def may_be_used(folder: Path) -> bool:
-    """Whether a folder is this user's and may be written, or could be made; it is looked at and left as it is."""
+    """Return True if a folder is this user's and writable, or could be made. Nothing is changed."""
     for place in (folder, *folder.parents):
         try:
             state = place.lstat()
@@ -137,27 +137,27 @@ def may_be_used(folder: Path) -> bool:
 
 
 def _is_shared(folder: Path) -> bool:
-    """Whether it is of the system, and holds one of `places` for each user; who makes it is not for us to be."""
+    """Return True if a folder is the system's and holds one of `places` for each user; tbxd never makes it."""
     return str(folder) in ("/var/tmp", "/tmp", "/dev/shm") or folder.parent == Path("/run/user")  # noqa: S108
 
 
 def config_dir() -> Path:
-    """The user's folder for settings that outlive a reboot: ``$XDG_CONFIG_HOME/tbxd`` or ``~/.config/tbxd``."""
+    """Return the user's configuration folder: ``$XDG_CONFIG_HOME/tbxd`` or ``~/.config/tbxd``."""
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     base = configured if configured.startswith("/") else os.path.expanduser("~/.config")  # noqa: PTH111 - no home
     return Path(base).absolute() / "tbxd"
 
 
 def keys_dir() -> Path:
-    """The folder of a daemon's keys (``TBXD_KEYS``)."""
+    """Return the folder of a daemon's keys (``TBXD_KEYS``)."""
     configured = os.environ.get(KEYS_VARIABLE)
     return Path(configured).absolute() if configured else config_dir() / "keys"
 
 
 def native_path(path: str) -> str:
-    """A path as this process has to say it: one that its locale has no letters for by its bytes in UTF-8.
+    """Return a path in a form that this process can open: letters outside its locale become their bytes in UTF-8.
 
-    Under ``LC_ALL=C`` the system would take the name, and Python refuses it.
+    Under ``LC_ALL=C`` the system would accept the name, but Python refuses it.
     """
     try:
         os.fsencode(path)
@@ -167,20 +167,20 @@ def native_path(path: str) -> str:
 
 
 def told_path(path: str) -> str:
-    """A path of this process as the daemon is told it, which takes paths for UTF-8 whatever the locale of either is.
+    """Return a path of this process as it is sent to the daemon: as UTF-8, whatever the locale of either.
 
-    Bytes that are no UTF-8 are there as lone surrogates (PEP 383), and bytes again in what is sent.
+    Bytes that are not UTF-8 are lone surrogates here (PEP 383), and bytes again in what is sent.
     """
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a tcp endpoint cannot be reached from another host."""
+    """Return True if a tcp endpoint cannot be reached from another host."""
     return address.removeprefix("tcp://").rpartition(":")[0] in LOOPBACK
 
 
 def is_remote(address: str) -> bool:
-    """Whether a daemon is spoken to with keys, as one on another host: by tcp, and not with the token of this user.
+    """Return True if the daemon requires a key, as one on another host does: by tcp, without the token of this user.
 
     Over loopback the token is used, unless ``TBXD_KEY`` names a key.
     """
@@ -188,23 +188,23 @@ def is_remote(address: str) -> bool:
 
 
 def remote_spool(spool: Path, address: str) -> Path:
-    """The folder in a spool for journals that a daemon on another host is to have: no daemon of this host takes them.
+    """Return the folder in a spool for journals for a daemon on another host; no daemon of this host adopts them.
 
-    It tells the address by its name.
+    Its name contains the address.
     """
     return spool / REMOTE / address.removeprefix("tcp://").replace("/", "_")
 
 
 def configured_address() -> str | None:
-    """The ZeroMQ endpoint in ``TBXD_ADDRESS``; None asks for the daemon of this user and host."""
+    """Return the ZeroMQ endpoint in ``TBXD_ADDRESS``; None means the daemon of this user and host."""
     return os.environ.get(ADDRESS_VARIABLE) or None
 
 
 def default_address(runtime: Path | None = None) -> str:
-    """The endpoint of this user's own daemon.
+    """Return the endpoint of this user's own daemon.
 
-    A runtime folder whose path is too long for a socket has its socket in one of `places`, under a name made from
-    that path, so that both sides find the same one.
+    If the path of the runtime folder is too long for a socket, the socket is in one of `places`, under a name made from
+    that path, so that both sides find it.
     """
     folder = runtime_dir() if runtime is None else runtime
     path = folder / "daemon.sock"
@@ -217,15 +217,15 @@ def default_address(runtime: Path | None = None) -> str:
 
 
 def check_address(address: str, listening: bool = False) -> str:
-    """``address`` when ZeroMQ can use it.
+    """Return ``address`` if ZeroMQ can use it.
 
     Args:
         address: a ZeroMQ endpoint.
-        listening: whether somebody is to listen there: then every interface ("*") and any free port (0) will do, too.
+        listening: the address is for listening: every interface ("*") and any free port (0) are allowed, too.
 
     Raises:
-        ValueError: neither ipc nor tcp, an ipc path that is too long, or no host or port; the message says what would
-            do.
+        ValueError: neither ipc nor tcp, an ipc path that is too long, or no host or port; the message says what is
+            expected.
     """
     if wrong := _wrong_address(address, listening):
         raise ValueError(f"address {address!r}: {wrong}")
@@ -233,7 +233,7 @@ def check_address(address: str, listening: bool = False) -> str:
 
 
 def _wrong_address(address: str, listening: bool) -> str:
-    """What is wrong with an endpoint, and what would do; "" when nothing is."""
+    """Return what is wrong with an endpoint and what is expected; "" if it is valid."""
     scheme, separator, rest = address.partition("://")
     if address != address.strip() or "\0" in address:
         return "there is a blank at its beginning or end, or a zero byte in it"
@@ -269,7 +269,7 @@ def _wrong_port(rest: str, listening: bool) -> str:
 
 
 def _meant(address: str) -> str:
-    """What may have been meant by an endpoint without a scheme."""
+    """Suggest an endpoint for one without a scheme."""
     if "://" in address:
         return ""
     if address.startswith("/"):
@@ -279,7 +279,7 @@ def _meant(address: str) -> str:
 
 
 def address_in_environment() -> str:
-    """What is wrong with ``TBXD_ADDRESS``, as a sentence that names it; "" when nothing is, or it is not set."""
+    """Return what is wrong with ``TBXD_ADDRESS``, as a sentence that names it; "" if it is valid or not set."""
     try:
         check_address(configured_address() or default_address())
     except ValueError as error:
@@ -288,11 +288,11 @@ def address_in_environment() -> str:
 
 
 def socket_trouble(address: str) -> str | None:
-    """Why an ipc endpoint is not to be connected to; "" when it may be, None when it may be later.
+    """Return why it is unsafe to connect to an ipc endpoint; "" if it is safe, None if it may be safe later.
 
-    Whoever may put a socket in its place would get this user's records, and could acknowledge them. So its folder has
-    to be this user's or root's, and closed to others; in one that all share (sticky, as ``/tmp``) the socket has to be
-    there and theirs. Root connects where he is told to.
+    A user who could put a socket in its place would get this user's records, and could acknowledge them. So its folder
+    must belong to this user or root, and be closed to others; in a shared folder (sticky, as ``/tmp``) the socket must
+    exist and belong to them. Root connects anywhere.
     """
     path = Path(address.removeprefix("ipc://"))
     me = os.getuid()
@@ -314,11 +314,11 @@ def socket_trouble(address: str) -> str | None:
 
 
 def private_dir(path: Path) -> Path:
-    """Make ``path`` (and its parents) if need be, and return it once it is certain to be this user's alone.
+    """Make ``path`` (and its parents) if needed, and return it after checking that it is this user's alone.
 
     Raises:
-        UnsafePath: it is a link, no folder, another user's, or others may write to it.
-        OSError: it cannot be made.
+        UnsafePath: the path is a link, not a folder, another user's, or writable for others.
+        OSError: the folder cannot be made.
     """
     ours = path.parent in places()
     for folder in (path.parent, path) if ours else (path,):
@@ -339,31 +339,31 @@ def private_dir(path: Path) -> Path:
 
 
 def view_runtime(runtime: Path, view: str) -> Path:
-    """The runtime folder of the daemon that sees the files which a trainer with this `view.view` sees, where the usual
-    daemon sees others."""
+    """Return the runtime folder of the daemon for trainers with this `view.view`, if the usual daemon sees other
+    files."""
     return runtime / f"{VIEW_PREFIX}{view}"
 
 
 def lock_path(runtime: Path | None = None) -> Path:
-    """The file that the one daemon of a runtime folder holds locked while it lives."""
+    """Return the file that the one daemon of a runtime folder keeps locked while it runs."""
     return (runtime or runtime_dir()) / "daemon.lock"
 
 
 def token_path(runtime: Path | None = None) -> Path:
-    """The secret that a connection over tcp has to show; readable by this user only."""
+    """Return the file of the secret that a connection over tcp requires; readable by this user only."""
     return (runtime or runtime_dir()) / "tcp.token"
 
 
 def addresses_path(runtime: Path | None = None) -> Path:
-    """The file in which the daemon of a runtime folder leaves where it listens, an endpoint a line, the own one first.
+    """Return the file of the endpoints where the daemon of a runtime folder listens, one a line, its own first.
 
-    It counts while `lock_path` is locked.
+    It is valid while `lock_path` is locked.
     """
     return (runtime or runtime_dir()) / "addresses"
 
 
 def daemon_addresses(runtime: Path | None = None) -> list[str]:
-    """Where the daemon that holds the lock of a runtime folder listens, as far as it says; an older one does not."""
+    """Return the endpoints where the daemon of a runtime folder listens; an older daemon does not write them."""
     try:
         file = open_file(addresses_path(runtime), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -378,15 +378,15 @@ def daemon_addresses(runtime: Path | None = None) -> list[str]:
 
 
 def service_path(runtime: Path | None = None) -> Path:
-    """The file in which a daemon that runs as a service leaves the path of its unit file, for `awaited_service`."""
+    """Return the file where a daemon that runs as a service writes the path of its unit, for `awaited_service`."""
     return (runtime or runtime_dir()) / "service"
 
 
 def awaited_service(runtime: Path | None = None) -> str:
-    """The unit file of the service whose daemon is the only one that may run in a runtime folder; "" without one.
+    """Return the unit file of the service that has reserved a runtime folder for its daemon; "" without one.
 
-    A service counts once it has run there, and as long as its unit file exists: it may be stopped for the moment, but
-    it is meant to come back. Whoever removes the unit file gives the folder free, also without telling us.
+    A service reserves the folder when it first runs there, for as long as its unit file exists: a stopped service is
+    expected to come back. Removing the unit file releases the folder.
     """
     try:
         file = open_file(service_path(runtime), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

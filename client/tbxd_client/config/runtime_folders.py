@@ -1,4 +1,4 @@
-"""Which of the folders where a daemon may be is the one: where it runs, or where it can."""
+"""Finds the runtime folder among the possible ones: where a daemon runs, or can run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .paths import RUNTIME_VARIABLE, lock_path, may_be_used, near, private_dir, 
 LAUNCH_LOCK = "launch.lock"
 # Of flock: where a file system has none (NFS or Lustre mounted so, some of FUSE, some containers).
 NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL))
-# Why one of several places that nobody has configured is passed over without a word: it is not there.
+# Reasons to skip a default place silently: it is not there.
 NOT_THERE = frozenset((errno.ENOENT, errno.EROFS, errno.EACCES))
 TRIED_BYTES = 16 << 10  # what a daemon writes there at the least: its number, its log
 
 
 def find_runtime(wanted: Path | None = None) -> Path:
-    """The runtime folder: that of a daemon that lives, or else the first that can be used. Nothing is made.
+    """Return the runtime folder of a running daemon, or else the first usable one. Nothing is made.
 
     Args:
-        wanted: the folder that is configured; None as it is in the environment.
+        wanted: the configured folder; None takes it from the environment.
     """
     candidates = runtimes(runtime_dir() if wanted is None else wanted)
     for some in _nearest_first(candidates):
@@ -36,10 +36,10 @@ def find_runtime(wanted: Path | None = None) -> Path:
 
 
 def make_runtime(wanted: Path | None = None) -> Path:
-    """As `find_runtime`, made and tried: a daemon can be started in it.
+    """As `find_runtime`, but make the folder and test that a daemon can be started in it.
 
     Raises:
-        OSError: in none of them; the message says of each why.
+        OSError: no folder can be used; the message has the reason for each.
     """
     reasons = []
     for some in _nearest_first(runtimes(runtime_dir() if wanted is None else wanted)):
@@ -57,27 +57,27 @@ def make_runtime(wanted: Path | None = None) -> Path:
 
 
 def _nearest_first(folders: list[Path]) -> Iterator[list[Path]]:
-    """Those on this host, and then those that may be on the network, where a look may take for ever."""
+    """Yield the folders on this host, then those that may be on the network, where access may hang."""
     here = near(folders)
     yield here
     yield [folder for folder in folders if folder not in here]
 
 
 def why(folder: Path, error: Exception) -> str:
-    """An error with the folder that it is about."""
+    """Return an error as text, with its folder."""
     text = (getattr(error, "strerror", None) or str(error)) or type(error).__name__
     return text if str(folder) in text else f"{folder}: {text}"
 
 
 def leave_spool(spool: Path, wanted: Path) -> None:
-    """Remove a spool that stood in for the one that was wanted, if there is nothing in it."""
+    """Remove a spool that replaced the wanted one, if it is empty."""
     if spool != wanted and spool.name.startswith("spool-") and spool in spools(wanted):
         with contextlib.suppress(OSError):
             spool.rmdir()
 
 
 def _has_daemon(folder: Path) -> bool:
-    """Whether somebody holds the lock of a folder of this user's."""
+    """Return True if a daemon holds the lock of a folder of this user."""
     try:
         if folder.lstat().st_uid != os.getuid():
             return False
@@ -96,10 +96,10 @@ def _has_daemon(folder: Path) -> bool:
 
 
 def _try(folder: Path) -> None:
-    """Do what a daemon needs.
+    """Test what a daemon needs of a folder: a lock and room for its files.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: the folder cannot be used.
     """
     file = open_file(folder / LAUNCH_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
@@ -119,7 +119,7 @@ def _try(folder: Path) -> None:
 
 
 def lock_error(path: Path, error: OSError) -> OSError:
-    """An error of ``flock`` other than that somebody else has the lock, as one that says what to do."""
+    """Return an error of ``flock``, other than that the lock is held, with advice."""
     advice = (
         f"its file system has no locks (flock), and a daemon needs one; set {RUNTIME_VARIABLE} to a folder on a local "
         "disk"
@@ -130,12 +130,12 @@ def lock_error(path: Path, error: OSError) -> OSError:
 
 
 def runtime_trouble(wanted: Path, configured: bool) -> str:
-    """Why no daemon can run in the runtime folder that was wanted, as a sentence without its end; "" where one can, or
-    where nobody has to know.
+    """Return why no daemon can run in the wanted runtime folder, without a full stop; "" if one can, or if a default
+    folder is merely missing.
 
     Args:
         wanted: the folder.
-        configured: somebody has named it, and so wants to know.
+        configured: the user has configured the folder, so that every reason is reported.
     """
     if trouble := lock_trouble(wanted):
         return trouble
@@ -147,7 +147,7 @@ def runtime_trouble(wanted: Path, configured: bool) -> str:
 
 
 def lock_trouble(folder: Path) -> str:
-    """Why no daemon can run in a runtime folder that is there, because nothing in it can be locked; "" where it can."""
+    """Return why files in a runtime folder cannot be locked; "" if they can, or if it does not exist."""
     try:
         file = open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -1,4 +1,4 @@
-"""The client's settings: one declaration each, read from the environment. A bad value is told once and not used."""
+"""The client's settings: one declaration each, read from the environment. An invalid value is reported once."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ CHOICES = (SYNC, RANKS, RESUME)
 
 
 class Text:
-    """What a user may set in words of its own form; ``otherwise`` says what holds without it."""
+    """A setting with a text of its own form; ``otherwise`` describes the default."""
 
     __slots__ = ("form", "help", "otherwise", "variable")  # no NamedTuple: making one takes an eighth of a millisecond
 
@@ -148,7 +148,7 @@ _WORDS = {"on": "1", "true": "1", "yes": "1", "off": "0", "false": "0", "no": "0
 
 
 def parsed(setting: Setting, text: str) -> float | None:
-    """The number that a text says; None where it makes no sense."""
+    """Return the number in a text; None if it is invalid."""
     try:
         value = float(_WORDS.get(text.lower(), text))
     except ValueError:
@@ -157,7 +157,7 @@ def parsed(setting: Setting, text: str) -> float | None:
 
 
 def read(setting: Setting, environ: Callable[[str], str | None] = os.environ.get) -> float:
-    """The value of a setting: from the environment when it is there and makes sense, else the default."""
+    """Return the value of a setting: from the environment if it is there and valid, else the default."""
     text = environ(setting.variable)
     if not text:
         return setting.default
@@ -172,7 +172,7 @@ def read(setting: Setting, environ: Callable[[str], str | None] = os.environ.get
 
 
 def read_choice(choice: Choice, environ: Callable[[str], str | None] = os.environ.get) -> str:
-    """The word that is set, in whatever case; the default where there is none, or none of those that are possible."""
+    """Return the word that is set, in lower case; the default if none is set or it is not possible."""
     text = environ(choice.variable) or choice.default
     if text.lower() in choice.choices:
         return text.lower()
@@ -184,12 +184,12 @@ _said: set[str] = set()
 
 
 def was_said(*keys: str) -> bool:
-    """Whether `warn` has said something under one of these keys."""
+    """Return True if `warn` has written a message under one of these keys."""
     return not _said.isdisjoint(keys)
 
 
 def warn(message: str, once: str = "") -> None:
-    """Say something to the user on stderr; under a key ``once`` only the first time in this process."""
+    """Write a message to stderr; under a key ``once`` only the first time in this process."""
     key = once or message
     if key not in _said:
         _said.add(key)

@@ -1,1 +1,1 @@
-"""Ranks and jobs: which process of which job this is."""
+"""Ranks and jobs: the identity of this process in its job."""

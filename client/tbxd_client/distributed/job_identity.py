@@ -1,7 +1,7 @@
-"""What a job is called: something that all of its processes know, and no other job has. Also its default log folder.
+"""The name of a job, which all of its processes derive and no other job has; also its default log folder.
 
-The name is taken from whatever the processes share: an id that somebody has given, a step of SLURM, or, where all of
-them are on one host, the process that has launched them. Only processes of a job with a launcher come here.
+The name comes from what the processes share: an id that the user has given, a step of SLURM, or, if all of them are on
+one host, the process that has launched them. Only processes of a job with a launcher come here.
 
 Sources: ``sbatch(1)`` and ``srun(1)`` for ``SLURM_*``; PyTorch's ``torchrun`` page for ``TORCHELASTIC_RUN_ID``; PMIx's
 ``PMIX_NAMESPACE``; Ray's ``src/ray/common/constants.h`` for ``RAY_JOB_ID``; ``proc(5)``.
@@ -26,7 +26,7 @@ LOOPBACK = ("localhost", "127.", "::1")
 GENERATIONS_MAX = 32  # of processes between a launcher and one of its ranks
 NAME_CHARACTERS_MAX = 100  # of a log folder
 
-# Who starts the processes of many jobs, one after the other, so that its process is no job's name.
+# Programs that start many jobs, one after the other, so that their process does not identify a job.
 _SHELLS = frozenset(("bash", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"))
 _KEEPERS = "catatonit conmon containerd-shim docker-init dumb-init init raylet slurmstepd systemd tini"
 _LASTING = frozenset((*_KEEPERS.split(), "login", "screen", "sshd", "su", "sudo", "tmux: server"))
@@ -46,9 +46,9 @@ class Process(NamedTuple):
 
 
 class Job(NamedTuple):
-    """``name`` is that of a job; ``launcher`` is there where it was taken from that process.
+    """A job. ``launcher``: the process that ``name`` was taken from, if any.
 
-    ``shared``: every process of the job, on whatever host, comes to the same, and no other job does.
+    ``shared``: every process of the job derives the same name, on every host, and no other job does.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Job(NamedTuple):
 
 
 def job_of(environ: Mapping[str, str], source: str, rank: int, world: int, local_world: int) -> Job:
-    """The job of this process.
+    """Return the job of this process.
 
     Args:
         environ: the variables of its environment.
-        source: the variable that has its rank.
-        rank, world: among the processes of the job.
-        local_world: how many of them are on this host; 0 where that is not known.
+        source: the variable that holds its rank.
+        rank, world: its rank and the number of processes of the job.
+        local_world: the number of processes of the job on this host; 0 if unknown.
     """
     batch, step = slurm_job(environ), slurm_step(environ)
     address, port = environ.get("MASTER_ADDR", ""), environ.get("MASTER_PORT", "")
@@ -96,7 +96,7 @@ def job_of(environ: Mapping[str, str], source: str, rank: int, world: int, local
 
 
 def slurm_job(environ: Mapping[str, str]) -> str:
-    """SLURM's job, with its place in an array; "" without one."""
+    """Return SLURM's job, with its place in an array; "" without one."""
     array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
     if array and task:
         return f"slurm-{array}_{task}"
@@ -105,13 +105,13 @@ def slurm_job(environ: Mapping[str, str]) -> str:
 
 
 def slurm_step(environ: Mapping[str, str]) -> str:
-    """The number of this ``srun`` within SLURM's job; "" in the batch script itself."""
+    """Return the number of this ``srun`` within SLURM's job; "" in the batch script itself."""
     step = environ.get("SLURM_STEP_ID", "")
     return step if step.isascii() and step.isdigit() and len(step) <= STEP_DIGITS_MAX else ""
 
 
 def folder_name(job: Job) -> str:
-    """The log folder of a job whose script gives none; "" where its processes have nothing in common."""
+    """Return the default log folder of a job; "" if its processes share nothing."""
     if job.launcher is not None:
         started = time.strftime("%b%d_%H-%M-%S", time.localtime(_seconds(job.launcher.started)))
         name = f"{started}_{os.uname().nodename}_{job.launcher.pid}{job.launch}"
@@ -121,7 +121,7 @@ def folder_name(job: Job) -> str:
 
 
 def _seconds(ticks: int) -> float:
-    """The time of day of a moment since the system was booted, the same for all who ask."""
+    """Convert ticks since boot to seconds since the epoch; all processes get the same."""
     boot = 0
     with open("/proc/stat", "rb") as file:
         for line in file:
@@ -132,10 +132,10 @@ def _seconds(ticks: int) -> float:
 
 
 def _launcher(source: str, environ: Mapping[str, str]) -> Process | None:
-    """The process that has started those of this job on this host: the next above that was not told a rank itself.
+    """Return the launcher of this job on this host: the nearest ancestor whose environment has no rank.
 
-    What lies between, a script that sets variables and so on, was told. None where that process lives on and starts
-    other jobs, as a shell that somebody types into does.
+    Processes between (a script that sets variables and so on) have one. None if that process outlives the job and
+    starts other jobs, as an interactive shell does.
     """
     # A script may have set one variable by another that it was told. Not under torchrun, which may be told one itself.
     told = {source} if environ.get("TORCHELASTIC_RUN_ID") else {source, *MPI, "RANK"}
@@ -157,7 +157,7 @@ def _launcher(source: str, environ: Mapping[str, str]) -> Process | None:
 
 
 def process_of(pid: int) -> Process | None:
-    """What the system says of a process; None where there is none, or nobody tells."""
+    """Return a process as ``/proc`` shows it; None if it is not there or cannot be read."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             head, _, tail = file.read().rpartition(b")")
@@ -170,11 +170,11 @@ def process_of(pid: int) -> Process | None:
 
 
 def launched(environ: Mapping[str, str], source: str, rank: int, world: int, local_world: int) -> str:
-    """Who has started all ranks of a job, where all of them are known to be on this host; "" anywhere else.
+    """Describe the process that has launched all ranks of a job, if all of them are on this host; "" otherwise.
 
-    ``<namespace of processes>/<pid>.<started>.<group>.<parent>/<own start>/<source>/<all at once>``, for the daemon:
-    it can see then that no rank is left that has not logged yet. ``started`` and the start of this process are in
-    ticks; torchrun starts all ranks before it waits for one of them.
+    ``<namespace of processes>/<pid>.<started>.<group>.<parent>/<own start>/<source>/<all at once>``. With it the daemon
+    can see that no rank is left that has not logged yet. ``started`` and the start of this process are in ticks;
+    torchrun starts all ranks before it waits for one of them.
 
     Args: as for `job_of`.
     """
@@ -194,7 +194,7 @@ def launched(environ: Mapping[str, str], source: str, rank: int, world: int, loc
 
 
 def pid_namespace() -> int:
-    """Which namespace this process's number is of; 0 where ``/proc`` does not tell, or shows those of another one."""
+    """Return the pid namespace of this process; 0 if ``/proc`` does not show it, or belongs to another one."""
     try:
         # ``/proc/self`` is this process as those see it that /proc is of.
         same = os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115
@@ -204,7 +204,7 @@ def pid_namespace() -> int:
 
 
 def _was_told(pid: int, marks: list[bytes]) -> bool:
-    """Whether a process was started with one of some variables; not, where we may not see it."""
+    """Return True if a process was started with one of these variables; False if its environment cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environ = b"\0" + file.read()
@@ -214,7 +214,7 @@ def _was_told(pid: int, marks: list[bytes]) -> bool:
 
 
 def _launch(launcher: Process | None, port: str, rank: int) -> str:
-    """What tells the jobs of one launcher apart: the port where they meet, and how many children came before."""
+    """Return a text that differs between jobs of one launcher: their port, and the number of earlier children."""
     text = f"-{port}" if port else ""
     module = sys.modules.get("multiprocessing.process")
     if module is not None and launcher is not None and launcher.pid == os.getppid():

@@ -1,7 +1,7 @@
-"""What tells one process that logs from another: which program it is, whose child, and when it began.
+"""The identity of a process that logs: its program, its parent, and its start.
 
-The daemon asks it where a process goes back behind what another has logged under the same tag: whether this one goes
-on with that one's work, or is something else (docs/EVENT_FILE.md, "Resume").
+The daemon needs it if a process logs earlier steps of a tag than another process has logged: it decides whether this is
+a restart of that process or something else (docs/EVENT_FILE.md, "Resume").
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _forked_from = 0  # the process that has forked this one, where it had imported 
 
 
 def boot() -> str:
-    """Which start of the system this is; "" where nobody tells."""
+    """Return an id of this boot of the system; "" if unknown."""
     global _boot
     if not _boot:
         told = journal_files.boot_id()
@@ -47,12 +47,12 @@ def boot() -> str:
 
 
 def clock() -> int:
-    """Milliseconds since the system was started, which never go back."""
+    """Return the milliseconds since boot, which never decrease."""
     return int(_clock() * 1000)
 
 
 def fields() -> dict[str, Any]:
-    """What this process is, as fields of a `records.RunDefinition`."""
+    """Return the identity of this process, as fields of a `records.RunDefinition`."""
     script, kin, parent = "python", "", ""
     with contextlib.suppress(Exception):  # at the end of the program, or a ``sys.argv`` that has anything in it
         parent = _parent()
@@ -61,18 +61,18 @@ def fields() -> dict[str, Any]:
 
 
 def program(arguments: list[str], original: list[str], main: str, child: bool) -> tuple[str, str]:
-    """The name of a program, and a digest that is the same for each process of it that does the same work.
+    """Return the name of a program, and a digest that all its processes with the same work share.
 
-    Its first `PROGRAM_CHARS` are the same whatever the arguments, but for those that say that it does not train.
+    Its first `PROGRAM_CHARS` do not depend on the arguments, except those for other work than training.
 
     Args:
         arguments: ``sys.argv``.
         original: ``sys.orig_argv``.
         main: the file of the main module; "" for none.
-        child: it is a child of Python's that does a part of its parent's work.
+        child: the process is a child of Python's that does a part of its parent's work.
 
     Returns:
-        "" for the digest where nothing tells one program from another: a prompt, a notebook, what comes from stdin.
+        "" for the digest if nothing identifies the program: a prompt, a notebook, a script from stdin.
     """
     first = arguments[0] if arguments else ""
     code = ""
@@ -93,13 +93,13 @@ def program(arguments: list[str], original: list[str], main: str, child: bool) -
 
 
 def _modes(arguments: list[str]) -> list[str]:
-    """Arguments that say that it does something else than train: ``--eval``, ``mode=test``, ``predict``."""
+    """Return the arguments that mean other work than training: ``--eval``, ``mode=test``, ``predict``."""
     parts = [part.strip("-").lower() for argument in arguments for part in argument.split("=")]
     return sorted({part for part in parts if _MODES.fullmatch(part)})
 
 
 def _essential(arguments: list[str]) -> list[str]:
-    """Arguments without those that say that it goes on with earlier work."""
+    """Return the arguments without those that mean that the program continues earlier work."""
     kept, passed = [], False
     for argument in arguments:
         name, given, _ = argument.partition("=")
@@ -121,7 +121,7 @@ def _main_file() -> str:
 
 
 def _parent() -> str:
-    """Of a child that Python has made for a part of its parent's work: who that is. "" for any other process."""
+    """Return the id of the parent, if Python has made this process for a part of its parent's work; "" otherwise."""
     if _forked_from:
         return _named(_forked_from)
     module: Any = sys.modules.get("multiprocessing.process")

@@ -1,6 +1,6 @@
-"""Which process of a job this is: rank and number of processes, as whoever has launched them has told each.
+"""Detects the rank of this process and the number of processes of its job, as set by the launcher.
 
-Read from the environment when a writer is made, and not before: Ray and ``mp.spawn`` set it late. docs/RANKS.md has the
+The environment is read when a writer is made, and not before: Ray and ``mp.spawn`` set it late. docs/RANKS.md has the
 variables and their order.
 
 Sources: PyTorch's page of ``torchrun``; Open MPI's FAQ for ``OMPI_COMM_WORLD_*``; ``srun(1)``; Hydra's ``PMI_RANK`` and
@@ -60,8 +60,8 @@ PROCESS_GROUP = "torch.distributed"  # a source that is no variable
 class Identity(NamedTuple):
     """Process ``rank`` of the ``world`` processes of ``job``.
 
-    ``local_rank`` is its number on its node, ``node`` the number of that; 0 where nobody has told. ``attempt``: how
-    often the job was started before. ``source``: what has told the rank, "" where nobody has and it is alone.
+    ``local_rank`` is its number on its node, ``node`` the number of the node; 0 if unknown. ``attempt``: the number of
+    earlier starts of the job. ``source``: the source of the rank, "" for a process that is alone.
     """
 
     rank: int = 0
@@ -74,11 +74,11 @@ class Identity(NamedTuple):
 
 
 class _Odd(Exception):
-    """What the environment says makes no sense."""
+    """The environment is contradictory."""
 
 
 def identity(environ: Mapping[str, str] = os.environ) -> Identity:
-    """Who this process is; rank 0 of 1 where nothing is said, or nothing sensible, which is told once. Never raises."""
+    """Return this process's identity; rank 0 of 1 if the environment has none, or (with one warning) an invalid one."""
     try:
         source, rank, world = _place(environ)
     except _Odd as odd:
@@ -96,7 +96,7 @@ def identity(environ: Mapping[str, str] = os.environ) -> Identity:
 
 
 def default_folder(who: Identity, environ: Mapping[str, str] = os.environ) -> str:
-    """The name under which all ranks of a job log if the script gives none; "" where there is none, which is told."""
+    """Return the default folder name of all ranks of a job; "" if there is none, with a warning."""
     if who.world == 1:
         return ""
     from . import job_identity
@@ -116,14 +116,14 @@ def default_folder(who: Identity, environ: Mapping[str, str] = os.environ) -> st
 
 
 def launched(who: Identity, environ: Mapping[str, str] = os.environ) -> str:
-    """Who has started all ranks of a job of several: see `job_identity.launched`."""
+    """Describe the process that has launched all ranks of a job; see `job_identity.launched`."""
     from . import job_identity
 
     return job_identity.launched(environ, who.source, who.rank, who.world, _least(environ, LOCAL_WORLDS))
 
 
 def _place(environ: Mapping[str, str]) -> tuple[str, int, int]:
-    """What has told the rank, the rank, and the number of ranks."""
+    """Return the source of the rank, the rank, and the number of ranks."""
     for source, worlds in LAUNCHERS.items():
         text = environ.get(source)
         if not text:
@@ -148,7 +148,7 @@ def _place(environ: Mapping[str, str]) -> tuple[str, int, int]:
 
 
 def _counts(variable: str, environ: Mapping[str, str]) -> bool:
-    """Whether a variable speaks of this process: SLURM_NTASKS is also there in the batch script, which is alone."""
+    """Return True if a variable applies to this process: the batch script has SLURM_NTASKS, too, and is alone."""
     if variable != "SLURM_NTASKS":
         return True
     from . import job_identity
@@ -157,7 +157,7 @@ def _counts(variable: str, environ: Mapping[str, str]) -> bool:
 
 
 def _before(environ: Mapping[str, str]) -> int:
-    """The ranks on the nodes before this one, where only a local rank is told."""
+    """Return the number of ranks on the nodes before this one, for a launcher that sets only a local rank."""
     node = next((_number(environ, name) for name in NODES if environ.get(name)), 0)
     if not node:
         return 0
@@ -167,7 +167,7 @@ def _before(environ: Mapping[str, str]) -> int:
 
 
 def _process_group() -> tuple[str, int, int]:
-    """What PyTorch was told by arguments of ``init_process_group``, if it has been called."""
+    """Return source, rank and number of ranks from ``init_process_group``, if it has been called."""
     module = sys.modules.get(PROCESS_GROUP)
     try:
         if module is not None and module.is_available() and module.is_initialized():
@@ -209,7 +209,7 @@ def _number(environ: Mapping[str, str], variable: str) -> int:
 
 
 def _least(environ: Mapping[str, str], variables: tuple[str, ...]) -> int:
-    """The first of some numbers that is set; 0 where none is, or it is none."""
+    """Return the number in the first of these variables that is set; 0 if none is, or if it is not a number."""
     for variable in variables:
         if environ.get(variable):
             try:

@@ -1,4 +1,4 @@
-"""What becomes of the ranks of a job: one run for all of them, one for each, or rank 0's alone. See docs/RANKS.md."""
+"""How the ranks of a job log: one run for all of them, one for each, or rank 0's alone. See docs/RANKS.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..config.settings import ALL, REDUCE, ZERO, warn
 from .rank_detection import Identity, identity
 
 REDUCE_VARIABLE = settings.REDUCE_TAGS.variable
-# What may become of a tag's values of several ranks: one point, computed so, or a curve for each rank.
+# Reductions of a tag's values of several ranks to one point, or a curve for each rank.
 MEAN, SUM, MIN, MAX, LAST = "mean", "sum", "min", "max", "last"
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 EACH = "all"
@@ -20,12 +20,12 @@ WORDS = (MEAN, SUM, MIN, MAX, LAST, *PERCENTILES, EACH)
 
 
 class Member:
-    """A process as a member of its job, and what it means to log as one.
+    """A process as a member of its job, and how it logs as one.
 
     Args:
         policy: one of the words of ``TBXD_RANKS``.
-        words: pattern of tags to one of `WORDS`; the first that fits counts.
-        who: None is read when it is asked for, which is how it is in a process that this has been passed to.
+        words: pattern of tags to one of `WORDS`; the first match applies.
+        who: the identity. None is detected at the first use, as in a process that this was passed to.
     """
 
     __slots__ = ("_who", "policy", "words")
@@ -40,23 +40,23 @@ class Member:
 
     @property
     def who(self) -> Identity:
-        """The process."""
+        """The identity of the process."""
         if self._who is None:
             self._who = identity()
         return self._who
 
     @property
     def reduces(self) -> bool:
-        """Whether what the ranks log with one tag and step becomes one point."""
+        """True if the values of all ranks at one tag and step become one point."""
         return self.policy == REDUCE and self.who.world > 1
 
     @property
     def writes(self) -> bool:
-        """Whether this process logs at all."""
+        """True if this process logs."""
         return self.policy != ZERO or self.who.rank == 0
 
     def folder(self, logdir: str) -> str:
-        """Where this process logs, of a job that was told to log to ``logdir``."""
+        """Return the folder of this process for a job that logs to ``logdir``."""
         who = self.who
         if self.policy != ALL or who.world == 1:
             return logdir
@@ -64,22 +64,22 @@ class Member:
         return os.path.join(logdir, name)  # noqa: PTH118 - shown to the user as it is
 
     def word(self, tag: str) -> str:
-        """What becomes of a tag's values of several ranks; "" is the usual for its kind."""
+        """Return the reduction of a tag's values over ranks; "" is the default of its kind."""
         if not self.words or not tag or not self.reduces:
             return ""
         return next((word for pattern, word in self.words if pattern == tag or fnmatchcase(tag, pattern)), "")
 
 
 def member(ranks: str | None = None, reduce: Mapping[str, str] | None = None) -> Member:
-    """This process as a member of its job, as a writer's arguments and the settings would have it.
+    """Return this process as a member of its job, by a writer's arguments and the settings.
 
     Args:
-        ranks: as ``TBXD_RANKS``, before which it counts.
-        reduce: pattern of tags to one of `WORDS`; those of ``TBXD_REDUCE`` come behind.
+        ranks: as ``TBXD_RANKS``, which it overrides.
+        reduce: pattern of tags to one of `WORDS`; those of ``TBXD_REDUCE`` come after them.
 
     Raises:
-        TypeError: they are no word and no mapping.
-        ValueError: a word that is none of those that are possible.
+        TypeError: reduce is not a mapping, or a pattern is not a string.
+        ValueError: a word is not possible.
     """
     if ranks is None:
         ranks = settings.read_choice(settings.RANKS)
@@ -102,7 +102,7 @@ def _checked(reduce: Any) -> tuple[tuple[str, str], ...]:
 
 
 def read_words(text: str) -> tuple[tuple[str, str], ...]:
-    """The patterns and words of ``TBXD_REDUCE="tokens=sum,time/*=p99"``; what makes no sense is told and left out."""
+    """Return the patterns and words of ``TBXD_REDUCE="tokens=sum,time/*=p99"``; invalid entries are reported."""
     words, bad = split_words(text)
     for entry in bad:
         warn(f"{REDUCE_VARIABLE}: {entry!r} is not used; TAG=WORD is possible, WORD of {', '.join(WORDS)}")
@@ -110,7 +110,7 @@ def read_words(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def split_words(text: str) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    """The patterns and words of ``TBXD_REDUCE``, and what makes no sense."""
+    """Return the patterns and words of ``TBXD_REDUCE``, and its invalid entries."""
     words, bad = [], []
     for entry in filter(None, map(str.strip, text.split(","))):
         pattern, _, word = map(str.strip, entry.rpartition("="))

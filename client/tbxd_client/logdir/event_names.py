@@ -1,11 +1,11 @@
-"""The names of event files: which there are, and what the next one is called.
+"""The names of event files: those in a folder, and the next one.
 
-``events.out.tfevents.<10-digit seconds>.<host>.<pid>.<n><suffix>`` is what TensorBoard's own writer, and the tools that
-look for its files by name, agree on. TensorBoard reads the files of a folder in the order of their names.
+``events.out.tfevents.<10-digit seconds>.<host>.<pid>.<n><suffix>`` is the form that TensorBoard's own writer uses and
+that tools look for. TensorBoard reads the files of a folder in the order of their names.
 
-Where a folder has a name of this second or a later one, as of a clock that was wrong, a count of six digits follows the
-seconds of the last name: it sorts behind that and before the next second. So names are never ahead of those that are
-there, however many files are made.
+If a folder has a name of this second or a later one (from a wrong clock), a count of six digits follows the seconds of
+the last name: the new name sorts after that one and before the next second. So names do not run ahead of the existing
+ones, however many files are made.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str = "") -> str:
-    """A name that sorts behind every event file in ``existing`` of the usual form, whatever the clock says."""
+    """Return a name that sorts after every event file in ``existing`` of the usual form, whatever the clock says."""
     safe_host = re.sub(r"[^\w.-]", "_", host) or "localhost"
     safe_suffix = suffix.replace("/", "_")
     place = _place_behind(existing, min(int(now), SECONDS_MAX))
@@ -39,7 +39,7 @@ def file_name(existing: list[str], now: float, host: str, pid: int, suffix: str 
 
 
 def _place_behind(existing: list[str], now: int) -> str:
-    """The digits of a name: the second, where that is behind all others, else the last one's and a count."""
+    """Return the digits of a name: the second if it is after all others, else the last name's second and a count."""
     last, digits = max((match.groups() for match in map(_BEFORE.match, existing) if match), default=("", ""))
     if not last or int(last) < now:
         return f"{now:010d}"
@@ -50,10 +50,10 @@ def _place_behind(existing: list[str], now: int) -> str:
 
 
 def is_acceptable(name: str, suffix: str, existing: list[str], now: float) -> bool:
-    """Whether a file that is to be made may have a name that somebody else has chosen.
+    """Return True if a new event file may have the name that a trainer has chosen.
 
-    It has to be of the usual form, end in ``suffix``, sort behind every event file in ``existing``, and leave room for
-    those to come: a name from the far future would push every later one there.
+    The name must have the usual form, end in ``suffix`` and sort after every event file in ``existing``. It must not be
+    from the far future, because every later name would have to follow it there.
     """
     match = _NAME.fullmatch(name[: len(name) - len(suffix)]) if name.endswith(suffix) and "/" not in name else None
     return (
@@ -69,18 +69,18 @@ def _last_second(names: list[str]) -> int:
 
 
 def second_of(name: str) -> int | None:
-    """The seconds in the name of an event file; None where it has none."""
+    """Return the seconds in the name of an event file; None if it has none."""
     match = _SECONDS.search(name)
     return int(match[1]) if match else None
 
 
 def first_second(names: list[str]) -> int | None:
-    """The seconds in the first name that has them, of event files as `event_files` orders them."""
+    """Return the seconds in the first name that has them, of event files in the order of `event_files`."""
     return next((second for second in map(second_of, names) if second is not None), None)
 
 
 def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
-    """The names of the event files in a folder, given by its path or a descriptor, as TensorBoard orders them.
+    """Return the names of the event files in a folder (a path or a descriptor), in TensorBoard's order.
 
     Raises:
         OSError: the folder cannot be read.
@@ -90,7 +90,7 @@ def event_files(directory: str | os.PathLike[str] | int) -> list[str]:
 
 
 def choose(directory: str, suffix: str) -> str:
-    """The name that the next event file of a folder ought to have; "" while one is being written."""
+    """Return the name for the next event file of a folder; "" while a daemon writes one."""
     try:
         existing = event_files(directory)
     except OSError:

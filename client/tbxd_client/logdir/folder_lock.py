@@ -1,11 +1,11 @@
-"""The lock of a log folder: which daemon of this user writes it. Nothing is left in the folder for it.
+"""The lock of a log folder: one daemon of this user writes it. The lock leaves nothing in the folder.
 
-A daemon locks the folder itself (``flock``), as daemons and trainers have always done. But whoever may read the folder
-can hold that lock. So who holds it keeps a daemon away only if it is another process of this user; and a daemon also
-locks the event file that it writes (`lock_file`), with a kind of lock that only those can take who may write the file
-(``fcntl``, a write lock). NFS knows that one on all its hosts, and the other on one.
+A daemon locks the folder itself (``flock``), as daemons and trainers have always done. But every process that may read
+the folder can hold that lock. So it keeps a daemon away only if another process of this user holds it. A daemon also
+locks the event file that it writes (`lock_file`), with a lock that requires the right to write the file (``fcntl``, a
+write lock). NFS shares that lock between hosts, and ``flock`` not.
 
-The byte that is locked lies far behind the end of the file: some file systems keep others from reading what is locked.
+The locked byte is far after the end of the file, because some file systems keep others from reading locked bytes.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class FolderHeld(OSError):
 def lock_folder(folder: int, own: str = "") -> None:
     """Lock a folder, given by a descriptor, until that is closed.
 
-    Where somebody else keeps its lock, only `lock_file` keeps daemons apart.
+    If a process of another user holds that lock, only `lock_file` keeps daemons apart.
 
     Args:
         folder: the descriptor.
-        own: the name of the event file that this process goes on with, which nobody else writes.
+        own: the name of the event file that this process continues and no other writes.
 
     Raises:
-        FolderHeld: another daemon of this user writes it.
+        FolderHeld: another daemon of this user writes the folder.
         OSError: no descriptor is left.
     """
     if _is_flocked(folder):
@@ -54,7 +54,7 @@ def lock_folder(folder: int, own: str = "") -> None:
 
 
 def _is_flocked(folder: int) -> bool:
-    """Take the lock of the folder itself, where it is to be had. True where another process of this user has it."""
+    """Try to take the lock of the folder itself; return True if another process of this user holds it."""
     for attempt in range(FLOCK_TRIES):
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,8 +71,9 @@ def lock_file(fd: int) -> int:
     """Lock an event file, open for writing, until its descriptor is closed.
 
     Returns:
-        0; EAGAIN where somebody keeps one from it, as who may read the file can do: then another file is written, which
-        can be locked before he gets at it; and else what the file system says that has no locks.
+        0 if it is locked. EAGAIN if another process holds a lock, which every reader of the file can do: the caller
+        then writes another file, and locks it before others can open it. Otherwise the error of a file system without
+        locks.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0))
@@ -82,12 +83,12 @@ def lock_file(fd: int) -> int:
 
 
 def is_file_locked(folder: int, but: str = "", owner: int | None = None) -> bool:
-    """Whether a daemon of this user has locked one of the event files in a folder. Asking takes no lock.
+    """Return True if a daemon of this user has locked an event file in a folder. The query takes no lock.
 
     Args:
-        folder: a descriptor of it.
-        but: the name of the asker's own file.
-        owner: the uid that this user's files have there; that of this process where nothing is said.
+        folder: a descriptor of the folder.
+        but: the name of the caller's own file.
+        owner: the uid of this user's files there; None is that of this process.
     """
     for name in _newest(folder, but, os.geteuid() if owner is None else owner):
         try:
@@ -100,7 +101,7 @@ def is_file_locked(folder: int, but: str = "", owner: int | None = None) -> bool
 
 
 def _newest(folder: int, but: str, owner: int) -> list[str]:
-    """The event files of a user that one who writes the folder may be writing."""
+    """Return the event files of a user that a daemon may be writing: the last by name and by time of change."""
     changed = {}
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if "tfevents" in entry.name]
@@ -127,7 +128,7 @@ def _is_locked(folder: int, name: str) -> bool:
 
 
 def is_held(directory: str | os.PathLike[str]) -> bool:
-    """Whether a daemon of this user writes a folder at this moment."""
+    """Return True if a daemon of this user writes a folder at this moment."""
     try:
         file = open_file(Path(directory), os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -145,12 +146,12 @@ def is_held(directory: str | os.PathLike[str]) -> bool:
 
 
 def _is_held_by_user(folder: int) -> bool:
-    """Whether a process of this user is seen to hold the lock (flock) of the folder itself."""
+    """Return True if ``/proc`` shows a process of this user that holds the flock of the folder."""
     return any(_uid_of(pid) == os.geteuid() for pid in flock_holders(os.fstat(folder).st_ino))
 
 
 def flock_holders(inode: int) -> list[int]:
-    """The processes that hold an flock on a file with this number, as far as /proc tells."""
+    """Return the processes that hold an flock on a file with this inode, as far as /proc shows them."""
     found = []
     try:
         with open("/proc/locks", encoding="ascii", errors="replace") as lines:
@@ -166,7 +167,7 @@ def flock_holders(inode: int) -> list[int]:
 
 
 def _uid_of(pid: int) -> int:
-    """The effective uid of a process; -1 where it is not to be had."""
+    """Return the effective uid of a process; -1 if unknown."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as lines:
             return next((int(line.split()[2]) for line in lines if line.startswith("Uid:")), -1)

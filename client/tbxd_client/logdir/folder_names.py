@@ -1,7 +1,7 @@
-"""Names that the file system of a log folder refuses, as exFAT and NTFS do ``g:1`` and ``x*y``: found, and escaped.
+"""Finds and escapes names that the file system of a log folder refuses, as exFAT and NTFS refuse ``g:1`` and ``x*y``.
 
-Whether a name is refused is asked of the file system, by making the folder, and only for names that some refuse: a name
-of letters never has a call that logs touch the disk.
+The test is to make the folder, and only for names that some file system refuses: for a name of letters, a call that
+logs never touches the disk.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _NEVER = frozenset((errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG))
 
 
 def is_suspect(name: str) -> bool:
-    """Whether there are file systems that do not take this name."""
+    """Return True if some file systems refuse this name."""
     return _SUSPECT.search(name) is not None or len(os.fsencode(name)) > SURE_BYTES
 
 
 def is_refused(error: OSError, folder: str) -> bool:
-    """Whether what was to be made in a folder can never be there under its name.
+    """Return True if an error means that the file system refuses the name itself, for ever.
 
     Args:
-        error: of making it.
-        folder: where. The exFAT of FUSE says that there is no such file: it is the name where the folder is there.
+        error: from making the file or folder.
+        folder: the folder above. The exFAT of FUSE reports ENOENT; if the folder exists, the name is refused.
     """
     return error.errno in _NEVER or (error.errno == errno.ENOENT and os.path.isdir(folder))  # noqa: PTH112
 
 
 def escaped(name: str) -> str:
-    """The name with ``%`` and two hexadecimal digits for each letter that some file system refuses."""
+    """Return the name with ``%`` and two hexadecimal digits for each character that some file system refuses."""
     return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02x}", name)
 
 
 def accepted(folder: str, parts: list[str]) -> list[str]:
-    """The parts of a folder's path below another as its file system takes them; the folders above it are made.
+    """Return the parts of a path below a folder as its file system accepts them; this makes the folders above.
 
     Raises:
-        ValueError: it takes a part neither as it is nor escaped.
+        ValueError: the file system refuses a part even if escaped.
     """
     found: list[str] = []
     for part in parts:
@@ -66,13 +66,13 @@ def _accepted(above: str, part: str) -> str:
 
 
 def check(folder: str, error: OSError) -> None:
-    """Find out whether a folder can never be made.
+    """Raise if a folder can never be made.
 
     Args:
-        error: of making it, or one above it.
+        error: from making the folder, or one above it.
 
     Raises:
-        ValueError: its file system refuses its name.
+        ValueError: the file system refuses its name.
     """
     above, name = os.path.split(os.fsdecode(error.filename or folder))
     if is_refused(error, above):
@@ -83,7 +83,7 @@ def check(folder: str, error: OSError) -> None:
 
 
 def check_suffix(folder: str, suffix: str) -> None:
-    """Find out whether a file's name may end so.
+    """Raise if no file name may end with this suffix.
 
     Raises:
         ValueError: the folder's file system refuses it.

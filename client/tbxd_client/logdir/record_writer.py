@@ -1,4 +1,4 @@
-"""``RecordWriter``: TFRecords of the caller's own, written to a file by the process that calls.
+"""``RecordWriter``: writes the caller's own TFRecords to a file, in the calling process.
 
 A record is its length (8 bytes, little endian), the masked CRC-32C of that (4), the data, and their masked CRC-32C (4).
 Source: TensorFlow, ``tensorflow/core/lib/io/record_writer.h`` and ``tensorflow/core/lib/hash/crc32c.h``.
@@ -15,15 +15,15 @@ REMOTE = ("s3://", "gs://")
 
 
 class RecordWriter:
-    """Writes records to a file that has nothing to do with the daemon.
+    """Writes records to a file, without the daemon.
 
     Args:
-        path: the file, made anew; or as for torch, an object with ``write``, ``flush`` and ``close``.
+        path: the file, replaced if it exists; or as for torch, an object with ``write``, ``flush`` and ``close``.
         writer: torch's name of ``path``.
 
     Raises:
-        OSError: the file cannot be made; from `write` and `flush`: the disk takes no more.
-        TypeError, ValueError: no path, or that of an object store.
+        OSError: the file cannot be made; from `write` and `flush`: the disk is full.
+        TypeError, ValueError: the path is missing, or is that of an object store.
     """
 
     def __init__(self, path: Any = None, *, writer: Any = None) -> None:
@@ -51,7 +51,7 @@ class RecordWriter:
         return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
     def flush(self) -> None:
-        """Hand everything to the system, and where it is a file of this writer's, to the disk."""
+        """Pass everything to the system, and sync the file to disk if this writer has opened it."""
         self._writer.flush()
         if self._writer is not self.path:
             os.fsync(self._writer.fileno())
@@ -62,7 +62,7 @@ class RecordWriter:
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed."""
+        """True if the file is closed."""
         return bool(self._writer.closed)
 
     def __enter__(self) -> RecordWriter:

@@ -1,1 +1,1 @@
-"""What concerns this process: its descriptors, threads, signals and children."""
+"""This process: its descriptors, threads, signals and children."""

@@ -1,16 +1,16 @@
-"""The client's file descriptors: all of them known, none below 3, none kept by a child that is forked.
+"""The client's file descriptors: all of them registered, none below 3, none inherited by a forked child.
 
-A child that kept one would keep what it stands for: a lock (the journal's, so that it is not adopted when its trainer
-is gone; that of who starts the daemon, so that nobody can), the end of a pipe, the connection to the daemon. So what
-this process opens for itself is a `Descriptor`, and a child closes them all before it does anything else.
+A child that kept one would keep a lock (the journal's, so that it is not adopted when its trainer is gone; the launch
+lock, so that no process can start the daemon), the end of a pipe, or the connection to the daemon. So each file that
+the client opens is a `Descriptor`, and a child closes them all first.
 
-A fork waits for what it must not cut in two (`uncut`): a descriptor that is open and not yet known, a word on stderr
-that is half said with its lock held. It waits for microseconds, and `FORK_SECONDS` where a disk hangs; what was cut
-then is found by its path.
+A fork waits for work that it must not interrupt (`uncut`): a descriptor that is open and not yet registered, a message
+half written to stderr with its lock held. It waits for microseconds, or `FORK_SECONDS` if a disk hangs; descriptors
+that were missed then are found by their path.
 
 A program may close descriptors that are not its own (``os.closerange(3, 1024)``, as daemons do), and get the same
-numbers for files of its own. So each is known by the file behind it as well, and is looked at before it is written to
-or closed.
+numbers for its own files. So each descriptor also records the identity of its file, which is checked before every
+write or close.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DescriptorsClosed(Exception):
 
 
 class _Uncut:
-    """See `uncut`. Threads do not exclude each other, and a signal handler may come in between."""
+    """See `uncut`. Threads do not exclude each other, and a signal handler may run in between."""
 
     def __enter__(self) -> None:
         me = get_ident()
@@ -81,12 +81,12 @@ class Descriptor:
     """An open file of this process. ``number`` is -1 when it is closed.
 
     Args:
-        number: what the system has given it. It is another one if that is below `STANDARD`.
-        path: where the file can be opened again, if it can; changed when the file is moved.
-        flags: with which.
+        number: the number from the system. A number below `STANDARD` is replaced by another.
+        path: the path for opening the file again, if possible; changed when the file is moved.
+        flags: the flags for opening it again.
 
     Raises:
-        OSError: it has gone meanwhile, or there is none left.
+        OSError: the descriptor is gone, or none is left.
     """
 
     __slots__ = ("_identity", "flags", "folder", "number", "path")
@@ -109,26 +109,26 @@ class Descriptor:
         _all.add(self)
 
     def fileno(self) -> int:
-        """For `fcntl` and pollers."""
+        """Return the number, for `fcntl` and pollers."""
         return self.number
 
     @property
     def mine(self) -> bool:
-        """Whether the number still is what was opened. About a microsecond."""
+        """True if the number still belongs to the file that was opened. Takes about a microsecond."""
         try:
             return self.is_of(os.fstat(self.number))
         except (OSError, ValueError):
             return False
 
     def is_of(self, state: os.stat_result) -> bool:
-        """Whether this is the state of what was opened."""
+        """Return True if this is the state of the file that was opened."""
         return (state.st_dev, state.st_ino) == self._identity
 
     def valid(self) -> int:
-        """The number, for a file that is opened again where somebody has closed it.
+        """Return the number; a file that the program has closed is opened again.
 
         Raises:
-            OSError: it was closed, and what is at its path is another file, or nothing.
+            OSError: the file was closed, and its path leads to another file, or to none.
         """
         if self.mine:
             return self.number
@@ -145,7 +145,7 @@ class Descriptor:
         return self.number
 
     def close(self) -> None:
-        """Close it, once, and nothing that has its number now."""
+        """Close the descriptor once; never another file that has its number now."""
         _all.discard(self)
         number = self.number
         if number >= 0 and self.mine:
@@ -155,7 +155,7 @@ class Descriptor:
         self.number = -1
 
     def forget(self) -> None:
-        """Leave it as it is: it is not what was opened, but the program's."""
+        """Forget the number without closing it: it belongs to the program now."""
         _all.discard(self)
         self.number = -1
 
@@ -172,7 +172,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600, folder: Descriptor | No
     Args:
         path: of the file.
         flags, mode: as for `os.open`.
-        folder: the folder it is in, where its name is to be looked for there, whatever the path of that is meanwhile.
+        folder: if given, open the file by its name in this folder, even if the folder's path has changed.
 
     Raises:
         OSError: as `os.open`.
@@ -190,7 +190,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600, folder: Descriptor | No
 
 
 def _open_again(file: Descriptor) -> Descriptor:
-    """Open a file of ours once more, also one that its mode keeps from being opened by accident.
+    """Open a file of ours again, even if its mode forbids it.
 
     Raises:
         OSError: as `os.open`.
@@ -215,10 +215,10 @@ def _open_again(file: Descriptor) -> Descriptor:
 
 
 def open_pipe(flags: int = 0) -> tuple[Descriptor, Descriptor]:
-    """The two ends of a pipe, that for reading first.
+    """Return the two ends of a pipe, the one for reading first.
 
     Raises:
-        OSError: there are no descriptors left.
+        OSError: no descriptors are left.
     """
     with uncut:
         ends = os.pipe2(flags | os.O_CLOEXEC)
@@ -235,20 +235,20 @@ def open_pipe(flags: int = 0) -> tuple[Descriptor, Descriptor]:
 
 
 def duplicate(descriptor: Descriptor, least: int = STANDARD) -> Descriptor:
-    """Another descriptor of the same open file, with a number of at least ``least``.
+    """Return another descriptor of the same open file, with a number of at least ``least``.
 
     Raises:
-        OSError: there is none left, or the one is closed.
+        OSError: none is left, or the descriptor is closed.
     """
     with uncut:
         return Descriptor(fcntl.fcntl(descriptor.valid(), fcntl.F_DUPFD_CLOEXEC, least))
 
 
 def another(descriptor: Descriptor) -> Descriptor:
-    """A descriptor of the same file, by its path where the one is closed, also by another thread meanwhile.
+    """Return another descriptor of the same file; by its path if this one is closed, also by another thread meanwhile.
 
     Raises:
-        OSError: there is none left, or what is at its path is another file, or nothing.
+        OSError: none is left, or the path leads to another file, or to none.
     """
     with uncut:
         found = None
@@ -275,7 +275,7 @@ class Map(mmap.mmap):
     dummy: Descriptor | None = None
 
     def close(self) -> None:
-        """Unmap it. Not where its descriptor's number is somebody else's now: that would be closed with it."""
+        """Unmap the file, unless its descriptor's number belongs to another file now, which would be closed, too."""
         _own_maps.discard(self)
         if self.dummy is not None and not self.dummy.mine:
             _kept_maps.append(self)
@@ -284,16 +284,16 @@ class Map(mmap.mmap):
 
 
 def map_file(descriptor: Descriptor, length: int, inherited: bool = True) -> Map:
-    """Map the first ``length`` bytes of a file, to be read and written by all who map it.
+    """Map the first ``length`` bytes of a file, shared for reading and writing.
 
     Args:
         descriptor: the file.
         length: in bytes.
-        inherited: whether a forked child has it, too. The map keeps the open file, with its locks, also when all of its
+        inherited: a forked child has the map, too. The map keeps the open file, with its locks, even if all of its
             descriptors are closed.
 
     Raises:
-        OSError: it cannot be mapped.
+        OSError: the file cannot be mapped.
     """
     with uncut:
         if sys.version_info >= (3, 13):
@@ -324,10 +324,10 @@ def _map_with_a_dummy(descriptor: Descriptor, length: int) -> Map:
 
 
 def _open_null() -> int:
-    """A descriptor that stands for nothing: of /dev/null, or of an empty file in memory where there is none (chroot).
+    """Return a descriptor of /dev/null, or of an empty file in memory if that is missing (chroot).
 
     Raises:
-        OSError: there is none left.
+        OSError: none is left.
     """
     try:
         return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -338,7 +338,7 @@ def _open_null() -> int:
 
 
 class _Dummy(Descriptor):
-    """Of /dev/null, and a map's: a child keeps it, as it keeps the map."""
+    """A map's descriptor of /dev/null; a child keeps it, as it keeps the map."""
 
     __slots__ = ()
 
@@ -359,7 +359,7 @@ def _is(number: int, descriptor: Descriptor) -> bool:
 
 
 def _numbers() -> list[int]:
-    """The descriptors of this process; none where there is no /proc."""
+    """Return the descriptors of this process; none without /proc."""
     try:
         return sorted(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 - also right after a fork
     except OSError:
@@ -367,13 +367,13 @@ def _numbers() -> list[int]:
 
 
 def open_numbers(least: int) -> list[int]:
-    """Descriptors of this process, from a number on, its and the client's; too many rather than too few."""
+    """Return the descriptors of this process from a number on, the program's and the client's; rather too many."""
     found = _numbers() or range(min(limit(), NUMBERS_MAX))
     return [number for number in found if number >= least]
 
 
 def limit() -> int:
-    """The number that no descriptor can be given; one that was open when the limit was lowered may be beyond it."""
+    """Return the limit of new descriptor numbers; one opened before the limit was lowered may be beyond it."""
     try:
         most = os.sysconf("SC_OPEN_MAX")
     except (OSError, ValueError):
@@ -382,9 +382,9 @@ def limit() -> int:
 
 
 def fill_standard() -> None:
-    """Open /dev/null where stdin, stdout or stderr is closed, so that no file of ours gets their number.
+    """Open /dev/null if stdin, stdout or stderr is closed, so that no file of ours gets their number.
 
-    A program that writes to a closed stderr would write into that file. Children that are started do not inherit it.
+    A program that writes to a closed stderr would write into that file. Started children do not inherit it.
     """
     for number in range(STANDARD):
         try:
@@ -397,7 +397,7 @@ def fill_standard() -> None:
 
 
 def know(folder: Path) -> None:
-    """Files below this folder are ours: a child closes them even where a fork could not wait until they were known."""
+    """Register a folder of ours: a forked child closes its files even if the fork came before they were registered."""
     _folders.add(os.path.join(folder, ""))  # noqa: PTH118 - with a slash at its end
 
 

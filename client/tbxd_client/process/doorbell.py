@@ -1,7 +1,7 @@
-"""What wakes a thread that polls: a pair of sockets.
+"""A pair of sockets that wakes a thread that polls.
 
-Not a pipe: between the look whether a number is still ours and its use a program may close all and open a file, and
-``write`` and ``read`` would go into that (`own_sockets`).
+It is not a pipe: between the check of a number and its use, a program may close all descriptors and open a file, and
+``write`` and ``read`` would go to that file (`own_sockets`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Doorbell:
 
     @property
     def read_fd(self) -> int:
-        """What is polled; -1 when it is closed."""
+        """The descriptor to poll; -1 if closed."""
         return self._read.number
 
     def ring(self) -> None:
-        """Wake the thread, or do not let it fall asleep."""
+        """Wake the thread, or keep it from sleeping."""
         with contextlib.suppress(OSError):  # full: it is rung already
             if self._write.mine:  # else closed, and the number may be that of a socket of the program
                 self._write.send(_WORD)
 
     def clear(self) -> None:
-        """Take note of having been woken. Where the program has closed it, there is another one from now on."""
+        """Acknowledge the wake-up; open a new pair if the program has closed this one."""
         with contextlib.suppress(OSError):
             if self._read.number >= 0 and not (self._read.mine and self._write.mine):
                 self._write.close()
@@ -44,6 +44,6 @@ class Doorbell:
                 pass
 
     def close(self) -> None:
-        """Close it; ringing does nothing from now on."""
+        """Close the sockets; ringing does nothing from now on."""
         self._write.close()
         self._read.close()

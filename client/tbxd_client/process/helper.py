@@ -1,13 +1,12 @@
-"""Processes that are started in the name of a trainer: the daemon, and what sends journals to another host.
+"""Starts processes for a trainer: the daemon, and the one that sends journals to another host.
 
-Started so that a fork of the trainer at any moment changes nothing: nothing is imported, no pipe is waited for, and
-every descriptor is known (`descriptors`). ``posix_spawn`` makes no copy of the trainer. A shell starts the program and
-is gone after a millisecond, so the trainer is nobody's parent for longer than that; ``os.wait`` in its own code might
-meet it.
+A fork of the trainer at any moment does no harm: nothing is imported, nothing waits for a pipe, and every descriptor is
+registered (`descriptors`). ``posix_spawn`` makes no copy of the trainer. A shell starts the program and ends after a
+millisecond, so the trainer has a child only for that long; its own ``os.wait`` might reap it.
 
-What is started carries `STARTED_VARIABLE`, and so does all that it starts in turn, until `take_mark` takes it away:
-whatever it turns out to be, it starts nothing itself. It holds the end of a pipe, which says that it lives; where it
-ends with an error before it has detached itself, the shell says so there.
+The new process and its descendants carry `STARTED_VARIABLE`, until `take_mark` removes it: an impostor with that mark
+starts no process here. The new process holds the end of a pipe, which shows that it lives. If it ends with an error
+before it has detached itself, the shell writes so to the pipe.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signa
 
 
 def is_started() -> bool:
-    """Whether this process, or one that it comes from, was started here and is not what was meant to be started."""
+    """Return True if this process, or an ancestor, was started here and is not the intended program."""
     return STARTED_VARIABLE in os.environ
 
 
 def take_mark() -> None:
-    """In what was meant to be started: it is that, and what it starts in turn is its own affair."""
+    """Remove the mark, in the intended program: its own children may start processes."""
     number = _pipe()
     os.environ.pop(STARTED_VARIABLE, None)
     if number >= 0:
@@ -57,7 +56,7 @@ def take_mark() -> None:
 
 
 def say_impostor() -> None:
-    """In what was not meant to be started: have that known to who has started it, so that it is not done again."""
+    """Report to the trainer that this is not the intended program, so that it does not start it again."""
     number = _pipe()
     if number >= 0:
         with contextlib.suppress(OSError):
@@ -65,7 +64,7 @@ def say_impostor() -> None:
 
 
 def _pipe() -> int:
-    """The pipe that the mark names, if it is open here; else -1."""
+    """Return the pipe that the mark names, if it is open here; else -1."""
     try:
         number, inode = map(int, os.environ.get(STARTED_VARIABLE, "").split(":"))
         return number if os.fstat(number).st_ino == inode else -1
@@ -74,15 +73,15 @@ def _pipe() -> int:
 
 
 class Helper:
-    """A process that was started, and does not end with this one.
+    """A started process that does not end with this one.
 
     Args:
-        command: the program, by its path, and its arguments.
+        command: the path of the program, and its arguments.
         environ: its variables.
-        output: where its stdout and stderr go; None is nowhere.
+        output: the file for its stdout and stderr; None discards them.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], output: Descriptor | None = None) -> None:
@@ -108,7 +107,7 @@ class Helper:
         self._reap(REAP_SECONDS)
 
     def _reap(self, seconds: float = 0.0) -> None:
-        """Take note of the shell's end, which comes at once."""
+        """Reap the shell, which ends at once."""
         deadline = monotonic() + seconds
         while self._pid:
             try:
@@ -124,7 +123,7 @@ class Helper:
                 return
 
     def gone(self) -> bool:
-        """Whether it has ended; `code` is set where it had an error at its start."""
+        """Return True if the process has ended; `code` is set if it failed at its start."""
         self._reap()
         if self._alive.number < 0:
             return True
@@ -142,7 +141,7 @@ class Helper:
             self.code = code
 
     def close(self) -> None:
-        """It is not of interest any more."""
+        """Stop watching the process."""
         self._reap()
         self._alive.close()
 
@@ -152,7 +151,7 @@ def _spawn(
 ) -> int:
     """Start a program, by a shell if there is one, in "/" and in a session of its own.
 
-    So what ends the trainer's process group, as Ctrl-C does, does not end it.
+    So signals to the trainer's process group, such as Ctrl-C, do not end it.
     """
     # What the trainer has for its own children, sockets that listen above all, is not for this one. A number beyond
     # the limit (`ulimit -n` came after it was opened) is refused here; what is started closes it (`take_mark`).

@@ -8,10 +8,10 @@ MODULES = ("_interpreters", "_xxsubinterpreters")  # from Python 3.13 on, and be
 
 
 def in_subinterpreter() -> bool:
-    """Whether this is not the main interpreter of its process; False where that cannot be known.
+    """Return True in a subinterpreter; False if unknown.
 
-    Python has no public way to ask before 3.14 (``concurrent.interpreters``, PEP 734). It takes 0.2 to 0.4 ms, most of
-    which is finding the module.
+    Python has no public API for this before 3.14 (``concurrent.interpreters``, PEP 734). It takes 0.2 to 0.4 ms, most
+    of it for finding the module.
     """
     for name in MODULES:
         try:
@@ -23,7 +23,7 @@ def in_subinterpreter() -> bool:
 
 
 def refuse_subinterpreters() -> None:
-    """Let the import fail where the client could not work.
+    """Make the import fail in a subinterpreter.
 
     pyzmq's and msgpack's extensions are made for one interpreter of a process, and threads and exit handlers of a
     subinterpreter end at moments of their own.

@@ -1,6 +1,6 @@
-"""In which mount an open file is: the type of its file system, and the options it is mounted with.
+"""The mount of an open file: the type of its file system, and its mount options.
 
-What only Linux has: ``/proc`` (proc(5), fdinfo and mountinfo).
+This needs Linux's ``/proc`` (proc(5), fdinfo and mountinfo).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ READ_BYTES = 1 << 16  # at a time
 
 
 def mount_of(fd: int) -> tuple[str, frozenset[str]]:
-    """The mount that an open file is in. It takes 0.1 ms.
+    """Return the mount of an open file. It takes 0.1 ms.
 
     Returns:
-        The type of the file system (``ext4``), and the options of the mount and of its superblock. Both are empty where
-        nobody tells.
+        The type of the file system (``ext4``), and the options of the mount and of its superblock. Both are empty if
+        unknown.
     """
     number = b"%d" % mount_number(fd)
     with contextlib.suppress(OSError, IndexError, ValueError):
@@ -33,7 +33,7 @@ def mount_of(fd: int) -> tuple[str, frozenset[str]]:
 
 
 def _lines(path: str) -> list[bytes]:
-    """The lines of a file, without ``open``, which is gone when a ``__del__`` logs at the interpreter's end."""
+    """Return the lines of a file, without ``open``, which is gone if a ``__del__`` logs at the interpreter's end."""
     with uncut:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,8 +1,8 @@
-"""Threads, locks, ``poll`` and the clock of the system, whatever a program has put in their places.
+"""The original threads, locks, ``poll`` and clock of the system, even if a program has replaced them.
 
-gevent and eventlet replace them by some that switch between coroutines of one thread: a sender made of these would
-stand still with training, and a lock of theirs would hand over in the middle of a call. freezegun stops ``time``: a
-wait would never end. So they are taken here, once, and kept where none of these looks for them.
+gevent and eventlet replace them by versions that switch between coroutines of one thread: such a sender would stall
+with training, and such a lock would switch in the middle of a call. freezegun stops ``time``, so that a wait would
+never end. So this module takes the originals once, and keeps them where these packages do not look for them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def original(module: str, name: str) -> Any:
-    """What a module had under a name before gevent or eventlet has put something else there."""
+    """Return the object that a module had under a name before gevent or eventlet replaced it."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent is not None and gevent.is_module_patched(module):
         return gevent.get_original(module, name)
@@ -44,10 +44,10 @@ sleep: Callable[[float], None] = partial(original("time", "sleep"))
 
 
 def let_in(lock: Any) -> None:
-    """In a forked child: free an `RLock` of a thread that is not there, for who waits for it already.
+    """In a forked child, release an `RLock` of a thread that is gone, for a wait that has begun already.
 
-    A signal handler may have forked in that wait, which goes on when the handler has returned. What this thread has
-    itself it frees.
+    A signal handler may have forked during that wait, which continues when the handler has returned. This thread
+    releases its own locks itself.
     """
     if not lock._is_owned():
         with contextlib.suppress(RuntimeError):  # nobody had it
@@ -55,13 +55,13 @@ def let_in(lock: Any) -> None:
 
 
 class Thread:
-    """A thread that ends with the process at the latest. It begins at once.
+    """A thread that starts at once and ends with the process at the latest.
 
     Args:
-        target: what it does.
+        target: the function to run.
 
     Raises:
-        RuntimeError: the system has no thread to give.
+        RuntimeError: the system cannot start a thread.
     """
 
     __slots__ = ("_ended", "_ident", "_target")
@@ -82,17 +82,17 @@ class Thread:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True while the thread runs."""
         return self._ended.locked()
 
     @property
     def is_this(self) -> bool:
-        """Whether the caller is on it."""
+        """True if the caller runs on this thread."""
         here: int = get_ident()
         return self._ident == here
 
     def join(self, seconds: float) -> bool:
-        """Wait until it has ended, so long at the most; whether it has."""
+        """Wait for the end of the thread, for ``seconds`` at most; return True if it has ended."""
         if not self._ended.acquire(True, max(0.0, seconds)):
             return False
         self._ended.release()

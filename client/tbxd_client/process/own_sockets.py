@@ -1,8 +1,8 @@
-"""Sockets of the client's own: out of the way of the program's numbers, and harmless where one is another file's.
+"""The client's own sockets: with high numbers, and harmless if a number has become another file's.
 
-A program that closes all descriptors gets the same numbers for files of its own. Ours are looked at before they are
-used, and between look and use one may have become such a file, into which ``write`` would go. A socket's ``send`` is
-refused by what is no socket, and a high number is given to nobody who takes the lowest that is free, as all do.
+A program that closes all descriptors gets the same numbers for its own files. Ours are checked before use, but between
+check and use one may have become such a file, and ``write`` would write into it. ``send`` fails on a file that is not a
+socket, and the system gives a high number to no file, because it always takes the lowest free one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL  # a program may have SIGPIPE end it
 
 
 class OwnSocket(Descriptor):
-    """A socket of this process, that never blocks and never raises SIGPIPE.
+    """A socket of this process that never blocks and never raises SIGPIPE.
 
     Args:
-        opened: which to take over.
+        opened: the socket to take over.
 
     Raises:
-        OSError: it has gone meanwhile.
+        OSError: the socket is gone.
     """
 
     __slots__ = ("_socket",)
@@ -45,55 +45,55 @@ class OwnSocket(Descriptor):
             raise
 
     def send(self, buffers: list[bytes | memoryview]) -> int:
-        """Send as much as goes at once; how many bytes did.
+        """Send as much as possible without blocking; return the number of bytes sent.
 
         Raises:
-            OSError: none did, or it is no socket any more.
+            OSError: nothing could be sent, or this is not a socket any more.
         """
         return self._socket.sendmsg(buffers, (), FLAGS)
 
     def receive(self, size: int) -> bytes:
-        """What has come, ``size`` bytes at the most; b"" when the other end is closed.
+        """Return received bytes, ``size`` at most; b"" if the other end is closed.
 
         Raises:
-            OSError: nothing has come, or it is no socket any more.
+            OSError: nothing has been received, or this is not a socket any more.
         """
         return self._socket.recv(size, FLAGS)
 
     def connect(self, path: str | bytes) -> None:
-        """Connect to a socket that listens.
+        """Connect to a listening socket.
 
         Raises:
-            OSError: none does, or it has no room now.
+            OSError: no socket listens, or its queue is full.
         """
         self._socket.connect(path)
 
     def close(self) -> None:
-        """As that of a descriptor; also in a forked child."""
+        """As `Descriptor.close`; also in a forked child."""
         self._socket.detach()  # first: it would close what has its number by then
         super().close()
 
     def forget(self) -> None:
-        """As that of a descriptor."""
+        """As `Descriptor.forget`."""
         self._socket.detach()
         super().forget()
 
 
 def open_socket() -> OwnSocket:
-    """A stream socket of this host, not connected.
+    """Return a stream socket of this host, not connected.
 
     Raises:
-        OSError: there are no descriptors left.
+        OSError: no descriptors are left.
     """
     with uncut:
         return OwnSocket(Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC))
 
 
 def open_pair() -> tuple[OwnSocket, OwnSocket]:
-    """Two that are connected.
+    """Return two connected sockets.
 
     Raises:
-        OSError: there are no descriptors left.
+        OSError: no descriptors are left.
     """
     with uncut:
         ends = socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -110,7 +110,7 @@ def open_pair() -> tuple[OwnSocket, OwnSocket]:
 
 
 def _raised(number: int) -> int:
-    """A descriptor of the same socket among the last that there are; the same one where none of these is free."""
+    """Move a socket to one of the highest descriptor numbers; keep its number if none of these is free."""
     least = min(limit(), NUMBER_MAX) - ROOM
     if least > max(number, STANDARD):
         with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""One at a time, even when a signal handler logs in the middle of a call that logs.
+"""Runs jobs one at a time, even if a signal handler logs in the middle of a call that logs.
 
-A lock alone would let the handler wait for the very thread it has interrupted; a re-entrant lock alone would let it in
-while things are half done. Here it leaves its job, and the call it interrupted does that next.
+With a lock, the handler would wait for the thread that it has interrupted; with a re-entrant lock, it would enter
+while a job is half done. Here it leaves its job, and the interrupted call runs that next.
 
-A job that has to wait for something ends, and comes again when that is over: others have their turns meanwhile.
+A job that has to wait for something returns, and runs again after the wait: other jobs run meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Turns:
 
     @property
     def interrupted(self) -> bool:
-        """Whether this is a signal handler that has interrupted a job on this thread."""
+        """True in a signal handler that has interrupted a job on this thread."""
         if not self._busy or not self._lock.acquire(blocking=False):
             return False  # nobody's, or another thread's
         try:
@@ -39,13 +39,13 @@ class Turns:
 
     @property
     def mine(self) -> bool:
-        """Whether this has interrupted a turn of this thread, which ends, and lets others in, when this has ended."""
+        """True if the caller has interrupted a turn of this thread, which ends only after the caller returns."""
         return bool(self._lock._is_owned())
 
     def leave(self) -> None:
-        """In a forked child: no other thread has a turn, whoever had one in the parent.
+        """In a forked child, end the turn of any other thread of the parent.
 
-        Who waits for room, or for a turn, while a signal handler forks goes on here.
+        A call that waits for room, or for a turn, while a signal handler forks continues here.
         """
         if not self.mine:  # else it has interrupted one, which ends here, too
             held, self._lock, self._busy, self._deferred = self._lock, RLock(), False, []
@@ -54,7 +54,7 @@ class Turns:
     def run(self, job: Job) -> bool:
         """Run ``job`` now, or right after the job that the calling signal handler has interrupted.
 
-        False: neither, because too many are put off already.
+        Return False if too many jobs are deferred already; the job does not run then.
         """
         waiting: list[tuple[Job, Wait]] = []
         patient = not self.mine
@@ -75,7 +75,7 @@ class Turns:
         return taken
 
     def _take(self, job: Job, patient: bool, waiting: list[tuple[Job, Wait]]) -> bool:
-        """A turn of ``job``, behind those that are put off already; what is to come again goes to ``waiting``."""
+        """Run ``job`` after the deferred jobs; a job that has to run again goes to ``waiting``."""
         with self._lock:
             if len(self._deferred) >= DEFERRED_MAX:
                 return False

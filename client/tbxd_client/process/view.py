@@ -1,6 +1,6 @@
-"""What this process gives the files that it makes, and which files it sees.
+"""The umask of this process, and its view of the file system.
 
-What only Linux has: ``/proc``. Where it is not mounted nothing is said, and the daemon does as for a client of before.
+This needs Linux's ``/proc``. If it is not mounted, nothing is sent, and the daemon acts as for an older client.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _NS_GET_MNTNS_ID = 0x8008B705  # ioctl_nsfs(2), from Linux 6.11 on; numbers of i
 
 
 def umask() -> int | None:
-    """The umask of this process; None where it cannot be known.
+    """Return the umask of this process; None if unknown.
 
-    Read, not set and set back: meanwhile another thread would make its files without one.
+    It is read from ``/proc``: if it were set and set back, another thread could make files without one meanwhile.
     """
     return _number("/proc/thread-self/status", b"Umask:", 8)
 
 
 def view() -> str:
-    """Which files this process sees. Two processes of one boot with the same text see the same under every path.
+    """Return an id of this process's view: two processes of one boot with the same id see the same files at every path.
 
-    The mount namespace, and the folder that is "/" here (chroot).
+    It consists of the mount namespace, and the folder that is "/" here (chroot).
     """
     number = unique = mount = 0
     with uncut:
@@ -50,14 +50,14 @@ def view() -> str:
 
 
 def mount_number(fd: int) -> int:
-    """The number of the mount that an open file is in, among those of its namespace; 0 where nobody tells."""
+    """Return the number of the mount of an open file in its namespace; 0 if unknown."""
     return _number(f"/proc/self/fdinfo/{fd}", b"mnt_id:", 10) or 0
 
 
 def _number(path: str, name: bytes, base: int) -> int | None:
-    """The number behind a name in a file of ``/proc``; None where there is none.
+    """Return the number after a name in a file of ``/proc``; None if it is missing.
 
-    Without ``open``, which is gone when a ``__del__`` logs at the interpreter's end.
+    It does not use ``open``, which is gone if a ``__del__`` logs at the interpreter's end.
     """
     try:
         with uncut:
@@ -72,7 +72,7 @@ def _number(path: str, name: bytes, base: int) -> int | None:
 
 
 def seen(directory: str) -> dict[str, Any]:
-    """What a folder is, seen from here, as fields of a `records.RunDefinition`; none where it is not there."""
+    """Return the view and identity of a folder, as fields of a `records.RunDefinition`; none if it is missing."""
     try:
         state = os.stat(directory)  # noqa: PTH116
         return {"view": view(), "folder": (state.st_dev, state.st_ino)}

@@ -1,1 +1,1 @@
-"""What goes over the wire and into the journal: records, definitions, messages, and their limits."""
+"""The protocol of wire and journal: records, definitions, messages, and their limits."""

@@ -1,4 +1,4 @@
-"""The kinds of record, a row each: the only place that says what a kind is.
+"""The table of kinds of record, the only place that defines a kind.
 
 A new ``add_*`` of `SummaryWriter` is a row here, a method of a writer (``writers/``) and an encoder in the daemon
 (``tbxd/encode/``). Client and daemon take from the row what they need to know: how full the journal may be, whether
@@ -19,7 +19,7 @@ SCALAR_DATA, TENSOR_DATA, BLOB_DATA = 1, 2, 3  # DataClass of TensorBoard's summ
 
 
 class Kind(NamedTuple):
-    """What client and daemon have to know of a kind of record.
+    """The properties of a kind of record, for client and daemon.
 
     ``number`` and ``name`` are those of the protocol. ``share``: how full the journal may be when such a record is
     stored. ``arrays``: the payload is one or several arrays. ``plugin`` and ``data_class``: those of TensorBoard's
@@ -100,5 +100,5 @@ ARRAY_KINDS = frozenset(number for number, kind in KINDS.items() if kind.arrays)
 
 
 def kind_of(number: int) -> Kind:
-    """What is known of a kind of record; `UNKNOWN` for a number that is not in the table."""
+    """Return the kind of a number; `UNKNOWN` for a number that is not in the table."""
     return KINDS.get(number, UNKNOWN)

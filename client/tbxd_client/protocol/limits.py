@@ -1,7 +1,7 @@
-"""What a record may hold, declared once: the client refuses more in the call, and the daemon takes up to here.
+"""The limits of records, declared once: the client refuses more in the call, and the daemon accepts up to here.
 
-The limits of the protocol itself are those of `records` and `wire`. Where a record's attributes hold as much as is
-possible here, they are within `records.ATTRS_BYTES_MAX`; ``tests/faults/test_limits.py`` logs the largest of all.
+The limits of the protocol itself are in `records` and `wire`. The largest attributes that are possible here are within
+`records.ATTRS_BYTES_MAX`; ``tests/faults/test_limits.py`` logs the largest of all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as the client reads and writes it without protobuf (protobuf.dev, "Encoding")."""
+"""Protobuf's wire format, the part that the client reads and writes without protobuf (protobuf.dev, "Encoding")."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ VARINT_BYTES_MAX = 10
 
 
 class WireError(ValueError):
-    """The bytes are no message of protobuf."""
+    """The bytes are not a protobuf message."""
 
 
 def varint(number: int) -> bytes:
-    """A number that is not negative, seven bits a byte, the lowest first."""
+    """Encode a number that is not negative, seven bits a byte, the lowest first."""
     made = bytearray()
     while number > 0x7F:
         made.append(number & 0x7F | 0x80)
@@ -23,12 +23,12 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, data: bytes) -> bytes:
-    """A message that has this field of bytes as its only one."""
+    """Encode a message with this bytes field as its only one."""
     return encoded(number, BYTES, data)
 
 
 def encoded(number: int, kind: int, value: int | bytes | memoryview) -> bytes:
-    """A field as `fields` gives it."""
+    """Encode a field; the inverse of `fields`."""
     key = varint(number << 3 | kind)
     if isinstance(value, int):
         return key + varint(value)
@@ -36,10 +36,10 @@ def encoded(number: int, kind: int, value: int | bytes | memoryview) -> bytes:
 
 
 def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """The fields of a message: number, type, and the value: an integer, or the bytes of every other type.
+    """Yield the fields of a message: number, type, and value (an integer, or the bytes of every other type).
 
     Raises:
-        WireError: they are none.
+        WireError: the bytes are not a message.
     """
     view = memoryview(data)
     offset = 0

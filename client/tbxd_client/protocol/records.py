@@ -1,9 +1,9 @@
-"""Records and definitions: what is in the stream of a session, as bytes and as values.
+"""Records and definitions: the contents of a session's streams, as bytes and as values.
 
-A session's journal holds two streams of plain msgpack. The *records* are what the calls logged, one array each,
-in the order of the calls. The *definitions* name what the records refer to by number (runs, tags, rows), so that
-a scalar is 34 bytes of fixed layout. A position in a stream is a byte offset since the session began; it only
-grows, and a record is identified by the position of its end. Nothing here does I/O or reads a clock.
+A session's journal holds two streams of plain msgpack. Each call that logs adds a *record*, one array, in the order of
+the calls. The *definitions* give names to the numbers in records (runs, tags, rows), so that a scalar is 34 bytes of
+fixed layout. A position in a stream is a byte offset since the session began; it only grows, and a record is identified
+by the position of its end. Nothing here does I/O or reads a clock.
 
 ``docs/PROTOCOL.md`` is the description of these bytes; a test compares the two.
 """
@@ -108,14 +108,14 @@ class RunDefinition(NamedTuple):
     ``directory`` is absolute. ``host``, ``pid`` and ``created`` (seconds since the epoch) are the trainer's and go
     into the event file's name; ``file_name`` is the whole of it, as the trainer would have it, or empty.
 
-    ``rank`` of ``world`` processes of ``job`` log into this run, the ``attempt``-th time that the job was started, from
-    0 on. ``reduce``: what several of them log with one tag and step becomes one point.
+    The process is ``rank`` of ``world`` processes of ``job``, at the job's start number ``attempt``, from 0 on.
+    ``reduce``: the values of several ranks at one tag and step become one point.
 
-    ``system``: seconds between samples of the node that are to be shown beside it, 0 for none, None as the daemon is
-    set. ``above``: the folder of the writer that this run is a part of, where that is another. ``umask``:
-    that of the trainer, None where it does not say. ``view``: which files the trainer sees, and ``folder``: device and
-    inode there of the folder (of ``above``, where that is given), so that a daemon which sees other files under the
-    same path notices it. ``launched``: who has started all ranks, where all are on one host (`job_identity.launched`).
+    ``system``: seconds between samples of the node to show beside the run; 0 for none, None for the daemon's setting.
+    ``above``: the folder of the writer that this run is a part of, if another. ``umask``: the trainer's, None if
+    unknown. ``view``: the file system view of the trainer, and ``folder``: device and inode there of the folder (or of
+    ``above``, if given), so that a daemon that sees other files under the same path notices. ``launched``: the process
+    that has launched all ranks, if all are on one host (`job_identity.launched`).
     """
 
     id: int
@@ -145,10 +145,10 @@ class RunDefinition(NamedTuple):
 
 
 class TagDefinition(NamedTuple):
-    """A tag of a run, with what TensorBoard is told about it. ``color`` is ``#rrggbb`` or empty.
+    """A tag of a run, with its metadata for TensorBoard. ``color`` is ``#rrggbb`` or empty.
 
-    ``numbered``: its records have no step of their own; the daemon gives each the one behind the tag's last.
-    ``reduce``: what becomes of the values of several ranks; empty is the usual for its kind.
+    ``numbered``: its records have no step; the daemon gives each the step after the tag's last.
+    ``reduce``: the reduction of the values of several ranks; empty is the default of its kind.
     """
 
     id: int
@@ -173,9 +173,9 @@ Definition = RunDefinition | TagDefinition | RowDefinition
 
 
 class Record:
-    """What one call logged. ``payload`` is text, the bytes of an array (C order, little endian), or None.
+    """The record of one call. ``payload`` is text, the bytes of an array (C order, little endian), or None.
 
-    Large arrays are a view of what they were read from.
+    A large array is a view of the buffer that it was read from.
     """
 
     __slots__ = ("attrs", "kind", "payload", "step", "tag", "wall_time")
@@ -206,7 +206,7 @@ class Record:
 
 
 class _Packer(threading.local):
-    """One packer for each thread: a new one each time would ask the system for a megabyte, which takes longer."""
+    """One packer for each thread: a new one for each call would allocate a megabyte, which takes longer."""
 
     def __init__(self) -> None:
         self.pack: Callable[[object], bytes] = msgpack.Packer().pack
@@ -217,17 +217,17 @@ _packer = _Packer()
 
 
 def pack_scalar(tag: int, step: int, wall_time: float, value: float) -> bytes:
-    """The 34 bytes of a scalar."""
+    """Return the 34 bytes of a scalar."""
     return SCALAR_STRUCT.pack(SCALAR_HEAD, SCALAR, UINT32, tag, INT64, step, FLOAT64, wall_time, FLOAT64, value)
 
 
 def scalar_head(tag: int) -> int:
-    """What the scalars of a tag begin with: their first 8 bytes, as a big-endian number."""
+    """Return the first 8 bytes of the scalars of a tag, as a big-endian number."""
     return SCALAR_HEAD << 56 | SCALAR << 48 | UINT32 << 40 | tag << 8 | INT64
 
 
 def tag_of_head(head: int) -> int:
-    """The tag whose scalars begin so."""
+    """Return the tag of scalars with this head."""
     return head >> 8 & 0xFFFFFFFF
 
 
@@ -239,10 +239,10 @@ def pack_record_head(
     attrs: dict[str, Any],
     payload_bytes: int,
 ) -> bytes:
-    """Everything of a record with a binary payload but that payload, which follows it in the stream.
+    """Return a record up to its binary payload, which follows in the stream.
 
     Raises:
-        LocalProtocolError: the record or its attrs are over the limits.
+        LocalProtocolError: the record or its attrs exceed the limits.
     """
     packed = _packer.pack(attrs)
     length = RECORD_HEAD_STRUCT.size + len(packed) + _PAYLOAD_HEAD.size + payload_bytes
@@ -252,8 +252,8 @@ def pack_record_head(
 
 
 def filled(head: bytes, excess: int) -> bytes:
-    """What `pack_record_head` has made, longer, so that the payload begins ``excess`` bytes further (modulo
-    `ALIGNMENT`). At most `FILL_BYTES_MAX` bytes are added, none where they would break a limit."""
+    """Lengthen the result of `pack_record_head`, so that the payload begins ``excess`` bytes further (modulo
+    `ALIGNMENT`). It adds at most `FILL_BYTES_MAX` bytes, and none if they would exceed a limit."""
     fill = excess % ALIGNMENT
     attributes = head[RECORD_HEAD_STRUCT.size]
     if fill < len(_FILL) + 1:
@@ -278,7 +278,7 @@ def filled(head: bytes, excess: int) -> bytes:
 def pack_text_record(
     kind: int, tag: int, step: int, wall_time: float, attrs: dict[str, Any], text: str | None
 ) -> bytes:
-    """A whole record whose payload is text or nothing."""
+    """Return a whole record whose payload is text or nothing."""
     pack = _packer.pack
     packed = pack(attrs) if attrs else _NO_ATTRS
     payload = pack(text)
@@ -299,10 +299,10 @@ def _check_record_length(length: int, attrs_length: int) -> None:
 
 
 def pack_definition(definition: Definition) -> bytes:
-    """A definition as a msgpack map. Empty fields are left out; a reader ignores keys it does not know.
+    """Return a definition as a msgpack map. Empty fields are left out; a reader ignores unknown keys.
 
     Raises:
-        LocalProtocolError: the definition is over the limits, or holds what no definition may.
+        LocalProtocolError: the definition exceeds the limits, or a field is invalid.
     """
     match definition:
         case RunDefinition():
@@ -375,7 +375,7 @@ def _check_number(number: int, below: int, what: str) -> None:
 
 
 def record_length(buffer: bytes | bytearray | memoryview, offset: int = 0) -> int | None:
-    """How many bytes the record at ``offset`` has, or None where too few bytes are there to tell.
+    """Return the length in bytes of the record at ``offset``, or None if the buffer ends before it is known.
 
     Raises:
         RemoteProtocolError: no record begins here.
@@ -396,10 +396,10 @@ def record_length(buffer: bytes | bytearray | memoryview, offset: int = 0) -> in
 
 
 def unpack_record(buffer: bytes | memoryview) -> Record:
-    """The value of one whole record.
+    """Return the record in the bytes of one whole record.
 
     Raises:
-        RemoteProtocolError: the bytes are no record.
+        RemoteProtocolError: the bytes are not a record.
     """
     try:
         if buffer[0] == SCALAR_HEAD:
@@ -435,7 +435,7 @@ def unpack_record(buffer: bytes | memoryview) -> Record:
 
 
 def _unpack_large(buffer: bytes | memoryview) -> tuple[Any, ...] | None:
-    """The fields of a large record with an array, which is not copied; None where it is no such record."""
+    """Return the fields of a large record with an array, without copying it; None for other records."""
     if len(buffer) < _VIEWED_BYTES_MIN or buffer[1] not in ARRAY_KINDS:
         return None
     head, kind, m1, _, m2, tag, m3, step, m4, wall_time = RECORD_HEAD_STRUCT.unpack_from(buffer)
@@ -456,10 +456,10 @@ def _unpack_large(buffer: bytes | memoryview) -> tuple[Any, ...] | None:
 
 
 def unpack_definition(fields: object) -> Definition | None:
-    """The value of one unpacked definition; None for a kind that a newer client may send.
+    """Return the definition in an unpacked map; None for an unknown kind, of a newer client.
 
     Raises:
-        RemoteProtocolError: it is no definition.
+        RemoteProtocolError: the map is not a definition.
     """
     if not isinstance(fields, dict):
         raise RemoteProtocolError(f"a definition is a map, not {type(fields).__name__}")

@@ -4,9 +4,9 @@ A message is one ZeroMQ message of one frame, a msgpack array ``[version, name, 
 frame with a stretch of a session's stream. No sockets, clocks or threads here. A message is a named tuple and a row in
 ``MESSAGES``; ``docs/PROTOCOL.md`` describes each.
 
-The stretches of `Data` may be cut anywhere: the receiver puts the stream together again, knows by the position what
-it already has, and says with `Welcome` where to go on. What has been written is told with `Ack`; how far a client may
-send ahead of that is its ``limit``, the flow control.
+The stretches of `Data` may be cut anywhere: the receiver reassembles the stream, finds duplicates by the position, and
+says with `Welcome` where to continue. `Ack` confirms what has been written; its ``limit`` is the credit of the client,
+the flow control.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class OtherVersion(RemoteProtocolError):
 
 
 class TooLong(RemoteProtocolError):
-    """A message that others can do without is longer than one may be: an older client's `Report` of very many runs."""
+    """A dispensable message exceeds the size limit: an older client's `Report` of very many runs."""
 
 
 class Hello(NamedTuple):
-    """A session begins, or goes on with a daemon that may not know it.
+    """A session begins, or continues with a daemon that may not know it.
 
     ``start`` is the position of the first record that the client still has. ``journal`` is the folder of its
-    journal on ``host``, where a daemon on the same host may look when the trainer is gone. ``token`` is empty on ipc.
-    ``boot`` and ``clock`` say what time it is there, as `process_identity` has it: milliseconds since the start of
-    which system. Older clients do not say these two.
+    journal on ``host``, which a daemon on the same host adopts when the trainer is gone. ``token`` is empty on ipc.
+    ``clock`` is the client's time in milliseconds since the boot of its system, and ``boot`` identifies that boot
+    (`process_identity`). Older clients do not send these two.
     """
 
     session: bytes
@@ -92,10 +92,10 @@ class Stored(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 where nothing follows.
+    """Write everything before ``position`` now instead of with the next batch. ``last`` is 1 if nothing follows.
 
-    ``leftovers`` is a number that grows with each flush which also wants to have written what processes that have ended
-    have left in their journals for the same runs; it comes back in an `Ack` when that is so. 0: it is not wanted.
+    ``leftovers`` is a number that grows with each flush that also asks for the records of ended processes, in their
+    journals, for the same runs; it returns in an `Ack` when they are written. 0: not asked for.
     """
 
     session: bytes
@@ -105,9 +105,9 @@ class Flush(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the client has counted: ``runs`` maps the number of a run to [accepted, {reason: dropped}].
+    """The counts of the client: ``runs`` maps the number of a run to [accepted, {reason: dropped}].
 
-    To a daemon whose `Welcome` says that it keeps them, only runs of which that has changed; of very many runs in
+    A daemon whose `Welcome` says that it keeps them only gets runs whose counts have changed. Very many runs take
     several messages.
     """
 
@@ -116,17 +116,17 @@ class Report(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The session is over; nothing of it will come again."""
+    """The session is over; it sends nothing more."""
 
     session: bytes
 
 
 class Welcome(NamedTuple):
-    """Where to go on: the daemon has the streams up to here, and takes records up to ``limit``.
+    """The daemon has the streams up to these positions, and accepts records up to ``limit``.
 
-    ``journal`` is 1 where it can read the session's journal, and takes `Stored`; older daemons do not say.
-    ``leftovers`` is 1 where it answers a `Flush` with such a number; older daemons do not. ``reports`` is 1 where it
-    keeps what it was told of runs that a `Report` does not name; older daemons forget it.
+    ``journal`` is 1 if it can read the session's journal, and accepts `Stored`; older daemons do not send it.
+    ``leftovers`` is 1 if it answers a `Flush` with such a number; older daemons do not. ``reports`` is 1 if it keeps
+    the counts of runs that a `Report` does not name; older daemons forget them.
     """
 
     session: bytes
@@ -139,13 +139,12 @@ class Welcome(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Everything before ``written`` is in the event files; records are taken up to ``limit``.
+    """Everything before ``written`` is in the event files; the daemon accepts records up to ``limit``.
 
-    ``runs`` maps the numbers of the runs that this is news of to [records settled, {reason: refused among them}],
-    counted since the session began; of very many runs in several messages. Everything before ``held`` is written, or
-    waits for other ranks of the job and for nothing else. ``leftovers`` is the number of the last `Flush` whose
-    leftovers are written. ``trouble`` is what keeps a run of the session from being written, "" for nothing. Older
-    daemons do not say these three.
+    ``runs`` maps the numbers of changed runs to [records settled, {reason: refused among them}], counted since the
+    session began; very many runs take several messages. Everything before ``held`` is written, or only waits for
+    other ranks of the job. ``leftovers`` is the number of the last `Flush` whose leftovers are written. ``trouble``
+    is the reason why a run of the session cannot be written, or "". Older daemons do not send these three.
     """
 
     session: bytes
@@ -164,7 +163,7 @@ class Unknown(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The daemon takes nothing more of this session, or of this connection where ``session`` is zero."""
+    """The daemon accepts nothing more of this session, or of this connection if ``session`` is zero."""
 
     session: bytes
     reason: str
@@ -178,7 +177,7 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was asked for."""
+    """The answer to an `Ask`."""
 
     value: dict[str, Any]
 
@@ -212,7 +211,7 @@ _FIELDS_MIN = {name: len(_FIELDS[name]) - len(kind._field_defaults) for name, ki
 
 
 def pack(message: Message, version: int = 0) -> list[bytes]:
-    """The frames of a message, in a version that the other side speaks; 0 is our newest."""
+    """Return the frames of a message, in a version that the other side speaks; 0 is our newest."""
     version = version or VERSION
     if isinstance(message, Data):
         if len(message.payload) > DATA_BYTES_MAX:
@@ -223,12 +222,12 @@ def pack(message: Message, version: int = 0) -> list[bytes]:
 
 
 def unpack(frames: list[bytes]) -> Message:
-    """The message in ``frames``; raises as `unpack_with_version`."""
+    """Return the message in ``frames``; raises as `unpack_with_version`."""
     return unpack_with_version(frames)[1]
 
 
 def parts(runs: dict[int, Any]) -> Iterator[dict[int, Any]]:
-    """What a `Report` or an `Ack` says of runs, in pieces for a message each; one that is empty where it is."""
+    """Split the counts of a `Report` or an `Ack` into parts, one for each message; at least one, even if empty."""
     part: dict[int, Any] = {}
     size = 0
     for number, counts in runs.items():
@@ -241,16 +240,16 @@ def parts(runs: dict[int, Any]) -> Iterator[dict[int, Any]]:
 
 
 def unpack_with_version(frames: list[bytes], bytes_max: int = MESSAGE_BYTES_MAX) -> tuple[int, Message]:
-    """The message in ``frames``, and the version that it is written in.
+    """Return the version of the message in ``frames``, and the message.
 
     Args:
-        frames: as they have come.
-        bytes_max: of the first of them.
+        frames: as received.
+        bytes_max: the size limit of the first of them.
 
     Raises:
-        OtherVersion: it is of a version that this side does not speak.
-        TooLong: it is too long, and of no importance.
-        RemoteProtocolError: it is none; the text says why.
+        OtherVersion: the message has a version that this side does not speak.
+        TooLong: the message is too long and dispensable.
+        RemoteProtocolError: the frames are not a message; the text says why.
     """
     if not 1 <= len(frames) <= 2 or len(frames[0]) > bytes_max:
         wrong = f"a message of {len(frames)} frames and {len(frames[0]) if frames else 0:,} bytes"

@@ -1,1 +1,1 @@
-"""What users pass, checked and converted to plain bytes and numbers."""
+"""The values that users pass, checked and converted to plain bytes and numbers."""

@@ -1,8 +1,8 @@
-"""What users pass as values, as plain bytes and plain numbers.
+"""The values that users pass, as plain bytes and plain numbers.
 
-No framework is imported to find out what a value is: a tensor of torch cannot exist before torch is in
-``sys.modules``. numpy is imported with the first array. Nothing is copied where the value's memory can be read as it
-is; the caller has to copy it before the user's code runs on.
+This module imports no framework to identify a value: a tensor of torch cannot exist before torch is in
+``sys.modules``. numpy is imported with the first array. Memory that can be read as it is is not copied; the caller has
+to copy it before the user's code continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WANTED = "a number, an array, a tensor or a list of these is expected"
 
 
 class TooLarge:
-    """Stands where the bytes of an array would be that no record can hold, so that no memory is taken for them."""
+    """Placeholder for the bytes of an array that no record can hold, so that no memory is allocated for them."""
 
     __slots__ = ("_size",)
 
@@ -64,7 +64,7 @@ class Array:
 
     @property
     def address(self) -> int | None:
-        """Where ``data`` is in memory, where that is known."""
+        """The memory address of ``data``; None if unknown."""
         return None if self.owner is None else int(self.owner.__array_interface__["data"][0])
 
 
@@ -72,21 +72,21 @@ class Array:
 
 
 def snapshot(value: Any, what: str, once: bool = False) -> Array:
-    """The numbers of ``value``, without a copy where that can be.
+    """Return the numbers of ``value``, without a copy if possible.
 
     Args:
         value: a Python or numpy number, an array or tensor of any framework on any device, or a (nested) sequence of
             these. Tensors of torch may require grad, be sparse or quantized; floating point that numpy lacks is
-            widened to float32, but for bfloat16, which is kept. Of a DTensor it is the part that this process holds,
-            whose axes may be empty. Of a masked array, what is masked is NaN where it is floating point, and else as it
-            is below the mask.
+            widened to float32, except bfloat16, which is kept. Of a DTensor it is the part that this process holds,
+            whose axes may be empty. Masked elements of a masked array become NaN if it is floating point; otherwise
+            they keep the value below the mask.
         what: names the value in errors, such as ``add_histogram 'weights'``.
-        once: what several ranks hold of a DTensor is the first one's; it is empty, shape (0,), for the others. So the
-            parts of all ranks are the tensor.
+        once: a part that several ranks hold of a DTensor counts for the first of them; it is empty, shape (0,), for the
+            others. So the parts of all ranks make up the tensor.
 
     Raises:
-        TypeError: it holds something that is no number, or of a DTensor what has still to be added up.
-        ValueError: its parts have different shapes, or it has more than `DIMENSIONS_MAX` dimensions.
+        TypeError: an element is not a number, or the value is a DTensor with partial sums.
+        ValueError: the parts have different shapes, or there are more than `DIMENSIONS_MAX` dimensions.
     """
     np = sys.modules.get("numpy")
     if np is not None and type(value) is np.ndarray:
@@ -128,7 +128,7 @@ def _from_numpy(array: Any, what: str) -> Array:
 
 
 def _usual(array: Any, what: str) -> Any:
-    """An array of an unusual dtype in a usual one: big endian, long double, float8 and their like."""
+    """Convert an array of an unusual dtype (big endian, long double, float8, …) to a usual one."""
     dtype = array.dtype
     if dtype.kind == "O":  # of numbers, it is hoped: pandas and its like make these
         return _numbers_of(array, what)
@@ -147,7 +147,7 @@ def _usual(array: Any, what: str) -> Any:
 
 
 def _numbers_of(array: Any, what: str) -> Any:
-    """An array of objects as one of numbers."""
+    """Convert an array of objects to an array of numbers."""
     import numpy as np
 
     if not array.size:
@@ -160,7 +160,7 @@ def _numbers_of(array: Any, what: str) -> Any:
 
 
 def _dtensor() -> Any:
-    """The class of tensors that are spread over processes, for isinstance; () where nobody has imported it."""
+    """Return the DTensor class, for isinstance; () if it is not imported."""
     for name in ("torch.distributed.tensor", "torch.distributed._tensor"):  # the second before torch 2.5
         module = sys.modules.get(name)
         if module is not None:
@@ -169,7 +169,7 @@ def _dtensor() -> Any:
 
 
 def _part_of(tensor: Any, what: str, once: bool) -> Any:
-    """What this process holds of a DTensor; no other process is asked, so that no rank waits for another."""
+    """Return the local part of a DTensor; it asks no other process, so that no rank waits for another."""
     part = tensor._local_tensor  # to_local() is made for gradients, and gives the same numbers
     if any(placement.is_partial() for placement in tensor.placements):
         raise TypeError(
@@ -232,7 +232,7 @@ _TORCH_LIKE_NUMPY = frozenset(
 
 
 def _as_numpy(value: Any, what: str, depth: int) -> Any:
-    """Anything that is neither a plain numpy array nor a tensor, as a numpy array."""
+    """Convert any other value than a plain numpy array or a tensor to a numpy array."""
     import numpy as np
 
     if type(value) in _PLAIN or isinstance(value, np.generic | np.ndarray):
@@ -257,7 +257,7 @@ def _as_numpy(value: Any, what: str, depth: int) -> Any:
 
 
 def _unmasked(value: Any) -> Any:
-    """A masked array as a plain one; anything else as it is."""
+    """Convert a masked array to a plain one; return any other value as it is."""
     masked = sys.modules.get("numpy.ma")
     if masked is None or not isinstance(value, masked.MaskedArray):
         return value
@@ -265,7 +265,7 @@ def _unmasked(value: Any) -> Any:
 
 
 def _readers(np: Any, value: Any) -> list[Callable[[], Any]]:
-    """The ways to ask an array of another framework for its values, the likeliest first."""
+    """Return the ways to read the values of another framework's array, the likeliest first."""
     readers: list[Callable[[], Any]] = []
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         readers.append(lambda: np.asarray(value))
@@ -302,14 +302,14 @@ def check_real(array: Array, what: str) -> None:
     """Refuse complex numbers.
 
     Raises:
-        TypeError: they are.
+        TypeError: the numbers are complex.
     """
     if array.dtype[1:2] == "c":
         raise TypeError(f"{what} of complex numbers; take their real part or their magnitude")
 
 
 def real_part(array: Array, what: str) -> Array:
-    """The real part of complex numbers, which is said once; what is real as it is. Both originals take it as well."""
+    """Return the real part of complex numbers, with one warning, as both originals do; real numbers as they are."""
     if array.dtype[1:2] != "c" or isinstance(array.data, TooLarge):
         return array
     warn(f"{what}: of complex numbers the real part is taken; log their magnitude for another picture", once="complex")
@@ -317,10 +317,10 @@ def real_part(array: Array, what: str) -> Array:
 
 
 def widened(array: Array) -> Any:
-    """A snapshot as a numpy array again, bfloat16 as float32. It may share the memory of the snapshot.
+    """Convert a snapshot to a numpy array, bfloat16 to float32. It may share the memory of the snapshot.
 
     Raises:
-        ValueError: it is `TooLarge`.
+        ValueError: the array is `TooLarge`.
     """
     import numpy as np
 
@@ -332,7 +332,7 @@ def widened(array: Array) -> Any:
 
 
 def _numbers(np: Any, value: Any, what: str) -> Any:
-    """Python's own numbers, or a numpy scalar, as an array."""
+    """Convert Python numbers, or a numpy scalar, to an array."""
     array = np.asarray(value)
     if array.dtype.kind == "O" and not isinstance(value, np.ndarray):  # integers beyond 64 bits
         try:
@@ -346,15 +346,15 @@ def _numbers(np: Any, value: Any, what: str) -> Any:
 
 
 def to_float(value: Any, what: str) -> float:
-    """One number as a float.
+    """Convert one number to a float.
 
     Args:
         value: a number of any kind, or an array, tensor or list of one element.
         what: names the value in errors.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it holds another number of elements than one, or is an integer that no float64 holds.
+        TypeError: the value is not a number.
+        ValueError: the value does not have exactly one element, or is an integer that no float64 holds.
     """
     if type(value) is float:
         return value
@@ -370,14 +370,14 @@ def to_float(value: Any, what: str) -> float:
 
 
 def to_number(value: Any, what: str) -> float:
-    """One number as a float, as `to_float`; also the text of a number, which both originals hand to ``float()``.
+    """Convert one number to a float, as `to_float`, or the text of one, which both originals pass to ``float()``.
 
     Args:
         value: as for `to_float`, or a text such as ``"0.5"``.
         what: names the value in errors.
 
     Raises:
-        TypeError, ValueError: as `to_float`; a text that is no number is a TypeError.
+        TypeError, ValueError: as `to_float`; text that is not a number is a TypeError.
     """
     if isinstance(value, str):
         try:
@@ -388,13 +388,13 @@ def to_number(value: Any, what: str) -> float:
 
 
 def to_step(value: Any) -> int:
-    """A step as an integer; None is 0.
+    """Convert a step to an integer; None is 0.
 
-    A number that is not whole is cut to its integer part, as ``int()`` does in both originals. The user is told once.
+    A fraction is cut off, as ``int()`` does in both originals, with one warning.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is NaN or infinite, does not fit 64 bits, or holds another number of elements than one.
+        TypeError: the step is not a number.
+        ValueError: the step is NaN or infinite, does not fit 64 bits, or does not have exactly one element.
     """
     if value is None:
         return 0
@@ -416,7 +416,7 @@ def to_step(value: Any) -> int:
 
 
 def _item(value: Any, what: str) -> Any:
-    """The one element of an array, tensor or list; anything else as it is."""
+    """Return the single element of an array, tensor or list; any other value as it is."""
     for _ in range(DIMENSIONS_MAX):  # lists in lists
         if not isinstance(value, list | tuple):
             break

@@ -1,4 +1,4 @@
-"""The arguments of ``add_embedding``, checked where the user can still see what was wrong."""
+"""Checks of the arguments of ``add_embedding``, in the call itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .names import text_of
 
 
 def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str, Array]:
-    """The arrays of an embedding: ``mat``, perhaps ``metadata`` (bytes of a table) and ``images``.
+    """Return the arrays of an embedding: ``mat``, and optionally ``metadata`` (bytes of a table) and ``images``.
 
     Args:
         mat: shape (points, dimensions).
         metadata: None, a label for each point, or with a header a list of as many labels for each.
-        label_img: None, or a picture for each point, shape (points, channels, height, width). The daemon puts a black
-            border around what is not square: TensorBoard would squeeze it.
+        label_img: None, or a picture for each point, shape (points, channels, height, width). The daemon adds a black
+            border to pictures that are not square, which TensorBoard would squeeze.
         header: None, or the names of the columns of ``metadata``.
 
     Raises:
-        TypeError: something is no number, or metadata or header no list.
-        ValueError: shapes that do not fit each other, or too many points.
+        TypeError: a value is not a number, or metadata or header is not a list.
+        ValueError: the shapes do not fit each other, or there are too many points.
     """
     arrays = {"mat": snapshot(mat, "mat")}
     check_real(arrays["mat"], "mat")
@@ -52,13 +52,13 @@ def arrays_of(mat: Any, metadata: Any, label_img: Any, header: Any) -> dict[str,
 
 
 def columns_of(points: int) -> int:
-    """How many pictures are side by side in a square that holds so many."""
+    """Return the number of columns of the square grid that holds this many pictures."""
     columns = int(points**0.5)
     return columns if columns * columns >= points else columns + 1
 
 
 def _table(metadata: Any, header: Any, points: int) -> str:
-    """The labels as a table, columns between tabs; a table has no other way to say tab or newline than a space."""
+    """Return the labels as a table with tabs between columns; tabs and newlines in labels become spaces."""
     labels, columns = _length(metadata), _length(header) if header is not None else 0
     for name, length, value in (("metadata", labels, metadata), ("metadata_header", columns, header)):
         if length < 0:
@@ -78,7 +78,7 @@ def _table(metadata: Any, header: Any, points: int) -> str:
 
 
 def _length(value: Any) -> int:
-    """How long a list is; -1 of what is none."""
+    """Return the length of a list; -1 for any other value."""
     try:
         return len(value) if not isinstance(value, str) and hasattr(value, "__iter__") else -1
     except Exception:  # of any kind: it is the caller's code

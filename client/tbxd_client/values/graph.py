@@ -1,7 +1,7 @@
-"""The graph of a model for ``add_graph``: traced by torch, and told in plain words.
+"""The graph of a model for ``add_graph``: traced by torch, and described in JSON.
 
-A trace is a list of operations on values. What users know of the GRAPHS tab is how torch's own writer shows a trace,
-so the nodes are its nodes, in its order:
+A trace is a list of operations on values. Users know the GRAPHS tab as torch's own writer fills it, so the nodes are
+the same, in the same order:
 
 - each input of the model that is used, ``input/<value>``;
 - each output, ``output/output.<n>``;
@@ -38,7 +38,7 @@ _CUT = "…"
 
 @dataclass(slots=True)
 class Node:
-    """What is shown as one node; ``shape`` is that of its value, None where that is no tensor or unknown."""
+    """A node of the GRAPHS tab; ``shape`` is that of its value, None if it is not a tensor or unknown."""
 
     name: str
     op: str
@@ -59,18 +59,18 @@ class _Operation:
 
 
 def text_of(model: Any, inputs: Any, verbose: bool, strict: bool) -> str:
-    """The graph of a model as JSON, {nodes: [[name, op, [input], attributes, shape or null]]}.
+    """Return the graph of a model as JSON, {nodes: [[name, op, [input], attributes, shape or null]]}.
 
     Args:
-        model: a ``torch.nn.Module``, or one that has been traced or scripted already.
-        inputs: what it is called with: a tensor, a dictionary, or a tuple or list of arguments.
+        model: a ``torch.nn.Module``, also a traced or scripted one.
+        inputs: the input of the model: a tensor, a dictionary, or a tuple or list of arguments.
         verbose: print torch's own graph.
         strict: as in ``torch.jit.trace``.
 
     Raises:
-        TypeError: ``model`` is no module of torch.
-        ValueError: the graph is over the limits above.
-        Exception: whatever the model raises when it is called, or torch when it traces it.
+        TypeError: ``model`` is not a torch module.
+        ValueError: the graph exceeds the limits above.
+        Exception: the model raises, or torch fails to trace it.
     """
     torch: Any = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
@@ -86,7 +86,7 @@ def text_of(model: Any, inputs: Any, verbose: bool, strict: bool) -> str:
 
 
 def _traced(torch: Any, model: Any, inputs: Any, strict: bool) -> tuple[Any, Any]:
-    """A module that knows its graph, and that graph with the submodules' inside it."""
+    """Return a traced module and its graph, with the graphs of submodules inlined."""
     if isinstance(model, torch.jit.ScriptModule):  # torch would give it back; inlining its own graph would change it
         return model, model.inlined_graph
     # Unchecked: a check runs the model three times more, and fails where a model is right to do something else
@@ -99,8 +99,8 @@ def _traced(torch: Any, model: Any, inputs: Any, strict: bool) -> tuple[Any, Any
 
 @contextmanager
 def _in_eval_mode(model: Any) -> Iterator[None]:
-    """A model without dropout meanwhile. Afterwards each module is as it was, also one that is kept in eval mode
-    while the model trains."""
+    """Put a model in eval mode. Afterwards each module has its own mode again, also one kept in eval mode while the
+    model trains."""
     modes = [(module, module.training) for module in model.modules()]
     training = model.training
     model.train(False)
@@ -114,7 +114,7 @@ def _in_eval_mode(model: Any) -> Iterator[None]:
 
 
 def _same_random_numbers(torch: Any, model: Any) -> Any:
-    """A context after which training draws the random numbers that it would have drawn without it."""
+    """Return a context that restores the state of the random number generators at its end."""
     devices: set[int] = set()
     if torch.cuda.is_initialized():  # only GPUs that are in use: asking another one costs it hundreds of megabytes
         devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
@@ -126,7 +126,7 @@ def _same_random_numbers(torch: Any, model: Any) -> Any:
 
 
 def _module_names(torch: Any, trace: Any) -> dict[str, str]:
-    """How a module is shown, by the name that the trace has for it: its class, and where it is kept."""
+    """Return the displayed name of each module (its class and its attribute), by its name in the trace."""
     names = {}
     for path, module in trace.named_modules(prefix=_TOP):
         traced = isinstance(module, torch.jit.TracedModule)
@@ -161,7 +161,7 @@ def _nodes(graph: Any, modules: dict[str, str]) -> list[Node]:
 
 
 def _operations(graph: Any, modules: dict[str, str]) -> Iterator[_Operation]:
-    """What a trace does, without its steps from module to module: these are in the scopes."""
+    """Yield the operations of a trace, without attribute access to submodules: the scopes have that."""
     paths: dict[str, str] = {}  # of the values that are modules, or attributes of one
     for node in graph.nodes():
         kind, takes = node.kind(), [value.debugName() for value in node.inputs()]
@@ -183,13 +183,13 @@ def _operations(graph: Any, modules: dict[str, str]) -> Iterator[_Operation]:
 
 
 def _scope(path: str, modules: dict[str, str]) -> str:
-    """``__module.a/__module.a.b`` as ``Net/Block[a]/Linear[b]``; what is no module keeps its own name."""
+    """Convert ``__module.a/__module.a.b`` to ``Net/Block[a]/Linear[b]``; names that are not modules stay."""
     steps = [modules.get(step) or step.rpartition(".")[2] for step in path.split("/")]
     return "/".join([modules[_TOP], *steps] if any(steps) else [modules[_TOP]])
 
 
 def _attributes(node: Any) -> str:
-    """What an operation was given that is no value of the graph, as text."""
+    """Return the attributes of an operation, which are not values of the graph, as text."""
     found = {}
     for name in node.attributeNames():
         kind = node.kindOf(name)
@@ -208,7 +208,7 @@ def _shape(value: Any) -> list[int] | None:
 
 
 def _shape_at_the_edge(value: Any) -> list[int] | None:
-    """The shape of an input or output of the model."""
+    """Return the shape of an input or output of the model."""
     try:
         return _shape(value)
     except RuntimeError:  # a dictionary, a tuple, a number

@@ -17,7 +17,7 @@ Value = bool | float | str
 
 
 class Positional(NamedTuple):
-    """What stands behind the two dictionaries."""
+    """The arguments after the two dictionaries."""
 
     name: str = ""
     step: Any = None
@@ -28,7 +28,7 @@ def positional(arguments: tuple[Any, ...]) -> Positional:
     """Tell the originals' calls apart: ``(name, global_step)`` and ``(hparam_domain_discrete, run_name, global_step)``.
 
     Raises:
-        TypeError: more than three, or in no such order.
+        TypeError: more than three arguments, or in another order.
     """
     name, step, domains = Positional()
     if len(arguments) > 3:
@@ -51,10 +51,10 @@ def positional(arguments: tuple[Any, ...]) -> Positional:
 
 
 def values_of(hparams: Any) -> dict[str, Value]:
-    """Hyper-parameters as booleans, numbers and texts; None is left out.
+    """Convert hyper-parameters to booleans, numbers and text; None is left out.
 
     Raises:
-        TypeError: it is no dictionary of texts.
+        TypeError: the argument is not a dictionary, or a name is not text.
     """
     if not isinstance(hparams, Mapping):
         raise TypeError(f"hparam_dict is {type(hparams).__name__}; a dictionary is expected")
@@ -78,10 +78,10 @@ def _value(value: Any, name: str) -> Value:
 
 
 def metrics_of(metrics: Any) -> dict[str, float]:
-    """The metrics that a run has reached, as numbers.
+    """Convert metrics to numbers.
 
     Raises:
-        TypeError: it is no dictionary of texts and numbers.
+        TypeError: the argument is not a dictionary of text to numbers.
         ValueError: a value holds more than one number.
     """
     if not isinstance(metrics, Mapping):
@@ -90,10 +90,11 @@ def metrics_of(metrics: Any) -> dict[str, float]:
 
 
 def domains_of(domains: Any, values: Mapping[str, Value]) -> dict[str, list[Value]]:
-    """The values that a hyper-parameter may have, by its name.
+    """Return the possible values of hyper-parameters by name.
 
     Raises:
-        TypeError: it is no dictionary of lists, or one of a hyper-parameter that there is not or of another type.
+        TypeError: the argument is not a dictionary of lists, or names an unknown hyper-parameter or one of another
+            type.
     """
     if domains is None:
         return {}
@@ -112,10 +113,10 @@ def domains_of(domains: Any, values: Mapping[str, Value]) -> dict[str, list[Valu
 
 
 def json_of(values: Mapping[str, Value], metrics: Mapping[str, float], domains: Mapping[str, list[Value]]) -> str:
-    """All of it as JSON; where that would be too large, the texts are cut.
+    """Return hyper-parameters, metrics and domains as JSON; if it is too large, text is cut.
 
     Raises:
-        ValueError: it is too large even so.
+        ValueError: the JSON is too large even so.
     """
     text = json.dumps({"hparams": values, "metrics": list(metrics), "domains": domains})
     if len(text) > HPARAMS_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""What ``log({...})`` is given: nested dictionaries made flat, and each value told apart by what it is."""
+"""The argument of ``log({...})``: flattens nested dictionaries and finds the kind of each value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCALAR, TEXT, FIGURE, PICTURE, HISTOGRAM = "scalar", "text", "figure", "picture"
 
 
 class Told(NamedTuple):
-    """One value: its tag, one of the kinds above, and what that kind logs.
+    """One value: its tag, its kind (one of those above), and the data to log.
 
     ``value`` is a float, a text, a matplotlib figure, or an `Array`; ``dataformats`` is a picture's.
     """
@@ -29,14 +29,14 @@ class Told(NamedTuple):
 
 
 def told_apart(values: Mapping[Any, Any]) -> list[Told]:
-    """The values of a dictionary by what they are, those of dictionaries in it under ``outer/inner``.
+    """Return the values of a dictionary with their kinds; those of nested dictionaries have tags ``outer/inner``.
 
     A number, or an array of one element, is a scalar; a text is a text; a figure of matplotlib and an image of Pillow
     are pictures, and so is a uint8 array of shape (height, width), (height, width, 1 to 4) or (1, 3 or 4, height,
     width); any other array, tensor or list of numbers is a histogram.
 
     Raises:
-        TypeError, ValueError: a tag or a value is none of these, or dictionaries are nested too deeply.
+        TypeError, ValueError: a tag or a value is invalid, or dictionaries are nested too deeply.
     """
     found: list[Told] = []
     _tell(values, "", 1, found)
@@ -81,14 +81,14 @@ def _has_shape(value: Any) -> bool:
 
 
 def _pixels(image: Any) -> Any:
-    """The pixels of an image of Pillow as uint8; palettes, CMYK and 16 bits as red, green, blue and alpha."""
+    """Return the pixels of a Pillow image as uint8; palettes, CMYK and 16 bits become red, green, blue and alpha."""
     import numpy as np
 
     return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGBA"))
 
 
 def _layout(array: Array) -> str:
-    """What the axes of an array are where it is a picture; "" where it is none."""
+    """Return the axes of an array that is a picture; "" if it is not one."""
     shape = array.shape
     if array.dtype != "|u1" or 0 in shape:
         return ""

@@ -1,7 +1,7 @@
-"""The arguments of pictures and histograms, checked where the user can still see what was wrong.
+"""Checks of the arguments of pictures and histograms, in the call itself.
 
 Each ``*_attrs`` function returns the attributes of a record beyond the array's dtype and shape. Nothing here imports
-numpy or matplotlib; a figure can only exist where matplotlib is loaded already.
+numpy or matplotlib; a figure can only exist if matplotlib is loaded already.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _LAYOUTS = (set("HW"), set("CHW"), set("NHW"), set("NCHW"))
 
 
 def image_attrs(array: Array, dataformats: str, batched: bool) -> dict[str, Any]:
-    """The attributes of a picture or, with an ``N`` axis, of several.
+    """Return the attributes of a picture or, with an ``N`` axis, of several.
 
     Args:
         array: real numbers.
-        dataformats: what each axis is: ``CHW``, ``HW`` or ``NCHW`` in any order and case.
-        batched: whether several were meant, so that a format for one of them gets its ``N`` here.
+        dataformats: the meaning of each axis: ``CHW``, ``HW`` or ``NCHW`` in any order and case.
+        batched: several pictures are meant; a format for one of them gets an ``N`` here.
 
     Raises:
-        TypeError: complex numbers, or a format that is no string.
-        ValueError: a shape that the format does not fit, an empty one, or one of another number of channels.
+        TypeError: complex numbers, or a format that is not a string.
+        ValueError: a shape that does not fit the format, an empty one, or another number of channels.
     """
     check_real(array, "a picture")
     layout = _layout(dataformats)
@@ -76,7 +76,7 @@ _looked_at = 0  # pictures whose range has been looked at
 
 
 def _note_range(array: Array) -> None:
-    """Say once that a floating-point picture looks as if it had values up to 255: all above 1 is white, as in torch."""
+    """Warn once if a floating-point picture seems to have values up to 255: all above 1 is white, as in torch."""
     global _looked_at
     if _looked_at >= PICTURES_LOOKED_AT_MAX or isinstance(array.data, TooLarge):
         return
@@ -116,7 +116,7 @@ def heatmap_attrs(
     row_labels: Sequence[Any] | None,
     column_labels: Sequence[Any] | None,
 ) -> dict[str, Any]:
-    """The attributes of a heat map.
+    """Return the attributes of a heat map.
 
     Args:
         array: two axes, rows and columns, of real numbers.
@@ -125,8 +125,8 @@ def heatmap_attrs(
         row_labels, column_labels: a text, or anything with one, for each row and column; cut to `LABEL_CHARS_MAX`.
 
     Raises:
-        TypeError: complex numbers, or ends of the scale that are no numbers.
-        ValueError: another number of axes, an empty one, an unknown colour map, or labels that do not fit.
+        TypeError: complex numbers, or an end of the scale that is not a number.
+        ValueError: another number of axes, an empty matrix, an unknown colour map, or labels that do not fit.
     """
     check_real(array, "a heat map")
     if len(array.shape) != 2:
@@ -167,7 +167,7 @@ def _labels(name: str, labels: Any, count: int) -> list[str]:
 
 
 def _texts(name: str, labels: Any, count: int) -> list[str] | None:
-    """The labels as texts; None where they are not ``count``."""
+    """Return the labels as text; None if there are not ``count`` of them."""
     try:
         if hasattr(labels, "__len__") and len(labels) != count:
             return None
@@ -181,16 +181,16 @@ def _texts(name: str, labels: Any, count: int) -> list[str] | None:
 
 
 def histogram_attrs(array: Array, bins: Any, max_bins: Any) -> dict[str, Any]:
-    """The attributes of a histogram.
+    """Return the attributes of a histogram.
 
     Args:
         array: real numbers of any shape, also none.
         bins: one of `BIN_RULES`, a number of bins, or their edges.
-        max_bins: None, or about how many bins at most are written; neighbours are added up.
+        max_bins: None, or the approximate maximum of written bins; neighbours are added up.
 
     Raises:
         TypeError: bins of another kind.
-        ValueError: an unknown rule, a number of bins out of bounds, edges that fall or are NaN.
+        ValueError: an unknown rule, a number of bins out of range, or edges that decrease or are NaN.
     """
     attrs: dict[str, Any] = {"bins": _bins(bins)}
     if max_bins is not None:
@@ -233,17 +233,17 @@ def _floats(array: Array) -> list[float]:
 
 
 def figure_to_array(figure: Any, close: bool) -> Array:
-    """A figure as uint8 pixels: height, width and red, green, blue; for a list of figures one more axis before these.
+    """Return a figure as uint8 pixels, shape (height, width, 3); a list of figures adds an axis before these.
 
     Figures of different sizes get a white border below and to the right. The canvas that a figure had, perhaps the
     one of a window, is its canvas again afterwards.
 
     Args:
         figure: a figure of matplotlib or a list of them.
-        close: close them afterwards, where pyplot knows them.
+        close: close them afterwards, if pyplot knows them.
 
     Raises:
-        TypeError: something else than figures was given.
+        TypeError: an argument is not a figure.
         ValueError: an empty list.
     """
     import numpy as np
@@ -288,16 +288,16 @@ def _drawn(figure: Any) -> Any:
 
 
 def boxes_attrs(boxes: Array, labels: Any, rescale: Any) -> dict[str, Any]:
-    """The attributes of boxes on a picture.
+    """Return the attributes of boxes on a picture.
 
     Args:
         boxes: shape (N, 4); left, top, right, bottom of each, in pixels.
-        labels: None, or N texts; cut to `LABEL_CHARS_MAX`. Where they are not N they are left out, as the originals do.
-        rescale: how many times larger the picture is made.
+        labels: None, or N texts, cut to `LABEL_CHARS_MAX`. Another number of labels is left out, as in the originals.
+        rescale: the factor by which the picture is enlarged.
 
     Raises:
-        TypeError: complex numbers, labels that are no list, a rescale that is no number.
-        ValueError: another shape, more than `BOXES_MAX`, a rescale out of bounds.
+        TypeError: complex numbers, labels that are not a list, or a rescale that is not a number.
+        ValueError: another shape, more than `BOXES_MAX`, or a rescale out of range.
     """
     check_real(boxes, "boxes")
     if len(boxes.shape) != 2 or boxes.shape[1] != 4 or boxes.shape[0] > BOXES_MAX:
@@ -316,7 +316,7 @@ def boxes_attrs(boxes: Array, labels: Any, rescale: Any) -> dict[str, Any]:
 
 
 def video_attrs(array: Array, dataformats: Any, fps: Any) -> dict[str, Any]:
-    """The attributes of a video.
+    """Return the attributes of a video.
 
     Args:
         array: real numbers, 4 or 5 axes.
@@ -324,8 +324,8 @@ def video_attrs(array: Array, dataformats: Any, fps: Any) -> dict[str, Any]:
         fps: frames a second; None is 4.
 
     Raises:
-        TypeError: complex numbers, a format that is no string, a rate that is no number.
-        ValueError: a shape that the format does not fit, an empty one, another number of channels, or a rate that is
+        TypeError: complex numbers, a format that is not a string, or a rate that is not a number.
+        ValueError: a shape that does not fit the format, an empty one, another number of channels, or a rate that is
             not positive.
     """
     check_real(array, "a video")
@@ -350,15 +350,15 @@ def video_attrs(array: Array, dataformats: Any, fps: Any) -> dict[str, Any]:
 
 
 def audio_attrs(array: Array, sample_rate: Any) -> dict[str, Any]:
-    """The attributes of a sound.
+    """Return the attributes of a sound.
 
     Args:
         array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames), perhaps among axes of length 1; real numbers.
         sample_rate: frames a second; None is 44,100.
 
     Raises:
-        TypeError: complex numbers, or a sample rate that is no number.
-        ValueError: another shape, an empty one, or a sample rate that is no integer or out of bounds.
+        TypeError: complex numbers, or a sample rate that is not a number.
+        ValueError: another shape, an empty one, or a sample rate that is not an integer or out of range.
     """
     check_real(array, "a sound")
     shape = array.shape if len(array.shape) <= 2 else tuple(size for size in array.shape if size != 1)
@@ -371,11 +371,11 @@ def audio_attrs(array: Array, sample_rate: Any) -> dict[str, Any]:
 
 
 def raw_histogram(limits: Any, counts: Any, **statistics: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and attributes of a histogram that has been computed already.
+    """Return the arrays and attributes of a precomputed histogram.
 
     Raises:
-        TypeError: something is no number.
-        ValueError: limits and counts are not as many, none, or more than `BINS_MAX`.
+        TypeError: a value is not a number.
+        ValueError: the numbers of limits and counts differ, are 0, or exceed `BINS_MAX`.
     """
     arrays = {"limits": snapshot(limits, "bucket_limits"), "counts": snapshot(counts, "bucket_counts")}
     for name, array in arrays.items():

@@ -1,7 +1,7 @@
-"""Files of models, read as far as their graphs go: ``add_onnx_graph``, ``add_openvino_graph``.
+"""Reads the graphs of model files: ``add_onnx_graph``, ``add_openvino_graph``.
 
-A model's weights are most of its file and no part of its graph. An ONNX file is walked field by field, and what is
-not asked for is stepped over, so that a file of gigabytes costs a few reads. Numbers of fields: ``onnx.proto`` of ONNX.
+A model's weights are most of its file and no part of its graph. An ONNX file is read field by field, and other fields
+are skipped, so that a file of gigabytes costs a few reads. Numbers of fields: ``onnx.proto`` of ONNX.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _NUMBERS = (4, 5, 6, 7, 9, 10, 11)  # of TensorProto: the fields that hold its n
 
 
 def onnx_graph(file: Any) -> bytes:
-    """A ``ModelProto`` with nothing but the graph, and in that nothing but its nodes, inputs and outputs.
+    """Return a ``ModelProto`` with only the graph, and in it only its nodes, inputs and outputs.
 
     Args:
         file: the path of the model, or an open file.
 
     Raises:
-        OSError: it cannot be read.
-        TypeError: it is no path and no file.
-        ValueError: it is no model of ONNX (in protobuf), or its graph is larger than `MODEL_BYTES_MAX`.
+        OSError: the file cannot be read.
+        TypeError: the argument is neither a path nor a file.
+        ValueError: the file is not an ONNX model (in protobuf), or its graph is larger than `MODEL_BYTES_MAX`.
     """
     if hasattr(file, "read"):
         return _walked(file if getattr(file, "seekable", bool)() else io.BytesIO(file.read()), repr(file))
@@ -49,7 +49,7 @@ def onnx_graph(file: Any) -> bytes:
 
 
 def _path(file: Any) -> str:
-    """A path, and no number: that would be a descriptor, which is closed afterwards."""
+    """Return a path; a number is refused, because it would be a descriptor, which is closed afterwards."""
     path = os.fsdecode(file)
     if "\0" in path:
         raise ValueError(f"{path[:80]!r} is no path of a file: it has a NUL")
@@ -88,7 +88,7 @@ def _keep(file: BinaryIO, end: int, kept: bytearray, name: str) -> None:
 
 
 def _lengths(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """The fields of bytes from here to ``end``, number and length, with the file at each; others are passed over."""
+    """Yield number and length of each bytes field up to ``end``, with the file at its data; skip other fields."""
     while file.tell() < end:
         key = _varint(file)
         kind = key & 7
@@ -119,7 +119,7 @@ def _varint(file: BinaryIO) -> int:
 
 
 def _without_numbers(data: bytes | memoryview, message: str, depth: int) -> bytes:
-    """A message of `_MESSAGES` without the numbers of large tensors in it."""
+    """Return a message of `_MESSAGES` without the numbers of its large tensors."""
     if len(data) <= TENSOR_BYTES_MAX:
         return bytes(data)
     if depth < 0:
@@ -137,15 +137,15 @@ def _without_numbers(data: bytes | memoryview, message: str, depth: int) -> byte
 
 
 def openvino_xml(file: Any) -> bytes:
-    """The description of a model of OpenVINO, as it is.
+    """Return the XML description of an OpenVINO model, as it is.
 
     Args:
         file: the path of the ``.xml`` file, or an open file.
 
     Raises:
-        OSError: it cannot be read.
-        TypeError: it is no path and no file.
-        ValueError: it is larger than `MODEL_BYTES_MAX`.
+        OSError: the file cannot be read.
+        TypeError: the argument is neither a path nor a file.
+        ValueError: the file is larger than `MODEL_BYTES_MAX`.
     """
     if hasattr(file, "read"):
         data = file.read(MODEL_BYTES_MAX + 1)

@@ -1,4 +1,4 @@
-"""Names that users give: tags and colours, checked and brought into one form."""
+"""Names that users give: tags and colours, checked and normalised."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _ALLOWED = (
 
 
 def given_tag(tag: Any) -> str:
-    """The tag of a value: None is an empty one and bytes are its UTF-8, as protocol buffers take them from callers.
+    """Return the tag of a value: None is an empty tag, and bytes are UTF-8, as protocol buffers accept both.
 
     Raises: as `clean_tag`.
     """
@@ -67,11 +67,11 @@ def given_tag(tag: Any) -> str:
 
 
 def clean_tag(tag: Any) -> str:
-    """A tag as it is written: as given, but for control characters and lone surrogates, which are escaped.
+    """Return a tag as it is written: control characters and lone surrogates are escaped.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it has more than `TAG_BYTES_MAX` bytes of UTF-8.
+        TypeError: the tag is not a string.
+        ValueError: the tag has more than `TAG_BYTES_MAX` bytes of UTF-8.
     """
     if type(tag) is str and tag.isprintable() and len(tag) * 4 <= TAG_BYTES_MAX:  # 4 bytes a character at most
         return tag
@@ -85,7 +85,7 @@ def clean_tag(tag: Any) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Anything as a text, lone surrogates escaped.
+    """Convert any value to text, with lone surrogates escaped.
 
     Raises:
         TypeError: its ``__str__`` fails.
@@ -99,7 +99,7 @@ def text_of(value: Any) -> str:
 
 
 def short_text(value: Any, bytes_max: int) -> str:
-    """Anything as a text of at most so many bytes of UTF-8, lone surrogates and NUL escaped.
+    """Convert any value to text of at most ``bytes_max`` bytes of UTF-8, with lone surrogates and NUL escaped.
 
     Raises:
         TypeError: its ``__str__`` fails.
@@ -114,14 +114,14 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def parse_color(color: Any) -> str:
-    """A colour as ``#rrggbb``.
+    """Convert a colour to ``#rrggbb``.
 
     Args:
         color: ``'#rgb'``, ``'#rrggbb'``, a key of `COLORS` in any case, or three numbers (red, green, blue): integers
-            from 0 to 255, or from 0 to 1 where any of them is a float.
+            from 0 to 255, or from 0 to 1 if any of them is a float.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the colour has another form.
     """
     if isinstance(color, str):
         name = color.strip().lower()
@@ -137,7 +137,7 @@ def parse_color(color: Any) -> str:
 
 
 def _parts(color: Sequence[Any]) -> list[int]:
-    """Three numbers as integers from 0 to 255."""
+    """Convert three numbers to integers from 0 to 255."""
     whole = all(hasattr(part, "__index__") and not isinstance(part, bool) for part in color)
     try:
         numbers = [float(part) for part in color]

@@ -1,4 +1,4 @@
-"""The arguments of curves, meshes and layouts of charts, checked where the user can still see what was wrong."""
+"""Checks of the arguments of curves, meshes and layouts of charts, in the call itself."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ VERTEX_AXES = 3  # batch, vertex, coordinate
 
 
 def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and attributes of a precision-recall curve.
+    """Return the arrays and attributes of a precision-recall curve.
 
     Args:
         labels: true or false, any shape.
-        predictions: from 0 to 1, as many.
-        num_thresholds: how many points the curve has.
-        weights: None, one number, or as many as there are labels.
+        predictions: from 0 to 1, one for each label.
+        num_thresholds: the number of points of the curve.
+        weights: None, one number, or one for each label.
 
     Raises:
-        TypeError: something is no number.
-        ValueError: not as many of each, or a number of thresholds that is not positive.
+        TypeError: a value is not a number.
+        ValueError: the numbers of values differ, or the number of thresholds is not positive.
     """
     arrays = {"labels": snapshot(labels, "labels"), "predictions": snapshot(predictions, "predictions")}
     if weights is not None:
@@ -40,11 +40,11 @@ def curve(labels: Any, predictions: Any, num_thresholds: Any, weights: Any) -> t
 
 
 def raw_curve(rows: Mapping[str, Any]) -> Any:
-    """The points of a precision-recall curve that has been computed already, shape (6, thresholds).
+    """Return the points of a precomputed precision-recall curve, shape (6, thresholds).
 
     Raises:
-        TypeError: something is no number.
-        ValueError: not as many of each, or none.
+        TypeError: a value is not a number.
+        ValueError: the numbers of values differ, or are 0.
     """
     import numpy as np
 
@@ -61,11 +61,11 @@ def raw_curve(rows: Mapping[str, Any]) -> Any:
 
 
 def thresholds(value: Any) -> int:
-    """A number of thresholds, `THRESHOLDS_MAX` where more are wanted.
+    """Return a number of thresholds, at most `THRESHOLDS_MAX`.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is not whole or not positive.
+        TypeError: the value is not a number.
+        ValueError: the number is not a positive integer.
     """
     number = min(to_float(value, "num_thresholds"), THRESHOLDS_MAX)
     if not number >= 1 or number != int(number):
@@ -74,16 +74,16 @@ def thresholds(value: Any) -> int:
 
 
 def mesh(vertices: Any, colors: Any, faces: Any, config: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """The arrays and attributes of a mesh or a cloud of points.
+    """Return the arrays and attributes of a mesh or a point cloud.
 
     Args:
         vertices: shape (B, N, 3).
         colors: None, or shape (B, N, 3), from 0 to 255.
         faces: None, or shape (B, M, 3): the numbers of three vertices.
-        config: None, or what three.js is told, as a mapping that JSON can hold.
+        config: None, or the configuration for three.js, a mapping that JSON can hold.
 
     Raises:
-        TypeError: something is no number, or the config is nothing that JSON can hold.
+        TypeError: a value is not a number, or JSON cannot hold the config.
         ValueError: another shape, or a config of more than `CONFIG_BYTES_MAX`.
     """
     arrays: dict[str, Array] = {}
@@ -109,14 +109,14 @@ def mesh(vertices: Any, colors: Any, faces: Any, config: Any) -> tuple[dict[str,
 
 
 def layout(wanted: Any) -> dict[str, dict[str, list[Any]]]:
-    """A layout of the CUSTOM SCALARS tab, as plain data: category to chart to ``[kind, tags]``.
+    """Return a layout of the CUSTOM SCALARS tab as plain data: category to chart to ``[kind, tags]``.
 
     Args:
         wanted: {category: {chart: ["Multiline", [tags]] or ["Margin", [value, lower, upper]]}}.
 
     Raises:
-        TypeError: it is something else.
-        ValueError: a margin chart of another number of tags than three.
+        TypeError: the layout has another form.
+        ValueError: a margin chart does not have three tags.
     """
     if not isinstance(wanted, Mapping) or not all(isinstance(charts, Mapping) for charts in wanted.values()):
         raise TypeError("a layout is {category: {chart: [kind, tags]}}")
@@ -139,10 +139,10 @@ def layout(wanted: Any) -> dict[str, dict[str, list[Any]]]:
 
 
 def layout_text(charts: Mapping[str, Any]) -> str:
-    """The JSON of a layout.
+    """Return the JSON of a layout.
 
     Raises:
-        ValueError: it is too large.
+        ValueError: the JSON is too large.
     """
     text = json.dumps(charts)
     if len(text) > LAYOUT_BYTES_MAX:
