@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from tbxd_client.protocol import wire
 
 from ..batch import Batch
 from ..scheduler.run_registry import RunState
@@ -13,6 +16,10 @@ from ..transport.server_socket import Peer
 from .client_counts import Reported
 from .session import Session
 from .session_status import Row
+
+SESSIONS_MAX = 100_000  # at a time
+
+Send = Callable[[Peer, wire.Message], object]  # False where the peer is gone
 
 
 @dataclass(slots=True)
@@ -37,7 +44,7 @@ class Client:
     readable: Path | None = None  # its journal, where the records can be read in its files
     unreadable: str = ""  # why that is not tried again
     broken: str = ""
-    again: float = 0.0  # broken off for a quota, or a fault of ours: since when, as it may try again; 0: it may not
+    again: float = 0.0  # disconnected for a quota, or a fault of ours: since when, as it may try again; 0: it may not
     under_way: int = 0  # batches of it that runs have, and have not given back
     ends: bool = False  # it has said that it ends with what it wants to have written (`flush_to`),
     complete: bool = False  # nothing more comes,
@@ -58,6 +65,15 @@ class Client:
     leftovers: int = 0  # the number of its last flush that wants more than its own written: see `Hub.wanting`
     leftovers_written: int = 0  # and the last that has it
     row: Row | None = None  # what the status has told of it last
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it may have logged more than has come: it sends all there is, or as far as it may."""
+        session = self.session
+        if self.peer is None:  # its journal is read from here, to its end: see `journal_recovery`
+            return not self.complete
+        expected = session.expected
+        return expected >= self.announced or session.record_end > expected or self.flush_to > expected
 
 
 class Held(NamedTuple):

@@ -18,11 +18,10 @@ from typing import Any
 
 from tbxd_client.config.paths import may_be_used, spools
 from tbxd_client.distributed import process_identity
-from tbxd_client.journal.journal_files import CONTROL_NAME, DEFINITIONS_BYTES_MAX, session_name
+from tbxd_client.journal.journal_files import DEFINITIONS_BYTES_MAX
 from tbxd_client.process.view import view
 from tbxd_client.protocol import wire
 from tbxd_client.protocol.records import POSITION_MAX, RemoteProtocolError
-from tbxd_client.transport.launcher import is_locked
 
 from ..batch import Batch
 from ..config.settings import Settings
@@ -38,11 +37,12 @@ from ..scheduler.run_sink import RunSink
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.ledger import OVER
 from ..transport.allowed_roots import Roots
-from ..transport.credit import Credit, presses, window
 from ..transport.server_socket import Peer
-from .client import Client, Held, Seen, Wanting
+from .acknowledgements import Acknowledgements
+from .client import SESSIONS_MAX, Client, Held, Seen, Send, Wanting
 from .ended_sessions import Ended
 from .live_journal import StoredSegment, Unreadable, readable_journal
+from .presence import Presence
 from .quotas import TRY_SECONDS, OverQuota, Quotas
 from .session import Session
 from .session_status import row_of
@@ -50,15 +50,6 @@ from .session_status import row_of
 log = logging.getLogger(__name__)
 
 LEDGERS = "ledgers"  # of the spool: what event files held, for the daemon that comes next
-SESSIONS_MAX = 100_000
-LIVES_SECONDS = 60.0  # a client that has said something since, and whose process is there, goes on without its journal
-REMOTE_SILENCE_SECONDS = 120.0  # a client on another host that says nothing for so long is gone,
-QUIET_SECONDS = 20.0  # and for so long it is taken to have ended, where another logs to its run: it speaks every 15 s
-# So long two processes have to have been there at once for this to count: what one has said may be read a moment later.
-OVERLAP_MS = 2000
-ENDS_MAX = 10_000  # of processes, that are remembered
-
-Send = Callable[[Peer, wire.Message], object]  # False where the peer is gone
 
 
 class Hub:
@@ -96,22 +87,20 @@ class Hub:
         self.scheduler = RunScheduler(settings, self._make_run, self._on_round, self.walls)
         self.runs = self.scheduler.runs
         self._registry = self.scheduler.registry
-        self._credit = Credit()
         self._coming = Coming()
         # In a spool that is there: it makes what is missing of its folder, and a /var/tmp that is missing is not ours.
-        spool = next(filter(may_be_used, spools(settings.spool)), settings.spool)
-        self._spools = spools(settings.spool)
-        self._sessions = Reads(self.read, self._coming, self.clients, self._spools)
+        places = spools(settings.spool)
+        spool = next(filter(may_be_used, places), settings.spool)
         self._checkpoints = Checkpoints(spool / LEDGERS)
         self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
         self.newcomers: dict[bytes, Client] = {}  # by session
-        self._ends: dict[bytes, int] = {}  # when processes were seen to have ended, by session
         self.gated = False  # somebody admits them
         self.ended = Ended(spool / LEDGERS)
-        self._leaving: dict[bytes, Path] = {}  # sessions of which all is written, until their journals are gone
-        self._host = os.uname().nodename
+        self.acks = Acknowledgements(self.clients, self._registry, self._quotas, send, self.walls)
+        self.presence = Presence(self.clients, places, self.ended, self.scheduler.housekeeping, send)
+        self._sessions = Reads(self.presence.read, self._coming, self.clients, places)
         self.scheduler.housekeeping.submit(self._checkpoints.sweep)
 
     def configure(self, settings: Settings) -> None:
@@ -165,7 +154,7 @@ class Hub:
                     self._report(client, message)
                 case wire.Goodbye():
                     self.forget(client)
-                    self.leave(client)
+                    self.presence.leave(client)
         except RemoteProtocolError as error:
             self._break_off_for(client, error)
 
@@ -233,9 +222,9 @@ class Hub:
         client.boot, client.ahead = hello.boot, process_identity.clock() - hello.clock
         session = client.session
         client.readable = None if client.unreadable or peer.key else readable_journal(hello.journal, hello.session)
-        self._welcome(client)
+        self.acks.welcome(client)
         if session.written > hello.start:  # acknowledgements that got lost
-            self._acknowledge(client, moved=True)
+            self.acks.send(client, moved=True)
 
     def _report(self, client: Client, report: wire.Report) -> None:
         for number, dropped in client.reported.take(report.runs).items():
@@ -353,23 +342,23 @@ class Hub:
                 if run is not None:  # a report may have been there first
                     self._tell(client, run.id, client.reported.dropped(run.id))
             if client.key:
-                self._place_in_time(client, known)
+                self.presence.place_in_time(client, known)
                 fresh, client.tags = session.places - client.tags, session.places
                 folders = (run.directory for run in session.runs[known:] if run is not None)
                 self._quotas.define(client.key, folders, fresh)
         else:
-            self._check_promise(client, data.position + len(data.payload))
+            self.acks.check(client, data.position + len(data.payload))
             accepted = self.feed(client, data.position, data.payload)
         if not accepted:
-            self._welcome(client)
+            self.acks.welcome(client)
 
     def _stored(self, client: Client, stored: wire.Stored) -> None:
         """Read records where they are. A client whose journal turns out not to be readable is told to send them."""
         session, end = client.session, stored.position + stored.length
         if client.readable is None or stored.position > session.expected:
-            self._welcome(client)
+            self.acks.welcome(client)
             return
-        self._check_promise(client, end)  # a message of 60 bytes must not make this process read a gigabyte
+        self.acks.check(client, end)  # a message of 60 bytes must not make this process read a gigabyte
         if end <= session.expected:
             return
         try:
@@ -381,36 +370,7 @@ class Hub:
         except Unreadable as error:
             log.warning("session %s has to send its records: %s", session.id.hex(), error)
             client.readable, client.unreadable = None, str(error)
-            self._welcome(client)
-
-    @staticmethod
-    def _check_promise(client: Client, end: int) -> None:
-        if end > client.promised:
-            raise RemoteProtocolError(f"records up to position {end:,}; the limit was {client.promised:,}")
-
-    def _welcome(self, client: Client) -> None:
-        """Tell a client where to go on."""
-        if client.peer is None:
-            return
-        session = client.session
-        self._announce(client, self.limit(client))
-        self._send(
-            client.peer,
-            wire.Welcome(
-                session.id,
-                session.expected,
-                session.definitions_expected,
-                client.announced,
-                int(client.readable is not None),
-                leftovers=1,
-                reports=1,
-            ),
-        )
-
-    @staticmethod
-    def _announce(client: Client, limit: int) -> None:
-        client.announced = limit
-        client.promised = max(client.promised, limit)
+            self.acks.welcome(client)
 
     def feed(self, client: Client, position: int, payload: bytes) -> bool:
         """Take a stretch of a client's records. False: there is a gap before it.
@@ -431,70 +391,6 @@ class Hub:
         """What the process of a session has left is read here."""
         self.clients[client.session.id] = client
         self._coming.come(client.session.id, client.session.runs, time.monotonic())
-
-    def read(self, id: bytes) -> tuple[float, float]:
-        """Up to when all that a session has logged has come, and when something of it last did, by the monotonic clock.
-
-        Any thread may ask. A client sends as far as it may, so one that has stopped before that has no more.
-        """
-        client, now = self.clients.get(id), time.monotonic()
-        if client is None or client.complete or client.broken or not _has_more(client):
-            return now, now
-        return client.read, client.moved
-
-    def alive(self, id: bytes, began: int) -> bool:
-        """Whether the process of a session may still log, or could when another began. Any thread may ask.
-
-        Args:
-            id: the session.
-            began: milliseconds since the start of this system; 0: it is about this moment.
-        """
-        if began and self._ends.get(id, 0) > began + OVERLAP_MS:
-            return True
-        client = self.clients.get(id)
-        if client is None:  # one that has not found this daemon yet, perhaps
-            return any(is_locked(spool / session_name(id) / CONTROL_NAME) for spool in self._spools)
-        if client.peer is None or client.complete or client.gone:
-            return False
-        return not client.key or time.monotonic() - client.heard < QUIET_SECONDS
-
-    def _place_in_time(self, client: Client, known: int) -> None:
-        """Say in this host's time when a process on another one began, and see who of its runs is gone.
-
-        Args:
-            known: so many of its runs were there before.
-        """
-        runs = client.session.runs
-        for number, run in enumerate(runs[known:], known):
-            if run is None:
-                continue
-            same = bool(client.boot) and run.boot == client.boot
-            runs[number] = run._replace(
-                boot=process_identity.boot() if same else "", began=max(1, run.began + client.ahead) if same else 0
-            )
-            for other in self.clients.values():
-                if other.key and other.peer is not None and other is not client and not other.gone:
-                    shared = any(one is not None and one.directory == run.directory for one in other.session.runs)
-                    if shared and not self._reaches(other):
-                        other.gone = True
-
-    def note_end(self, client: Client, stored: float = 0.0) -> None:
-        """The process of a client is seen to have ended: not before it was last heard, or has last stored something,
-        in milliseconds since the start of this system."""
-        if client.session.id not in self._ends and (client.peer is not None or stored):
-            heard = (
-                process_identity.clock() - 1000 * (time.monotonic() - client.heard) if client.peer is not None else 0.0
-            )
-            self._ends[client.session.id] = round(max(heard, stored))
-            if len(self._ends) > ENDS_MAX:
-                del self._ends[next(iter(self._ends))]
-
-    def _reaches(self, client: Client) -> bool:
-        """Whether a message comes to a client, which is told nothing new."""
-        session = client.session
-        assert client.peer is not None
-        ack = wire.Ack(session.id, session.written, client.announced, {}, session.held, client.leftovers_written)
-        return self._send(client.peer, ack) is not False
 
     def admit(self, client: Client) -> None:
         """All that processes before a client have left in journals has come: what it has logged follows."""
@@ -520,14 +416,14 @@ class Hub:
 
     def _offer(self, client: Client, batches: list[Batch]) -> None:
         now = client.moved = time.monotonic()
-        if not _has_more(client):
+        if not client.has_more:
             client.read = now
         if client.undecided or client.elsewhere or client.newcomer:
             client.held += batches
             batches = []
         elif batches:
             self._coming.gone(client.session.id)
-        at_once = presses(client.session.expected, client.announced, window(len(self.clients)))
+        at_once = self.acks.is_hurried(client)
         for batch in batches:
             client.received[batch.run.id] = client.received.get(batch.run.id, 0) + batch.records
             self.received_records += batch.records
@@ -541,7 +437,7 @@ class Hub:
             else:
                 self.scheduler.soon(state)
         self._see_end(client)
-        self._acknowledge(client)  # a stretch without records for a run, or a limit that has to grow
+        self.acks.send(client)  # a stretch without records for a run, or a limit that has to grow
 
     def _run(self, directory: str) -> RunState:
         state = self.scheduler.run(directory)
@@ -566,7 +462,7 @@ class Hub:
             lambda batch: self._written.put(Held(batch)),
             self.ended,
             self._sessions,
-            self.alive,
+            self.presence.alive,
         )
 
     def _on_round(self, state: RunState) -> None:  # on a thread of the pool
@@ -590,16 +486,16 @@ class Hub:
                     self._decide(item)
                 elif isinstance(item, RunState):
                     if self.scheduler.come_back(item):
-                        moved.update(self._flushing(item))
+                        moved.update(self.acks.flushing(item))
                 elif isinstance(item, Held):
                     self._hold(item.batch, moved)
                 else:
                     self._settle(item, moved)
         for client in moved.values():
             with self.walls.around("acknowledgements", f"session {client.session.id.hex()}"):
-                self._acknowledge(client, moved=True)
+                self.acks.send(client, moved=True)
         if moved:
-            self._grant()
+            self.acks.grant()
 
     def _hold(self, batch: Batch, moved: dict[bytes, Client]) -> None:
         """A batch waits for other ranks, and for nothing else."""
@@ -607,8 +503,8 @@ class Hub:
         if client is not None and client.session.hold(batch):
             if client.flush_to > client.session.written:
                 moved[batch.session] = client
-            elif self.limit(client) - client.announced >= window(len(self.clients)) // 4:
-                self._acknowledge(client)  # what waits takes nothing of what it may send
+            elif self.acks.has_gained(client):
+                self.acks.send(client)  # what waits takes nothing of what it may send
 
     def _settle(self, batch: Batch, moved: dict[bytes, Client]) -> None:
         """A batch is in the event files."""
@@ -620,78 +516,13 @@ class Hub:
             if client.session.done(batch):
                 moved[batch.session] = client
 
-    def _grant(self) -> None:
-        """Let those go on whose record is larger than their window, as far as there is room now."""
-        for session in list(self._credit.waiting):
-            client = self.clients.get(session)
-            if client is None:
-                self._credit.forget(session)
-                continue
-            with self.walls.around("grants", f"session {session.hex()}"):
-                self._acknowledge(client)
-
-    def _acknowledge(self, client: Client, moved: bool = False) -> None:
-        limit = self.limit(client)
-        if (moved or limit > client.announced) and client.peer is not None:
-            self._announce(client, limit)
-            counts = {}
-            for number, state in client.news.items():
-                entry = state.writer.entry(client.session.id)
-                counts[number] = [entry.count, entry.refused]
-            client.news = {}
-            session = client.session
-            trouble = self._trouble(client) if session.held < client.flush_to else ""
-            more = session.held, client.leftovers_written, trouble
-            for part in wire.parts(counts):
-                self._send(client.peer, wire.Ack(session.id, session.written, limit, part, *more))
-
-    def _trouble(self, client: Client) -> str:
-        """What keeps one of its runs from being written; "" for nothing."""
-        for state in self._warm(client):
-            if state.writer.error:
-                return f"{state.writer.directory}: {state.writer.error}"[:1000]
-        return ""
-
-    def _warm(self, client: Client) -> list[RunState]:
-        """The runs of a session that have something to do, or had a moment ago."""
-        warm, holds = self._registry.warm, client.holds
-        if len(holds) < len(warm):
-            return [warm[directory] for directory in holds if directory in warm]
-        return [state for directory, state in warm.items() if directory in holds]
-
-    def _flushing(self, state: RunState) -> dict[bytes, Client]:
-        """Clients that wait for a run to be written."""
-        directory = state.directory
-        return {
-            session: client
-            for session, client in self.clients.items()
-            if client.flush_to > client.session.held and directory in client.holds
-        }
-
-    def limit(self, client: Client) -> int:
-        """The position up to which a client may send."""
-        session, now = client.session, time.monotonic()
-        room = self._quotas.room(client.key, now) if client.key else float("inf")
-        if not room:  # nor a grant, which others can use
-            return max(session.expected, client.announced)
-        limit = self._credit.limit(
-            session.id,
-            self._credit.base(session.written, session.held, len(self.clients)),
-            session.expected,
-            session.record_end,
-            len(self.clients),
-            now,
-            client.key,
-        )
-        return limit if limit <= session.expected + room else max(client.announced, session.expected + int(room))
-
     def _flush(self, client: Client, flush: wire.Flush) -> None:
         client.flush_to = max(client.flush_to, flush.position)
         client.ends = client.ends or bool(flush.last)
         self._see_end(client)
         if flush.leftovers > client.leftovers:
             client.leftovers = flush.leftovers
-            rounds = [(state, state.rounds) for state in self._warm(client) if state.has_to_do]
+            rounds = [(state, state.rounds) for state in self._registry.warm_of(client.holds) if state.has_to_do]
             self.wanting[client.session.id] = Wanting(client, rounds)
         self.flush(client)
 
@@ -702,27 +533,22 @@ class Hub:
 
     def flush(self, client: Client) -> None:
         """Write now what is queued for the runs of a session, and say how far it is."""
-        for state in self._warm(client):
+        for state in self._registry.warm_of(client.holds):
             if state.has_to_do:
                 self.scheduler.write(state)
-        self._acknowledge(client, moved=True)
+        self.acks.send(client, moved=True)
 
     def satisfy(self, wanting: Wanting) -> None:
         """Tell a client that what it wanted besides its own is written."""
         client = wanting.client
         self.wanting.pop(client.session.id, None)
         client.leftovers_written = client.leftovers
-        self._acknowledge(client, moved=True)
+        self.acks.send(client, moved=True)
 
     def tick(self, now: float) -> float:
         """Write the runs that are due, and let clients go on; returns when there is something to do next."""
         soonest = self.scheduler.tick(now)
-        self._grant()
-        if freed := self._quotas.freed(now):
-            for client in list(self.clients.values()):
-                if client.key in freed:
-                    self._acknowledge(client)
-        return min(soonest, self._quotas.due(now))
+        return min(soonest, self.acks.tick(now))
 
     def drain(self, deadline: float) -> bool:
         """Write everything that is queued; for the end. False when the deadline came first."""
@@ -738,7 +564,7 @@ class Hub:
     def close(self, seconds: float) -> bool:
         """Sync and close all files. False when a disk took longer than ``seconds``."""
         with self.walls.around("the look for sessions that are over"):
-            self._end()
+            self.presence.note_over()
         return self.scheduler.close(seconds)
 
     # --- ends ------------------------------------------------------------------------------------------------
@@ -747,37 +573,15 @@ class Hub:
         """A session is over."""
         self.clients.pop(client.session.id, None)
         self.newcomers.pop(client.session.id, None)
-        self.note_end(client)
+        self.presence.note_end(client)
         self.wanting.pop(client.session.id, None)
         if client.key:
             self._quotas.leave(client.key, client.tags)
         self.complete(client)
         self._registry.release(client.holds, time.monotonic())
-        self._credit.forget(client.session.id)
+        self.acks.forget(client)
         self._coming.gone(client.session.id)
         log.info("session %s of pid %d is over", client.session.id.hex(), client.pid)
-
-    def leave(self, client: Client) -> None:
-        """All of a session is written, and its journal is being deleted: when it is gone, the session is over."""
-        session = client.session
-        seen = client.journal_seen or client.readable is not None or client.peer is None
-        here = seen and not client.key and client.journal and client.host in ("", self._host)
-        if len(self._leaving) >= SESSIONS_MAX:
-            return
-        if here and not client.broken and not session.outstanding and session.written == session.expected:
-            self._leaving[session.id] = Path(client.journal)
-
-    def _end(self) -> None:
-        """Note which sessions are over."""
-        gone = {
-            session: path
-            for session, path in self._leaving.items()
-            if session not in self.clients and not _exists(path)
-        }
-        if gone:
-            for session in gone:
-                del self._leaving[session]
-            self.scheduler.housekeeping.submit(partial(self.ended.add, list(gone), list(gone.values())))
 
     def complete(self, client: Client) -> None:
         """Nothing more comes of a session than what has come: ranks are not waited for in vain."""
@@ -794,20 +598,11 @@ class Hub:
 
     def reap(self, now: float) -> None:
         """Forget clients that have gone without a word and left nothing behind."""
-        self._end()
+        self.presence.note_over()
         for client in list(self.clients.values()):
             with self.walls.around("the look for sessions that are gone", f"session {client.session.id.hex()}"):
-                self._reap(client, now)
-
-    def _reap(self, client: Client, now: float) -> None:
-        if client.peer is None or client.under_way or (client.session.outstanding and not client.again):
-            return
-        if client.host == self._host and client.journal and _exists(client.journal):
-            client.journal_seen = True
-            return
-        gone = client.journal_seen and client.host == self._host and not _lives(client, now)
-        if gone or now - client.heard > REMOTE_SILENCE_SECONDS:
-            self.forget(client)
+                if self.presence.is_gone(client, now):
+                    self.forget(client)
 
     @property
     def busy(self) -> bool:
@@ -895,29 +690,3 @@ class Hub:
             "reads_journal": client.readable is not None,
             "unreadable": client.unreadable,
         }
-
-
-def _has_more(client: Client) -> bool:
-    """Whether a client may have logged more than has come: it sends all there is, or as far as it may."""
-    session = client.session
-    if client.peer is None:  # its journal is read from here, to its end: see `journal_recovery`
-        return not client.complete
-    expected = session.expected
-    return expected >= client.announced or session.record_end > expected or client.flush_to > expected
-
-
-def _lives(client: Client, now: float) -> bool:
-    """Whether somebody has removed the journal of a trainer that goes on, as far as can be seen from here."""
-    if client.peer is None or not client.peer.pid or now - client.heard > LIVES_SECONDS:
-        return False
-    try:
-        os.kill(client.peer.pid, 0)
-    except PermissionError:  # it has become another user
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _exists(path: Path | str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - False for whatever cannot be looked at, and a third of the time

@@ -203,7 +203,7 @@ class Adopter:
         try:
             if first:
                 self._define(reader, client)
-                self._hub.note_end(client, last_stored(client, reader))
+                self._hub.presence.note_end(client, last_stored(client, reader))
             elif self._pump(path, reader, client):
                 self._finish(path, reader, client)
         except Elsewhere as error:
@@ -463,7 +463,7 @@ class Adopter:
             client = Client(session, None, state.pid, "", str(path), "", time.monotonic())
             self._hub.adopt(client)
         else:
-            self._hub.note_end(client)
+            self._hub.presence.note_end(client)
         if state.session in self._hub.ended:  # a copy: ledgers need not know any more how far it was
             client.broken = "its session is over: all of it is in the event files"
         client.peer = None
@@ -498,7 +498,7 @@ class Adopter:
             if session.expected < end and self._waits(client, began(client, reader.state), time.monotonic()):
                 return False
             self._begun.add(session.id)
-        while session.expected < min(end, self._hub.limit(client)):
+        while session.expected < min(end, self._hub.acks.limit(client)):
             stretch = reader.read(session.expected, min(DATA_BYTES_MAX, end - session.expected))
             self._hub.feed(client, session.expected, stretch)
         if session.expected >= end and not client.complete:
@@ -519,7 +519,7 @@ class Adopter:
         if os.path.exists(path):  # noqa: PTH110
             log.warning("%s: all of it is written, and it cannot be deleted", path)
             self._bad.add(path)
-        self._hub.leave(client)
+        self._hub.presence.leave(client)
 
     def _release(self, path: Path, reader: JournalReader, position: int) -> None:
         """Note in a journal how much of it is written. Where its disk does not take that, the ledger knows it, too."""

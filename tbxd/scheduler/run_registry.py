@@ -116,6 +116,13 @@ class Keeping:
         state.still = 0.0
         state.account = None
 
+    def warm_of(self, directories: set[str]) -> list[RunState]:
+        """Those of some runs that have something to do, or had a moment ago."""
+        warm = self.warm
+        if len(directories) < len(warm):
+            return [warm[directory] for directory in directories if directory in warm]
+        return [state for directory, state in warm.items() if directory in directories]
+
     # --- sessions --------------------------------------------------------------------------------------------
 
     def hold(self, held: set[str], directories: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from harness import World, scalars, wait_for, world
 from tbxd import __version__
 from tbxd.cli import status_view
 from tbxd.ingest import hub as hub_module
+from tbxd.ingest import presence
 from tbxd.runs.run_writer import RunWriter
 from tbxd.scheduler import run_registry, run_scheduler
 from tbxd.tfevents.event_file import EventFile
@@ -272,7 +273,7 @@ def test_a_trainer_that_was_killed_in_a_container_with_this_hosts_name_is_taken_
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its journal cannot be seen here, and its pid is one of other processes."""
-    monkeypatch.setattr(hub_module, "REMOTE_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(presence, "REMOTE_SILENCE_SECONDS", 0.3)
     session, seen = os.urandom(12), os.urandom(12)
     name = os.uname().nodename
     inside.hub.handle(Route(b"1", 1), wire.Hello(session, 0, 1, name, f"/spool/of/it/{session.hex()}", "train.py", ""))

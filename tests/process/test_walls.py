@@ -560,7 +560,7 @@ PARTS = """
     from tbxd.ingest import journal_recovery as adopt
     from tbxd.daemon import lifecycle as daemon
     from tbxd.metrics import http_endpoint as endpoint
-    from tbxd.ingest import hub
+    from tbxd.ingest import acknowledgements, hub
     from tbxd.process import logs
     from tbxd.process import sd_notify as notify
     from tbxd.transport import server_socket as receiver
@@ -583,7 +583,7 @@ PARTS = """
     breaks(hub.Hub, "tick")
     breaks(hub.Hub, "reap")
     breaks(hub.Hub, "collect", 3)
-    breaks(hub.Hub, "_acknowledge", 7)
+    breaks(acknowledgements.Acknowledgements, "send", 7)
     breaks(watch.System, "step")
     breaks(notify.Notifier, "turned")
     breaks(troubles.Troubles, "look")

@@ -102,7 +102,7 @@ def test_how_far_a_journal_is_written_is_noted_in_it_again_and_again(
 ) -> None:
     monkeypatch.setattr(journal_recovery, "DATA_BYTES_MAX", 200)
     path = left.leave("a", 20)
-    left.hub.limit = lambda client: min(client.session.written + 340, 600)  # type: ignore[method-assign]
+    left.hub.acks.limit = lambda client: min(client.session.written + 340, 600)  # type: ignore[method-assign]
     seen: list[int] = []
 
     def noted() -> bool:
@@ -118,7 +118,7 @@ def test_no_more_of_a_journal_is_read_than_may_be_on_the_way(left: Left, monkeyp
     monkeypatch.setattr(journal_recovery, "DATA_BYTES_MAX", 50_000)
     path = left.leave("a", 30_000)
     asked: list[int] = []
-    left.hub.limit = lambda client: client.session.written + 100_000  # type: ignore[method-assign]
+    left.hub.acks.limit = lambda client: client.session.written + 100_000  # type: ignore[method-assign]
     feed = left.hub.feed
 
     def note(client: Any, position: int, payload: bytes) -> bool:

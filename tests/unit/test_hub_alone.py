@@ -13,9 +13,9 @@ import pytest
 
 from harness import scalars
 from tbxd.config.settings import Settings
-from tbxd.ingest import hub as hub_module
+from tbxd.ingest import acknowledgements
 from tbxd.ingest.client import Client
-from tbxd.ingest.hub import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS
+from tbxd.ingest.presence import OVERLAP_MS, QUIET_SECONDS, REMOTE_SILENCE_SECONDS
 from tbxd.ingest.session import Session
 from tbxd.scheduler import run_scheduler
 from tbxd.scheduler.run_registry import RunState
@@ -106,7 +106,7 @@ def test_a_window_that_is_half_used_is_written_at_once_and_else_what_is_queued_w
     inside.log(session, 0, 10)
     (state,) = inside.hub.runs.values()
     assert not state.submitted and state.due > time.monotonic() + 1.0
-    monkeypatch.setattr(hub_module, "window", lambda sessions: 1 << 40)
+    monkeypatch.setattr(acknowledgements, "window", lambda sessions: 1 << 40)
     inside.log(session, 10, 10)
     assert state.submitted
     inside.until(lambda: inside.settled(session), "both")
@@ -127,19 +127,19 @@ def test_whoever_is_over_holds_no_grant_no_share_and_no_name_of_its_own(inside: 
     far, hub = Route(b"far", None, key="laptop"), inside.hub
     hub._roots = Roots(str(inside.folder))
     session = inside.begin("a", far)
-    hub._credit._grants[session] = (1 << 20, 0, time.monotonic(), "laptop")
-    hub._credit._hurried[session] = (10, 5)
+    hub.acks._credit._grants[session] = (1 << 20, 0, time.monotonic(), "laptop")
+    hub.acks._credit._hurried[session] = (10, 5)
     share = hub._quotas._shares["laptop"]
     assert (share.sessions, share.tags) == (1, 1)
     hub.handle(far, wire.Goodbye(session))
-    assert not hub.clients and not hub._credit._grants and not hub._credit._hurried
+    assert not hub.clients and not hub.acks._credit._grants and not hub.acks._credit._hurried
     assert (share.sessions, share.tags) == (0, 0)
-    assert session in hub._ends, "when it ended is known"
+    assert session in hub.presence._ends, "when it ended is known"
 
 
 def test_a_record_for_which_there_is_no_grant_goes_on_when_whoever_has_it_makes_nothing_of_it(inside: Inside) -> None:
     session = inside.begin()
-    client, credit, now = inside.hub.clients[session], inside.hub._credit, time.monotonic()
+    client, credit, now = inside.hub.clients[session], inside.hub.acks._credit, time.monotonic()
     credit._grants[b"other"] = (GRANTS_BYTES_MAX, 0, now, "")
     size = 64 << 20
     head = pack_record_head(HISTOGRAM, 0, 0, 1.0, {"dtype": "<f4", "shape": [size // 4]}, size)
@@ -162,7 +162,7 @@ def test_an_acknowledgement_names_the_runs_that_have_written_since_the_last(insi
     assert answer(inside, wire.Ack).runs == {0: [10, {}]}
     client = inside.hub.clients[session]
     assert client.news == {} and client.under_way == 0
-    inside.hub._acknowledge(client, moved=True)
+    inside.hub.acks.send(client, moved=True)
     assert answer(inside, wire.Ack).runs == {}
 
 
@@ -276,22 +276,22 @@ def test_whether_a_process_lives_is_what_its_session_and_its_last_word_say(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub, unknown = inside.hub, os.urandom(12)
-    hub._ends[unknown] = 10_000
-    assert hub.alive(unknown, 10_000 - OVERLAP_MS - 1), "it had not ended when the other began"
-    assert not hub.alive(unknown, 10_000 - OVERLAP_MS), "what one has said may be read a moment later"
-    assert not hub.alive(unknown, 0)
+    hub.presence._ends[unknown] = 10_000
+    assert hub.presence.alive(unknown, 10_000 - OVERLAP_MS - 1), "it had not ended when the other began"
+    assert not hub.presence.alive(unknown, 10_000 - OVERLAP_MS), "what one has said may be read a moment later"
+    assert not hub.presence.alive(unknown, 0)
     session = inside.begin()
     client = hub.clients[session]
-    assert hub.alive(session, 0)
+    assert hub.presence.alive(session, 0)
     for name in ("complete", "gone"):
         setattr(client, name, True)
-        assert not hub.alive(session, 0), name
+        assert not hub.presence.alive(session, 0), name
         setattr(client, name, False)
     client.key = "laptop"
     client.heard = time.monotonic() - QUIET_SECONDS - 1
-    assert not hub.alive(session, 0), "on another host it would have said something"
+    assert not hub.presence.alive(session, 0), "on another host it would have said something"
     client.key, client.peer = "", None
-    assert not hub.alive(session, 0), "its journal is adopted"
+    assert not hub.presence.alive(session, 0), "its journal is adopted"
 
 
 def test_a_session_of_another_host_that_is_silent_for_two_minutes_is_forgotten(inside: Inside) -> None:
