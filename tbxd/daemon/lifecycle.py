@@ -139,7 +139,7 @@ class Daemon:
             self._token = "" if self._receiver.is_ipc else _make_token(token_path(self._settings.runtime_dir))
             self._hub = Hub(self._settings, self._doorbell.ring, self._send, roots, self._walls)
             self._runtime = self._settings.runtime_dir
-            own_view = self._hub.view if self._runtime.name.startswith(VIEW_PREFIX) else ""
+            own_view = self._hub.folder_looks.view if self._runtime.name.startswith(VIEW_PREFIX) else ""
             self._adopter = Adopter(self._hub, self._spools, own_view)
             _remove_old_views(self._runtime)
             self._system = System(self._settings, self._hub, self._doorbell.ring)
@@ -354,7 +354,7 @@ class Daemon:
             if isinstance(message, wire.Hello | wire.Ask) and not (
                 peer.key or secrets.compare_digest(message.token.encode(), self._token.encode())
             ):
-                self._hub.refuse(peer, getattr(message, "session", bytes(12)), NOT_SHOWN)
+                self._hub.refusals.refuse(peer, getattr(message, "session", bytes(12)), NOT_SHOWN)
             elif isinstance(message, wire.Ask):
                 self._answer(peer, message.what)
             else:
@@ -368,14 +368,14 @@ class Daemon:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._hub.refuse(peer, bytes(12), self._walls.broke("a question", error, repr(what[:20])))
+            self._hub.refusals.refuse(peer, bytes(12), self._walls.broke("a question", error, repr(what[:20])))
 
     def _say(self, peer: Peer, what: str) -> None:
         if peer.key:
             if what == "status":
                 self._send(peer, wire.Answer(self._status_for(peer.key)))
             else:
-                self._hub.refuse(
+                self._hub.refusals.refuse(
                     peer, bytes(12), f"{what[:20]!r} is only answered for the daemon's owner, on its own host"
                 )
             return
@@ -418,7 +418,7 @@ class Daemon:
             "stopping": self._stopping,
             **self._hub.status(),
             "system": self._system.status(),
-            "refused_messages": self._hub.refused + sum(receiver.refused for receiver in self._receivers),
+            "refused_messages": self._hub.refusals.count + sum(receiver.refused for receiver in self._receivers),
             "connections_turned_away": sum(receiver.turned_away for receiver in self._receivers),
             "listen": [
                 {"address": one.address, "clients": len(one.gate.allowed), "denied": one.gate.denied}
@@ -428,7 +428,7 @@ class Daemon:
             "quarantined_journals": self._adopter.quarantined,
             "lost_bytes_at_crash": self._adopter.lost_bytes,
             "elsewhere_journals": {str(path): why for path, (why, _) in self._adopter.elsewhere.items()},
-            "view": self._hub.view,
+            "view": self._hub.folder_looks.view,
             "views": [str(folder) for folder in _views(self._runtime) if is_locked(lock_path(folder))],
             "metrics": {
                 "endpoint": self._endpoint.address if self._endpoint is not None else "",

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tbxd_client.config.paths import may_be_used, spools
 from tbxd_client.distributed import process_identity
 from tbxd_client.journal.journal_files import DEFINITIONS_BYTES_MAX
-from tbxd_client.process.view import view
 from tbxd_client.protocol import wire
 from tbxd_client.protocol.records import POSITION_MAX, RemoteProtocolError
 
@@ -29,7 +26,6 @@ from ..metrics.histograms import Meters
 from ..process.walls import Walls
 from ..reduce.expected_ranks import Coming
 from ..reduce.unread_records import Reads
-from ..runs.accounting import add_counts
 from ..runs.run_writer import RunWriter
 from ..scheduler.run_registry import RUNS_MAX, RunState
 from ..scheduler.run_scheduler import BATCH_BYTES, RunScheduler
@@ -41,11 +37,14 @@ from ..transport.server_socket import Peer
 from .acknowledgements import Acknowledgements
 from .client import SESSIONS_MAX, Client, Held, Seen, Send, Wanting
 from .ended_sessions import Ended
+from .folder_looks import FolderLooks
 from .live_journal import StoredSegment, Unreadable, readable_journal
 from .presence import Presence
 from .quotas import TRY_SECONDS, OverQuota, Quotas
+from .refusals import Refusals
 from .session import Session
-from .session_status import row_of
+from .session_rows import SessionRows
+from .told_drops import ToldDrops
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +71,6 @@ class Hub:
         walls: Walls | None = None,
     ) -> None:
         self.clients: dict[bytes, Client] = {}
-        self.refused = 0  # messages and sessions that were turned away
-        self.homeless_drops = 0  # told by journals that name no run
         self.written_records = 0  # since the start
         self.received_records = self.received_bytes = 0  # since the start
         self.meters = Meters()
@@ -92,12 +89,15 @@ class Hub:
         places = spools(settings.spool)
         spool = next(filter(may_be_used, places), settings.spool)
         self._checkpoints = Checkpoints(spool / LEDGERS)
-        self.view = view()
         self._written: queue.SimpleQueue[Batch | Held | RunState | Seen] = queue.SimpleQueue()
         self.wanting: dict[bytes, Wanting] = {}  # by session
         self.newcomers: dict[bytes, Client] = {}  # by session
         self.gated = False  # somebody admits them
         self.ended = Ended(spool / LEDGERS)
+        self.refusals = Refusals(self._coming, send, self.walls)
+        self.drops = ToldDrops(self.scheduler, self._run)
+        self.folder_looks = FolderLooks(self.scheduler.strand, self._on_seen, self.walls)
+        self._rows = SessionRows(self.clients, self.walls)
         self.acks = Acknowledgements(self.clients, self._registry, self._quotas, send, self.walls)
         self.presence = Presence(self.clients, places, self.ended, self.scheduler.housekeeping, send)
         self._sessions = Reads(self.presence.read, self._coming, self.clients, places)
@@ -122,16 +122,16 @@ class Hub:
             why = self.walls.broke(f"message {type(message).__name__.lower()}", error, f"session {session.hex()}")
             client = self.clients.get(session)
             if client is not None and client.peer == peer:
-                self._break_for_now(client, why)
+                self.refusals.disconnect_for_now(client, why)
             else:
-                self.refuse(peer, session, why)
+                self.refusals.refuse(peer, session, why)
 
     def _handle(self, peer: Peer, message: wire.Message, now: float) -> None:
         if isinstance(message, wire.Hello):
             self._hello(peer, message, now)
             return
         if not isinstance(message, wire.Data | wire.Stored | wire.Flush | wire.Report | wire.Goodbye):
-            self.refused += 1
+            self.refusals.count += 1
             return
         client = self.clients.get(message.session)
         if client is None or client.peer != peer:
@@ -156,24 +156,10 @@ class Hub:
                     self.forget(client)
                     self.presence.leave(client)
         except RemoteProtocolError as error:
-            self._break_off_for(client, error)
-
-    def _break_off_for(self, client: Client, error: RemoteProtocolError) -> None:
-        self.break_off(client, str(error))
-        client.again = time.monotonic() if isinstance(error, OverQuota) else 0.0
-
-    def _break_for_now(self, client: Client, why: str) -> None:
-        """Take nothing more of a session with which something has gone wrong here, until it may begin anew.
-
-        How far its streams have been taken is not certain any more. Its records are in its journal, and the ledger
-        knows which of them are written.
-        """
-        with self.walls.around("break off", f"session {client.session.id.hex()}"):
-            self.break_off(client, why)
-        client.again = time.monotonic()
+            self.refusals.disconnect_for(client, error)
 
     def forgiven(self, client: Client, now: float) -> bool:
-        """Whether a session that was broken off for a quota or a fault of ours is forgotten, so that it may try again.
+        """Whether a session that was disconnected for a quota or a fault of ours is forgotten, and may try again.
 
         Nothing of it is under way then, so that what comes again is compared with all that is written.
         """
@@ -188,19 +174,21 @@ class Hub:
             client = None if self.forgiven(client, now) else client
         if client is None:
             if len(self.clients) >= SESSIONS_MAX:
-                self.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
+                self.refusals.refuse(peer, hello.session, f"{SESSIONS_MAX:,} sessions are open already")
                 return
             if hello.session in self.ended or hello.session == OVER:  # what a connection before the last has left
-                self.refuse(peer, hello.session, "the session is over")
+                self.refusals.refuse(peer, hello.session, "the session is over")
                 return
             if hello.start > POSITION_MAX:
-                self.refuse(peer, hello.session, f"records from position {hello.start:,}; at most {POSITION_MAX:,}")
+                self.refusals.refuse(
+                    peer, hello.session, f"records from position {hello.start:,}; at most {POSITION_MAX:,}"
+                )
                 return
             try:
                 if peer.key:
                     self._quotas.enter(peer.key, now)
             except RemoteProtocolError as error:
-                self.refuse(peer, hello.session, str(error))
+                self.refusals.refuse(peer, hello.session, str(error))
                 return
             session = Session(hello.session, hello.start, self._roots.place if peer.key else None)
             journal = "" if peer.key else hello.journal  # a path of another host says nothing here
@@ -212,10 +200,10 @@ class Hub:
             self._coming.come(hello.session, session.runs, now)
             log.info("session %s of pid %d (%s)", hello.session.hex(), hello.pid, hello.program)
         elif client.broken:
-            self.refuse(peer, hello.session, client.broken)
+            self.refusals.refuse(peer, hello.session, client.broken)
             return
         elif client.peer is not None and client.peer.owner != peer.owner:
-            self.refuse(peer, hello.session, "the session belongs to another process")
+            self.refusals.refuse(peer, hello.session, "the session belongs to another process")
             return
         client.peer = peer
         client.heard, client.gone = now, False
@@ -228,43 +216,7 @@ class Hub:
 
     def _report(self, client: Client, report: wire.Report) -> None:
         for number, dropped in client.reported.take(report.runs).items():
-            self._tell(client, number, dropped)
-
-    def _tell(self, client: Client, number: int, dropped: dict[str, int]) -> None:
-        """What a client could not keep is written into its run, and shown there."""
-        run = client.session.run(number)
-        if run is None or not dropped or client.undecided or client.elsewhere or client.newcomer:
-            return
-        state = self._run(run.directory)
-        if state.writer.tell(run, client.session.id, dropped):
-            self.scheduler.soon(state)
-
-    def tell_rest(self, client: Client, dropped: dict[str, int]) -> bool:
-        """What the journal of a trainer that is gone counts, and no report of it did, is missing in its first run.
-
-        True when all its runs have it in their event files.
-        """
-        runs = {run.directory: run for run in reversed(client.session.runs) if run is not None}
-        writers = {directory: self._run(directory) for directory in runs} if dropped else {}
-        unknown = [directory for directory, state in writers.items() if state.writer.read_for(runs[directory])]
-        for directory in unknown:
-            self.scheduler.write(writers[directory])
-        if unknown or any(state.writer.waiting for state in writers.values()):
-            return False
-        missing = dict(dropped)
-        for state in writers.values():
-            for reason, count in state.writer.entry(client.session.id).dropped.items():
-                missing[reason] = missing.get(reason, 0) - count
-        missing = {reason: count for reason, count in missing.items() if count > 0}
-        if not missing:
-            return True
-        first = next((run for run in client.session.runs if run is not None), None)
-        if first is None:
-            self.homeless_drops += sum(missing.values())
-            return True
-        add_counts(missing, writers[first.directory].writer.entry(client.session.id).dropped)
-        self._tell(client, first.id, missing)
-        return False
+            self.drops.tell(client, number, dropped)
 
     def see_folders(self, client: Client, known: int) -> None:
         """Take note of the folders of runs that a client has defined, and compare them with those under the same paths
@@ -276,25 +228,8 @@ class Hub:
             known: so many of its runs were compared before.
         """
         self._registry.hold(client.holds, (run.directory for run in client.session.runs[known:] if run is not None))
-        if client.key or not client.local:
-            return
-        for run in client.session.runs[known:]:
-            if run is not None and run.folder is not None and run.view != self.view:
-                client.undecided += 1
-                broke = partial(self.walls.broke, "the look at a folder", whose=run.directory)
-                self.scheduler.strand(broke).submit(partial(self._see, client, run.above or run.directory, run.folder))
-
-    def _see(self, client: Client, directory: str, folder: tuple[int, int]) -> None:  # on a thread of the pool
-        same = False  # also where the look itself breaks: another daemon looks then, and nobody waits for ever
-        try:
-            state = Path(directory).stat()
-            # Behind a link it would be a folder that nobody has named here.
-            same = (state.st_dev, state.st_ino) == folder and os.path.realpath(directory) == directory
-        except (OSError, ValueError):
-            pass
-        finally:
-            self._written.put(Seen(client, directory, same))
-            self._wake()
+        if client.local and not client.key:
+            self.folder_looks.look(client, known)
 
     def _decide(self, seen: Seen) -> None:
         client = seen.client
@@ -313,22 +248,6 @@ class Hub:
             return
         self._release(client)
 
-    def refuse(self, peer: Peer, session: bytes, reason: str) -> None:
-        """Turn a session away."""
-        self.refused += 1
-        log.warning("session %s refused: %s", session.hex(), reason)
-        self._send(peer, wire.Refused(session, reason[:1000]))
-
-    def break_off(self, client: Client, reason: str) -> None:
-        """Take nothing more of a session whose streams make no sense."""
-        client.broken = reason
-        client.again = 0.0
-        self._coming.gone(client.session.id)
-        self.refused += 1
-        log.warning("session %s of pid %d is broken: %s", client.session.id.hex(), client.pid, reason)
-        if client.peer is not None:
-            self._send(client.peer, wire.Refused(client.session.id, reason[:1000]))
-
     def _data(self, client: Client, data: wire.Data) -> None:
         session = client.session
         if data.stream == wire.DEFINITIONS:
@@ -340,7 +259,7 @@ class Hub:
             self.see_folders(client, known)
             for run in session.runs[known:]:
                 if run is not None:  # a report may have been there first
-                    self._tell(client, run.id, client.reported.dropped(run.id))
+                    self.drops.tell(client, run.id, client.reported.dropped(run.id))
             if client.key:
                 self.presence.place_in_time(client, known)
                 fresh, client.tags = session.places - client.tags, session.places
@@ -405,11 +324,11 @@ class Hub:
         try:
             self._offer(client, held)
             for number, dropped in client.reported.drops():
-                self._tell(client, number, dropped)
+                self.drops.tell(client, number, dropped)
             if client.complete:
                 self.complete(client)
         except RemoteProtocolError as error:
-            self._break_off_for(client, error)
+            self.refusals.disconnect_for(client, error)
             return
         if held and client.flush_to > client.session.written:
             self.flush(client)
@@ -467,6 +386,10 @@ class Hub:
 
     def _on_round(self, state: RunState) -> None:  # on a thread of the pool
         self._written.put(state)
+        self._wake()
+
+    def _on_seen(self, seen: Seen) -> None:  # on a thread of the pool
+        self._written.put(seen)
         self._wake()
 
     def _on_written(self, batch: Batch) -> None:  # on a thread of the pool
@@ -614,21 +537,7 @@ class Hub:
     def status(self) -> dict[str, Any]:
         """What was accepted, written, dropped and is pending, by run and by session."""
         accounts = self._registry.accounts()
-        pending: dict[str, int] = {}
-        sessions = []
-        for client in self.clients.values():
-            session = client.session
-            key = (client.heard, client.moved, session.written, client.readable, client.unreadable, client.broken)
-            row = client.row
-            if row is None or not row.holds(key, accounts):
-                row = client.row = None
-                with self.walls.around("the status of a session", f"session {session.id.hex()}"):
-                    rest = partial(self._session_status, client)
-                    row = client.row = row_of(session.id, key, self._expected(client), accounts, rest)
-            if row is None:
-                continue
-            sessions.append(row.told)
-            add_counts(pending, row.pending)
+        sessions, pending = self._rows.tell(accounts)
         total = self._registry.total(accounts.values(), sum(pending.values()))
         return {
             "runs": {
@@ -639,8 +548,8 @@ class Hub:
             "sessions": sessions,
             "totals": total.counts(),
             "keys": self._quotas.status(time.monotonic()),
-            "refused_messages": self.refused,
-            "homeless_drops": self.homeless_drops,
+            "refused_messages": self.refusals.count,
+            "homeless_drops": self.drops.homeless,
             "internal_errors": self.walls.status(),
         }
 
@@ -661,32 +570,3 @@ class Hub:
     def runs_of(self, key: str) -> set[str]:
         """The folders of the runs that a client on another host logs into, or has."""
         return self._quotas.folders(key)
-
-    def _expected(self, client: Client) -> dict[str, tuple[int, int]]:
-        """For each folder of a session: records accepted, as its trainer says, and records received."""
-        result: dict[str, tuple[int, int]] = {}
-        for run in client.session.runs:
-            if run is not None:
-                told, received = result.get(run.directory, (0, 0))
-                told += client.reported.accepted(run.id)
-                result[run.directory] = (told, received + client.received.get(run.id, 0))
-        return result
-
-    def _session_status(self, client: Client) -> dict[str, Any]:
-        session = client.session
-        return {
-            "session": session.id.hex(),
-            "pid": client.pid,
-            "host": client.host,
-            "key": client.key,
-            "program": client.program,
-            "journal": client.journal,
-            "runs": len(session.runs),
-            "received_bytes": session.expected,
-            "written_bytes": session.written,
-            "homeless_records": session.homeless,
-            "broken": client.broken,
-            "adopted": client.peer is None,
-            "reads_journal": client.readable is not None,
-            "unreadable": client.unreadable,
-        }

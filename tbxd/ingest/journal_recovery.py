@@ -506,7 +506,7 @@ class Adopter:
             self._hub.flush(client)
         if session.expected < end or session.written < end or session.outstanding:
             return False
-        return self._hub.tell_rest(client, reader.state.dropped)
+        return self._hub.drops.tell_rest(client, reader.state.dropped)
 
     def _finish(self, path: Path, reader: JournalReader, client: Client) -> None:
         log.info("%s: all %d bytes are written", path, client.session.written)

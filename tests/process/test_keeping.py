@@ -589,7 +589,7 @@ def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
         elif what == 1:
             inside.hub.handle(inside.peer, wire.Report(session, {0: [1000 + turn, {"journal_full": turn}]}))
         elif what == 2:
-            hub.break_off(hub.clients[session], f"turn {turn}") if rng.random() < 0.1 else hub.status()
+            hub.refusals.disconnect(hub.clients[session], f"turn {turn}") if rng.random() < 0.1 else hub.status()
         elif hub.runs:
             state = rng.choice(list(hub.runs.values()))
             monkeypatch.setattr(state.writer.others, "notice", f"turn {turn}")

@@ -544,7 +544,7 @@ def test_a_look_at_a_folder_that_breaks_lets_nobody_wait_for_ever(
     run = tmp_path / "a"
     run.mkdir()
     with monkeypatch.context() as patch:
-        once = Once(patch, hub_module.os.path, "realpath", MemoryError(), *range(1, 100))
+        once = Once(patch, os.path, "realpath", MemoryError(), *range(1, 100))
         session = inside.begin("a", view="another", folder=(run.stat().st_dev, run.stat().st_ino))
         inside.log(session, 0, 10)
         inside.until(lambda: session not in inside.hub.clients, "the client to be sent away")
@@ -713,8 +713,8 @@ def test_the_end_of_a_rank_comes_behind_what_waits_for_a_look_at_its_folder(
 ) -> None:
     inside = Inside(tmp_path)
     look: list[Callable[[], None]] = []
-    see = inside.hub._see
-    monkeypatch.setattr(inside.hub, "_see", lambda *what: look.append(lambda: see(*what)))
+    see = inside.hub.folder_looks._see
+    monkeypatch.setattr(inside.hub.folder_looks, "_see", lambda *what: look.append(lambda: see(*what)))
     (tmp_path / "a").mkdir()
     state = (tmp_path / "a").stat()
     job = {"world": 2, "job": "job", "reduce": True}

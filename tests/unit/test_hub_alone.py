@@ -204,7 +204,7 @@ def test_what_the_journal_of_a_dead_trainer_counts_and_no_report_did_is_added_on
     client = inside.hub.clients[session]
     inside.hub.configure(Settings.of({"batch_ms": 5, "sync_seconds": 0.05}))
     for _ in range(2):
-        inside.until(lambda: inside.hub.tell_rest(client, {"journal_full": 5}), "all drops to be in the file")
+        inside.until(lambda: inside.hub.drops.tell_rest(client, {"journal_full": 5}), "all drops to be in the file")
     (state,) = inside.hub.runs.values()
     assert state.writer.entry(session).dropped == {"journal_full": 5}
     assert [value for _, value in scalars(inside.folder / "a")["tbxd/dropped/journal_full"]] == [2.0, 5.0]
@@ -212,7 +212,7 @@ def test_what_the_journal_of_a_dead_trainer_counts_and_no_report_did_is_added_on
 
 def test_drops_of_a_trainer_that_had_no_run_are_counted(inside: Inside) -> None:
     client = Client(Session(os.urandom(12), 0), None, 1, "", "/spool/a", "", time.monotonic())
-    assert inside.hub.tell_rest(client, {"journal_full": 4, "too_large": 1}) and inside.hub.homeless_drops == 5
+    assert inside.hub.drops.tell_rest(client, {"journal_full": 4, "too_large": 1}) and inside.hub.drops.homeless == 5
 
 
 # --- newcomers ----------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_what_a_newcomer_logs_is_written_when_it_is_admitted_and_its_flush_is_no
 def test_a_look_at_a_folder_wakes_the_main_thread(inside: Inside) -> None:
     session = inside.begin()
     inside.woken.clear()
-    inside.hub._see(inside.hub.clients[session], str(inside.folder), (0, 0))
+    inside.hub.folder_looks._see(inside.hub.clients[session], str(inside.folder), (0, 0))
     assert inside.woken.is_set()
     inside.hub.clients[session].undecided = 1
     inside.hub.collect()
