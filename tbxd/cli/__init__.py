@@ -1,1 +1,1 @@
-"""The command line: arguments, exit codes and how answers look."""
+"""The command line: arguments, exit codes and output."""

@@ -19,16 +19,16 @@ LOOK_SECONDS = 1.0  # for the daemon whose settings are shown beside
 
 @click.group()
 def config() -> None:
-    """Show and check the settings, and the file that has them. docs/SETTINGS.md has all of them."""
+    """Show and check the settings and their file. docs/SETTINGS.md lists all settings."""
 
 
 @config.command("show")
 @settings_options(ALL)
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 def config_show(as_json: bool, **values: Any) -> None:
-    """Show every setting: its value and where that is from, as `tbxd serve` would have it here and now.
+    """Show every setting: its value and its source, as `tbxd serve` would use it here and now.
 
-    Where a daemon runs, what is different with it is said. Exit code 2 when the file or a value makes no sense.
+    If a daemon runs, its differing values are shown, too. Exit code 2 if the file or a value is invalid.
     """
     from ..config import generated
     from ..transport import control_client
@@ -58,9 +58,9 @@ def config_show(as_json: bool, **values: Any) -> None:
 @settings_options(frozenset())
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def config_check(file: Path | None, **values: Any) -> None:
-    """Check a file of settings, FILE or the one that would be read, and say line by line what is wrong.
+    """Check a settings file, FILE or the one that would be read, and print what is wrong, line by line.
 
-    Exit codes: 0 all well, or there is no file; 2 something is wrong.
+    Exit codes: 0 no errors, or no file; 2 errors.
     """
     asked = source(values) if file is None else Source(path=str(file.absolute()))
     try:
@@ -83,9 +83,9 @@ def config_check(file: Path | None, **values: Any) -> None:
 @config.command("path")
 @settings_options(frozenset())
 def config_path(**values: Any) -> None:
-    """Print the path of the file that is read; where there is none, of the one that would be read first.
+    """Print the path of the settings file; if there is none, the path that would be read first.
 
-    Exit code: 0, also where there is none, which is said on stderr.
+    Exit code: 0, also without a file, which is reported on stderr.
     """
     try:
         path = find(source(values).path)
@@ -98,7 +98,7 @@ def config_path(**values: Any) -> None:
 
 @config.command("example")
 def config_example() -> None:
-    """Print a file with every setting, commented out: what it does, what is possible, and the default."""
+    """Print a file with every setting, commented out, with its purpose, possible values and default."""
     from ..config import generated
 
     click.echo(generated.example(), nl=False)
@@ -106,12 +106,12 @@ def config_example() -> None:
 
 @click.command()
 @settings_options(PLACES, asking=True)
-@click.option("--json", "as_json", is_flag=True, help="Print what has changed and what has not, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changed and unchanged settings, as JSON.")
 def reload(as_json: bool, **values: Any) -> None:
-    """Have the daemon read its file of settings again; the same as SIGHUP, with an answer.
+    """Let the daemon read its settings file again; the same as SIGHUP, with an answer.
 
-    What can be changed while it runs is; what holds after a restart only is named. With a file that makes no sense
-    everything stays as it is. Exit codes: 0 done, 2 the file makes no sense, 3 no daemon is running.
+    Settings that can change while it runs change; those that need a restart are named. An invalid file changes nothing.
+    Exit codes: 0 done, 2 the file is invalid, 3 no daemon is running.
     """
     from ..daemon import reload as module
     from ..transport import control_client
@@ -137,7 +137,7 @@ def reload(as_json: bool, **values: Any) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete tbxd's commands and options.
+    """Print the script that lets a shell complete tbxd's commands and options.
 
     \b
     bash, in ~/.bashrc:                    eval "$(tbxd completion bash)"

@@ -1,4 +1,4 @@
-"""How what `check`, `doctor`, `tail` and `version` find looks on a terminal."""
+"""The terminal output of `check`, `doctor`, `tail` and `version`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH = max(map(len, STYLES))
 
 
 def shown(text: str) -> str:
-    """A text of somebody else's on one line, without what a terminal would obey."""
+    """Return a foreign text on one line, without control sequences."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -45,14 +45,14 @@ def _many(count: int, what: str) -> str:
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it: a number that is none as text, as TensorBoard does."""
+    """Return a value for JSON: NaN and infinities as text, as TensorBoard does."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 class CheckReport:
-    """Prints problems as they are found, under a bar where that is a terminal."""
+    """Prints problems as they are found, above a progress bar if that is on a terminal."""
 
     def __init__(self, size: int) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -76,11 +76,11 @@ class CheckReport:
         self._bar.stop()
 
     def progress(self, size: int) -> None:
-        """So many bytes more are read."""
+        """Advance the bar by the bytes read."""
         self._bar.advance(self._task, size)
 
     def problem(self, problem: Problem) -> None:
-        """Print one."""
+        """Print a problem."""
         kind = KINDS[problem.kind]
         place = [_file(problem.file)]
         if problem.position is not None:
@@ -116,10 +116,10 @@ class CheckReport:
         for name, points in total.shown_again.items():
             console.print(f"shown again in {escape(shown(name))}: {_many(points, 'point')}")
         if total.hidden_left_out:
-            console.print(f"left out: {_many(total.hidden_left_out, 'point')} of steps that come again too often")
+            console.print(f"left out: {_many(total.hidden_left_out, 'point')} of steps repeated too often")
         if total.hidden and repair_into is None:
             console.print(
-                f"to see {_many(total.hidden, 'point')} that others have replaced: "
+                f"to see {_many(total.hidden, 'point')} that TensorBoard does not show: "
                 "tbxd check PATH --repair-into FOLDER --show-hidden"
             )
         levels: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def _lines(text: str) -> str:
 
 
 def doctor(findings: Iterable[Finding]) -> None:
-    """Print what the doctor has found, and what to do."""
+    """Print the doctor's findings and advice."""
     console = Console(highlight=False, soft_wrap=True)
     levels: Counter[str] = Counter()
     for finding in findings:
@@ -162,7 +162,7 @@ class TailReport:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def value(self, value: Value) -> None:
-        """Print one."""
+        """Print a value."""
         if self._json:
             made = {name: plain(getattr(value, name)) for name in ("run", "tag", "step", "wall_time", "kind")}
             number = value.value

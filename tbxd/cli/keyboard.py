@@ -1,4 +1,4 @@
-"""Single keys from a terminal, which is left as it was found."""
+"""Single keys from a terminal, whose mode is restored afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BY_NUMBER = {b"1": HOME, b"7": HOME, b"4": END, b"8": END, b"5": PAGE_UP, b"6":
 
 
 class Keyboard:
-    """While it is entered, keys come one by one and without an echo. Where stdin is no terminal there are none."""
+    """A context in which keys come one by one, without echo. If stdin is not a terminal, none come."""
 
     def __init__(self) -> None:
         self._fd = -1
@@ -48,7 +48,7 @@ class Keyboard:
             self._fd = -1
 
     def wait(self, seconds: float) -> str:
-        """The next key, or "" when none comes in time: a letter, or one of the words above."""
+        """Return the next key, a letter or one of the words above; "" if none comes in time."""
         if self._fd < 0:
             time.sleep(seconds)
             return ""
@@ -65,7 +65,7 @@ class Keyboard:
         return (_BY_NUMBER.get(sequence[2:-1], OTHER) if last == b"~" else _BY_LETTER.get(last, OTHER)) or OTHER
 
     def _more(self, seconds: float) -> bool:
-        """Read what has been typed, if something is in time."""
+        """Read typed bytes, if any come in time."""
         if self._fd < 0 or not select.select([self._fd], [], [], seconds)[0]:
             return False
         found = os.read(self._fd, READ_BYTES)

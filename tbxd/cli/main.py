@@ -44,8 +44,8 @@ CONFIG_SECONDS = 10.0  # for the settings to be read, before a writer that waits
 def main() -> None:
     """TensorBoard logging outside of the training process.
 
-    SummaryWriter from tbxd_client starts a daemon by itself; these commands are for looking at it and for running one
-    on purpose. Exit codes: 0 success, 1 error, 2 wrong usage, 3 no daemon is running, 4 one is running already.
+    SummaryWriter from tbxd_client starts a daemon by itself; these commands show its state, or run one explicitly.
+    Exit codes: 0 success, 1 error, 2 wrong usage, 3 no daemon is running, 4 one is running already.
     """
     if sys.getfilesystemencoding().lower() != "utf-8" and sys.executable and len(sys.orig_argv) > 1:
         # Paths are told in UTF-8, whatever the locale of a script or of this process is.
@@ -66,9 +66,9 @@ for _command in (config, reload, completion):
 @click.option("--service", default="", hidden=True, help="As started by systemd: the unit file that does it.")
 @click.option("--verbose", is_flag=True, help="Log sessions as they come and go; the same as --log-level info.")
 def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C, which write what is queued and then leave.
+    """Run the daemon in the foreground until SIGTERM or Ctrl-C; it then writes queued records and exits.
 
-    A second daemon in the same runtime folder is refused with exit code 4. Trainers notice neither start nor stop:
+    A second daemon in the same runtime folder is refused with exit code 4. A start or stop does not disturb trainers:
     their records wait in journals.
     """
     descriptors.fill_standard()
@@ -99,7 +99,7 @@ def serve(embedded: bool, service: str, verbose: bool, **values: Any) -> None:
 
 
 def _detach() -> None:
-    """Become nobody's child, so that the trainer that asked for a daemon has none to wait for."""
+    """Detach from the parent, so that the trainer has no child to wait for."""
     if os.fork():
         os._exit(0)
 
@@ -109,9 +109,9 @@ def _detach() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything, as JSON.")
 @click.option("--all", "everything", is_flag=True, help=f"Show every run, also where there are over {RUNS_SHOWN}.")
 def status(as_json: bool, everything: bool, **values: Any) -> None:
-    """Show what was accepted, written, dropped and is pending, per run.
+    """Show the accepted, written, pending and dropped records of each run.
 
-    Without a daemon it shows the journals that wait for one, and the exit code is 3.
+    Without a daemon it shows the waiting journals, with exit code 3.
     """
     from ..transport import control_client
     from . import status_view
@@ -142,8 +142,8 @@ def status(as_json: bool, everything: bool, **values: Any) -> None:
 def top(once: bool, interval: float, as_json: bool, **values: Any) -> None:
     """Watch the daemon: sessions, runs, rates, lag, drops, disks, ranks, and the last values of each run.
 
-    Keys: q quits, s sorts by another column, p pauses, arrows, page keys, Home and End scroll. Where stdout is no
-    terminal, frame follows frame. When the daemon goes away, that is shown, and it goes on when there is one again.
+    Keys: q quits, s sorts by another column, p pauses, arrows, page keys, Home and End scroll. If stdout is not a
+    terminal, it prints frame after frame. When the daemon stops, the display says so, and continues with the next one.
     Values are read from the event files.
 
     Exit codes: 0 (also after q and Ctrl-C), 3 no daemon is running at the beginning.
@@ -167,9 +167,9 @@ def top(once: bool, interval: float, as_json: bool, **values: Any) -> None:
 @main.command()
 @_settings_options(PLACES, asking=True)
 def stop(**values: Any) -> None:
-    """Let the daemon write what is queued, and leave. Exit code 3 when none is running.
+    """Stop the daemon after it has written queued records. Exit code 3 if none is running.
 
-    A trainer that goes on logging without TBXD_ADDRESS starts a new one; a service is started again by systemd.
+    A trainer that continues to log without TBXD_ADDRESS starts a new one; systemd restarts a service.
     """
     from tbxd_client.config.paths import awaited_service
 
@@ -199,20 +199,20 @@ def stop(**values: Any) -> None:
     default=30.0,
     show_default=True,
     type=click.FloatRange(0, 86_400),
-    help="Seconds for which nothing may get on before it is given up.",
+    help="Seconds without progress before it gives up.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print how it ended, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result, as JSON.")
 @click.option("--embedded", is_flag=True, hidden=True, help="As started by a writer: detach.")
 def drain(wait: float, as_json: bool, embedded: bool, **values: Any) -> None:
-    """Write what trainers that are gone have left in their journals, and wait until it is done.
+    """Write the journals of ended trainers, and wait until it is done.
 
-    The daemon that runs does it, or one that is started for it and leaves again. With the TBXD_ADDRESS of a daemon on
-    another host, what trainers have left on this one for that daemon is sent there. What holds it up is said on stderr
-    as soon as it does.
+    The running daemon writes them, or one that is started for it and exits again. With the TBXD_ADDRESS of a daemon on
+    another host, the journals on this host for that daemon are sent there. Obstacles are reported on stderr as soon as
+    they occur.
 
-    Exit code 1 when something remains, with what and why: a full disk, a folder that cannot be written, a journal that
+    Exit code 1 if something remains, with the reason: a full disk, a folder that cannot be written, a journal that
     another process holds (which is named), that cannot be read, that was put aside, or that is for the daemon of
-    another host; a quota. Scripts that live send by themselves.
+    another host; a quota. Running scripts send their own journals.
     """
     from dataclasses import asdict
 
@@ -242,7 +242,7 @@ def drain(wait: float, as_json: bool, embedded: bool, **values: Any) -> None:
 
 @main.group()
 def keys() -> None:
-    """Let trainers on other hosts in, by keys. docs/SEVERAL_NODES.md has it step by step."""
+    """Admit trainers on other hosts, by keys. docs/SEVERAL_NODES.md explains it step by step."""
 
 
 @keys.command("new")
@@ -251,14 +251,14 @@ def keys() -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The file to write; it must not be there.  [default: tbxd-NAME.key in this folder]",
+    help="The file to write; it must not exist.  [default: tbxd-NAME.key in this folder]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print name, file and public keys, as JSON.")
 def keys_new(name: str, out: Path | None, as_json: bool, **values: Any) -> None:
-    """Make a key for a client, NAME (of a host, say), and let it in. A daemon that runs notices by itself.
+    """Make a key for a client, NAME (of a host, say), and admit it. A running daemon notices by itself.
 
-    One file is written, which whoever uses the key needs; what to do with it is printed. Exit code 1 when there is such
-    a client already, or the file or the folder of the keys cannot be used.
+    This writes one file for the client, and prints what to do with it. Exit code 1 if the client exists already, or if
+    the file or the folder of the keys cannot be used.
     """
     from ..transport import keyring as module
 
@@ -278,7 +278,7 @@ def keys_new(name: str, out: Path | None, as_json: bool, **values: Any) -> None:
 @_settings_options({"keys"})
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {name, public, made}.")
 def keys_list(as_json: bool, **values: Any) -> None:
-    """List the clients that are let in. Exit code 1 when there are no keys, or a file among them lets nobody in."""
+    """List the admitted clients. Exit code 1 if there are no keys, or a file among them admits no client."""
     import time
 
     folder = _key_folder(values)
@@ -293,7 +293,7 @@ def keys_list(as_json: bool, **values: Any) -> None:
         for name, public, made in rows:
             click.echo(f"{name:<24} {public}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(made))}")
         if not rows:
-            click.echo("nobody is let in; `tbxd keys new NAME` makes a key for a client")
+            click.echo("no client is admitted; `tbxd keys new NAME` makes a key for one")
     for what in wrong:
         click.echo(f"tbxd: {what}", err=True)
     sys.exit(EXIT_ERROR if wrong else 0)
@@ -303,22 +303,22 @@ def keys_list(as_json: bool, **values: Any) -> None:
 @_settings_options({"keys"})
 @click.argument("name")
 def keys_revoke(name: str, **values: Any) -> None:
-    """Let a client in no longer. A daemon that runs takes nothing more of it from now on (half a second at most).
+    """Stop admitting a client. A running daemon accepts nothing more of it after half a second at most.
 
-    What it had sent before is written. Exit code 1 when there is no such client.
+    Records that it has sent before are written. Exit code 1 if there is no such client.
     """
     try:
         _key_folder(values).revoke(name)
     except (ValueError, OSError) as error:
         _fail(str(error), EXIT_ERROR)
-    click.echo(f"{name} is not let in any more; what it logs waits on its own host")
+    click.echo(f"{name} is no longer admitted; its records wait on its own host")
 
 
 @keys.command("show")
 @_settings_options({"keys"})
 @click.option("--json", "as_json", is_flag=True, help="Print folder, public key and number of clients, as JSON.")
 def keys_show(as_json: bool, **values: Any) -> None:
-    """Show the folder of the keys and the daemon's public key. Exit code 1 when there is none yet."""
+    """Show the folder of the keys and the daemon's public key. Exit code 1 if there is none yet."""
     folder = _key_folder(values)
     try:
         public, clients = folder.daemon_key().public, len(folder.clients()[0])
@@ -327,7 +327,7 @@ def keys_show(as_json: bool, **values: Any) -> None:
     if as_json:
         click.echo(json.dumps({"folder": str(folder.path), "public": public, "clients": clients}))
     else:
-        click.echo(f"folder of the keys   {folder.path}\ndaemon's public key  {public}\nclients let in       {clients}")
+        click.echo(f"folder of the keys   {folder.path}\ndaemon's public key  {public}\nclients admitted     {clients}")
 
 
 def _key_folder(values: dict[str, Any]) -> Any:
@@ -338,7 +338,7 @@ def _key_folder(values: dict[str, Any]) -> Any:
 
 @main.group()
 def service() -> None:
-    """Install tbxd as a service of systemd, or remove it. docs/SERVICE.md has it step by step."""
+    """Install tbxd as a service of systemd, or remove it. docs/SERVICE.md explains it step by step."""
 
 
 _for_whom = click.option(
@@ -351,8 +351,10 @@ _for_whom = click.option(
 _logs = click.option(
     "--logs", multiple=True, metavar="FOLDER", help="With --system: a folder, beside homes and /tmp, for log folders."
 )
-_account = click.option("--account", is_flag=True, help="With --system: also an account tbxd, for nobody's training.")
-_root = click.option("--root", default="/", show_default=True, help="With --system: of the image that is being made.")
+_account = click.option("--account", is_flag=True, help="With --system: also an account tbxd, for shared training.")
+_root = click.option(
+    "--root", default="/", show_default=True, help="With --system: the root of an image that is being built."
+)
 
 
 @service.command("install")
@@ -368,8 +370,8 @@ def service_install(
 ) -> None:
     """Write the unit file and an example of its settings.
 
-    Exit code 1 where a file was changed by hand: nothing is written then. A daemon that a writer has started makes
-    way when the service starts; no record is lost.
+    Exit code 1 if a file was changed by hand: nothing is written then. The service replaces a daemon that a writer has
+    started; no record is lost.
     """
     import getpass  # here, because a daemon that starts imports this module
 
@@ -378,9 +380,7 @@ def service_install(
     try:
         wanted = _service(module, user, logs, account, root)
         if start and wanted.unit == "tbxd@USER.service":
-            _fail(
-                "whose daemon is to be started? Leave --start out, then: systemctl enable --now tbxd@NAME", EXIT_ERROR
-            )
+            _fail("name the user of the daemon: leave --start out, then: systemctl enable --now tbxd@NAME", EXIT_ERROR)
         if dry_run:
             for file in wanted.files:
                 click.echo(f"### {file.path} ({file.state})\n{file.text}")
@@ -419,7 +419,7 @@ def service_install(
 def service_remove(user: bool, root: str, dry_run: bool, force: bool) -> None:
     """Stop the service and remove its files; writers start daemons by themselves again.
 
-    Exit code 1 where a file stays because it was changed by hand. Records that wait stay in their journals.
+    Exit code 1 if a file stays because it was changed by hand. Waiting records stay in their journals.
     """
     from tbxd_client.config.paths import runtime_dir
 
@@ -462,23 +462,21 @@ def _service(module: Any, user: bool, logs: tuple[str, ...], account: bool, root
     "--repair-into",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Write copies with every whole record there. The folder must be empty or not be there.",
+    help="Write copies with every whole record there. The folder must be empty or not exist.",
 )
 @click.option(
     "--show-hidden",
     is_flag=True,
-    help="With --repair-into: what restarts and steps that come again hide is written as runs of their own.",
+    help="With --repair-into: write points hidden by restarts and repeated steps as runs of their own.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object, with the points that are kept of each tag."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the kept points of each tag.")
 def check(paths: tuple[Path, ...], repair_into: Path | None, show_hidden: bool, as_json: bool) -> None:
-    """Verify event files of any writer, record by record, and say what TensorBoard will not show, and why.
+    """Verify event files of any writer, record by record, and report what TensorBoard will not show, and why.
 
-    PATH is an event file, or a folder with event files in it or below. Nothing is changed. What its fast loader (the
-    default) keeps of each tag is predicted for a TensorBoard that is started now.
+    PATH is an event file, or a folder with event files in it or below. Nothing is changed. The points that the fast
+    loader (the default) keeps of each tag are predicted for a TensorBoard that is started now.
 
-    Exit codes: 0 all well (notes are well), 1 something was found, 2 something cannot be read, or a copy not be made.
+    Exit codes: 0 all well (also with notes), 1 problems found, 2 something cannot be read, or a copy cannot be made.
     """
     from dataclasses import asdict
 
@@ -516,10 +514,10 @@ def check(paths: tuple[Path, ...], repair_into: Path | None, show_hidden: bool, 
 @click.argument("folders", metavar="[LOGDIR]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of {what, level, found, advice}.")
 def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
-    """Look at what goes wrong in practice, and say for each what was found and what to do. Nothing is changed.
+    """Check what goes wrong in practice, and report each finding with advice. Nothing is changed.
 
-    Folders and socket, the daemon and its log, journals that wait, disks, limits, the clock, versions, settings. With
-    log folders named, these too; without, those of the runs that the daemon has.
+    The checks: folders and socket, the daemon and its log, waiting journals, disks, limits, the clock, versions,
+    settings, and the given log folders; without any, those of the daemon's runs.
 
     Exit codes: 0 no trouble (there may be warnings), 1 trouble.
     """
@@ -541,7 +539,12 @@ def doctor(folders: tuple[Path, ...], as_json: bool, **values: Any) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("tags", metavar="[TAG]...", nargs=-1)
 @click.option(
-    "-n", "--last", default=1, show_default=True, type=click.IntRange(0, 1_000_000), help="Of each tag, first."
+    "-n",
+    "--last",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Existing values of each tag to print first.",
 )
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for more, until Ctrl-C.")
 @click.option(
@@ -551,11 +554,11 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
     """Print the values of a run as they come, from its event files alone: no daemon is needed.
 
     RUN is a run's folder, or one with runs below it, which are shown by name. TAG is a pattern as for file names
-    ('loss/*'); without any, all tags are shown. What is damaged is said on stderr and passed over.
+    ('loss/*'); without any, all tags are shown. Damaged stretches are reported on stderr and skipped.
 
-    A run that may come yet (the folder above it is there) and a tag that may come are waited for, and it is said on
-    stderr what there is instead. Exit codes: 0 (also after Ctrl-C), 1 without --follow where no tag fits, 2 there is no
-    such run and nothing to be waited for.
+    It waits for a run that may still appear (its parent folder exists) and for tags, and prints the existing names on
+    stderr. Exit codes: 0 (also after Ctrl-C), 1 without --follow if no tag matches, 2 if there is no such run and none
+    can appear.
     """
     import time
 
@@ -574,7 +577,7 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
     if why and not (follow and may_come):
         _fail(findings_view.shown(why), EXIT_CANNOT_READ)
     if why:
-        click.echo(f"tbxd: {findings_view.shown(why)}. It is waited for (Ctrl-C ends)", err=True)
+        click.echo(f"tbxd: {findings_view.shown(why)}; waiting for it (Ctrl-C ends)", err=True)
     printer = findings_view.TailReport(as_json)
     values = module.Tail(run, tags, damaged)
     try:
@@ -583,7 +586,7 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
         missing = values.without_a_tag()
         for line in missing:
             click.echo(
-                f"tbxd: {findings_view.shown(line)}{'. It is waited for (Ctrl-C ends)' if follow else ''}", err=True
+                f"tbxd: {findings_view.shown(line)}{'; waiting for it (Ctrl-C ends)' if follow else ''}", err=True
             )
         if missing and not follow:
             sys.exit(EXIT_FOUND)
@@ -600,9 +603,9 @@ def tail(run: Path, tags: tuple[str, ...], last: int, follow: bool, as_json: boo
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object of names and versions.")
 def version(as_json: bool) -> None:
-    """Print the versions of tbxd, its protocol, what it needs and what reads its files.
+    """Print the versions of tbxd, its protocol, its dependencies and the readers of its files.
 
-    Exit code: 0, also where something is missing; `tbxd doctor` judges.
+    Exit code: 0, also if something is missing; `tbxd doctor` checks that.
     """
     from ..tools import versions
     from . import findings_view
@@ -620,7 +623,7 @@ def version(as_json: bool) -> None:
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Training processes.")
 @click.option("--open", "open_", is_flag=True, help="Start TensorBoard on the result.")
 def demo(logdir: str, epochs: int, workers: int, open_: bool) -> None:
-    """Train a small torch classifier in several processes, log everything, and say what it cost.
+    """Train a small torch classifier in several processes, log everything, and print the cost.
 
     Needs torch, scikit-learn, matplotlib, tensorboard and tensorboardX (`pip install ".[demo]"` in the repository).
     """

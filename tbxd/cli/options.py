@@ -1,4 +1,4 @@
-"""Options of the command line that follow from the declared settings, exit codes, and how a command fails."""
+"""Options of the command line made from the declared settings, exit codes, and the exit with an error."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def _type_of(setting: Setting) -> Any:
 
 
 def settings_options(names: Set[str], asking: bool = False) -> Callable[[Any], Any]:
-    """Options for some of the declared settings, and for the file that has them; `source` reads them.
+    """Return a decorator with options for some of the declared settings, and for their file; `source` reads them.
 
     Args:
-        names: of the settings.
-        asking: the command asks a daemon, and is none.
+        names: the names of the settings.
+        asking: the command asks a daemon, and does not run one.
     """
 
     def decorate(command: Any) -> Any:
@@ -55,12 +55,12 @@ def settings_options(names: Set[str], asking: bool = False) -> Callable[[Any], A
 
 
 def source(values: dict[str, Any], embedded: bool = False, flags: Mapping[str, Given] = MappingProxyType({})) -> Source:
-    """Where the settings of the command that runs come from.
+    """Return the sources of the settings of the running command.
 
     Args:
-        values: of its `settings_options`.
+        values: the values of its `settings_options`.
         embedded: it is a daemon that a writer has started.
-        flags: by the names of settings, what options of its own say of them, after those of the settings.
+        flags: values of settings from the command's other options, by name; `settings_options` override them.
     """
     context = click.get_current_context()
     given = {}
@@ -81,12 +81,12 @@ def source(values: dict[str, Any], embedded: bool = False, flags: Mapping[str, G
 
 
 def configuration(values: dict[str, Any], leniently: bool = False, quietly: bool = False) -> Config:
-    """The settings of the command that runs; exits where they make no sense.
+    """Return the settings of the running command; exit if they are invalid.
 
     Args:
-        values: of its `settings_options`.
-        leniently: what makes no sense in the file is said, and not used.
-        quietly: it is not said.
+        values: the values of its `settings_options`.
+        leniently: report invalid settings in the file, and do not use them.
+        quietly: do not report them.
     """
     try:
         config = source(values).load_leniently() if leniently else source(values).load()
@@ -103,7 +103,7 @@ def configuration(values: dict[str, Any], leniently: bool = False, quietly: bool
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say on stderr why a command fails, and leave."""
+    """Print an error to stderr and exit."""
     for line in message.splitlines():
         click.echo(f"tbxd: {line}", err=True)
     sys.exit(code)

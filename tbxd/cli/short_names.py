@@ -1,4 +1,4 @@
-"""Names that are too long for their column, cut where they are alike. As `static/names.js` does in the tab."""
+"""Shortens names that are too long for their column, where they are alike. As `static/names.js` does in the tab."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SEPARATORS = "/\\_,:; "  # behind which what all names begin with may end: no nu
 
 
 def shorten(names: list[str], most: int) -> list[str]:
-    """The names, each in ``most`` letters or little more: no two are the same that were not.
+    """Return the names in about ``most`` letters each; different names stay different.
 
-    What all begin with is left out, and then the middle, or what is around the letter in which a name differs.
+    The common beginning of all is left out, then the middle, or the text around the letter in which a name differs.
     """
     if all(len(name) <= most for name in names):
         return names
@@ -36,7 +36,7 @@ def shorten(names: list[str], most: int) -> list[str]:
 
 
 def _common(one: str, other: str) -> int:
-    """How many letters two begin with in common."""
+    """Return the length of the common beginning of two names."""
     for place, (mine, its) in enumerate(zip(one, other, strict=False)):
         if mine != its:
             return place
@@ -44,7 +44,7 @@ def _common(one: str, other: str) -> int:
 
 
 def _where(names: list[str]) -> list[int]:
-    """For each the letter that tells it from all others."""
+    """Return, for each name, the place of the letter that distinguishes it from all others."""
     found = [0] * len(names)
     order = sorted(range(len(names)), key=names.__getitem__)
     for one, other in pairwise(order):

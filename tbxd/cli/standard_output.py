@@ -1,4 +1,4 @@
-"""The command line's stdout: where what a command says cannot be written, that is said on stderr, and is an error."""
+"""The command line's stdout: a failure to write it is an error, reported on stderr."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EXIT_UNTOLD = 1  # as for other errors
 
 
 class Commands(click.Group):
-    """Commands of which none ends with a traceback because its output goes to a full disk."""
+    """A group of commands that do not end with a traceback if their output goes to a full disk."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run, and have all written before the exit code says that all is well."""
+        """Run a command, and write all output before the exit code."""
         try:
             return super().main(*arguments, **options)
         except SystemExit:
@@ -29,10 +29,10 @@ class Commands(click.Group):
 
 
 def _end_if_untold(more: str = "") -> None:
-    """Write what waits, and ``more``; where that cannot be, end with an error.
+    """Write buffered output, and ``more``; exit with an error if that fails.
 
     Raises:
-        SystemExit: it cannot be.
+        SystemExit: the output cannot be written.
     """
     try:
         if sys.stdout is not None:
@@ -40,7 +40,7 @@ def _end_if_untold(more: str = "") -> None:
             sys.stdout.flush()
     except OSError as error:
         if error.errno != errno.EPIPE:  # who has heard enough has closed it, as `head` does
-            click.echo(f"tbxd: what this command has to say could not be written to stdout: {error.strerror}", err=True)
+            click.echo(f"tbxd: the output of this command could not be written to stdout: {error.strerror}", err=True)
         # Or the interpreter would try once more at its end, with a traceback.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""How the answers of the daemon look on a terminal."""
+"""The terminal output of the daemon's answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _folder(directory: str) -> str:
 
 
 def _ranks(ranks: dict[str, Any]) -> str:
-    """What is known of the ranks of a run, in a line."""
+    """Return the state of a run's ranks, in a line."""
     parts = [f"{ranks['joined']} of {ranks['world']} ranks have logged, {ranks['alive']} still do"]
     if ranks["behind"]:
         parts.append(f"not waited for: {', '.join(map(str, ranks['behind']))}")
@@ -55,7 +55,7 @@ def _nothing(answer: dict[str, Any]) -> str:
 
 
 def _not_shown(answer: dict[str, Any], shown: int) -> list[str]:
-    """Of runs that are too many to be shown, or over and not shown any more."""
+    """Return lines about runs that are not shown: too many, or over."""
     left = len(answer["runs"]) - shown
     more = [f"{left:,} more run{'' if left == 1 else 's'} not shown (`tbxd status --all`)"] if left else []
     over = answer.get("runs_forgotten", 0)
@@ -70,24 +70,24 @@ def _not_shown(answer: dict[str, Any], shown: int) -> list[str]:
 
 
 def _about(run: dict[str, Any]) -> list[str]:
-    """What else there is to say of a run."""
+    """Return further lines about a run."""
     notice = [f"[yellow]{escape(run['notice'])}[/yellow]"] if run.get("notice") else []
     beside = run.get("beside", [])
     if beside:
         shown = ", ".join(beside[:BESIDE_SHOWN]) + (", …" if len(beside) > BESIDE_SHOWN else "")
         notice.append(
-            f"what went back in it and was no restart is in runs below it: {escape(shown)} "
-            "(resume='always', TBXD_RESUME=always: it takes the place of what was there)"
+            f"points that go back, of processes that are no restart, are in runs below it: {escape(shown)} "
+            "(resume='always', TBXD_RESUME=always: they replace what was there)"
         )
     return notice + ([_ranks(run["ranks"])] if run.get("ranks") else [])
 
 
 def status(answer: dict[str, Any], most: int | None = None) -> None:
-    """Print what `tbxd status` knows.
+    """Print the output of `tbxd status`.
 
     Args:
-        answer: the daemon's.
-        most: so many runs at the most, those first of which something has to be known; None: all.
+        answer: the daemon's answer.
+        most: the most runs to show, those with problems first; None: all.
     """
     console = _console()
     kind = "embedded daemon" if answer["embedded"] else "service" if answer["service"] else "daemon"
@@ -118,7 +118,7 @@ def status(answer: dict[str, Any], most: int | None = None) -> None:
     for other in answer.get("listen", []):
         denied = f", refused with other keys: {other['denied']:,}" if other["denied"] else ""
         console.print(
-            f"for other hosts: {escape(other['address'])}, keys let in: {other['clients']:,}{denied}", soft_wrap=True
+            f"for other hosts: {escape(other['address'])}, keys admitted: {other['clients']:,}{denied}", soft_wrap=True
         )
     console.print(table if answer["runs"] else _nothing(answer))
     for directory, run in runs:
@@ -142,7 +142,7 @@ def status(answer: dict[str, Any], most: int | None = None) -> None:
 
 
 def _first(runs: dict[str, Any], most: int | None) -> list[tuple[str, dict[str, Any]]]:
-    """The runs that are shown, in the order of their names."""
+    """Return the runs to show, in the order of their names."""
 
     def calm(item: tuple[str, dict[str, Any]]) -> tuple[bool, bool, str]:
         directory, run = item
@@ -152,7 +152,7 @@ def _first(runs: dict[str, Any], most: int | None) -> list[tuple[str, dict[str, 
 
 
 def _other_version(answer: dict[str, Any]) -> str | None:
-    """What is to be known where daemon and command line are of two versions."""
+    """Return a line if daemon and command line have different versions."""
     own, daemon = (__version__, wire.VERSION), (answer["version"], answer["protocol"])
     if own == daemon:
         return None
@@ -163,7 +163,7 @@ def _other_version(answer: dict[str, Any]) -> str | None:
 
 
 def _broken(answer: dict[str, Any]) -> list[str]:
-    """Which sessions make no sense, and what has broken in the daemon, by place."""
+    """Return lines about broken sessions, and internal errors of the daemon by place."""
     lines = [
         f"session of pid {session['pid']} is broken: {session['broken']}"
         for session in answer["sessions"]
@@ -180,7 +180,7 @@ def _broken(answer: dict[str, Any]) -> list[str]:
 
 
 def _elsewhere(answer: dict[str, Any]) -> list[str]:
-    """What other daemons of this user have to do with, in other mount namespaces or under other roots."""
+    """Return lines about other daemons of this user, in other mount namespaces or under other roots."""
     left = answer.get("elsewhere_journals", {})
     lines = [f"{path} waits: {why}. {WHAT_TO_DO}" for path, why in sorted(left.items()) if why]
     for runtime in answer.get("views", []):
@@ -189,19 +189,19 @@ def _elsewhere(answer: dict[str, Any]) -> list[str]:
 
 
 def _keys(answer: dict[str, Any]) -> list[str]:
-    """For which keys something has become too much."""
+    """Return lines about keys that have used up a quota."""
     lines = []
     for name, share in sorted(answer.get("keys", {}).items()):
         refused = ", ".join(f"{count:,} for {setting}" for setting, count in sorted(share["refused"].items()))
         if refused:
             lines.append(f"key {name}: sessions refused: {refused}; their records wait where they were logged")
         if share["waits_seconds"]:
-            lines.append(f"key {name}: has sent what it may, goes on in {share['waits_seconds']:,.1f} s")
+            lines.append(f"key {name}: quota used up; continues in {share['waits_seconds']:,.1f} s")
     return lines
 
 
 def _system(system: dict[str, Any]) -> str:
-    """Whether the node is sampled, and what the last sample said."""
+    """Return the state of the node's sampling, and the last sample."""
     if not system["on"]:
         return "off"
     runs = len(system["runs"])
@@ -233,7 +233,7 @@ def _sample(values: dict[str, float]) -> str:
 
 
 class DrainBar:
-    """A bar while journals are drained, on stderr; nothing where that is no terminal."""
+    """A progress bar on stderr while journals are drained; none if that is not a terminal."""
 
     def __init__(self) -> None:
         console = self._console = Console(stderr=True, highlight=False)
@@ -258,7 +258,7 @@ class DrainBar:
         self._bar.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show how far it is, and say what holds it up when that has lasted for a second."""
+        """Show the progress, and report obstacles that have lasted for a second."""
         now = time.monotonic()
         for reason in progress.reasons.items():
             since = self._seen.setdefault(reason, now)
@@ -275,11 +275,11 @@ class DrainBar:
 
 
 def drained(progress: Progress) -> None:
-    """Print how it ended."""
+    """Print the result of a drain."""
     console = _console()
     console.print(f"{progress.written:,} bytes of records were written")
     if progress.quarantined:
-        console.print(f"[red]{progress.quarantined:,} journals make no sense and were put aside[/red]")
+        console.print(f"[red]{progress.quarantined:,} invalid journals were put aside[/red]")
     if progress.put_aside > progress.quarantined:
         earlier = progress.put_aside - progress.quarantined
         console.print(f"[yellow]{earlier:,} journals were put aside earlier (`tbxd doctor`)[/yellow]")
@@ -294,7 +294,7 @@ def drained(progress: Progress) -> None:
 
 
 def not_running(why: str, journals: list[dict[str, Any]]) -> None:
-    """Print what can be said without a daemon."""
+    """Print the output without a daemon."""
     console = _console()
     console.print(escape(why), soft_wrap=True)
     waiting = [journal for journal in journals if journal["waiting_bytes"]]

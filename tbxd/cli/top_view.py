@@ -1,4 +1,4 @@
-"""How ``tbxd top`` looks, on a terminal and where there is none, and what its keys do."""
+"""The output of ``tbxd top``, on a terminal and without one, and its keys."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SCROLL_HELP = "   ↑↓ PgUp PgDn scroll"
 
 
 def bytes_of(number: float) -> str:
-    """A number of bytes in three figures."""
+    """Return a number of bytes in three figures."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(number) < 1000 or unit == "TiB":
             break
@@ -54,7 +54,7 @@ def bytes_of(number: float) -> str:
 
 
 def rate_of(number: float) -> str:
-    """Records a second, short."""
+    """Return a rate in records a second, short."""
     for unit in ("", "k", "M"):
         if number < 1000 or unit == "M":
             break
@@ -63,7 +63,7 @@ def rate_of(number: float) -> str:
 
 
 def time_of(seconds: float) -> str:
-    """A stretch of time, in its two largest units."""
+    """Return a duration in its two largest units."""
     minutes, left = divmod(int(max(0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -75,12 +75,12 @@ def time_of(seconds: float) -> str:
 
 
 def lag_of(seconds: float) -> str:
-    """How long records wait."""
+    """Return a lag as text."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 100 else time_of(seconds)
 
 
 def folders(directories: list[str]) -> dict[str, str]:
-    """Short names of runs: below this folder, or without what all of them begin with."""
+    """Return short names of runs: relative to this folder, or without their common beginning."""
     here = Path.cwd()
     if all(Path(one).is_relative_to(here) for one in directories):
         return {one: shown(str(Path(one).relative_to(here))) for one in directories}
@@ -91,15 +91,15 @@ def folders(directories: list[str]) -> dict[str, str]:
 def render(
     frame: Frame, rows: list[Row], order: str = RATE, paused: bool = False, keys: bool = True, above: int = 0
 ) -> RenderableType:
-    """A frame.
+    """Render a frame.
 
     Args:
-        frame: of a daemon.
-        rows: those of its runs that are shown, in their order.
-        order: and what that is.
-        paused: it does not go on.
-        keys: there are some to be told.
-        above: how many runs are before those that are shown.
+        frame: the state of a daemon.
+        rows: the runs to show, in order.
+        order: the name of that order.
+        paused: the display is paused.
+        keys: show the keys.
+        above: the number of runs scrolled away above.
     """
     parts: list[RenderableType] = [*_head(frame), Rule(style="dim")]
     if rows:
@@ -168,25 +168,25 @@ def _head(frame: Frame) -> list[RenderableType]:
 
 
 class _Names:
-    """Names of runs, as long as their column has room for."""
+    """Names of runs, shortened to the width of their column."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._made: dict[int, list[str]] = {}
 
     def cell(self, place: int, style: str) -> RenderableType:
-        """One of them."""
+        """Return the cell of one name."""
         return _Name(self, place, style)
 
     def fitting(self, place: int, width: int) -> str:
-        """One of them in so many columns, or little more."""
+        """Return one name in about ``width`` columns."""
         if width not in self._made:
             wide = max(cell_len(name) - len(name) for name in self._names)  # letters that take two columns
             self._made[width] = shorten(self._names, max(1, width - wide))
         return self._made[width][place]
 
     def longest(self) -> int:
-        """Columns that the longest would take."""
+        """Return the columns of the longest name."""
         return max(cell_len(name) for name in self._names)
 
 
@@ -203,7 +203,7 @@ class _Name:
 
 
 class _Pairs:
-    """Pairs in as many columns as there is room for, so that none is cut on a narrow terminal."""
+    """Pairs in as many columns as fit, so that none is cut on a narrow terminal."""
 
     def __init__(self, pairs: list[Text]) -> None:
         self._pairs = pairs
@@ -217,7 +217,7 @@ class _Pairs:
 
 
 def pairs_a_line(width: int) -> int:
-    """How many of the numbers at the top stand in a line."""
+    """Return how many numbers at the top fit in a line."""
     return max(1, min(PAIRS_A_LINE, width // PAIR_COLUMNS))
 
 
@@ -279,7 +279,7 @@ def _values(row: Row) -> Text:
 
 
 def _notes(frame: Frame) -> list[tuple[str, str]]:
-    """What is not as it should be, and what to do about it."""
+    """Return problems, with advice."""
     lines = [(shown(note), "red") for note in frame.notes]
     for reason, count in sorted(frame.totals.get("dropped", {}).items(), key=lambda item: -item[1]):
         hint = HINTS.get(reason, "docs/GUARANTEES.md says what it means")
@@ -290,7 +290,7 @@ def _notes(frame: Frame) -> list[tuple[str, str]]:
 
 
 def _fitting(frame: Frame, width: int, height: int) -> int:
-    """How many runs a screen has room for."""
+    """Return the number of runs that fit on the screen."""
     notes = sum(-(-len(line) // max(1, width - WRAP_SLACK)) for line, _ in _notes(frame))
     numbers = -(-PAIRS // pairs_a_line(width - 2))
     return max(LEAST_ROWS, height - HEAD_LINES - numbers - notes - bool(notes) - 2 * bool(frame.trouble))
@@ -309,7 +309,7 @@ def _json(frame: Frame, rows: list[Row]) -> str:
 
 
 def once(settings: Settings, as_json: bool) -> Frame:
-    """Print one frame; with ``trouble`` it is the caller's to say so."""
+    """Print one frame; the caller reports its ``trouble``."""
     top = Top(settings)
     frame = top.look()
     if frame.trouble:
@@ -332,7 +332,7 @@ def once(settings: Settings, as_json: bool) -> Frame:
 
 
 def follow(settings: Settings, interval: float, as_json: bool) -> Frame | None:
-    """Show frame after frame until somebody has seen enough; a frame with trouble where no daemon is there at first."""
+    """Show frame after frame until the user quits; return a frame with trouble if no daemon runs at first."""
     top = Top(settings)
     frame = top.look()
     if frame.trouble:

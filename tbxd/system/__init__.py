@@ -1,1 +1,1 @@
-"""How the node does while runs are logged: processors, memory, disks, network and GPUs, as curves beside each run."""
+"""Metrics of the node while runs are logged: processors, memory, disks, network and GPUs, as curves beside each run."""

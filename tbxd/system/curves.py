@@ -1,9 +1,8 @@
-"""The curves of one run: a folder below it with event files of their own, which this daemon alone writes.
+"""The node's curves beside one run: a folder below it with event files of its own, which only this daemon writes.
 
-They are no part of the run itself. Their steps are seconds, and a run that goes on from an earlier step
-(``purge_step``) would have TensorBoard's slow loader delete what stands at a larger one. What is written here are
-notes of the daemon's (``docs/EVENT_FILE.md``), no records: nothing of it is in a ledger, and a sample that the disk
-does not take is left out.
+They are not part of the run itself. Their steps are seconds, and in a run that continues from an earlier step
+(``purge_step``) TensorBoard's slow loader would delete points at larger steps. They are notes of the daemon
+(``docs/EVENT_FILE.md``), not records: no ledger contains them, and a sample that cannot be written is left out.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ TAIL_BYTES = 1 << 20  # of the last file, in which its last event is looked for
 
 
 class Curves:
-    """Writes the samples of one run on this node. For one thread at a time; never raises for trouble with the disk.
+    """Writes the samples of one run on this node. For one thread at a time; it never raises for disk errors.
 
     Args:
         run: the run's folder, absolute and without links.
         node: this machine's name.
-        umask: of the trainer, see `modes.mode_in`.
-        durable: each sample is brought onto the disk at once; else with `sync`.
+        umask: the trainer's umask, see `modes.mode_in`.
+        durable: sync each sample to disk at once; else with `sync`.
 
-    ``error`` is what kept the last sample from being written, ``left_out`` how many were not.
+    ``error`` is the error of the last sample, ``left_out`` the number of samples that were not written.
     """
 
     def __init__(self, run: Path, node: str, umask: int | None = None, durable: bool = False) -> None:
@@ -68,7 +67,7 @@ class Curves:
 
         Args:
             values: name to value.
-            seconds: when it was taken, since the epoch.
+            seconds: its wall time, seconds since the epoch.
         """
         owed = False
         try:
@@ -137,12 +136,12 @@ class Curves:
 
     @property
     def dirty(self) -> bool:
-        """Whether something is written that the disk may not have. Any thread may ask."""
+        """True if written data may not be on disk yet. Any thread may ask."""
         file = self._file
         return file is not None and (file.dirty or self._inherited.dirty)
 
     def sync(self) -> None:
-        """Bring what is written onto the disk, while it is open; what the disk refuses the next call tries again."""
+        """Sync written data to disk, while the file is open; after an error the next call tries again."""
         file = self._file
         if file is None or self._folder < 0:
             return
@@ -174,7 +173,7 @@ class Curves:
             os.close(folder)
 
     def close(self) -> None:
-        """Bring what is written onto the disk and close, until the next sample, which goes on in the same file."""
+        """Sync and close the file until the next sample, which continues the same file."""
         file = self._file
         if file is not None and self._folder >= 0:
             self.sync()
@@ -204,7 +203,7 @@ def _pread(fd: int, position: int, length: int) -> bytes:
 
 
 def _last_step(names: list[str], folder: int, believed: Trust) -> int:
-    """The last step in the event files of a folder; -1 where there is none. Reads their ends alone."""
+    """Return the last step in the event files of a folder, from their ends alone; -1 if there is none."""
     for name in reversed(names):
         fd = open_to_read(Path(name), folder, believed)
         if fd < 0:

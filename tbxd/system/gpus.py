@@ -1,6 +1,6 @@
 """NVIDIA's GPUs, as NVML has them (nvidia-ml-py, the extra ``tbxd[gpu]``).
 
-Any call may fail, for one value, for one GPU, or for all, and may hang: it is for a thread that may be given up.
+Any call may fail, for one value, for one GPU, or for all, and may hang: call it on a thread that may be abandoned.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_LIBRARY = "nvidia-ml-py is not installed: pip install nvidia-ml-py"
 class Gpus:
     """Reads the GPUs of this node. Never raises.
 
-    ``trouble`` is what was wrong with the last reading, or "".
+    ``trouble`` is the error of the last reading, or "".
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Gpus:
         self._next_try = 0.0
 
     def read(self) -> dict[str, float]:
-        """Name to value of every GPU that answers: ``gpu0/use_percent`` and so on."""
+        """Return the values of every GPU that answers, by name: ``gpu0/use_percent`` and so on."""
         try:
             if self._nvml is None and not self._begin():
                 return {}
@@ -98,7 +98,7 @@ class Gpus:
         self._next_try = time.monotonic() + RETRY_SECONDS
 
     def close(self) -> None:
-        """Let go of the GPUs until the next reading: an administrator cannot reset one that somebody holds."""
+        """Release the GPUs until the next reading: an administrator cannot reset one that a process holds."""
         nvml, self._nvml, self._handles = self._nvml, None, []
         if nvml is not None:
             try:

@@ -1,4 +1,4 @@
-"""A thread that answers one question at a time, and may hang over it without holding up who has asked."""
+"""A thread that runs one job at a time, and may hang without blocking the caller."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 class Probe(Generic[T]):
     """Runs one job at a time, in the background; jobs must not raise.
 
-    A job that hangs keeps its thread, and no other is begun in its place: there is one thread at most.
+    A job that hangs keeps its thread, and no other job starts: there is one thread at most.
 
     Args:
-        name: what is said to hang.
+        name: the name in messages about a hang.
         answered: called on the thread when a job is done.
     """
 
@@ -37,11 +37,11 @@ class Probe(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether the last job is not done yet."""
+        """True while the last job runs."""
         return self._job is not None
 
     def ask(self, job: Callable[[], T]) -> bool:
-        """Begin a job. False: the last one is not done yet, or there is no thread to be had."""
+        """Start a job. Return False if the last one still runs, or no thread can be started."""
         if self.busy:
             self._say(time.monotonic() - self._since)
             return False
@@ -61,20 +61,18 @@ class Probe(Generic[T]):
         return True
 
     def take(self) -> T | None:
-        """The answer of the last job; None while there is none."""
+        """Return the answer of the last job; None while there is none."""
         return None if self.busy else self._answer
 
     @property
     def hangs(self) -> bool:
-        """Whether it has not answered for so long that this was said."""
+        """True if a job has run for so long that a hang was reported."""
         return self._said and self.busy
 
     def _say(self, seconds: float) -> None:
         if seconds > HANG_SECONDS and not self._said:
             self._said = True
-            log.warning(
-                "%s has not answered for %.0f s; what it would say is left out until it does", self.name, seconds
-            )
+            log.warning("%s has not answered for %.0f s; its values are left out until it does", self.name, seconds)
 
     def _work(self) -> None:
         while True:

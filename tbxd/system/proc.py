@@ -1,8 +1,8 @@
-"""What Linux says of a node, of the groups of processes on it that have limits of their own, and of single processes.
+"""Linux's counters of a node, of cgroups on it with limits of their own, and of single processes.
 
 Everything is read from ``/proc`` and ``/sys`` (proc(5); the kernel's Documentation/admin-guide/cgroup-v2.rst,
-iostats.rst). Nothing here keeps the time or computes a rate: `Reading` holds counters, and two of them make values
-(`node_values` and its like). A file that is not there, or says something else, leaves out what it would have told.
+iostats.rst). `Reading` holds counters; functions such as `node_values` compute values from two readings. The values of
+a file that is missing or unreadable are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Counters = dict[str, tuple[int, int]]
 
 @dataclass(slots=True)
 class Process:
-    """``group``: its cgroup, "" where that is not known; ``started`` tells it from a later one with its pid."""
+    """A process. ``group``: its cgroup, "" if unknown; ``started`` distinguishes it from a later one with its pid."""
 
     started: int
     cpu_seconds: float
@@ -39,9 +39,9 @@ class Process:
 
 @dataclass(slots=True)
 class Limits:
-    """The tightest limits that a group is under, and which group above it, or it itself, has them.
+    """The tightest limits of a group, and the group (itself or one above it) that has them.
 
-    None where there is none.
+    None without a limit.
     """
 
     memory_bytes: int | None = None
@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Group:
-    """A group's use of what it has limits for. None where it has none."""
+    """A group's use of its limited resources. None without a limit."""
 
     limits: Limits
     cpu_seconds: float | None = None
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(slots=True)
 class Reading:
-    """Counters and levels of one moment; ``time`` is that of a clock which never goes back, in seconds."""
+    """Counters and levels of one moment; ``time`` is that of a monotonic clock, in seconds."""
 
     time: float
     processors: Counters = field(default_factory=dict)  # name to (ticks busy, ticks); "cpu" is all of them
@@ -77,7 +77,7 @@ class Node:
     """Takes readings.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: the folder of ``proc`` and ``sys``.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/") -> None:
@@ -89,7 +89,7 @@ class Node:
         self._limits: dict[str, tuple[float, Limits]] = {}  # group to its limits, and when they were looked at
 
     def read(self, pids: Iterable[int] = ()) -> Reading:
-        """A reading; with it some processes and the groups they are in."""
+        """Return a reading, with these processes and their groups."""
         reading = Reading(
             time.monotonic(),
             _processors(_text(f"{self._proc}/stat")),
@@ -124,7 +124,7 @@ class Node:
         return found
 
     def _network(self) -> Counters:
-        """Of the interfaces with a device: bridges and tunnels count the same bytes again. In a container: of all."""
+        """Return the counters of interfaces with a device (others count bytes twice); in a container, of all."""
         found = {}
         for line in _text(f"{self._proc}/net/dev").splitlines()[2:]:
             name, _, numbers = line.partition(":")
@@ -163,7 +163,7 @@ class Node:
         return f"{self._sys}/fs/cgroup{group}"
 
     def _limits_of(self, group: str, reading: Reading) -> Limits:
-        """The limits that are below what the node has."""
+        """Return the limits that are below the node's resources."""
         limits = Limits()
         least = reading.memory.get("MemTotal", 1 << 62)
         cores: float = max(1, len(reading.processors) - 1)
@@ -181,7 +181,7 @@ class Node:
 
 
 def _text(path: str) -> str:
-    """What stands in a file; "" where it cannot be read."""
+    """Return the contents of a file; "" if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -243,7 +243,7 @@ def _process(stat: str) -> Process | None:
 
 
 def _group(cgroup: str) -> str:
-    """The group of version 2 in a process's list of them; one outside of what is seen here begins with ``/..``."""
+    """Return the group of version 2 in a process's list; one outside of this namespace begins with ``/..``."""
     for line in cgroup.splitlines():
         if line.startswith("0::/") and not line.startswith("0::/.."):
             return line[3:]
@@ -251,7 +251,7 @@ def _group(cgroup: str) -> str:
 
 
 def node_values(before: Reading, after: Reading) -> dict[str, float]:
-    """How the node did between two readings: name to value. Percentages are of all processors, and of all memory."""
+    """Return the node's values between two readings, by name. Percentages are of all processors, and of all memory."""
     values: dict[str, float] = {}
     shares = {
         name: 100 * (busy - before.processors[name][0]) / (total - before.processors[name][1])
@@ -284,7 +284,7 @@ def node_values(before: Reading, after: Reading) -> dict[str, float]:
 
 
 def group_values(before: Reading, after: Reading, name: str) -> dict[str, float]:
-    """The same of a group, as far as it has limits; percentages are of these limits."""
+    """Return the values of a group, as far as it has limits; percentages are of these limits."""
     values: dict[str, float] = {}
     group, old, seconds = after.groups.get(name), before.groups.get(name), after.time - before.time
     if group is None:
@@ -305,7 +305,7 @@ def group_values(before: Reading, after: Reading, name: str) -> dict[str, float]
 
 
 def process_values(before: Reading, after: Reading, pids: Iterable[int]) -> dict[str, float]:
-    """What some processes take together: memory, and how many processors."""
+    """Return the memory and processor cores that these processes use together."""
     there = {pid: after.processes[pid] for pid in set(pids) if pid in after.processes}
     if not there:
         return {}

@@ -1,4 +1,4 @@
-"""Samples of a node: what it did since the last one. Taken on threads of their own, one for Linux and one for GPUs."""
+"""Samples of a node since the last one, taken on threads of their own, one for Linux and one for GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .proc import Node, Reading, group_values, node_values, process_values
 
 @dataclass(slots=True)
 class Sample:
-    """What was seen. ``seconds`` since the epoch; ``left_out`` is what has not answered."""
+    """A sample. ``seconds`` since the epoch; ``left_out`` are the probes that have not answered."""
 
     seconds: float
     before: Reading
@@ -22,9 +22,9 @@ class Sample:
     left_out: list[str] = field(default_factory=list)
 
     def values(self, pids: Iterable[int]) -> dict[str, float]:
-        """Name to value, as they concern a run into which some processes log.
+        """Return the values by name, for a run to which these processes log.
 
-        Where their group has limits of its own, these count; all ranks of a run on one node are in one.
+        If their group has limits of its own, these apply; all ranks of a run on one node are in one group.
         """
         pids = list(pids)
         groups = {self.after.processes[pid].group: None for pid in pids if pid in self.after.processes}
@@ -38,7 +38,7 @@ class Sampler:
     """Takes samples of this node.
 
     Args:
-        wake: called on another thread when there is an answer.
+        wake: called on another thread for each answer.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -52,7 +52,7 @@ class Sampler:
         self._seconds = 0.0
 
     def ask(self, pids: Iterable[int]) -> None:
-        """Begin a sample; what hangs is left out of it."""
+        """Start a sample; probes that hang are left out."""
         chosen = list(pids)
         self._seconds = time.time()
         self._asked = []
@@ -63,11 +63,11 @@ class Sampler:
 
     @property
     def ready(self) -> bool:
-        """Whether all that was asked has answered."""
+        """True if all asked probes have answered."""
         return not any(probe.busy for probe in self._asked)
 
     def take(self) -> Sample | None:
-        """The sample, of what has answered by now; None for the first since `rest`: others are compared with it."""
+        """Return the sample of all probes that have answered; None for the first since `rest`, the base of the next."""
         reading = self._linux.take() if self._linux in self._asked else None
         gpus = self._nvidia.take() if self._nvidia in self._asked else None
         left_out = [probe.name for probe in self._probes if probe not in self._asked or probe.busy]
@@ -82,7 +82,7 @@ class Sampler:
         return Sample(self._seconds, before, after, gpus or {}, left_out)
 
     def rest(self) -> None:
-        """No sample is wanted for a while."""
+        """Pause: no sample is wanted for a while."""
         self._before = None
         self._asked = []
         if not self._nvidia.busy:
@@ -94,6 +94,6 @@ class Sampler:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with it, or ""."""
+        """The current problem, or ""."""
         hanging = [f"{probe.name} does not answer" for probe in self._probes if probe.hangs]
         return "; ".join(filter(None, (*hanging, "" if self._nvidia.hangs else self._gpus.trouble)))

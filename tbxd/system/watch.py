@@ -1,7 +1,7 @@
-"""When the node is sampled, and for which runs: those that are active on it and want it.
+"""Decides when the node is sampled, and for which runs: those that are active on it and want samples.
 
-`System` lives on the daemon's main thread. While nobody wants a sample it costs a comparison a turn of the loop, and
-nothing of the sampler is imported.
+`System` lives on the daemon's main thread. While no run wants samples it costs a comparison in each turn of the loop,
+and the sampler is not imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Active:
-    """A run that is active: the folder of its writer, with all that is below it."""
+    """An active run: the folder of its writer, with everything below it."""
 
     used: float  # when it last got records
     seconds: float
@@ -48,7 +48,7 @@ class Active:
 
 @dataclass(slots=True)
 class Target:
-    """Where the samples of a run go."""
+    """The destination of a run's samples."""
 
     curves: Curves
     strand: Strand
@@ -61,8 +61,8 @@ class System:
     """Samples the node for the runs of a hub.
 
     Args:
-        settings: the daemon's.
-        hub: whose runs.
+        settings: the daemon's settings.
+        hub: the hub with the runs.
         wake: wakes the main thread; called from others.
     """
 
@@ -90,17 +90,17 @@ class System:
         return bool(self._seconds) or self._hub.asks_system
 
     def configure(self, settings: Settings, now: float) -> None:
-        """Take over what is changed in the settings while it runs."""
+        """Apply settings that have changed while the daemon runs."""
         self._seconds = _seconds(settings)
         self._sync_seconds = settings.sync_seconds
         self._due = min(self._due, now + FIRST_SECONDS)
 
     def step(self, now: float) -> float:
-        """Take and write a sample when it is time, and sync what is written; returns when to come again."""
+        """Take and write a sample when due, and sync written ones; return the time of the next call."""
         return min(self._sample(now), self._sync(now))
 
     def _sync(self, now: float) -> float:
-        """Bring what is written onto the disk as often as runs are; a disk that hangs has one job at a time."""
+        """Sync written samples to disk at the same interval as runs; a disk that hangs has one job at a time."""
         if not any(target.curves.dirty for target in self._targets.values()):
             return NEVER
         if now >= self._next_sync:
@@ -145,7 +145,7 @@ class System:
         return min(self._due, self._give_up)
 
     def _look(self, now: float) -> None:
-        """See which runs are active, and close the curves of those that are not any more."""
+        """Find the active runs, and close the curves of the others."""
         found: dict[str, Active] = {}
         for client in self._hub.clients.values():
             if client.peer is None or client.broken or client.key or not (self._ipc or client.host == self._node):
@@ -170,7 +170,7 @@ class System:
             del self._resting[next(iter(self._resting))]
 
     def _runs_of(self, client: Client) -> dict[str, Active]:
-        """The runs of a session that want samples and have got records, by the folders of their writers."""
+        """Return the runs of a session that want samples and have received records, by the folders of their writers."""
         assert client.peer is not None
         pid = client.peer.pid or client.pid  # as the kernel says where it does: a container has pids of its own
         own: dict[str, Active] = {}
@@ -208,14 +208,14 @@ class System:
         return Target(curves, self._hub.scheduler.strand(told))
 
     def close(self) -> None:
-        """Close all files; for the end of the daemon."""
+        """Close all files, at the end of the daemon."""
         for target in self._targets.values():
             target.strand.submit(target.curves.close)
 
     def status(self) -> dict[str, Any]:
-        """What `tbxd status` shows of it.
+        """Return the state for `tbxd status`.
 
-        ``seconds``: between samples, 0 while none are taken; ``on``: whether they would be if a run were active.
+        ``seconds``: the interval of samples, 0 while none are taken; ``on``: samples are taken when a run is active.
         """
         curves = {folder: target.curves for folder, target in self._targets.items()}
         return {

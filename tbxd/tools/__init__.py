@@ -1,1 +1,1 @@
-"""What the commands do: check, doctor, drain, tail, top, demo."""
+"""The work of the commands check, doctor, drain, tail, top and demo."""

@@ -1,8 +1,8 @@
-"""``tbxd check``: event files, record by record, and what TensorBoard makes of them.
+"""``tbxd check``: event files, record by record, and how TensorBoard shows them.
 
-What its two loaders do with what is found was measured with TensorBoard 2.21 and its data server 0.7
-(``docs/EVENT_FILE.md``), and ``tests/process/test_check.py`` has the real ones judge it. The fast loader (the default)
-is predicted point by point, for a TensorBoard that is started now. Nothing is kept but a few numbers for each tag.
+The behaviour of its two loaders was measured with TensorBoard 2.21 and its data server 0.7 (``docs/EVENT_FILE.md``),
+and ``tests/process/test_check.py`` compares with the real ones. The check predicts the fast loader (the default) point
+by point, for a TensorBoard that is started now. It keeps only a few numbers for each tag.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ GRAPH_TAG = "__run_graph__"  # TensorBoard's own name of the graph's series
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What may be found. ``level``: "trouble" (something is lost or not shown), "warning" (points are not shown, or not
-    by every loader), or "note" (as it should be)."""
+    """A kind of problem. ``level``: "trouble" (something is lost or not shown), "warning" (points are not shown, or not
+    by every loader), or "note" (normal)."""
 
     level: str
     means: str
@@ -45,7 +45,7 @@ class Kind:
 
 
 KINDS = {
-    "unreadable": Kind("trouble", "cannot be read", "see that you may read it, and that its disk answers"),
+    "unreadable": Kind("trouble", "cannot be read", "check its permissions and its disk"),
     "folder": Kind("trouble", "a folder with the name of an event file stops the slow loader", "rename it"),
     "length_checksum": Kind(
         "trouble", "no record begins here: both loaders end the file", "tbxd check --repair-into FOLDER"
@@ -62,16 +62,16 @@ KINDS = {
     ),
     "damaged_event": Kind(
         "trouble",
-        "its data were changed and are no event: both loaders end the file",
+        "its data were changed and are not an event: both loaders end the file",
         "tbxd check --repair-into FOLDER",
     ),
     "no_event": Kind(
         "trouble",
-        "no event: the fast loader ends the file, the slow one stops with an error before it has read other runs",
+        "not an event: the fast loader ends the file, the slow one stops with an error before it has read other runs",
         "tbxd check --repair-into FOLDER",
     ),
     "not_shown": Kind(
-        "trouble", "whole records behind damage, which a loader does not show", "tbxd check --repair-into FOLDER"
+        "trouble", "whole records after damage, which a loader does not show", "tbxd check --repair-into FOLDER"
     ),
     "nan_wall_time": Kind(
         "trouble", "its wall time is NaN: the fast loader ends the file", "tbxd check --repair-into FOLDER"
@@ -86,45 +86,44 @@ KINDS = {
     ),
     "step_back": Kind(
         "warning",
-        "its step is not behind the last of its tag: the fast loader deletes the points from this step on",
-        "log each tag from one process, in the order of its steps; after a restart this is as it should be",
+        "its step is not after the last one of its tag: the fast loader deletes the points from this step on",
+        "log each tag from one process, in the order of its steps; after a restart this is normal",
     ),
     "repeated_step": Kind(
         "warning",
-        "a step comes again: the fast loader keeps the last value only, the slow one all",
+        "a step is repeated: the fast loader keeps only the last value, the slow one all",
         "give each value a step of its own",
     ),
     "restart": Kind(
         "note",
-        "the run went on from an earlier step and says so: what it had logged beyond is replaced, and is still there",
-        "nothing, if it should be so; a process that should not take the place of another: "
-        "SummaryWriter(resume='never')",
+        "the run continued from an earlier step: the points from there on are replaced, and still in the file",
+        "nothing, if intended; to keep a process from replacing another: SummaryWriter(resume='never')",
     ),
     "beside": Kind(
         "note",
-        "what a process logs from here on goes back behind another, and does not go on with it: it is in a run below",
-        "nothing, if it should be so; a process that should go on with the run: SummaryWriter(resume='always')",
+        "a process goes back behind another and does not continue it: its points from here on are in a run below",
+        "nothing, if intended; to continue the run: SummaryWriter(resume='always')",
     ),
     "late": Kind(
         "note",
-        "records of a process came when its successor had begun already: they are in a run below",
+        "records of a process came after its successor had started: they are in a run below",
         NOTHING,
     ),
     "written_at_once": Kind(
         "warning",
-        "an earlier file of the folder was written when this one had begun: the slow loader follows the last file only",
+        "an earlier file of the folder was written after this one began: the slow loader follows only the last file",
         "let one writer have a folder (the daemon sees to that), or use tensorboard --reload_multifile=true",
     ),
     "no_float": Kind(
-        "warning", "a scalar that is no float32 number: the fast loader drops it", "write simple_value, or float32"
+        "warning", "a scalar that is not float32: the fast loader drops it", "write simple_value, or float32"
     ),
     "no_metadata": Kind(
-        "warning", "the first value of the tag says not what it is: neither loader shows the tag", "write its metadata"
+        "warning", "the first value of the tag states no type: neither loader shows the tag", "write its metadata"
     ),
     "cut_tail": Kind("note", "the last record is cut: normal while it is written, and after a kill", NOTHING),
-    "empty_file": Kind("note", "is empty: normal when it has just been made", NOTHING),
+    "empty_file": Kind("note", "is empty: normal right after it was made", NOTHING),
     "not_looked_at": Kind(
-        "note", "has no tfevents in its name: TensorBoard passes it over", "rename it if it should be shown"
+        "note", "has no tfevents in its name: TensorBoard ignores it", "rename it if it should be shown"
     ),
 }
 
@@ -134,7 +133,7 @@ DAMAGE = {DAMAGED: "data_checksum", TORN: "cut_inside", GAP: "length_checksum"}
 
 @dataclass(slots=True)
 class Problem:
-    """Something that was found, at its first place; ``count`` times in this file and tag, at a cost of ``points``."""
+    """A problem at its first place, found ``count`` times in this file and tag; it hides ``points``."""
 
     kind: str
     file: str
@@ -154,7 +153,7 @@ class Problem:
 
 @dataclass(slots=True)
 class Run:
-    """The event files of a folder, in the order in which TensorBoard reads them; ``name`` is what it calls the run."""
+    """The event files of a folder, in TensorBoard's order; ``name`` is TensorBoard's name of the run."""
 
     name: str
     root: Path  # the path that was given
@@ -165,7 +164,7 @@ class Run:
 
 @dataclass(slots=True)
 class Total:
-    """All together. ``tags``: run to tag to (values read, points that the fast loader keeps)."""
+    """The sums of all runs. ``tags``: run to tag to (values read, points that the fast loader keeps)."""
 
     runs: int = 0
     files: int = 0
@@ -186,21 +185,21 @@ class Total:
 
     @property
     def cannot_read(self) -> bool:
-        """Whether something could not be read at all."""
+        """True if something could not be read at all."""
         return "unreadable" in self.found
 
     @property
     def bad(self) -> int:
-        """How many troubles and warnings there are."""
+        """The number of troubles and warnings."""
         return sum(count for kind, count in self.found.items() if KINDS[kind].level != "note")
 
 
 class CannotRepair(Exception):
-    """The copy cannot be made there."""
+    """The copy cannot be made in this folder."""
 
 
 def find(paths: list[Path]) -> list[Run]:
-    """The runs in files and folders, recursively; links to folders are followed, as TensorBoard does."""
+    """Return the runs in files and folders, recursively; links to folders are followed, as TensorBoard does."""
     found: list[Run] = []
     for root in paths:
         inside = Path(root.resolve().name if len(paths) > 1 else "")
@@ -235,7 +234,7 @@ def _runs_below(root: Path, inside: Path) -> Iterator[Run]:
 
 
 def size_of(runs: list[Run]) -> int:
-    """Bytes of all files, as far as they can be known."""
+    """Return the bytes of all files whose size can be read."""
     total = 0
     for run in runs:
         for path in run.files:
@@ -251,7 +250,7 @@ def check(
     repair_into: Path | None = None,
     show_hidden: bool = False,
 ) -> Total:
-    """Read all of it.
+    """Check the event files of these runs.
 
     Args:
         runs: of `find`.
@@ -261,7 +260,7 @@ def check(
         show_hidden: beside each copy, write what it hides as runs of their own: see `hidden_curves`.
 
     Raises:
-        CannotRepair: the folder is there and not empty, or within one that is read, or cannot be written.
+        CannotRepair: the folder is not empty, or inside one that is checked, or cannot be written.
     """
     if repair_into is not None:
         _check_target(repair_into, {run.root for run in runs})
@@ -282,7 +281,7 @@ def check(
 
 
 def _show_hidden(folder: Path, run: Run, total: Total) -> None:
-    """Write what the copy of a run hides beside it."""
+    """Write the hidden points of a run's copy beside it."""
     files = [copy for path in run.files if (copy := folder / path.name).exists()]
     try:
         hidden = Hidden(files)
@@ -304,7 +303,7 @@ def _check_target(target: Path, roots: set[Path]) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
-            raise CannotRepair(f"{target} is not empty; name a folder that is not there")
+            raise CannotRepair(f"{target} is not empty; name a new folder")
     except OSError as error:
         raise CannotRepair(f"{target}: {error.strerror}") from error
 
@@ -355,7 +354,7 @@ class _RunCheck:
         detail: str = "",
         points: int = 0,
     ) -> None:
-        """Note a problem: the first of its kind in a file and tag with its place, further ones by number."""
+        """Record a problem: the first of its kind in a file and tag with its place; count further ones."""
         name = str(path)
         key = kind, name, tag, detail if kind in (LATE, BESIDE) else ""
         problem = self._places.get(key)
@@ -369,7 +368,7 @@ class _RunCheck:
             self.total.points_lost += points
 
     def value(self, path: Path, position: int, tag: str, step: int) -> None:
-        """A value comes that the fast loader reads."""
+        """Take a value that the fast loader reads."""
         kept = self.tags.get(tag)
         if kept is None:
             kept = self.tags[tag] = Kept()
@@ -387,13 +386,13 @@ class _RunCheck:
         self.found(kind, path, position, tag=tag, step=step, points=lost)
 
     def end(self, path: Path, position: int, tag: str, step: int) -> None:
-        """A tag goes on from a step, as `events.resume` says it."""
+        """End a tag at a step, from which it continues, as `events.resume` writes it."""
         lost = self.tags[tag].end(step) if tag in self.tags else 0
         if lost:
             self.found("restart", path, position, tag=tag, step=step, points=lost)
 
     def note(self, path: Path, position: int, text: str) -> None:
-        """A note about who logs here."""
+        """Take a note about the processes that log here."""
         lineage = self._lineage
         life = lineage.follow(text)
         if life != UNKNOWN:
@@ -502,7 +501,7 @@ class _FileCheck:
             self._plain = self._fast is None and self._slow is None
 
     def _event(self, start: int, event: Any) -> None:
-        """An event as the fast loader takes it."""
+        """Take an event as the fast loader does."""
         run = self.run
         if event.source_metadata.writer.startswith(NOTE):
             run.note(self.path, start, event.source_metadata.writer)
@@ -626,12 +625,12 @@ class _Copy:
             raise CannotRepair(f"{self._path}: {error.strerror}") from error
 
     def skip(self, size: int) -> None:
-        """Something is no whole record."""
+        """Count bytes that are not a whole record."""
         self._total.skipped += 1
         self._total.skipped_bytes += size
 
     def close(self) -> None:
-        """Bring it onto the disk."""
+        """Sync the copy to disk and close it."""
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -641,11 +640,11 @@ class _Copy:
 
 
 def _open(path: Path) -> BinaryIO:
-    """A file to read; a pipe does not block, a device is refused."""
+    """Open a file for reading; a pipe does not block, a device is refused."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(0, "no file of bytes")
+        raise OSError(0, "not a regular file")
     return open(fd, "rb", buffering=0)
 
 
@@ -663,7 +662,7 @@ def _tag_of(event: Any) -> str | None:
 
 
 def _is_float(tensor: Any) -> bool:
-    """Whether the fast loader takes a tensor for a scalar (``data_compat.rs``): one float32 without a dimension."""
+    """Return True if the fast loader reads a tensor as a scalar (``data_compat.rs``): one float32, no dimension."""
     if tensor.dtype != schema.DT_FLOAT or tensor.tensor_shape.dim:
         return False
     return len(tensor.float_val) == 1 or (not tensor.float_val and len(tensor.tensor_content) == 4)

@@ -1,7 +1,7 @@
-"""`tbxd demo`: train a small classifier in several processes, log every kind there is, and say what it cost.
+"""`tbxd demo`: train a small classifier in several processes, log every kind of record, and print the cost.
 
-Every number that it prints was measured in that run. The training is in `demo_worker`, which imports torch and its
-like; this process starts the workers, shows how far they are, and asks the daemon what it has written.
+All printed numbers are measured in that run. The training is in `demo_worker`, which imports torch and other large
+packages; this process starts the workers, shows their progress, and asks the daemon what it has written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NOTE = "log() is add_scalar() for each number; add_heatmap() is add_image() of t
 
 @dataclass(slots=True)
 class Outcome:
-    """What one worker has measured of one training."""
+    """The measurements of one worker in one training."""
 
     steps: int
     loop: float  # seconds of the training loop, the logging calls in it included
@@ -60,19 +60,19 @@ class Outcome:
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on, or what it has shown is not right."""
+    """The demo cannot continue, or its result is wrong."""
 
 
 def run(logdir: Path, epochs: int, workers: int, open_: bool) -> int:
     """Run the demo.
 
     Args:
-        logdir: where to log; ``<logdir>-2`` and so on where an earlier demo is in it.
-        epochs, workers: how much training, and in how many processes.
+        logdir: where to log; ``<logdir>-2`` and so on if it holds an earlier demo.
+        epochs, workers: the numbers of epochs and of processes.
         open_: start TensorBoard on the result, and stay until it ends.
 
     Returns:
-        The exit code: 0 when every record that was accepted has been written.
+        The exit code: 0 if every accepted record has been written.
     """
     try:
         logdir = _run(logdir, epochs, workers, Console(highlight=False))
@@ -115,10 +115,10 @@ def _run(logdir: Path, epochs: int, workers: int, console: Console) -> Path:
 
 
 def _fresh(logdir: Path) -> Path:
-    """A folder without an earlier demo, claimed by making that of its first worker.
+    """Return a folder without an earlier demo, claimed by making the folder of its first worker.
 
     Raises:
-        DemoFailed: it cannot be made.
+        DemoFailed: the folder cannot be made.
     """
     base = logdir if logdir.name not in ("", "..") else logdir.resolve()
     number = 1
@@ -135,7 +135,7 @@ def _fresh(logdir: Path) -> Path:
 
 
 def _settled(logdir: Path, outcomes: list[Outcome]) -> tuple[int, int, list[str]]:
-    """Records written according to the daemon, records accepted according to the writers, and what went wrong."""
+    """Return the records written by the daemon, the records accepted by the writers, and the errors."""
     accepted = sum(outcome.stats["accepted"] for outcome in outcomes)
     settings = Settings.of({"address": configured_address()})
     root = logdir.absolute()
@@ -156,17 +156,17 @@ def _settled(logdir: Path, outcomes: list[Outcome]) -> tuple[int, int, list[str]
 
 
 def _work(connection: Connection, task: dict[str, Any]) -> None:
-    """What a worker process starts with; the heavy imports happen there."""
+    """Run a worker process, which does the slow imports."""
     from .demo_worker import Task, work
 
     work(connection, Task(**task))
 
 
 class Crew:
-    """The worker processes. They are spawned: nothing of this process gets into them.
+    """The worker processes. They are spawned, so that they inherit nothing of this process.
 
     Raises:
-        DemoFailed: from every method but `end`, when one has ended before its time.
+        DemoFailed: from every method but `end`, if a worker has ended early.
     """
 
     def __init__(self, logdir: Path, epochs: int, workers: int) -> None:
@@ -180,7 +180,7 @@ class Crew:
         self._steps = 0  # of one worker
 
     def start(self) -> str:
-        """Start them all and wait until they could begin. Returns the version of tensorboardX, "" without it."""
+        """Start all workers and wait until they are ready. Return the version of tensorboardX, "" without it."""
         context = multiprocessing.get_context("spawn")
         for task in self._tasks:
             ours, theirs = context.Pipe()
@@ -195,7 +195,7 @@ class Crew:
         return version or ""
 
     def train(self, writer: str, console: Console) -> tuple[list[Outcome], float]:
-        """Have all of them train at once. Returns what they measured, and the time until the last had finished."""
+        """Train in all workers at once. Return their measurements, and the seconds until the last had finished."""
         outcomes: dict[int, Outcome] = {}
         start = time.perf_counter()
         for connection in self._connections:
@@ -215,18 +215,18 @@ class Crew:
         return [outcomes[number] for number in range(len(self._tasks))], time.perf_counter() - start
 
     def finish(self) -> None:
-        """Let them end."""
+        """Let the workers end."""
         for connection in self._connections:
             connection.send(None)
         for number, process in enumerate(self._processes):
             process.join(END_SECONDS)
             if process.exitcode is None:
-                raise DemoFailed(f"worker {number} has done its work, and has not ended {END_SECONDS:.0f} s later")
+                raise DemoFailed(f"worker {number} has finished its work, but has not ended after {END_SECONDS:.0f} s")
             if process.exitcode:
                 raise DemoFailed(f"worker {number} has ended with exit code {process.exitcode}")
 
     def end(self) -> None:
-        """Leave none running."""
+        """Terminate all workers."""
         for process in self._processes:
             if process.is_alive():
                 process.terminate()
@@ -239,13 +239,13 @@ class Crew:
         except (EOFError, OSError):
             self._processes[number].join(END_SECONDS)
             code = self._processes[number].exitcode
-            what = "has failed, and does not end" if code is None else f"has failed with exit code {code}"
+            what = "has failed, but does not end" if code is None else f"has failed with exit code {code}"
             raise DemoFailed(f"worker {number} {what}") from None
         return message
 
 
 class Shown:
-    """How far the workers are: a bar on a terminal, else a line for each epoch that all have finished."""
+    """The progress of the workers: a bar on a terminal, else a line for each epoch that all have finished."""
 
     def __init__(self, writer: str, epochs: int, steps: int, workers: int, console: Console) -> None:
         self._writer = writer
@@ -272,12 +272,12 @@ class Shown:
         self._progress.stop()
 
     def step(self, number: int, step: int, loss: float) -> None:
-        """A worker has done so many steps."""
+        """Show the steps of a worker."""
         self._steps[number] = step
         self._progress.update(self._bar, completed=sum(self._steps), text=f"loss {loss:.3f}")
 
     def epoch(self, number: int, step: int, epoch: int, loss: float, accuracy: float) -> None:
-        """A worker has finished so many epochs; loss and accuracy are those of the validation."""
+        """Show the epochs of a worker; loss and accuracy are those of the validation."""
         self._steps[number] = step
         self._progress.update(self._bar, completed=sum(self._steps))
         before = min(self._finished)
@@ -295,7 +295,7 @@ class Shown:
 def _say(
     console: Console, ours: list[Outcome], wall: float, theirs: list[Outcome], their_wall: float, version: str
 ) -> None:
-    """Print what both have taken."""
+    """Print the costs of both writers."""
     columns = ["tbxd", f"tensorboardX {version}"] if theirs else ["tbxd"]
     both = [outcomes for outcomes in (ours, theirs) if outcomes]
     steps = f"{ours[0].steps:,} steps"
@@ -317,7 +317,7 @@ def _say(
     if theirs:
         console.print(f"With tensorboardX {NOTE}.")
     else:
-        console.print("tensorboardX is not installed, so there is nothing to compare with.")
+        console.print("tensorboardX is not installed, so there is no comparison.")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -329,12 +329,12 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _share(outcomes: list[Outcome]) -> float:
-    """The share of the loop that was spent in logging calls; the median of the workers."""
+    """Return the share of the loop spent in logging calls; the median of the workers."""
     return statistics.median(sum(map(sum, outcome.calls.values())) / outcome.loop for outcome in outcomes)
 
 
 def _tensorboard_name() -> str:
-    """What to type for TensorBoard: that of this environment where the shell would find none."""
+    """Return the command for TensorBoard: that of this environment if the shell would find none."""
     ours = Path(sys.executable).parent / "tensorboard"
     if which("tensorboard") or not ours.exists():
         return "tensorboard"
@@ -342,7 +342,7 @@ def _tensorboard_name() -> str:
 
 
 def _tensorboard(logdir: Path) -> int:
-    """TensorBoard in the foreground, until it ends."""
+    """Run TensorBoard in the foreground, until it ends."""
     if find_spec("tensorboard") is None:
         raise DemoFailed("TensorBoard is not installed: pip install tensorboard")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]

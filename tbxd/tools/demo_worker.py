@@ -1,7 +1,7 @@
-"""What a process of `tbxd demo` does: train a small classifier of digits, log every kind there is, take the time.
+"""A worker of `tbxd demo`: trains a small classifier of digits, logs every kind of record, and takes the time.
 
 The same training runs with tbxd and with tensorboardX, one after the other in the same process, so that both have the
-same steps, the same seeds and the same warm libraries. This module imports what is heavy; only workers import it.
+same steps, the same seeds and the same warm libraries. Only workers import this module and its large packages.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DIGITS = [str(digit) for digit in range(10)]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one worker has to do."""
+    """The task of one worker."""
 
     number: int
     epochs: int
@@ -53,12 +53,12 @@ class Task:
 
     @property
     def learning_rate(self) -> float:
-        """Another one for each worker: 0.1, 0.03, 0.01, 0.003, and again."""
+        """Different for each worker: 0.1, 0.03, 0.01, 0.003, and again."""
         return (0.1, 0.03, 0.01, 0.003)[self.number % 4]
 
     @property
     def seed(self) -> int:
-        """Another one for each worker."""
+        """Different for each worker."""
         return 1000 + self.number
 
 
@@ -66,7 +66,7 @@ Report = Callable[..., None]  # "step", steps, loss; or "epoch", steps, epochs, 
 
 
 def work(connection: Connection, task: Task) -> None:
-    """Train once for each "tbxd" and "tensorboardX" that comes through the connection, until None comes."""
+    """Train once for each "tbxd" and "tensorboardX" from the connection, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
     data = Data()
@@ -89,7 +89,7 @@ def work(connection: Connection, task: Task) -> None:
 
 
 class Timed:
-    """A writer whose calls are counted and timed."""
+    """Counts and times the calls of a writer."""
 
     def __init__(self, writer: Any) -> None:
         self.writer = writer
@@ -110,7 +110,7 @@ class Timed:
 
 
 class Substitute:
-    """tensorboardX, with the nearest there is to the methods that it has not."""
+    """tensorboardX, with the nearest equivalents of tbxd's own methods."""
 
     def __init__(self, logdir: str) -> None:
         self._writer = tensorboardX.SummaryWriter(logdir)
@@ -166,7 +166,7 @@ def _model() -> Any:
 
 
 def train(writer: Any, data: Data, task: Task, report: Report) -> dict[str, Any]:
-    """Train from the beginning, as a user would write it. Returns the fields of an `Outcome`."""
+    """Train from the beginning, as a user would write it. Return the fields of an `Outcome`."""
     torch.manual_seed(task.seed)
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=task.learning_rate, momentum=0.9)
@@ -223,7 +223,7 @@ def train(writer: Any, data: Data, task: Task, report: Report) -> dict[str, Any]
 
 
 def _warm_up(data: Data, task: Task) -> None:
-    """Have the libraries load, before a clock runs, what they load at first use."""
+    """Let the libraries load, before the measurement, what they load at first use."""
     model = _model()
     for batch in torch.arange(BATCH * 5).split(BATCH):
         nn.functional.cross_entropy(model(data.pictures[batch]), data.labels[batch]).backward()

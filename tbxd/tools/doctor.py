@@ -1,4 +1,4 @@
-"""``tbxd doctor``: looks at what goes wrong in practice, and says for each what to do. It changes nothing."""
+"""``tbxd doctor``: checks what goes wrong in practice, with advice for each problem. It changes nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ CLOCK_LEAST = 1_704_067_200  # 2024: a clock before that has not been set
 LOG_BYTES = 256 << 10  # of the end of daemon.log that are looked at
 LOG_LINES = 5
 REINSTALL = "install tbxd anew (`pip install .` in the repository)"
-UNSET = "correct it, or leave it out: no daemon starts with it, and none is found (what follows is without it)"
+UNSET = "correct or remove it: with it no daemon starts, and none is found (the checks below ignore it)"
 FILES_MAX = 100_000  # event files looked at in all log folders
 # File systems on another machine, whose locks and maps may not be what they are on a disk (statfs(2), mount(8)).
 UNKNOWN_SYSTEM = "unknown file system"
@@ -81,13 +81,13 @@ _BAD_LINE = re.compile(r"^\S+ \S+ (WARNING|ERROR|CRITICAL) |^Traceback|^\w*(Erro
 def examine(
     config: Config, folders: list[Path], environ: dict[str, str], problems: Sequence[str] = ()
 ) -> Iterator[Finding]:
-    """Look at everything.
+    """Run all checks.
 
     Args:
-        config: where daemon and spool are, and where that is from.
-        folders: log folders to look at as well; without any, those of the daemon's runs.
+        config: the places of daemon and spool, and their sources.
+        folders: log folders to check as well; without any, those of the daemon's runs.
         environ: the environment, for its ``TBXD_*``.
-        problems: what makes no sense of what the command was given; the settings are without it.
+        problems: invalid settings of the command; the config is without them.
     """
     for problem in problems:
         yield Finding("settings", "trouble", problem, UNSET)
@@ -97,7 +97,7 @@ def examine(
     runs = [Path(run) for run in answer["runs"]] if answer and not folders else []
     for run in runs:
         if why := _closed(run):
-            yield Finding("log folder", "trouble", f"{run}: {why}", "let this user look into the folders above it")
+            yield Finding("log folder", "trouble", f"{run}: {why}", "give this user access to the folders above it")
     known = sorted({*folders, *(run for run in runs if not _closed(run) and run.is_dir())})
     for what, findings in (
         ("environment", environment(environ)),
@@ -119,9 +119,7 @@ def examine(
         try:
             yield from findings
         except OSError as error:
-            yield Finding(
-                what, "trouble", str(error), "see that it is there, that you may read it, and that its disk answers"
-            )
+            yield Finding(what, "trouble", str(error), "check that it exists, its permissions, and its disk")
 
 
 # --- what this process has -------------------------------------------------------------------------------------------
@@ -144,7 +142,7 @@ def _descriptors() -> Iterator[Finding]:
     found = f"at most {hard:,} ({soft:,} to begin with)" if hard != resource.RLIM_INFINITY else "without a limit"
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS_LEAST:
         advice = f"raise the limit (`ulimit -Hn {DESCRIPTORS_LEAST}`, limits.conf, LimitNOFILE=)"
-        yield Finding("file descriptors", "warning", found + ": a client takes one, a run that is open two", advice)
+        yield Finding("file descriptors", "warning", found + ": a client uses one, an open run two", advice)
     else:
         yield Finding("file descriptors", "ok", found)
 
@@ -175,7 +173,7 @@ def _runtime(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
 
 
 def _passed_over(what: str, folder: Path, variable: str, instead: str, problem: str = "") -> Finding:
-    """Why one of the folders that may be is not the one that is used."""
+    """Report why a preferred folder is not used."""
     for finding in () if problem else _private(what, folder, variable):
         if finding.level != "ok":
             return Finding(what, "warning", f"{finding.found}: {instead}", finding.advice)
@@ -184,7 +182,7 @@ def _passed_over(what: str, folder: Path, variable: str, instead: str, problem: 
 
 
 def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
-    """A folder that has to be this user's alone."""
+    """Check a folder that has to be this user's alone."""
     elsewhere = f"remove it, or set {variable} to a folder of your own"
     for place in (folder.parent, folder) if folder.parent in places() else (folder,):
         try:
@@ -192,10 +190,10 @@ def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
         except FileNotFoundError:
             above = next(parent for parent in place.parents if parent.exists())
             if may_be_used(place):
-                yield Finding(what, "ok", f"{place} is not there yet; it is made when it is needed")
+                yield Finding(what, "ok", f"{place} does not exist yet; it is made when needed")
             else:
                 advice = f"set {variable} to a folder of your own"
-                yield Finding(what, "trouble", f"{place} is not there, and {above} may not be written", advice)
+                yield Finding(what, "trouble", f"{place} does not exist, and you may not write {above}", advice)
             return
         except OSError as error:
             advice = f"set {variable} to a folder of your own"
@@ -203,7 +201,7 @@ def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
             return
         mode = stat.S_IMODE(state.st_mode)
         if not stat.S_ISDIR(state.st_mode):
-            yield Finding(what, "trouble", f"{place} is no folder{_link(state)}; it is not used", elsewhere)
+            yield Finding(what, "trouble", f"{place} is not a folder{_link(state)}; it is not used", elsewhere)
         elif state.st_uid != os.getuid():
             found = f"{place} belongs to uid {state.st_uid}, you are {os.getuid()}; it is not used"
             yield Finding(what, "trouble", found, f"set {variable} to a folder of your own")
@@ -215,7 +213,7 @@ def _private(what: str, folder: Path, variable: str) -> Iterator[Finding]:
                 found = f"{place} has mode {mode:04o}: you may not write it"
                 yield Finding(what, "trouble", found, f"chmod 700 {place}")
         elif mode & 0o077:
-            found = f"{place} has mode {mode:04o}: others get in until the next daemon or writer closes it"
+            found = f"{place} has mode {mode:04o}: others have access until the next daemon or writer restricts it"
             yield Finding(what, "warning", found, f"chmod 700 {place}")
         else:
             continue
@@ -246,7 +244,7 @@ def _socket(settings: Settings) -> Iterator[Finding]:
     try:
         state = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        yield Finding("socket", "ok", f"{where} is not there; a daemon makes it")
+        yield Finding("socket", "ok", f"{where} does not exist; the daemon makes it")
         return
     except OSError as error:
         yield Finding(
@@ -254,7 +252,7 @@ def _socket(settings: Settings) -> Iterator[Finding]:
         )
         return
     if not stat.S_ISSOCK(state.st_mode):
-        yield Finding("socket", "trouble", f"{where} is no socket", f"rm {path}")
+        yield Finding("socket", "trouble", f"{where} is not a socket", f"rm {path}")
     elif state.st_uid != os.getuid():
         found = f"{where} belongs to uid {state.st_uid}, you are {os.getuid()}"
         yield Finding("socket", "trouble", found, f"set {RUNTIME_VARIABLE} to a folder of your own")
@@ -289,7 +287,7 @@ def _token(settings: Settings) -> Iterator[Finding]:
 
 
 def _closed(path: Path) -> str:
-    """Why nobody can look at a path; empty where one can, whatever is there."""
+    """Return why a path cannot be accessed; "" if it can, or if nothing is there."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -300,7 +298,7 @@ def _closed(path: Path) -> str:
 
 
 def _status(settings: Settings) -> dict[str, Any] | Exception:
-    """The daemon's status, or why there is none."""
+    """Return the daemon's status, or why there is none."""
     try:
         return control_client.ask(settings, "status", ANSWER_SECONDS)
     except (control_client.NotRunning, ValueError) as error:
@@ -308,7 +306,7 @@ def _status(settings: Settings) -> dict[str, Any] | Exception:
 
 
 def _elsewhere(settings: Settings) -> dict[str, Any] | None:
-    """The status of the daemon that holds the lock, where it answers at another address than the one that is set."""
+    """Return the status of the daemon that holds the lock, if it answers at another address than the configured one."""
     for address in control_client.elsewhere(settings):
         with contextlib.suppress(control_client.NotRunning, ValueError):
             return {
@@ -330,7 +328,9 @@ def _daemon(config: Config, status: dict[str, Any] | Exception, answer: dict[str
         elif is_locked(lock) and not is_remote(settings.address):
             yield from _silent_daemon(settings, lock, why)
         elif settings.address.startswith("tcp:"):
-            yield Finding("daemon", "trouble", why, "start it there: tbxd serve --listen … (on this host: --address …)")
+            yield Finding(
+                "daemon", "trouble", why, "start the daemon there: tbxd serve --listen … (on this host: --address …)"
+            )
         else:
             yield Finding("daemon", "ok", "none is running; the next writer starts one")
         if answer is not None:
@@ -345,15 +345,15 @@ def _daemon(config: Config, status: dict[str, Any] | Exception, answer: dict[str
     else:
         yield Finding("daemon", "ok", who)
     if "spool" in answer and Path(answer["spool"]) != settings.spool:
-        found = f"it drains {answer['spool']}, not {settings.spool}"
+        found = f"the daemon drains {answer['spool']}, not {settings.spool}"
         yield Finding(
-            "daemon", "warning", found, f"let daemon and scripts have the same {SPOOL_VARIABLE}, then tbxd stop"
+            "daemon", "warning", found, f"set the same {SPOOL_VARIABLE} for daemon and scripts, then tbxd stop"
         )
     yield from _health(answer)
 
 
 def _at_another_address(config: Config, why: Exception, answer: dict[str, Any]) -> Iterator[Finding]:
-    """The daemon of the runtime folder is well, and not where scripts are told to look for it."""
+    """Report that the daemon of the runtime folder listens at another address than scripts are configured for."""
     settings, origin = config.settings, config.origins["address"]
     reason = str(why).partition("; the daemon of ")[0]
     right = answer["address"]
@@ -361,26 +361,26 @@ def _at_another_address(config: Config, why: Exception, answer: dict[str, Any]) 
     if origin.kind == DEFAULT:
         advice = f"export {ADDRESS_VARIABLE}={right}, for scripts and commands"
     elif right == default_address(settings.runtime_dir):
-        advice = f"leave the address out ({origin}), or set it to {right}"
+        advice = f"remove the address ({origin}), or set it to {right}"
     else:
         advice = f"set the address ({origin}) to {right}"
     if is_remote(settings.address):
         advice += "; if the daemon of that host is meant, start it there: tbxd serve --listen …"
-    yield Finding("daemon", "trouble", f"{reason}; {who} is well, and listens at {right}", advice)
+    yield Finding("daemon", "trouble", f"{reason}; {who} runs, and listens at {right}", advice)
 
 
 def _how_to_be_let_in(settings: Settings) -> str:
     if settings.address.startswith("ipc:"):
-        return "let script, command line and daemon be of one version and user"
+        return "use one version and one user for script, command line and daemon"
     token = token_path(settings.runtime_dir)
     return (
-        f"on loopback the token in {token} is shown: use that daemon's {RUNTIME_VARIABLE}; or, for a daemon behind a "
-        f"tunnel or on another host, let {KEY_VARIABLE} name a key that it lets in (`tbxd keys new NAME` there)"
+        f"on loopback the token in {token} is sent: use that daemon's {RUNTIME_VARIABLE}; or, for a daemon behind a "
+        f"tunnel or on another host, set {KEY_VARIABLE} to a key that it admits (`tbxd keys new NAME` there)"
     )
 
 
 def _service(status: dict[str, Any] | None) -> Iterator[Finding]:
-    """Of a user's service that is installed: whether it is what runs. `tbxd service install` starts nothing."""
+    """Check that an installed service of the user is running; `tbxd service install` starts nothing."""
     unit = user_unit()
     if not unit.is_file():
         return
@@ -390,8 +390,8 @@ def _service(status: dict[str, Any] | None) -> Iterator[Finding]:
     elif status.get("service"):
         yield Finding("service", "ok", f"{unit} is installed, and a service runs")
     else:
-        found = f"{unit} is installed, but the daemon that runs (pid {status['pid']}) is none of a service"
-        yield Finding("service", "warning", found, f"{start}; that daemon makes way, and nothing is lost")
+        found = f"{unit} is installed, but the daemon that runs (pid {status['pid']}) is not a service"
+        yield Finding("service", "warning", found, f"{start}; it replaces that daemon, and nothing is lost")
 
 
 def _silent_daemon(settings: Settings, lock: Path, why: str) -> Iterator[Finding]:
@@ -405,7 +405,7 @@ def _silent_daemon(settings: Settings, lock: Path, why: str) -> Iterator[Finding
         found = f"{lock} is held by a process that cannot be seen from here"
         advice = "look for it outside of this container, or under another user"
     elif not _is_daemon(pid):
-        found, advice = f"{lock} is held by pid {pid}, which is no daemon", f"end it: kill {pid}"
+        found, advice = f"{lock} is held by pid {pid}, which is not a daemon", f"end it: kill {pid}"
     else:
         found = f"pid {pid} runs and does not answer: {why}"
         advice = f"see {settings.runtime_dir / 'daemon.log'}; kill {pid}, kill -9 if need be: nothing is lost"
@@ -416,7 +416,7 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
     for run, counts in sorted(status["runs"].items()):
         if counts["error"]:
             found = f"{run}: {counts['error']}; {counts['pending']:,} records wait"
-            yield Finding("runs", "trouble", found, "put that right; the daemon goes on by itself")
+            yield Finding("runs", "trouble", found, "correct that; the daemon continues by itself")
         if counts.get("notice"):
             yield Finding(
                 "runs", "warning", f"{run}: {counts['notice']}", 'see docs/SECURITY.md, "Log folders of several"'
@@ -424,24 +424,22 @@ def _health(status: dict[str, Any]) -> Iterator[Finding]:
         if counts["dropped"]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items())
             hints = [HINTS[reason] for reason in counts["dropped"] if reason in HINTS]
-            advice = "; ".join(hints) or "docs/GUARANTEES.md says of each reason what to do"
+            advice = "; ".join(hints) or "docs/GUARANTEES.md has advice for each reason"
             yield Finding("runs", "warning", f"{run}: dropped {reasons}", advice)
     for session in status["sessions"]:
         if not session["journal"] and session["host"] == os.uname().nodename and not session["key"]:
             found = f"pid {session['pid']} keeps its records in memory: no journal could be made where it runs"
-            advice = f"see there what `tbxd doctor` says of the spool, and `ulimit -f`; or set {SPOOL_VARIABLE}"
+            advice = f"run `tbxd doctor` there, and check `ulimit -f`; or set {SPOOL_VARIABLE}"
             yield Finding("sessions", "warning", found, advice)
         if session["broken"]:
             found = f"pid {session['pid']}: {session['broken']}"
-            yield Finding(
-                "sessions", "trouble", found, "let script and daemon be of one version; report it if they are"
-            )
+            yield Finding("sessions", "trouble", found, "use one version for script and daemon; report it if they have")
     for path, why in sorted(status.get("elsewhere_journals", {}).items()):
         if why:
             yield Finding("journals", "trouble", f"{path} waits: {why}", WHAT_TO_DO)
     if status.get("refused_messages"):
         found = f"{status['refused_messages']:,} messages were refused"
-        yield Finding("sessions", "warning", found, "something that is no tbxd of this version or user speaks to it")
+        yield Finding("sessions", "warning", found, "another program, user or version of tbxd sends them")
     for where, broken in sorted(status.get("internal_errors", {}).items()):
         found = f"{broken['count']:,} internal errors in {where}, the last of {broken['whose'] or 'nobody'}"
         yield Finding("daemon", "warning", f"{found}: {broken['error']}", "please report it with the daemon's log")
@@ -464,11 +462,11 @@ def _launch_lock(settings: Settings) -> Iterator[Finding]:
         advice = f"set {RUNTIME_VARIABLE} to a folder on a local disk: until then no daemon runs, and records wait"
         yield Finding("locks", "trouble", trouble.partition("; set ")[0], advice)
     else:
-        yield Finding("locks", "ok", "none is held that should not be")
+        yield Finding("locks", "ok", "none is held unexpectedly")
 
 
 def _process_state(pid: int) -> str | None:
-    """The letter of proc(5), or None where there is no such process."""
+    """Return the state letter of proc(5), or None if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -485,7 +483,7 @@ def _is_daemon(pid: int) -> bool:
 
 
 def _spools(settings: Settings, environ: dict[str, str]) -> Iterator[Finding]:
-    """The folder in which the next journal will be, and why it is not in one that comes before."""
+    """Check the folder of the next journal, and report why it is not a preferred one."""
     passed: list[tuple[Path, str]] = []
     for spool in spools(settings.spool):
         trouble = any(finding.level == "trouble" for finding in _private("spool", spool, SPOOL_VARIABLE))
@@ -518,7 +516,7 @@ def _spool(spool: Path, environ: dict[str, str]) -> Iterator[Finding]:
 
 
 def _try_journal(spool: Path) -> str:
-    """Do with a file what a journal needs; returns what does not work, or ""."""
+    """Try with a file what a journal needs; return what does not work, or ""."""
     try:
         fd, name = tempfile.mkstemp(prefix=".doctor-", dir=spool)
     except OSError as error:
@@ -532,7 +530,7 @@ def _try_journal(spool: Path) -> str:
         step = "it cannot be mapped"
         with mmap.mmap(fd, mmap.PAGESIZE) as view:
             view[0] = 1
-        step = "it cannot be brought onto the disk"
+        step = "it cannot be synced to disk"
         os.fdatasync(fd)
     except OSError as error:
         return f"{step}: {error.strerror}"
@@ -564,12 +562,12 @@ def _space(what: str, folder: Path, least: int, why: str, variable: str = "") ->
 
 
 def _for_other_hosts(settings: Settings) -> Iterator[Finding]:
-    """Journals of scripts that are gone, for daemons on other hosts: nobody sends them but a script or `tbxd drain`."""
+    """Report journals of ended scripts for daemons on other hosts, which only a script or `tbxd drain` sends."""
     for spool in spools(settings.spool):
         for folder in sorted((spool / REMOTE).glob("*")):
             left = [path for path in journals(folder) if not is_locked(path / CONTROL_NAME)]
             if left:
-                found = f"{len(left):,} whose scripts are gone wait for tcp://{folder.name}"
+                found = f"{len(left):,} of ended scripts wait for tcp://{folder.name}"
                 yield Finding("journals", "warning", found, f"{ADDRESS_VARIABLE}=tcp://{folder.name} tbxd drain")
 
 
@@ -589,7 +587,7 @@ def _waiting(settings: Settings, running: bool) -> Iterator[Finding]:
         if not is_locked(path / CONTROL_NAME):
             orphans += 1
             orphaned += waiting
-    found = f"{size:,} bytes wait in {total:,} journals, {orphaned:,} of them in {orphans:,} whose scripts are gone"
+    found = f"{size:,} bytes wait in {total:,} journals, {orphaned:,} of them in {orphans:,} of ended scripts"
     if orphans and not running:
         yield Finding("journals", "warning", found, "tbxd drain")
     else:
@@ -628,24 +626,24 @@ def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
         above = next((parent for parent in folder.absolute().parents if parent.exists()), Path("/"))
         missing = f"{folder} is a link to {folder.readlink()}, which" if folder.is_symlink() else f"{folder}"
         if not os.access(above, os.W_OK | os.X_OK):
-            found = f"{missing} is not there, and {above} may not be written"
+            found = f"{missing} does not exist, and you may not write {above}"
             yield Finding(what, "trouble", found, "log elsewhere, or make it and let this user write it")
         elif given:
             near = difflib.get_close_matches(folder.name, _names_beside(folder), 3)
-            advice = f"is {' or '.join(near)} meant?" if near else "is it spelled right, and this the right host?"
-            yield Finding(what, "trouble", f"{missing} is not there", f"{advice} What logs there first makes it")
+            advice = f"is {' or '.join(near)} meant?" if near else "check the spelling and the host."
+            yield Finding(what, "trouble", f"{missing} does not exist", f"{advice} The first writer makes it")
         else:
             yield Finding(what, "ok", f"{missing} is not there yet; it can be made")
         return
     if not folder.is_dir():
-        yield Finding(what, "trouble", f"{folder} is no folder", "log elsewhere")
+        yield Finding(what, "trouble", f"{folder} is not a folder", "log elsewhere")
         return
     kind = _system_of(folder)
     if not os.access(folder, os.W_OK | os.X_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY:
         yield Finding(what, "trouble", f"{folder} may not be written by you", "log elsewhere, or change its mode")
     elif NETWORK.match(kind):
         found = f"{folder} is on {kind}: daemons of two hosts may not know of each other"
-        yield Finding(what, "warning", found, "let the scripts of one host alone write a run's folder")
+        yield Finding(what, "warning", found, "write a run's folder from one host only")
     else:
         yield Finding(what, "ok", f"{folder}, {kind}")
     yield from _space("its space", folder, FREE_BYTES_LEAST, "fewer than")
@@ -654,7 +652,7 @@ def _log_folder(folder: Path, given: bool) -> Iterator[Finding]:
 
 
 def _names_beside(folder: Path) -> list[str]:
-    """What there is in the place of a folder that is not there."""
+    """Return the names beside a missing folder."""
     try:
         return sorted(entry.name for entry in folder.absolute().parent.iterdir())
     except OSError:
@@ -662,7 +660,7 @@ def _names_beside(folder: Path) -> list[str]:
 
 
 def _future(folder: Path) -> Iterator[Finding]:
-    """Event files from the future: a clock was wrong, or is now. Those to come have to sort behind them."""
+    """Report event files from the future, made by a wrong clock: later files have to sort after them."""
     now, seen, ahead = time.time(), 0, []
     for place, names in event_folders(folder):
         for name in names:
@@ -684,7 +682,7 @@ def _future(folder: Path) -> Iterator[Finding]:
 
 
 def _system_of(path: Path) -> str:
-    """The kind of file system that a path is on, or would be."""
+    """Return the type of file system that a path is on, or would be."""
     for there in (path, *Path(os.path.realpath(path)).parents):
         with contextlib.suppress(OSError):
             fd = os.open(there, os.O_PATH | os.O_CLOEXEC)
@@ -709,6 +707,6 @@ def _log(path: Path) -> Iterator[Finding]:
     bad = [line for line in lines if _BAD_LINE.match(line)]
     if bad:
         found = f"the last of {len(bad):,} warnings in {path}:\n    " + "\n    ".join(bad[-LOG_LINES:])
-        yield Finding("daemon's log", "warning", found, "put right what they name; remove the log when it is done")
+        yield Finding("daemon's log", "warning", found, "correct what they report, then remove the log")
     else:
         yield Finding("daemon's log", "ok", f"no warnings in {path}")

@@ -1,4 +1,4 @@
-"""What ``tbxd doctor`` finds."""
+"""The findings of ``tbxd doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is ("ok", "warning", "trouble"), what was found, and what to do ("" for nothing)."""
+    """The subject of a check, its level ("ok", "warning", "trouble"), the finding, and the advice ("" for none)."""
 
     what: str
     level: str

@@ -17,7 +17,7 @@ from .doctor_finding import Finding
 
 
 def environment(environ: dict[str, str]) -> Iterator[Finding]:
-    """The variables of tbxd: whether there are such, and with such values."""
+    """Check the names and values of tbxd's environment variables."""
     numbers = {setting.variable: (setting.least, setting.most) for setting in client_settings.SETTINGS}
     numbers |= {setting.variable: (setting.least, setting.most) for setting in SETTINGS if setting.most}
     choices = {choice.variable: choice.choices for choice in client_settings.CHOICES}
@@ -31,19 +31,19 @@ def environment(environ: dict[str, str]) -> Iterator[Finding]:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             advice = f"did you mean {near[0]}?" if near else f"unset it; there are {', '.join(sorted(known))}"
-            yield Finding("environment", "warning", f"{name} is no setting of tbxd", advice)
+            yield Finding("environment", "warning", f"{name} is not a setting of tbxd", advice)
         elif name in numbers and value:
             least, most = numbers[name]
             number = _number(value)
             if number is None or not least <= number <= most:
                 ours = {setting.variable for setting in SETTINGS}
                 what = "no daemon starts with it" if name in ours else "the default is used"
-                found = f"{name}={value!r} makes no sense: {what}"
+                found = f"{name}={value!r} is invalid: {what}"
                 yield Finding("environment", "trouble", found, f"{least:g} to {most:g} are possible")
             else:
                 continue
         elif name in choices and value and value.lower() not in choices[name]:
-            found = f"{name}={value!r} makes no sense: it is not used, or no daemon starts with it"
+            found = f"{name}={value!r} is invalid: it is not used, or no daemon starts with it"
             yield Finding("environment", "trouble", found, f"{' and '.join(choices[name])} are possible")
         elif name == fill_limits.SHARES_VARIABLE:
             problems = _bad_shares(value)
@@ -86,7 +86,7 @@ def _bad_shares(value: str) -> str:
 
 
 def settings_file(config: Config) -> Iterator[Finding]:
-    """The file of the settings: whether a daemon would start with it."""
+    """Check that a daemon would start with the settings file."""
     what = "settings file"
     if config.file is None:
         yield Finding(what, "ok", f"there is none ({', '.join(map(str, places()))})")

@@ -1,4 +1,4 @@
-"""``tbxd drain``: write what dead trainers have left in their journals now, and see it done."""
+"""``tbxd drain``: have the journals of ended trainers written now, and wait until it is done."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ LOG_BYTES = 4096  # of what a daemon that did not start has logged
 
 
 class CannotDrain(Exception):
-    """There is no daemon to be had that drains this spool."""
+    """No daemon drains this spool, and none can be started."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far it is. ``journals`` and ``bytes`` wait still, ``written`` were written since it began; ``reasons`` says
-    what holds up which run, journal or address; ``quarantined`` journals made no sense and were put aside meanwhile,
-    ``put_aside`` at any time; ``elsewhere`` are journals and bytes for daemons on other hosts, by address."""
+    """The progress of a drain. ``journals`` and ``bytes`` still wait, ``written`` were written since it began;
+    ``reasons`` has the obstacle of each run, journal or address; ``quarantined`` invalid journals were put aside
+    meanwhile, ``put_aside`` at any time; ``elsewhere`` are journals and bytes for other hosts, by address."""
 
     journals: int = 0
     bytes: int = 0
@@ -60,22 +60,23 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is written."""
+        """True if everything is written."""
         return not (self.journals or self.quarantined or self.elsewhere)
 
 
 def drain(settings: Settings, show: Callable[[Progress], None], stall_seconds: float = STALL_SECONDS) -> Progress:
-    """Have a daemon write the journals that have no trainer any more; returns when none is left, or nothing gets on.
+    """Have a daemon write the journals of ended trainers; return when none is left, or when there is no progress.
 
-    What the usual daemon does not see, because it is in another mount namespace, is left to one of this process's own.
+    Journals that the usual daemon does not see, because it is in another mount namespace, are left to a daemon of this
+    process's namespace.
 
     Args:
-        settings: where the daemon and the spool are.
-        show: called with how far it is, several times a second.
-        stall_seconds: how long nothing may be written before it is given up.
+        settings: the places of the daemon and the spool.
+        show: called with the progress, several times a second.
+        stall_seconds: the longest time without progress.
 
     Raises:
-        CannotDrain: the daemon that runs has another spool, or none can be started.
+        CannotDrain: the running daemon has another spool, or none can be started.
     """
     try:
         settings = settings.settled()
@@ -118,7 +119,7 @@ class _Drain:
         if status["spool"] != str(settings.spool):
             raise CannotDrain(
                 f"the daemon (pid {status['pid']}) drains {status['spool']}, not {settings.spool}; "
-                "give another --runtime-dir, or stop it first (`tbxd stop`)"
+                "use another --runtime-dir, or stop it first (`tbxd stop`)"
             )
         pid = status["pid"]
         before = status["quarantined_journals"] if daemon is None else 0  # it may have met some before it was asked
@@ -142,7 +143,7 @@ class _Drain:
                     status = _first_status(settings, _Daemon(settings))
 
     def _look(self, status: dict[str, Any]) -> bool:
-        """Take note of how far it is; True when it gets on."""
+        """Update the progress; return True if there is any."""
         progress, now = self._progress, time.monotonic()
         self.view = status.get("view", "")
         self.elsewhere = status.get("elsewhere_journals", {})
@@ -179,14 +180,14 @@ class _Drain:
         return not self._left.held or stalled > self._stall_seconds
 
     def _find_reasons(self) -> None:
-        """Of what is left and could be taken: why nobody does, where no run says so."""
+        """Find out why free journals are not taken, if no run has an error."""
         for path in self._left.places.values():
             if not is_locked(path) and (why := leftovers.why_not_taken(path)):
                 self._progress.reasons[str(path)] = why
 
 
 class _Daemon:
-    """A daemon that is started for this, and leaves again by itself. What it has to say goes into its log."""
+    """A daemon that is started for the drain and exits by itself. Its messages go to its log."""
 
     def __init__(self, settings: Settings) -> None:
         environ = {
@@ -217,7 +218,7 @@ class _Daemon:
 
     @property
     def trouble(self) -> str:
-        """Why it did not start; "" while it may."""
+        """The reason why it did not start; "" while it may."""
         code = self._process.poll()
         if code is None:
             return ""
@@ -230,7 +231,7 @@ class _Daemon:
 
 
 def _first_status(settings: Settings, daemon: _Daemon | None) -> dict[str, Any]:
-    """The status of the daemon that runs, or is being started; one that leaves meanwhile is followed by another."""
+    """Return the status of the running daemon, or of one that is starting; if it exits meanwhile, start another."""
     deadline = time.monotonic() + START_SECONDS
     started = time.monotonic() if daemon is not None else 0.0
     while True:

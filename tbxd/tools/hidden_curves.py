@@ -1,13 +1,13 @@
-"""What a run has hidden, as runs of their own: what a restart has replaced, and what went back without saying so.
+"""Writes the hidden points of a run as runs of their own: points that a restart has replaced, and repeated steps.
 
-A point that TensorBoard forgets is still in its file (`events.resume`). Here a run's files are read once more, and what
-was shown at some time and is not any more is written to further folders, of which each goes forward in each tag:
+A point that TensorBoard discards is still in its file (`events.resume`). This module reads a run's files again and
+writes the points that are not shown any more to further folders. In each folder the steps of each tag only grow:
 
 ``replaced-<n>``
-    what the n-th restart has taken the place of. A restart is a process, or a start of a job, that begins tags anew;
-    where it takes the same points of a tag again there is one folder more.
+    points replaced by the n-th restart. A restart is a process, or a start of a job, that begins tags again; if it
+    replaces the same points of a tag twice, there is one more folder.
 ``repeated-<n>``
-    what stood at or behind a step that came again, without a restart: the first that it can be is the lowest number.
+    points at or after a step that was repeated without a restart, in the folder with the lowest possible number.
 
 It is meant for copies (``tbxd check --repair-into``): no daemon writes such folders, and their events have no marks.
 """
@@ -37,7 +37,7 @@ _NONE = -(1 << 63)
 
 @dataclass(slots=True)
 class Found:
-    """What is in one folder that was written."""
+    """The contents of a written folder."""
 
     name: str
     points: int
@@ -46,7 +46,7 @@ class Found:
 
 @dataclass(slots=True)
 class _Tag:
-    """What a run shows of a tag at some moment, in the order of its steps; and which folders have what it hides."""
+    """The points of a tag that a run shows at some moment, by steps, and the folders of its hidden points."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     places: array[int] = field(default_factory=lambda: array("q"))
@@ -59,13 +59,13 @@ class _Tag:
 
 @dataclass(slots=True)
 class _Folder:
-    """What goes to one of them."""
+    """The points for one folder."""
 
     places: array[int] = field(default_factory=lambda: array("q"))
     indexes: array[int] = field(default_factory=lambda: array("i"))
 
     def sorted(self) -> Iterator[tuple[int, list[int]]]:
-        """Places in the order of the files, each with its values."""
+        """Yield the places in the order of the files, each with its values."""
         last, indexes = -1, list[int]()
         for place, index in sorted(zip(self.places, self.indexes, strict=True)):
             if place != last and indexes:
@@ -78,14 +78,14 @@ class _Folder:
 
 
 class Hidden:
-    """What files of one run have hidden. It takes 20 bytes of memory for each point that is shown, more for others.
+    """The hidden points of the files of one run. It takes 20 bytes of memory for each shown point, more for others.
 
     Args:
-        files: of its folder, whole, in the order in which TensorBoard reads them.
+        files: the whole files of its folder, in TensorBoard's order.
 
     Raises:
-        OSError: one cannot be read.
-        DamagedFile: one is not whole.
+        OSError: a file cannot be read.
+        DamagedFile: a file is damaged.
     """
 
     def __init__(self, files: list[Path]) -> None:
@@ -165,7 +165,7 @@ class Hidden:
         return self._repeated[nth]
 
     def _hide(self, tag: _Tag, step: int, folder: _Folder | None) -> None:
-        """Take what a tag has at or behind a step to a folder."""
+        """Move the points of a tag at or after a step to a folder."""
         first = bisect_left(tag.steps, step)
         if folder is None:
             self.left_out += len(tag.steps) - first
@@ -181,7 +181,7 @@ class Hidden:
         """Write the folders.
 
         Args:
-            beside: the folder in which they are made; names that are there are passed over.
+            beside: the folder in which they are made; existing names are skipped.
 
         Raises:
             OSError: a file cannot be read or written.
@@ -221,7 +221,7 @@ class Hidden:
         return Found(path.name, len(folder.places), len(told))
 
     def _part(self, event: Any, indexes: list[int], told: set[str]) -> Any:
-        """Some values of an event, as one without a mark. The first value of a tag says what it is."""
+        """Return some values of an event as one without a mark. The first value of a tag has its metadata."""
         part = schema.Event(wall_time=event.wall_time, step=event.step)
         for index in indexes:
             value = event.summary.value[index]

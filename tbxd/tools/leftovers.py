@@ -1,4 +1,4 @@
-"""What is left in a spool: journals that a daemon can take, those that are held and by whom, those that are damaged."""
+"""The journals left in a spool: free ones, those that are held, with the holder, and damaged ones."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from ..process.lock_holders import Holder, all_holders, holds
 
 @dataclass(slots=True)
 class Leftovers:
-    """The journals of a spool, but those whose scripts live.
+    """The journals of a spool, without those of running scripts.
 
     Args:
-        free: by name, the bytes that wait in those that can be taken, or are just being written.
-        places: by name, where these are.
-        held: by path, the bytes that wait in those that somebody holds, and who that is.
-        unreadable: by path, why.
+        free: by name, the waiting bytes of journals that can be taken, or are being written.
+        places: by name, the paths of these.
+        held: by path, the waiting bytes of journals that another process holds, and the reason.
+        unreadable: by path, the reason.
         elsewhere: by address, the journals and bytes for a daemon on another host.
-        living: how many are left to their scripts, which live.
+        living: the number of journals of running scripts.
     """
 
     free: dict[str, int] = field(default_factory=dict)
@@ -46,17 +46,17 @@ class Leftovers:
 
     @property
     def count(self) -> int:
-        """How many journals are left."""
+        """The number of journals that are left."""
         return len(self.free) + len(self.held) + len(self.unreadable)
 
     @property
     def size(self) -> int:
-        """How many bytes of records wait in them."""
+        """The bytes of records that wait in them."""
         return sum(self.free.values()) + sum(size for size, _ in self.held.values())
 
     @property
     def reasons(self) -> dict[str, str]:
-        """What keeps those that cannot be taken, by path or address."""
+        """The reasons of journals that cannot be taken, by path or address."""
         found = {path: why for path, (_, why) in self.held.items()}
         found |= self.unreadable
         for address, (count, size) in self.elsewhere.items():
@@ -68,11 +68,11 @@ class Leftovers:
 
 
 def look(folders: Sequence[Path], mine: frozenset[str] | set[str] = frozenset()) -> Leftovers:
-    """Look at the journals in some folders.
+    """Return the journals in these folders.
 
     Args:
-        folders: the spools where they may be.
-        mine: the names of those that the daemon which is asked is writing.
+        folders: the spools.
+        mine: the names of journals that the asked daemon is writing.
     """
     left = Leftovers()
     found: dict[str, list[Holder]] | None = None
@@ -99,7 +99,7 @@ def look(folders: Sequence[Path], mine: frozenset[str] | set[str] = frozenset())
 
 
 def for_other_hosts(spools: Sequence[Path]) -> dict[str, tuple[int, int]]:
-    """What scripts that are gone have left for daemons on other hosts: journals and bytes, by address."""
+    """Return the journals and bytes that ended scripts have left for daemons on other hosts, by address."""
     folders: dict[str, list[Path]] = {}
     for spool in spools:
         with contextlib.suppress(OSError):
@@ -114,12 +114,12 @@ def for_other_hosts(spools: Sequence[Path]) -> dict[str, tuple[int, int]]:
 
 
 def why_held(path: Path, state: JournalState, found: list[Holder]) -> str:
-    """Why a journal is locked whose script is gone; "" where the script lives, and sends by itself.
+    """Return why a journal of an ended script is locked; "" if the script is running, and sends by itself.
 
     Args:
         path: the journal.
-        state: what its control page says.
-        found: who holds it, as far as can be seen.
+        state: the state in its control page.
+        found: its holders, as far as visible.
     """
     if any(state.pid in (holder.pid, holder.inner) for holder in found):
         return ""
@@ -138,7 +138,7 @@ def why_held(path: Path, state: JournalState, found: list[Holder]) -> str:
 
 
 def why_not_taken(path: Path) -> str:
-    """Why nobody takes a journal that is not locked; "" where there is no reason to be seen."""
+    """Return why no daemon takes a journal that is not locked; "" if no reason is found."""
     try:
         JournalReader(path).close()
     except JournalBusy:
@@ -149,7 +149,7 @@ def why_not_taken(path: Path) -> str:
 
 
 def put_aside(spools: Sequence[Path]) -> int:
-    """How many journals that made no sense have been put aside, now and earlier."""
+    """Return the number of invalid journals that have been put aside, now and earlier."""
     found = 0
     for spool in spools:
         with contextlib.suppress(OSError):

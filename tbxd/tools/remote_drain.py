@@ -1,8 +1,8 @@
-"""What trainers of this host have left for a daemon on another one is sent there (``tbxd drain`` with its address).
+"""Sends the journals of ended trainers of this host to a daemon on another one (``tbxd drain`` with its address).
 
-A daemon adopts what dead trainers have left where it can see it. On another host it cannot: there a process sends the
-journals, each in the name of its session, by the same road as the trainer did. So nothing comes twice, whatever of it
-had come already, and what is acknowledged is deleted as the trainer would have done.
+A daemon adopts the journals of ended trainers that it can see. It cannot see those on another host: there a process
+sends the journals, each as its session, over the trainer's own route. So no record arrives twice, and acknowledged
+records are deleted as the trainer would have done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFUSED = "refused"
 
 
 class Left:
-    """A journal without a trainer, as a sender takes it."""
+    """A journal without a trainer, with the interface that a sender needs."""
 
     def __init__(self, reader: JournalReader) -> None:
         self._reader = reader
@@ -50,27 +50,27 @@ class Left:
         self.definitions_end = len(self._definitions)
 
     def read(self, position: int, length: int) -> bytes:
-        """Records from a position."""
+        """Return records from a position."""
         return self._reader.read(position, length)
 
     def read_definitions(self, position: int, length: int) -> bytes:
-        """Definitions from a position."""
+        """Return definitions from a position."""
         return self._definitions[position : position + length]
 
     def release(self, position: int) -> None:
-        """What is before a position is acknowledged."""
+        """Release the records before a position, which are acknowledged."""
         self._reader.release(position)
         self.released = max(self.released, position)
 
     def sync(self) -> None:
-        """It is as much on the disk as it will be."""
+        """Do nothing: the journal does not change any more."""
 
     def arm(self, position: int) -> bool:
-        """Nobody rings."""
+        """Return False: no writer rings the doorbell."""
         return False
 
     def reports(self) -> dict[int, Any]:
-        """What its trainer has dropped, where that can only be one run's."""
+        """Return what its trainer has dropped, if the session has only one run."""
         state = self._reader.state
         session = Session(self.session, 0)
         try:
@@ -86,12 +86,12 @@ class Left:
 
 
 def forward(settings: Settings, show: Callable[[Progress], None], stall_seconds: float = STALL_SECONDS) -> Progress:
-    """Send what is left, journal by journal; returns when nothing is, or nothing gets on.
+    """Send the journals one by one; return when none is left, or when there is no progress.
 
     Args:
         settings: the daemon's address, and the spool of this host.
-        show: called with how far it is, several times a second.
-        stall_seconds: how long nothing may be acknowledged before it is given up.
+        show: called with the progress, several times a second.
+        stall_seconds: the longest time without an acknowledgement.
     """
     folders = [remote_spool(spool, settings.address) for spool in spools(settings.spool)]
     progress = Progress()
@@ -131,7 +131,7 @@ def _take(
     progress: Progress,
     show: Callable[[Progress], None],
 ) -> str | None:
-    """Send a journal and delete it; returns why not all of it is written, None when it is."""
+    """Send a journal and delete it; return why not all of it is written, None if it is."""
     try:
         reader = JournalReader(path)
     except JournalBusy:  # somebody else sends it
@@ -156,7 +156,7 @@ def _send(
     progress: Progress,
     show: Callable[[Progress], None],
 ) -> str:
-    """Send one journal; returns why not all of it is written, "" when it is."""
+    """Send one journal; return why not all of it is written, "" if it is."""
     doorbell = Doorbell()
     address = settings.address
     sender = Sender(left, doorbell, address, None, left.reports, lambda runs: None, aloud=False)  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ def _send(
             if sender.trouble:
                 return sender.trouble
             if not sender.alive or time.monotonic() - moved > stall_seconds:
-                return held_up or f"the daemon at {address} does not get on with it"
+                return held_up or f"the daemon at {address} acknowledges nothing"
             if sender.acknowledged >= left.committed:  # only counts are to be told
                 time.sleep(LOOK_SECONDS)
         return ""
@@ -190,7 +190,7 @@ def _send(
 
 
 def _held_up(settings: Settings, sender: Sender) -> str:
-    """Why nothing gets on."""
+    """Return why there is no progress."""
     if not sender.connected:
         return f"no daemon answers at {settings.address}: {sender.how}"
     try:
@@ -199,12 +199,12 @@ def _held_up(settings: Settings, sender: Sender) -> str:
         return str(error)
     for name, share in status.get("keys", {}).items():
         if share["waits_seconds"]:
-            return f"the key {name} has sent what it may (a quota), and may go on in {share['waits_seconds']:,.0f} s"
+            return f"key {name}: quota used up; continues in {share['waits_seconds']:,.0f} s"
     errors = sorted(f"{run}: {counts['error']}" for run, counts in status["runs"].items() if counts["error"])
     return f"the daemon at {settings.address} cannot write: {errors[0]}" if errors else ""
 
 
 def _count(folders: list[Path], progress: Progress, mine: Path | None = None) -> None:
-    """Journals without a trainer, and the bytes that wait in them; ``mine`` is the one that is being sent."""
+    """Count the journals without a trainer and their waiting bytes; ``mine`` is the one that is being sent."""
     left = leftovers.look(folders, {mine.name} if mine is not None else set())
     progress.journals, progress.bytes, progress.living = left.count, left.size, left.living

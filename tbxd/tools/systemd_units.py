@@ -1,7 +1,7 @@
-"""tbxd as a service of systemd: what is installed where, and how it goes again.
+"""tbxd as a service of systemd: installs and removes its files.
 
-The files come with the package (`tbxd/systemd/`). What is written begins with a line that has a checksum of the rest,
-so that a file that somebody has changed since is known as such, and is neither replaced nor removed without a word.
+The files come with the package (`tbxd/systemd/`). Each installed file begins with a line with a checksum of the rest,
+so that files changed by hand are recognised, and neither replaced nor removed silently.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEW, SAME, OLDER, CHANGED, FOREIGN = "new", "same", "older", "changed", "foreign
 
 
 class ServiceError(Exception):
-    """It cannot be installed, or removed, like this; the message says what to do."""
+    """The service cannot be installed or removed; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Installed:
     """A file of a service.
 
     Args:
-        path: where it belongs.
-        text: what is in it.
-        yours: it is there to be edited: one that is there is left as it is.
+        path: the path of the file.
+        text: its contents.
+        yours: the user edits it: an existing file is left as it is.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class Installed:
 
     @property
     def state(self) -> str:
-        """What is there now: nothing (NEW), this (SAME), an older one of ours, one changed by hand, somebody else's."""
+        """The state of the file: missing (NEW), this (SAME), an older one of ours, changed by hand, or foreign."""
         try:
             found = self.path.read_text(errors="surrogateescape")
         except FileNotFoundError:
@@ -63,7 +63,7 @@ class Installed:
 
     @property
     def may_be_replaced(self) -> bool:
-        """Whether nobody loses anything by it."""
+        """True if replacing the file loses nothing."""
         return self.state in (NEW, SAME, OLDER)
 
 
@@ -73,7 +73,7 @@ class Service:
 
     Args:
         system: for a machine (`tbxd@USER.service`) or for one user (`tbxd.service`).
-        files: all of it.
+        files: all of its files.
         unit: the name for systemctl.
     """
 
@@ -82,7 +82,7 @@ class Service:
     unit: str
 
     def systemctl(self, *arguments: str) -> list[str]:
-        """A command line for the manager that runs this."""
+        """Return a command line for the manager that runs this service."""
         return ["systemctl", *([] if self.system else ["--user"]), *arguments]
 
 
@@ -91,12 +91,12 @@ def _config() -> Path:
 
 
 def user_unit() -> Path:
-    """Where the unit of the user who asks belongs."""
+    """Return the path of the current user's unit."""
     return _config() / "systemd" / "user" / "tbxd.service"
 
 
 def for_user(python: str = sys.executable) -> Service:
-    """The service of the user who asks, below ``$XDG_CONFIG_HOME``.
+    """Return the service of the current user, below ``$XDG_CONFIG_HOME``.
 
     Raises:
         ServiceError: the interpreter's path does not fit into a unit file.
@@ -110,17 +110,17 @@ def for_user(python: str = sys.executable) -> Service:
 def for_system(
     root: Path, logs: tuple[str, ...], account: bool, user: str = "USER", python: str = sys.executable
 ) -> Service:
-    """The service of a machine that many share.
+    """Return the service of a machine that many users share.
 
     Args:
-        root: "/", or the folder that becomes one: an image that is being made.
-        logs: folders, beside homes and /tmp, in which runs may be logged.
-        account: with an account ``tbxd``, for training that is no person's.
-        user: whose daemon is started.
+        root: "/", or the root folder of an image that is being built.
+        logs: log folders besides homes and /tmp.
+        account: with an account ``tbxd``, for training that belongs to no person.
+        user: the user whose daemon is started.
         python: the interpreter that runs the daemon.
 
     Raises:
-        ServiceError: a path does not fit into a unit file, or the interpreter is in somebody's home.
+        ServiceError: a path does not fit into a unit file, or the interpreter is in a home.
     """
     if python.startswith(tuple(home + "/" for home in HOMES)):
         raise ServiceError(
@@ -152,10 +152,10 @@ def for_system(
 
 
 def install(service: Service, force: bool = False) -> list[str]:
-    """Write what is missing or older; returns a line for each file.
+    """Write missing and older files; return a line for each file.
 
     Raises:
-        ServiceError: a file was changed by hand, or is not ours, and ``force`` was not given; nothing is written then.
+        ServiceError: a file was changed by hand, or is not ours, without ``force``; nothing is written then.
         OSError: a file cannot be written.
     """
     obstacles = [file for file in service.files if not file.yours and not file.may_be_replaced]
@@ -185,12 +185,12 @@ def install(service: Service, force: bool = False) -> list[str]:
 
 
 def remove(service: Service, runtime: Path, force: bool = False) -> tuple[list[str], bool]:
-    """Remove what is ours and unchanged; returns a line for each file, and whether all is gone that is not yours.
+    """Remove unchanged files of ours; return a line for each file, and True if all but the user's own are gone.
 
     Args:
-        service: what may be there.
-        runtime: the folder in which a daemon has left word that there is a service.
-        force: remove also what was changed by hand.
+        service: the service to remove.
+        runtime: the runtime folder that the service has reserved.
+        force: remove also files changed by hand.
     """
     lines, gone = [], True
     for file in service.files:
@@ -209,7 +209,7 @@ def remove(service: Service, runtime: Path, force: bool = False) -> tuple[list[s
 
 
 def run(command: list[str]) -> str:
-    """Run systemctl; returns "" or why it did not work."""
+    """Run systemctl; return "" or the error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -222,7 +222,7 @@ def _why(file: Installed) -> str:
 
 
 def _write(file: Installed) -> None:
-    """In one step: systemd never reads half a unit."""
+    """Write a file in one step, so that systemd never reads half a unit."""
     file.path.parent.mkdir(parents=True, exist_ok=True)
     part = file.path.with_name(f".{file.path.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""``tbxd tail``: the values of event files as they come, from the files alone."""
+"""``tbxd tail``: prints new values of event files, from the files alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLUGIN_KINDS = {"text": "text", "pr_curves": "curve", "mesh": "mesh", "hparams":
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value. ``value`` is a number for a scalar, else what can be said of it in a few words."""
+    """One value. ``value`` is a number for a scalar, else a short description."""
 
     run: str
     tag: str
@@ -38,9 +38,9 @@ class Value:
 
 
 def why_nothing(root: Path) -> tuple[str, bool]:
-    """Why there is nothing to be shown of a run, with what there is instead, and whether it may come yet.
+    """Return why a run has nothing to show, with the names that exist instead, and True if it may still appear.
 
-    A folder may come where the one that holds it is there; ("", True) where there are event files.
+    A folder may appear if its parent exists. ("", True) if there are event files.
     """
     if root.is_dir():
         if any(names for _, names in event_folders(root)):
@@ -65,7 +65,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _there_are(wanted: str, names: Iterable[str], begin: str) -> str:
-    """The end of a sentence that says which names there are, those that are like the one that is wanted first."""
+    """Return the end of a sentence with the existing names, those similar to the wanted one first."""
     known = sorted(names)
     near = difflib.get_close_matches(wanted, known, NAMES_SHOWN)
     shown = (near + [name for name in known if name not in near])[:NAMES_SHOWN]
@@ -74,7 +74,7 @@ def _there_are(wanted: str, names: Iterable[str], begin: str) -> str:
 
 
 class _File:
-    """One event file and how far it has been read."""
+    """One event file and the position up to which it has been read."""
 
     def __init__(self, run: str, path: Path) -> None:
         self.run = run
@@ -84,7 +84,7 @@ class _File:
         self._peek = Peek()
 
     def values(self, wanted: Callable[[str], bool], damaged: Callable[[Path, int], None]) -> Iterator[Value]:
-        """What has come since the last call."""
+        """Yield the values since the last call."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -129,7 +129,7 @@ class _File:
 
 
 def _of_value(value: Any) -> tuple[str, float | str]:
-    """What a value is, and the number, or a few words of it."""
+    """Return the kind of a value, and its number or a short description."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return "scalar", float(value.simple_value)
@@ -161,7 +161,7 @@ class Tail:
     Args:
         root: a run, or a folder of runs.
         tags: patterns in the manner of `fnmatch`; none are all.
-        damaged: called with file and position of what is damaged, once each.
+        damaged: called once with the file and position of each damaged stretch.
     """
 
     def __init__(self, root: Path, tags: tuple[str, ...], damaged: Callable[[Path, int], None]) -> None:
@@ -174,14 +174,14 @@ class Tail:
         self._next_search = 0.0
 
     def last(self, count: int) -> list[Value]:
-        """The last ``count`` values of each tag of each run that are there already, in the order of their times."""
+        """Return the last ``count`` existing values of each tag of each run, in the order of wall times."""
         kept: dict[tuple[str, str], deque[Value]] = {}
         for value in self.new():
             kept.setdefault((value.run, value.tag), deque(maxlen=count)).append(value)
         return sorted((value for values in kept.values() for value in values), key=lambda value: value.wall_time)
 
     def new(self) -> Iterator[Value]:
-        """What has come since the last call, file by file."""
+        """Yield the values since the last call, file by file."""
         now = time.monotonic()
         if now >= self._next_search:
             self._next_search = now + SEARCH_SECONDS
@@ -190,7 +190,7 @@ class Tail:
             yield from file.values(self._wanted, self._tell)
 
     def without_a_tag(self) -> list[str]:
-        """Of each pattern that no tag fits which has come so far: so, and which tags there are."""
+        """Return a line for each pattern that no tag has matched so far, with the existing tags."""
         return [
             f"no tag fits {pattern!r}{_there_are(pattern, self._known, '; there')}"
             for pattern in self._patterns

@@ -1,4 +1,4 @@
-"""``tbxd top``: what a daemon does, from one look at its status to the next. No terminal here; see `top_view`."""
+"""``tbxd top``: rates and values from successive statuses of the daemon. For the terminal, see `top_view`."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Disk:
 
 @dataclass(slots=True)
 class Frame:
-    """What there is to be seen at a moment.
+    """The state at one moment.
 
-    Without a daemon, ``trouble`` says why, and the rest is as it was at ``answered``, without rates.
+    Without a daemon, ``trouble`` is the reason, and the rest is as of ``answered``, without rates.
     """
 
     time: float
@@ -85,10 +85,10 @@ class Frame:
 
 
 class Top:
-    """Asks the daemon, and makes frames of its answers.
+    """Asks the daemon for its status, and makes frames of the answers.
 
     Args:
-        settings: where the daemon is.
+        settings: the daemon's place.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -99,7 +99,7 @@ class Top:
         self._files = None if is_remote(settings.address) else _Files(settings.spool)
 
     def look(self) -> Frame:
-        """The next frame. Without a daemon it has ``trouble``."""
+        """Return the next frame. Without a daemon it has ``trouble``."""
         try:
             status = control_client.ask(self._settings, "status", timeout=ANSWER_SECONDS)
         except control_client.NotRunning as error:
@@ -114,12 +114,12 @@ class Top:
         return self._frame
 
     def settle(self) -> None:
-        """Wait a little until files and disks have been looked at for the first time."""
+        """Wait briefly for the first look at files and disks."""
         if self._files is not None:
             self._files.looked.wait(FIRST_LOOK_SECONDS)
 
     def fill(self, frame: Frame, shown: list[Row]) -> None:
-        """Give those rows that are shown their last values, as far as they have been read, and the frame its disks."""
+        """Add the last values read so far to the shown rows, and the disks to the frame."""
         if self._files is None:
             return
         self._files.follow([(row.directory, row.file) for row in shown if row.file])
@@ -173,7 +173,7 @@ class Top:
         return frame
 
     def _before(self, status: dict[str, Any], now: float) -> tuple[float, dict[str, Any]] | None:
-        """The status that rates are made with: the last one, of the same daemon."""
+        """Return the last status of the same daemon, the base of rates."""
         last = self._last
         if last is not None and last[1]["pid"] == status["pid"] and now - last[0] < RATE_SECONDS:
             return None
@@ -201,7 +201,7 @@ def _notes(status: dict[str, Any]) -> list[str]:
         notes.append(f"{hanging:,} thread{' hangs' if hanging == 1 else 's hang'} on a disk")
     for key, text in (
         ("connections_turned_away", "connections refused for want of file descriptors (ulimit -n)"),
-        ("quarantined_journals", "journals that make no sense were put aside (`tbxd doctor`)"),
+        ("quarantined_journals", "invalid journals were put aside (`tbxd doctor`)"),
         ("lost_bytes_at_crash", "bytes were lost when the machine went down"),
     ):
         if status.get(key):
@@ -212,7 +212,7 @@ def _notes(status: dict[str, Any]) -> list[str]:
 
 
 def ordered(rows: Iterable[Row], order: str) -> list[Row]:
-    """Rows as they are shown; what is equal by name."""
+    """Sort rows for display; equal ones by name."""
     keys = {
         RATE: lambda row: (-row.rate, row.directory),
         NAME: lambda row: row.directory,

@@ -1,4 +1,4 @@
-"""The versions of what tbxd needs, and of what reads its files."""
+"""The versions of tbxd's dependencies, and of the readers of its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READERS = ("tensorboard", "tensorboard-data-server", "tensorboardX", "torch")
 
 
 def versions() -> dict[str, str]:
-    """Name to version of everything that matters."""
+    """Return the versions by name."""
     return {
         "tbxd": __version__,
         "protocol": str(wire.VERSION),

@@ -240,7 +240,7 @@ def test_output_that_cannot_be_written_is_said_and_is_an_error(place: World, com
     ended = place.shell(f"{sys.executable} -m tbxd {command} > /dev/full; echo $?")
     assert ended.stdout == "1\n"
     assert ended.stderr.endswith(
-        "tbxd: what this command has to say could not be written to stdout: No space left on device\n"
+        "tbxd: the output of this command could not be written to stdout: No space left on device\n"
     )
     assert "Traceback" not in ended.stderr and len(ended.stderr.splitlines()) <= 2
     left = place.shell(f"{sys.executable} -m tbxd {command} | true")

@@ -108,7 +108,7 @@ def test_a_daemon_that_listens_elsewhere_is_well_and_the_address_is_wrong(place:
         assert not [advice for *_, advice in found_all if "kill" in advice], found_all
         ((_, level, found, advice),) = [one for one in found_all if one[0] == "daemon"]
         assert level == "trouble" and wrong in found and f"pid {daemon.pid}, " in found, found
-        assert found.endswith(f"is well, and listens at {right}") and "(TBXD_ADDRESS)" in advice and right in advice
+        assert found.endswith(f"runs, and listens at {right}") and "(TBXD_ADDRESS)" in advice and right in advice
     assert place.tbxd("stop").returncode == 0
     # And the other way round: the daemon has an address of its own, which nobody has been told.
     other = f"ipc://{place.root}/own/daemon.sock"
@@ -118,7 +118,7 @@ def test_a_daemon_that_listens_elsewhere_is_well_and_the_address_is_wrong(place:
     )
     wait_for(lambda: place.tbxd("status", "--address", other).returncode == 0, "the daemon")
     level, found, advice = one(doctor(place, code=1), "daemon")
-    assert level == "trouble" and found.endswith(f"is well, and listens at {other}")
+    assert level == "trouble" and found.endswith(f"runs, and listens at {other}")
     assert advice == f"export TBXD_ADDRESS={other}, for scripts and commands"
     assert process.poll() is None and not bad(doctor(place, TBXD_ADDRESS=other))
 
@@ -134,19 +134,19 @@ def test_what_can_be_no_address_is_said_and_the_rest_is_looked_at_all_the_same(p
 def test_a_log_folder_that_was_named_and_is_not_there_is_said(place: World) -> None:
     (place.logdir / "runs").mkdir(parents=True)
     level, found, advice = one(doctor(place, place.logdir / "rums", code=1), "log folder")
-    assert level == "trouble" and found == f"{place.logdir / 'rums'} is not there" and "is runs meant?" in advice
+    assert level == "trouble" and found == f"{place.logdir / 'rums'} does not exist" and "is runs meant?" in advice
     (place.logdir / "link").symlink_to("nowhere")
     _, found, _ = one(doctor(place, place.logdir / "link", code=1), "log folder")
-    assert found.endswith("is a link to nowhere, which is not there")
+    assert found.endswith("is a link to nowhere, which does not exist")
 
 
 def test_folders_that_are_not_this_users_own_are_said(place: World) -> None:
     place.runtime.write_text("a file")
     level, found, _ = one(doctor(place), "runtime folder")
-    assert level == "warning" and "is no folder; it is not used: " in found and " is used" in found
+    assert level == "warning" and "is not a folder; it is not used: " in found and " is used" in found
     place.runtime.unlink()
     place.runtime.symlink_to(place.root)
-    assert "is no folder but a link" in one(doctor(place), "runtime folder")[1]
+    assert "is not a folder but a link" in one(doctor(place), "runtime folder")[1]
     place.runtime.unlink()
     place.spool.mkdir(mode=0o755)
     level, found, advice = one(doctor(place), "spool")
@@ -162,7 +162,7 @@ def test_what_is_no_socket_is_said(place: World) -> None:
     path = place.runtime / "daemon.sock"
     path.write_text("a file")
     level, found, advice = one(doctor(place, code=1), "socket")
-    assert level == "trouble" and "is no socket" in found and advice == f"rm {path}"
+    assert level == "trouble" and "is not a socket" in found and advice == f"rm {path}"
     path.unlink()
     with socket.socket(socket.AF_UNIX) as left:  # as a killed daemon leaves it: harmless
         left.bind(str(path))
@@ -195,7 +195,7 @@ def test_locks_that_somebody_else_holds_are_said(place: World) -> None:
     place.runtime.mkdir(mode=0o700)
     with holding(place, place.runtime / "daemon.lock") as pid:
         level, found, advice = one(doctor(place, code=1), "daemon")
-        assert level == "trouble" and f"held by pid {pid}, which is no daemon" in found and f"kill {pid}" in advice
+        assert level == "trouble" and f"held by pid {pid}, which is not a daemon" in found and f"kill {pid}" in advice
     with holding(place, place.runtime / "launch.lock") as pid:
         level, found, _ = one(doctor(place), "locks")
         assert level == "warning" and f"pid {pid} starts a daemon" in found
@@ -205,7 +205,7 @@ def test_journals_that_wait_for_nobody_or_make_no_sense_are_said(place: World) -
     left = LOG.replace("with SummaryWriter", "import os\n    with SummaryWriter") + "        os._exit(0)\n"
     place.run(left, environ={"TBXD_ADDRESS": f"ipc://{place.root}/nobody.sock"})
     level, found, advice = one(doctor(place), "journals")
-    assert level == "warning" and "3,400 of them in 1 whose scripts are gone" in found and advice == "tbxd drain"
+    assert level == "warning" and "3,400 of them in 1 of ended scripts" in found and advice == "tbxd drain"
     (journal,) = journals(place.spool)
     (journal / "control").write_bytes(b"another version")
     found_all = bad(doctor(place, code=1))
@@ -242,7 +242,7 @@ def test_a_run_that_cannot_be_written_and_what_was_dropped_is_said(place: World)
 def test_a_daemon_with_another_spool_is_said(place: World) -> None:
     place.serve()
     level, found, _ = one(doctor(place, TBXD_SPOOL=str(place.root / "other")), "daemon")
-    assert level == "warning" and found == f"it drains {place.spool}, not {place.root / 'other'}"
+    assert level == "warning" and found == f"the daemon drains {place.spool}, not {place.root / 'other'}"
 
 
 def test_a_daemon_of_another_version_is_said(place: World) -> None:
@@ -268,8 +268,8 @@ def test_event_files_from_the_future_are_said(place: World) -> None:
 
 def test_log_folders_that_cannot_be_used_are_said(place: World) -> None:
     place.logdir.write_text("a file")
-    assert one(doctor(place, place.logdir, code=1), "log folder")[1] == f"{place.logdir} is no folder"
-    assert "may not be written" in one(doctor(place, place.logdir / "below", code=1), "log folder")[1]
+    assert one(doctor(place, place.logdir, code=1), "log folder")[1] == f"{place.logdir} is not a folder"
+    assert "you may not write" in one(doctor(place, place.logdir / "below", code=1), "log folder")[1]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a small disk")

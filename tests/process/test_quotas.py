@@ -132,7 +132,7 @@ def test_who_has_sent_what_he_may_waits_and_loses_nothing_and_others_go_on(two: 
     assert status["keys"]["flood"]["bytes"] < count * 34, "it is still held, and nobody else was"
     assert status["keys"]["other"]["waits_seconds"] == 0
     if setting == "key_bytes_day":
-        assert "key flood: has sent what it may" in place.tbxd("status").stdout
+        assert "key flood: quota used up" in place.tbxd("status").stdout
         assert two.tbxd(other, "status", "--json").stdout.count('"waits_seconds"') == 1, "nothing of others is told"
     settle(place)
     told = said(trainer)

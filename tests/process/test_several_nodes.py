@@ -93,7 +93,7 @@ def test_with_a_key_it_is_as_on_one_host_and_local_trainers_log_beside(two: Host
     assert not two.left() and place.drained()
     status = two.status()
     assert status["listen"] == [{"address": two.address, "clients": 1, "denied": 0}]
-    assert "keys let in: 1" in place.tbxd("status").stdout
+    assert "keys admitted: 1" in place.tbxd("status").stdout
 
 
 LOCAL = """

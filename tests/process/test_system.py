@@ -492,7 +492,7 @@ def test_a_probe_has_one_thread_whatever_hangs(
         assert not probe.ask(job)
     assert probe.hangs and threading.active_count() == began + 1
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "thing has not answered for 11 s; what it would say is left out until it does"
+        "thing has not answered for 11 s; its values are left out until it does"
     ]
     hang.set()
     assert answered.wait(10) and probe.take() == 1

@@ -188,14 +188,14 @@ def test_what_is_not_there_is_said_with_what_there_is_and_waited_for_where_it_ma
 
     text = said_while((place.logdir / "exp3",), comes)
     assert text.startswith(f"tbxd: {place.logdir}/exp3: no such folder; in {place.logdir} there are exp2, exp1")
-    assert text.endswith("It is waited for (Ctrl-C ends)\n") and text.count("\n") == 1
+    assert text.endswith("; waiting for it (Ctrl-C ends)\n") and text.count("\n") == 1
 
     def adds() -> None:
         with (place.logdir / "exp3" / name(1)).open("ab") as file:
             file.write(event("test/loss", 2))
 
     text = said_while((place.logdir / "exp3", "test/loss"), adds)
-    assert text == "tbxd: no tag fits 'test/loss'; there is train/loss. It is waited for (Ctrl-C ends)\n"
+    assert text == "tbxd: no tag fits 'test/loss'; there is train/loss; waiting for it (Ctrl-C ends)\n"
     (place.logdir / "empty").mkdir()
     none = place.tbxd("tail", str(place.logdir / "empty"), "--no-follow")
     assert none.returncode == 2 and "there are no event files" in none.stderr
