@@ -87,7 +87,7 @@ class Ranks:
         self._writer = writer
         self.moved = moved
         self._handed_over = False  # something to `displaced_jobs`, which is to be written
-        self._moving: list[Reduction] = []  # broken off, when what they have written is in the event file
+        self._moving: list[Reduction] = []  # ended; they move when what they have written is in the event file
         self._seconds = seconds
         self._read = read
         self._folders: Folders | None = None  # beside the run

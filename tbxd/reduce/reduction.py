@@ -16,45 +16,43 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tbxd_client.distributed import process_identity
-from tbxd_client.protocol.kinds import HISTOGRAM, RESTART, ROW, SCALAR, kind_of
-from tbxd_client.protocol.records import STEP_MIN, RunDefinition, TagDefinition
+from tbxd_client.protocol.kinds import RESTART, ROW, kind_of
+from tbxd_client.protocol.records import RunDefinition
 
 from ..batch import Batch, Scalars, Single
 from ..drop_reasons import TOO_MANY_TAGS
 from ..encode import Refused
-from ..encode.scalar_batcher import finite_times
-from ..tfevents.event_builder import note
 from ..tfevents.ledger import Entry, Marker
-from ..tfevents.rank_notes import Looked, Restarted, encode_looked, encode_member
+from ..tfevents.rank_notes import Restarted
 from ..tfevents.rank_points import Reduced
 from ..tfevents.scalar_columns import Piece
 from ..transport.credit import kept
-from .aggregate import Floats, Integers, Points, grouped
+from .aggregate import Integers, grouped
 from .companion_runs import Folders, Sides
 from .deadlines import Patience, Read
 from .emission import Emission, GoOn, MakeHistogram
 from .expected_ranks import Sessions
+from .gathering import Gathering
 from .history import Recall
 from .job_starts import generation_of, is_before
 from .launched_ranks import Absent, Launched
 from .pending import RECENT_MAX, Alone, Member, Passed, Restart, Shared, settle
 from .purges import Restarts, Scope
+from .settled_notes import SettledNotes
 from .shown_rank import Speakers
-from .tag_membership import ALL, SHARED, UNDECIDED, Tags
+from .tag_membership import SHARED, UNDECIDED, Tags
+from .tag_numbers import TagNumbers, renamed
 from .unread_records import Reads
 from .waiting import Waiting
 from .watermarks import TooManyTags
 
 SHOWN_MAX = 16  # ranks that `tbxd status` names
 AGAIN_SECONDS = 30.0  # for what comes again of a session, before it may be said how far that is
-PART_RECORDS = 4096  # of several batches that are settled as one part
 
 Claim = Callable[[RunDefinition, Sequence[str], Integers], dict[str, int]]
 AsIs = Callable[[Batch, "Scalars | Single", list[Piece]], None]
@@ -96,9 +94,8 @@ class Reduction:
         read: Read | None = None,
     ) -> None:
         self.generation = generation_of(run)
-        self.late = 0
         self._seconds = seconds
-        self._marker, self._entry, self._as_is, self._flush = marker, entry, as_is, flush
+        self._entry, self._as_is, self._flush = entry, as_is, flush
         self._members: dict[bytes, Member] = {}
         self._alive: dict[int, set[bytes]] = {}  # sessions by rank
         self._gone: set[bytes] = set()  # sessions of which nothing more comes
@@ -120,12 +117,12 @@ class Reduction:
         self._recall = Recall(history, self.sides, self._tags)
         if self._recall.begun:
             self._tags.await_none()
+        self._numbers = TagNumbers(self._tags, self._recall, self._emission, self._speakers)
+        self._gathering = Gathering(self._frontier, self._waiting, self._recall, self._patience, self._speakers)
+        self._notes = SettledNotes(self._members, self._frontier, marker, entry)
         self._restarts = Restarts(history.restarts, entry)
         self._emitted_at = 0.0
         self.scope = Scope()  # of the restart that is being written
-        self._notes: list[Restarted] = []  # of what has come, for the ledger
-        self._settled: set[bytes] = set()  # sessions that what is encoded takes further
-        self._out: set[int] = set()  # ranks that are in points which are encoded, without notes behind them
         # It was over before the daemon began.
         self.superseded = any(is_before(self.generation, other) for other in (*reduced.past, *reduced.generations))
         if not self.superseded:
@@ -152,7 +149,7 @@ class Reduction:
             "joined": len(self._alive),
             "alive": sum(bool(sessions) for sessions in self._alive.values()),
             "missing": self.missing,
-            "late": self.late,
+            "late": self._gathering.late,
             "waiting": len(self._waiting),
         }
 
@@ -210,7 +207,7 @@ class Reduction:
             values, ends = values[first:], ends[first:]
             if not len(values):
                 return
-        tags = self._numbered(member, batch, values["tag"].astype(np.int64), ends, now)
+        tags = self._numbers.of_scalars(member, batch, values["tag"].astype(np.int64), ends, now)
         alone = self._tags.decided[tags] != SHARED
         edges = np.flatnonzero(alone[1:] != alone[:-1]) + 1
         for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), len(tags)], strict=True):
@@ -219,7 +216,7 @@ class Reduction:
                 behind = tuple(member.recent)
                 member.parts.append(Alone(batch, Scalars(values[part], ends[part]), tags[part], behind=behind))
             else:
-                self._share(member, tags[part], values[part], ends[part], now)
+                self._gathering.scalars(member, tags[part], values[part], ends[part], now)
             self._note_recent(member, tags[part], values["step"][part].tolist())
 
     def _note_recent(self, member: Member, tags: Integers, steps: list[int]) -> None:
@@ -237,163 +234,15 @@ class Reduction:
             return
         if record.kind == ROW:
             ids = np.array(batch.row(record.tag).tags, np.int64)
-            tags = self._numbered(member, batch, ids, np.full(len(ids), item.end, np.int64), now)
+            tags = self._numbers.of_scalars(member, batch, ids, np.full(len(ids), item.end, np.int64), now)
         else:
-            number = member.others.get((record.kind, record.tag))
-            if number is None:
-                number = self._number(member, record.kind, batch.tag(record.tag), record.tag, item.end, now)
-                member.others[record.kind, record.tag] = number
+            number = self._numbers.of_record(member, batch, record.kind, record.tag, item.end, now)
             tags = np.array([number], np.int64)
         if len(tags) and (self._tags.decided[tags] == SHARED).any():
-            self._share_single(member, batch, item, tags, now)
+            self._gathering.single(member, batch, item, tags, now)
         else:
             member.parts.append(Alone(batch, item, tags, behind=tuple(member.recent)))
         self._note_recent(member, tags, [record.step] * len(tags))
-
-    def _numbered(self, member: Member, batch: Batch, ids: Integers, ends: Integers, now: float) -> Integers:
-        """Our numbers of a session's tags, of which it is noted that this rank logs them."""
-        highest = int(ids.max()) if len(ids) else -1
-        if highest >= len(member.numbers):
-            grown = np.full(2 * highest, -1, np.int64)
-            grown[: len(member.numbers)] = member.numbers
-            member.numbers = grown
-        numbers = member.numbers.take(ids)
-        missing = numbers < 0
-        if missing.any():
-            for index in sorted(set(ids[missing].tolist())):  # np.unique imports numpy.ma: 20 ms of a first flush
-                end = int(ends[int(np.argmax(ids == index))])
-                member.numbers[index] = self._number(member, SCALAR, batch.tag(index), index, end, now)
-            numbers = member.numbers.take(ids)
-        return numbers
-
-    def _number(self, member: Member, kind: int, tag: TagDefinition, index: int, end: int, now: float) -> int:
-        """Our number of a session's tag, whose number there is ``index``; its first record ends at ``end``."""
-        rank = member.rank
-        if tag.reduce == ALL:
-            width = len(str(self._frontier.world - 1))
-            tag = TagDefinition(
-                tag.id,
-                tag.run,
-                f"{tag.tag}/rank{rank:0{width}}",
-                tag.color,
-                f"{tag.display_name} (rank {rank})" if tag.display_name else "",
-                tag.description,
-                tag.numbered,
-                tag.reduce,
-            )
-        number = self._tags.find(kind, tag.tag)
-        if number is None:
-            curve = (tag.tag + next(iter(kind_of(kind).suffixes), ""), kind == HISTOGRAM)
-            number = self._tags.add(kind, tag, curve[0], now)
-            self._emission.recall(number, self._recall.tag(number, curve, member.session, tag.reduce))
-            owner, alone = self._recall.author(curve, member.session)
-            if owner != member.session or alone > STEP_MIN:
-                self._speakers.recall(number, owner, alone)
-        member.tags += [None] * (index + 1 - len(member.tags))
-        member.tags[index] = tag
-        member.ids.setdefault(number, index)
-        self._recall.place(member, number, index, end)
-        self._tags.join(number, rank, now)
-        return number
-
-    # --- what several ranks log ------------------------------------------------------------------------------
-
-    def _share(self, member: Member, tags: Integers, values: npt.NDArray[Any], ends: Integers, now: float) -> None:
-        steps = values["step"].astype(np.int64)
-        wall_times = finite_times(values["wall_time"].astype(np.float64))
-        self._add(member, tags, steps, ends, values["value"].astype(np.float64), wall_times, now)
-
-    def _add(
-        self,
-        member: Member,
-        tags: Integers,
-        steps: Integers,
-        ends: Integers,
-        values: Floats,
-        wall_times: Floats,
-        now: float,
-    ) -> None:
-        """Take numbers for points."""
-        part = self._follow(member, tags, steps, ends)
-        fresh = self._judge(member, part)
-        count = int(fresh.sum())
-        if count:
-            ranks, arrivals = np.full(count, member.rank, np.int64), np.full(count, now)
-            stretches = part.stretches[fresh]
-            points = Points(tags[fresh], stretches, steps[fresh], ranks, values[fresh], wall_times[fresh], arrivals)
-            self._waiting.add(points)
-        before = member.parts[-1] if member.parts else None
-        if isinstance(before, Shared) and before.joins and len(before.tags) < PART_RECORDS:
-            before.join(part)
-        else:
-            part.joins = True
-            member.parts.append(part)
-
-    def _follow(self, member: Member, tags: Integers, steps: Integers, ends: Integers) -> Shared:
-        """Find out in which stretches of their tags a rank's next records are."""
-        frontier, rank = self._frontier, member.rank
-        repeated = frontier.repeats[tags, rank].any()
-        part = Shared(tags, frontier.follow(tags, rank, steps), steps, ends)
-        if repeated:
-            self._take_back(member)
-        return part
-
-    def _take_back(self, member: Member) -> None:
-        """What was taken for a stretch, and has turned out to be a step that one rank has logged twice, is so."""
-        frontier = self._frontier
-        self._waiting.take_back(member.rank)
-        for part in member.parts:
-            if isinstance(part, Shared):
-                own = frontier.own[part.tags, member.rank]
-                back = part.stretches > own
-                if back.any():
-                    part.stretches[back] = own[back]
-                    out = back & frontier.is_out(part.tags, part.stretches, part.steps)
-                    if out.any():  # its point has gone out with the value before
-                        part.late = out if part.late is None else part.late | out
-                        self.late += int(out.sum())
-
-    def _judge(self, member: Member, part: Shared) -> npt.NDArray[np.bool_]:
-        """Which records are parts of points to come, (N,); of the others it is noted which are late."""
-        frontier, rank = self._frontier, member.rank
-        if member.outstanding:
-            self._recall.come_again(member, part)
-        out = frontier.is_out(part.tags, part.stretches, part.steps)
-        fresh: npt.NDArray[np.bool_] = ~out
-        late = self._recall.late(rank, part, fresh)
-        there = fresh
-        if late is not None:
-            # A rank that has come so far is expected to go on, also when it was late but would have been in time had
-            # anybody waited for it.
-            there = fresh | out & ~(late & self._patience.were_out(part.tags, part.stretches, part.steps))
-            if late.any():
-                part.late = late
-                self.late += int(late.sum())
-        frontier.note(part.tags[there], rank)
-        return fresh
-
-    def _share_single(self, member: Member, batch: Batch, item: Single, tags: Integers, now: float) -> None:
-        record = item.record
-        assert record is not None
-        count = len(tags)
-        steps, ends = np.full(count, record.step, np.int64), np.full(count, item.end, np.int64)
-        if record.kind == ROW:
-            payload = record.payload
-            if not isinstance(payload, bytes) or len(payload) != 8 * count:
-                member.parts.append(Passed(item.end, "bad_record"))
-                return
-            wall_times = finite_times(np.full(count, record.wall_time))
-            values = np.frombuffer(payload, ">f8").astype(np.float64)
-            self._add(member, tags, steps, ends, values, wall_times, now)
-        elif record.kind == HISTOGRAM:
-            part = self._follow(member, tags, steps, ends)
-            member.parts.append(part)
-            if self._judge(member, part)[0]:
-                key = (int(tags[0]), int(part.stretches[0]), record.step)
-                self._waiting.add_histogram(key, member.rank, batch, item, part, now)
-        else:
-            stretch = self._speakers.follow(int(tags[0]), member.rank, record.step)
-            member.parts.append(Alone(batch, item, tags, decided=True, one=True, stretch=stretch))
 
     # --- restarts --------------------------------------------------------------------------------------------
 
@@ -401,7 +250,7 @@ class Reduction:
         """A session says where it goes on; of the n-th of all ranks one is written."""
         number = self._restarts.number(member.rank, member.session, item.end)
         if number <= self._restarts.written:
-            self._notes.append(Restarted(number, member.rank, member.session, item.end))
+            self._notes.restarted(Restarted(number, member.rank, member.session, item.end))
             member.parts.append(Passed(item.end))
             return
         member.restart = Restart(batch, item, number, now)
@@ -421,15 +270,15 @@ class Reduction:
             return False
         for member in here:
             assert member.restart is not None
-            self._notes.append(Restarted(number, member.rank, member.session, member.restart.item.end))
-        self._write_notes(pieces)
+            self._notes.restarted(Restarted(number, member.rank, member.session, member.restart.item.end))
+        self._notes.write(pieces)
         self._restarts.written = number
         speaker = min(here, key=lambda member: member.rank)
         assert speaker.restart is not None
         tags = self._recall.names.union(self._emission.begun_tags() if fresh else self._tags.names)
         restart = Restarted(number, speaker.rank, speaker.session, speaker.restart.item.end)
         self.scope = Scope(tags, not fresh, restart)
-        self._as_is(self._renamed(speaker, speaker.restart.batch), speaker.restart.item, pieces)
+        self._as_is(renamed(speaker, speaker.restart.batch), speaker.restart.item, pieces)
         self._flush(pieces)
         self.scope = Scope()
         self._frontier.paused[:] = False
@@ -507,13 +356,12 @@ class Reduction:
             self._emit_whole(pieces)
             for member in self._members.values():
                 self._advance(member, pieces, alone=False)
-            self._write_notes(pieces)
+            self._notes.write(pieces)
             if not self._release(now, pieces, everything) and not self._advance_all(pieces):
                 break
         self._flush(pieces)
-        self.sides.show(self.missing, self.late, self._emission.last_step)
-        settled, self._settled = list(self._settled), set()
-        return settled
+        self.sides.show(self.missing, self._gathering.late, self._emission.last_step)
+        return self._notes.take_settled()
 
     def _claim(self, tags: Integers, steps: Integers) -> None:
         """Points are about to go out.
@@ -533,12 +381,11 @@ class Reduction:
         return any(sessions - gone for sessions in self._alive.values())
 
     def leave_off(self, pieces: list[Piece]) -> list[bytes]:
-        """Append how far sessions are settled, where `emit` was broken off because something is in the way; returns
+        """Append how far sessions are settled, where `emit` has ended early because something is in the way; returns
         these. What is not settled goes elsewhere: see `held`, `out`."""
         self._flush(pieces)
-        self._write_notes(pieces)
-        settled, self._settled = list(self._settled), set()
-        return settled
+        self._notes.write(pieces)
+        return self._notes.take_settled()
 
     def out(self) -> dict[bytes, Integers]:
         """The positions of records that are in points which are written, and not settled yet, by session."""
@@ -560,12 +407,12 @@ class Reduction:
                 self._claim(groups.tags, groups.steps)
             self._frontier.advance(groups.tags, groups.stretches, groups.steps)
             self._emission.points(groups, pieces)
-            self._out.update(set(groups.points.ranks.tolist()))
+            self._notes.went_out(groups.points.ranks.tolist())
         for key, parts in self._waiting.whole_histograms(*floors):
             if self.claim is not None:
                 self._claim(np.array([key[0]], np.int64), np.array([key[2]], np.int64))
             self._frontier.advance(*(np.array([number], np.int64) for number in key))
-            self._out.update(parts)
+            self._notes.went_out(parts)
             try:
                 self._emission.histogram(key, parts, pieces)
             except Refused as refused:
@@ -573,61 +420,6 @@ class Reduction:
                     part.reason = refused.reason
 
     # --- settling --------------------------------------------------------------------------------------------
-
-    def _write_notes(self, pieces: list[Piece]) -> None:
-        """Append notes of what has been looked at, and of how far sessions are whose points are in what is encoded."""
-        known = [member for member in self._members.values() if not member.outstanding]
-        moved = [member for member in known if member.unmarked]
-        moved, looked = [], []
-        for member in known:
-            said = self._look(member) if member.unmarked or member.rank in self._out else []
-            looked += said
-            if said or member.unmarked:
-                moved.append(member)
-        texts = [restart.encode() for restart in self._notes]
-        for member in moved:
-            if not member.named:
-                texts.append(encode_member(member.rank, member.session))
-                member.named = True
-        texts += encode_looked(looked)
-        if moved or texts:
-            marker = self._marker()
-            marker.interrupt()
-            texts += marker.settle({member.session: self._entry(member.session) for member in moved})
-            pieces += [note(text) for text in texts]
-        for member in moved:
-            member.unmarked = False
-            self._settled.add(member.session)
-        self._notes.clear()
-        self._out.clear()
-
-    def _look(self, member: Member) -> list[Looked]:
-        """What has to be said of a session that has something in points, and something before that which is not."""
-        parts = [part for part in member.parts if isinstance(part, Shared)]
-        outs = [self._frontier.is_out(part.tags, part.stretches, part.steps) for part in parts]
-        if not any(out.any() for out in outs):
-            return []
-        for part, out in zip(parts, outs, strict=True):
-            member.listed.update(set(part.tags[out].tolist()))
-        taken = member.taken()
-        return [*self._begins(member, parts, taken), Looked(member.session, taken)]
-
-    def _begins(self, member: Member, parts: list[Shared], taken: int) -> list[Looked]:
-        """Where stretches begin of a session's listed tags, as far as that is not said yet."""
-        found = []
-        listed = np.array(sorted(member.listed), np.int64)
-        for part in parts:
-            places = np.flatnonzero(np.isin(part.tags, listed))
-            keys = np.stack([part.tags[places], part.stretches[places]])
-            _, firsts = np.unique(keys, axis=1, return_index=True)
-            for index in np.sort(firsts).tolist():
-                place = int(places[index])
-                key = int(part.tags[place]), int(part.stretches[place])
-                if key not in member.said:
-                    member.said.add(key)
-                    begin = int(part.ends[place])
-                    found.append(Looked(member.session, taken, member.ids[key[0]], begin, key[1]))
-        return found
 
     def done(self, ledger: Callable[[bytes], int]) -> Iterator[Batch]:
         """Batches that are settled.
@@ -713,7 +505,7 @@ class Reduction:
             steps = item.values["step"] if isinstance(item, Scalars) else np.full(len(part.tags), step)
             given = [not self._tags.definitions[tag].numbered for tag in part.tags.tolist()]  # not by who writes them
             self._claim(part.tags[given], steps[given].astype(np.int64))
-        self._as_is(self._renamed(member, part.batch), item, pieces)
+        self._as_is(renamed(member, part.batch), item, pieces)
         if isinstance(item, Scalars):
             steps = item.values["step"].astype(np.int64)
             self._went_out(member, part.tags, steps)
@@ -757,11 +549,3 @@ class Reduction:
                 last = (part.tags, part.stretches, part.steps)
                 member.recent.extend(zip(*(column[-RECENT_MAX:].tolist() for column in last), strict=True))
             member.parts.append(part)
-
-    def _renamed(self, member: Member, batch: Batch) -> Batch:
-        """A batch whose tags are called what this rank's are."""
-        if all(tag is None or tag.reduce != ALL for tag in member.tags):
-            return batch
-        # A restart names a tag that need not have been logged.
-        tags = [mine or theirs for mine, theirs in zip_longest(member.tags, batch.tags)]
-        return Batch(batch.session, batch.run, tags, batch.rows, batch.token, numbered=batch.numbered)

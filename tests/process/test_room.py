@@ -372,7 +372,7 @@ def test_threads_and_handlers_that_log_while_records_wait_tear_nothing(tmp_path:
         assert (done or stats["dropped"]) and not stats["pending"], "what finds no room in time is counted"
         assert stats["accepted"] == sum(calls.values()) + 1 == stats["written"] + sum(stats["dropped"].values())
         status: Any = place.status()
-        assert status["totals"]["written"] == stats["written"], "no session was broken off"
+        assert status["totals"]["written"] == stats["written"], "no session was disconnected"
         wait_for(place.drained, "the journal")
         found = scalars(place.logdir / "a")
         for tag in ("scalar", "row", "handler", "handled"):
