@@ -38,8 +38,8 @@ from tbxd_client.config.paths import (
     token_path,
 )
 from tbxd_client.config.runtime_folders import lock_trouble
-from tbxd_client.journal.journal import SEGMENT_BYTES_MIN
 from tbxd_client.journal.journal_files import CONTROL_NAME, JournalError, journals, read_state
+from tbxd_client.journal.segments import SEGMENT_BYTES_MIN
 from tbxd_client.logdir.event_names import second_of
 from tbxd_client.process.mounts import mount_of
 from tbxd_client.protocol import wire

@@ -91,7 +91,7 @@ STORES = {
     "a record behind a sync": "journal.sync()",
     "a record behind a pause": "assert journal.arm(journal.position)",
     "a release": "journal.release(journal.released + 1)",
-    "a segment to be used again": "journal.release(journal._live[0].end)",
+    "a segment to be used again": "journal.release(journal._segments.live[0].end)",
     "a count of drops": "journal.count_drop('too_large')",
     "the end": "journal.note_records(1000)",
 }
@@ -109,7 +109,7 @@ def test_no_store_ends_a_process_whose_file_system_has_ended(place: World, store
             from tbxd_client.journal.journal import Journal, JournalClosed
             spool = Path(sys.argv[1])
             journal = Journal(spool, lambda: True)
-            while len(journal._live) < 3:
+            while len(journal._segments.live) < 3:
                 assert not journal.append(bytes(1000))
             if {before}:
                 {STORES[store]}
@@ -178,8 +178,8 @@ def _options(folder: Path) -> str:
 def test_small_records_are_stored_through_a_map_where_that_is_safe_alone(place: World, kind: str, mapped: bool) -> None:
     with loop_disk(kind, place.spool, place.root / "image"):
         journal = Journal(place.spool, lambda: False)
-        assert (journal._live[-1].map is not None) == mapped
-        assert mount_of(journal._control_file.number)[0] == kind
+        assert (journal._segments.live[-1].map is not None) == mapped
+        assert mount_of(journal.files.control_file.number)[0] == kind
         for number in range(1000):
             assert journal.append(b"%4d" % number) == ""
         assert journal.read(0, 4000) == b"".join(b"%4d" % number for number in range(1000))

@@ -173,7 +173,7 @@ def test_a_disk_that_refuses_to_sync_is_told_once_and_holds_nobody_up(place: Wor
             log_record(writer, 0, n)
             time.sleep(0.002)
         journal = current().journal
-        print(json.dumps({"synced": journal._synced == journal.committed, **writer.stats()}), flush=True)
+        print(json.dumps({"synced": journal._durability.synced == journal.committed, **writer.stats()}), flush=True)
         os._exit(0)
     """
     place.root.joinpath("script.py").write_text("\n".join(line[8:] for line in script.splitlines()))

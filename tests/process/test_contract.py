@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from harness import World, scalars, wait_for
 from tb import LOADERS, board
 from tbxd_client.journal.fill_limits import SHARES_VARIABLE, default_shares, read_shares
-from tbxd_client.journal.journal import SEGMENT_BYTES_MIN, Journal
+from tbxd_client.journal.journal import Journal
+from tbxd_client.journal.segments import SEGMENT_BYTES_MIN
 from tbxd_client.protocol import kinds
 
 NOBODY = {"TBXD_FLUSH_SECONDS": "0", "TBXD_JOURNAL_BYTES": str(4 << 20), "TBXD_BLOCK_MS": "0"}

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tbxd_client.journal import journal as journal_module
-from tbxd_client.journal.journal import CLOSED, MAPPED_RECORD_BYTES_MAX, SEGMENT_BYTES_MIN, Journal, JournalClosed
+from tbxd_client.journal import segments
+from tbxd_client.journal.journal import CLOSED, MAPPED_RECORD_BYTES_MAX, Journal, JournalClosed
 from tbxd_client.journal.journal_files import (
     DEFINITIONS_NAME,
     JournalBusy,
@@ -32,6 +32,7 @@ from tbxd_client.journal.journal_files import (
     read_state,
     segment_name,
 )
+from tbxd_client.journal.segments import SEGMENT_BYTES_MIN
 from tbxd_client.process import descriptors
 from tbxd_client.protocol.kinds import HISTOGRAM
 from tbxd_client.protocol.records import ALIGNMENT, filled, pack_record_head
@@ -345,7 +346,7 @@ def test_a_segment_cannot_be_cut_by_its_name_except_by_root(tmp_path: Path) -> N
         with pytest.raises(PermissionError):
             os.truncate(journal.path / segment_name(1), 0)
     # Where the program has closed our descriptors the file is opened again all the same.
-    segment = journal._live[-1]
+    segment = journal._segments.live[-1]
     os.close(segment.file.number)
     assert os.pwrite(segment.file.valid(), b"x", 100) == 1
     assert (journal.path / segment_name(1)).stat().st_mode == mode
@@ -511,7 +512,7 @@ for number in range(int(sys.argv[2])):  # whether its file rests or not
         journal.release(position)
     most = max(most, len(os.listdir("/proc/self/fd")) - before)
 journal.release(position)
-print(json.dumps([most, maps, failed, len(journal._live), len(list(journal.path.iterdir()))]))
+print(json.dumps([most, maps, failed, len(journal._segments.live), len(list(journal.path.iterdir()))]))
 assert journal.close()
 print(json.dumps(len(os.listdir("/proc/self/fd")) - before))
 """
@@ -541,8 +542,8 @@ def test_a_backlog_whose_files_rest_outlives_its_trainer_and_a_disk_that_refused
     journal = Journal(tmp_path, lambda: None, bytes_max=1 << 30)
     for number in range(300):
         journal.append(number.to_bytes(4, "big"), bytes((1 << 20) - 4))
-    assert sum(segment.rests for segment in journal._live) > 3
-    journal._sync_failed = True
+    assert sum(segment.rests for segment in journal._segments.live) > 3
+    journal._durability.failed = True
     journal.sync()
     assert read_state(journal.path).synced == journal.committed == 300 << 20
     path = journal.path
@@ -558,7 +559,7 @@ def test_what_a_handler_raises_where_a_segment_ends_tears_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """A notebook is interrupted and goes on: what it logs then is where it is read, and no file is left behind."""
-    monkeypatch.setattr(journal_module, "SEGMENT_BYTES_MIN", 100_000)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES_MIN", 100_000)
     journal = Journal(tmp_path, lambda: False, bytes_max=1_600_000, block_seconds=0)
     owner, name, behind = {
         "a map is made": (descriptors, "map_file", True),
@@ -588,7 +589,7 @@ def test_what_a_handler_raises_where_a_segment_ends_tears_nothing(
                 interrupts += 1
     assert interrupts == 1
     assert everything(journal, 0) == logged
-    assert len(list(journal.path.glob("*.segment"))) == len(journal._live) > 10
+    assert len(list(journal.path.glob("*.segment"))) == len(journal._segments.live) > 10
     assert journal.release(journal.committed), "at once"
-    assert len(list(journal.path.glob("*.segment"))) == len(journal._live) + len(journal._free)
+    assert len(list(journal.path.glob("*.segment"))) == len(journal._segments.live) + len(journal._segments.free)
     assert journal.close()

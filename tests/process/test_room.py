@@ -282,7 +282,8 @@ journal = writer._tbxd_run.journal
 while writer.stats()["dropped"] == {}:
     before = writer.stats()["accepted"]
     journal.append(b"x" * 1000) if journal._segment_end - journal.position > 1034 else writer.add_scalar("main", 1.0, 1)
-    if journal._segment_end - journal.position < 68 + 34 and len(journal._live) * journal._live[-1].capacity >= 1 << 20:
+    live = journal._segments.live
+    if journal._segment_end - journal.position < 68 + 34 and len(live) * live[-1].capacity >= 1 << 20:
         break
 while journal._segment_end - journal.position >= 68:
     writer.add_scalar("main", 1.0, 1)

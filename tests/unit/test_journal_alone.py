@@ -11,16 +11,8 @@ from typing import Any
 
 import pytest
 
-from tbxd_client.journal import journal as journal_module
-from tbxd_client.journal import journal_files
-from tbxd_client.journal.journal import (
-    CLOSED,
-    FREE_SEGMENTS_MAX,
-    RETRY_SECONDS,
-    SEGMENT_BYTES_MIN,
-    Journal,
-    JournalClosed,
-)
+from tbxd_client.journal import durability, journal_files, segments
+from tbxd_client.journal.journal import CLOSED, Journal, JournalClosed
 from tbxd_client.journal.journal_files import (
     CONTROL_NAME,
     DEFINITIONS_BYTES_MAX,
@@ -30,6 +22,7 @@ from tbxd_client.journal.journal_files import (
     segment_name,
     sync_folder,
 )
+from tbxd_client.journal.segments import FREE_SEGMENTS_MAX, RETRY_SECONDS, SEGMENT_BYTES_MIN
 from tbxd_client.journal.storing import Ready
 
 MIB = 1 << 20
@@ -76,7 +69,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The journal's clock."""
     now = [1000.0]
-    monkeypatch.setattr(journal_module, "monotonic", lambda: now[0])
+    for module in (durability, segments):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return now
 
 
@@ -162,7 +156,7 @@ def test_in_a_durable_journal_what_is_released_is_on_the_disk_before_its_file_is
         disk.synced.clear()
         disk.stored.clear()
         assert journal.append(b"c" * 900_000) == ""
-        assert journal._live[-1].base == 1_800_000 and len(list(journal.path.glob("*.segment"))) == 2
+        assert journal._segments.live[-1].base == 1_800_000 and len(list(journal.path.glob("*.segment"))) == 2
         assert (disk.synced[:1] == [CONTROL_NAME]) is durable
         journal.close()
 
@@ -195,11 +189,11 @@ def test_files_grow_and_are_used_again_and_few_are_kept(tmp_path: Path) -> None:
     assert all(
         segment.base <= position for segment, position in zip(reads, range(0, len(stream), 900_000), strict=True)
     )
-    most = len(journal._live)
+    most = len(journal._segments.live)
     journal.release(journal.committed)
-    assert len(journal._live) == 1 and len(journal._free) <= FREE_SEGMENTS_MAX < most
+    assert len(journal._segments.live) == 1 and len(journal._segments.free) <= FREE_SEGMENTS_MAX < most
     there = {path.name for path in journal.path.glob("*.segment")}
-    assert there == {segment.path.name for segment in (*journal._live, *journal._free)}
+    assert there == {segment.path.name for segment in (*journal._segments.live, *journal._segments.free)}
     for _ in range(200):
         assert journal.append(bytes(700_000)) == ""
         journal.release(journal.committed)
@@ -212,10 +206,10 @@ def test_a_file_whose_last_record_is_acknowledged_is_free_and_one_before_that_is
     first = 900_000
     assert journal.append(bytes(first)) == "" and journal.append(bytes(first)) == ""
     journal.release(first - 1)
-    assert len(journal._live) == 2
+    assert len(journal._segments.live) == 2
     journal.release(first)
-    assert len(journal._live) == 1 and len(journal._free) == 1
-    assert journal._free[0].base == journal_files.FREE and journal._free[0].end == journal_files.FREE
+    assert len(journal._segments.live) == 1 and len(journal._segments.free) == 1
+    assert journal._segments.free[0].base == journal_files.FREE and journal._segments.free[0].end == journal_files.FREE
     state = read_state(journal.path)
     assert state.released == first
     journal.close()
@@ -228,7 +222,7 @@ def test_a_record_never_goes_into_a_file_that_is_too_small_for_it(tmp_path: Path
         begin = journal.position
         assert journal.append(record) == ""
         assert everything(journal, begin) == record
-        for segment in journal._live:
+        for segment in journal._segments.live:
             assert segment.file_bytes == segment.path.stat().st_size
         journal.release(journal.committed)
     journal.close()
@@ -342,8 +336,8 @@ def test_the_definitions_of_a_journal_that_is_out_of_reach_are_still_there(tmp_p
     journal.define(b"a" * 1000)
     journal.define(b"b" * 1000)
     journal._seal(OSError(errno.EIO, "gone"))
-    journal._definitions_file.close()
-    journal._definitions_file.path = tmp_path / "nowhere"
+    journal.files.definitions_file.close()
+    journal.files.definitions_file.path = tmp_path / "nowhere"
     assert journal.read_definitions(500, 1000) == b"a" * 500 + b"b" * 500
     with pytest.raises(JournalClosed):
         journal.define(b"c")

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..process.descriptors import Map
-from .journal import SEGMENT_BYTES_MIN, Journal, JournalClosed
+from .journal import Journal, JournalClosed
 from .journal_files import CONTROL_BYTES, DEFINITIONS_BYTES_MAX, SEGMENT_HEAD_BYTES
+from .own_files import OwnFiles
 from .segment import Segment
+from .segments import first_capacity
 
 BYTES_MAX = 64 << 20  # of memory that may wait, whatever the setting for a journal on a disk is
 
@@ -55,6 +57,56 @@ class MemorySegment(Segment):
             self.map.close()
 
 
+class MemoryFiles(OwnFiles):
+    """What stands for the files of a journal in memory; as `OwnFiles`.
+
+    Args:
+        session, bytes_max: as for `OwnFiles`.
+
+    Raises:
+        OSError: there is no memory.
+    """
+
+    def __init__(self, session: bytes, bytes_max: int) -> None:
+        self._session = session
+        self.path = Path()
+        self.numbers = 0
+        self.mapped = True
+        self._begin_page(_memory(CONTROL_BYTES))
+        self.first = self.make_segment(0, first_capacity(bytes_max))
+
+    @property
+    def place(self) -> str:
+        return "memory"
+
+    @property
+    def folder(self) -> Path | None:
+        return None
+
+    def make_segment(self, base: int, capacity: int) -> Segment:
+        return MemorySegment(self._number(), base, capacity)
+
+    def delete(self, segment: Segment) -> None:
+        segment.close()
+
+    def sync_control(self) -> None:
+        """Nothing of it is on a disk."""
+
+    def trouble(self, last: Segment, definitions_end: int) -> OSError | None:
+        """Nobody else can reach it."""
+        return None
+
+    @property
+    def is_found(self) -> bool:
+        return False
+
+    def remove(self) -> None:
+        """There is nothing to remove."""
+
+    def close(self) -> None:
+        self.page.close()
+
+
 class MemoryJournal(Journal):
     """A journal in the memory of this process.
 
@@ -68,24 +120,13 @@ class MemoryJournal(Journal):
     def __init__(self, wake: Callable[[], bool], bytes_max: int, block_seconds: float) -> None:
         super().__init__(Path(), wake, min(bytes_max, BYTES_MAX), block_seconds)
 
-    @property
-    def place(self) -> str:
-        return "memory"
-
-    @property
-    def folder(self) -> Path | None:
-        return None
-
-    def _make(self, spool: Path) -> None:
-        self.path = spool
+    def _make_files(self, spool: Path) -> OwnFiles:
         self._definitions = b""
-        self._use_control(_memory(CONTROL_BYTES))
-        self._live = (MemorySegment(self._number(), 0, min(SEGMENT_BYTES_MIN, self.bytes_max)),)
-        self._enter(self._live[0])
+        return MemoryFiles(self.session, self.bytes_max)
 
     def define(self, definition: bytes) -> None:
         with self.lock:
-            if self._closed:
+            if self.closed:
                 raise JournalClosed
             if self.definitions_end + len(definition) > DEFINITIONS_BYTES_MAX:
                 raise OSError(f"over {DEFINITIONS_BYTES_MAX:,} bytes of runs and tags in one session")
@@ -99,17 +140,6 @@ class MemoryJournal(Journal):
             offset += len(part)
         self.position += size
         return ""
-
-    def _make_segment(self, capacity: int, smallest: int) -> Segment:
-        try:
-            return MemorySegment(self._number(), self.position, capacity)
-        except OSError:
-            if smallest == capacity:
-                raise
-        return MemorySegment(self._number(), self.position, smallest)
-
-    def _delete(self, segment: Segment) -> None:
-        segment.close()
 
     def read(self, position: int, length: int) -> bytes:
         segment, there = self.locate(position)
@@ -125,13 +155,3 @@ class MemoryJournal(Journal):
     def look(self) -> bool:
         """Nobody else can reach it."""
         return False
-
-    @property
-    def is_found(self) -> bool:
-        return False
-
-    def _remove(self) -> None:
-        """There is nothing to remove."""
-
-    def _close_files(self) -> None:
-        """There are none."""

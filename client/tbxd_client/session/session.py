@@ -291,7 +291,7 @@ class Session:
         A daemon finds it when this process lets go of it.
         """
         now = monotonic()
-        if not self.journal.torn and (self.sender.connected or not self.journal.is_found):
+        if not self.journal.torn and (self.sender.connected or not self.journal.files.is_found):
             self._stuck = 0.0
             return False
         self._stuck = self._stuck or now
@@ -531,7 +531,7 @@ class Session:
 
     def _close(self, delivered: bool) -> None:
         if not self.journal.close() and not (delivered or self.journal.torn) and self._is_left:
-            if self.journal.folder is None or (self.journal.sealed and not self.journal.is_found):
+            if self.journal.folder is None or (self.journal.sealed and not self.journal.files.is_found):
                 self._lose()
             else:
                 self._say_what_waits()
