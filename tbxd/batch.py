@@ -1,4 +1,4 @@
-"""What goes from sessions to runs: a batch of records of one session for one run, and what it acknowledges."""
+"""Batches, from sessions to runs: records of one session for one run, and their acknowledgement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ assert SCALAR_DTYPE.itemsize == SCALAR_BYTES
 
 @dataclass(slots=True)
 class Scalars:
-    """Scalars that follow each other: ``values`` of `SCALAR_DTYPE`, ``ends`` the positions behind them (int64)."""
+    """Consecutive scalars: ``values`` of `SCALAR_DTYPE`, ``ends`` the positions after them (int64)."""
 
     values: npt.NDArray[Any]
     ends: npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ class Scalars:
 
 @dataclass(slots=True)
 class Single:
-    """One record of another kind; ``record`` is None where it was refused, for ``reason``."""
+    """One record of another kind; ``record`` is None if it was refused, for ``reason``."""
 
     record: Record | None
     end: int
@@ -43,7 +43,7 @@ class Single:
 
 @dataclass(slots=True)
 class Token:
-    """A stretch of a session's records whose runs have yet to write it; ``untaken`` of them have not looked at it."""
+    """A stretch of a session's records that ``runs`` runs have yet to write; ``untaken`` of them have not taken it."""
 
     end: int
     runs: int
@@ -52,7 +52,7 @@ class Token:
 
 @dataclass(slots=True)
 class Batch:
-    """What a stretch of a session holds for one run, in its order."""
+    """The records of a stretch of a session for one run, in order."""
 
     session: bytes
     run: RunDefinition
@@ -68,13 +68,13 @@ class Batch:
     definition: int = 0  # the number of the last that the session had given for this folder
 
     def tag(self, number: int) -> TagDefinition:
-        """A tag that a record of this batch names; that it is defined has been seen to."""
+        """Return a tag of a record of this batch, which is known to be defined."""
         tag = self.tags[number]
         assert tag is not None
         return tag
 
     def row(self, number: int) -> RowDefinition:
-        """A row that a record of this batch names."""
+        """Return a row of a record of this batch."""
         row = self.rows[number]
         assert row is not None
         return row

@@ -1,8 +1,8 @@
-"""A batch as bytes: what an engine between the sessions and the event files would carry, and nothing else is needed.
+"""Batches as bytes, complete for an engine between the sessions and the event files.
 
-A batch shares its session's tables of tags and rows. Its bytes hold the definitions that its records name, so whoever
-reads them needs no session. They are a msgpack map; a reader ignores keys that it does not know. They are for daemons
-of one version: `VERSION` is compared.
+A batch shares its session's tables of tags and rows. Its bytes hold the definitions that its records name, so a reader
+needs no session. They are a msgpack map; a reader ignores unknown keys. They are for daemons of one version: `VERSION`
+is compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LIMITS: dict[str, int] = {"max_str_len": RECORD_BYTES_MAX, "max_bin_len": RECOR
 
 
 def to_bytes(batch: Batch) -> bytes:
-    """A batch with the definitions that it needs. When it arrived, and who waits for it, is not in it."""
+    """Return the bytes of a batch with its definitions, without its arrival and its token."""
     tags: set[int] = set()
     rows: set[int] = set()
     items: list[Any] = []
@@ -68,10 +68,10 @@ def to_bytes(batch: Batch) -> bytes:
 
 
 def from_bytes(data: bytes) -> Batch:
-    """The batch of such bytes, with tables of its own.
+    """Return the batch of such bytes, with tables of its own.
 
     Raises:
-        RemoteProtocolError: they are none.
+        RemoteProtocolError: the bytes are not a batch.
     """
     try:
         found = msgpack.unpackb(data, **_LIMITS)
@@ -118,7 +118,7 @@ def _item(fields: list[Any]) -> Scalars | Single:
 
 
 def _check(batch: Batch) -> None:
-    """Every tag and row that a record names is defined."""
+    """Check that every tag and row that a record names is defined."""
     for item in batch.items:
         if isinstance(item, Scalars):
             named = np.unique(item.values["tag"]).tolist()

@@ -1,1 +1,1 @@
-"""The daemon's settings and where they come from."""
+"""The daemon's settings and their sources."""

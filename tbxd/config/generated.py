@@ -1,4 +1,4 @@
-"""What follows from the declarations of the settings: an example of the file, and what `tbxd config show` tells."""
+"""Texts made from the declarations of the settings: an example file, and the output of `tbxd config show`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD = """\
 
 
 def in_toml(setting: Setting) -> str:
-    """A value for a setting, as the file has it: the default, or the example."""
+    """Return a value of a setting in TOML: the default, or the example."""
     value = setting.default if setting.default is not None else setting.example
     if setting.kind == FOLDERS:
         return "[" + ", ".join(f'"{one}"' for one in value.split(os.pathsep)) + "]"
@@ -29,7 +29,7 @@ def in_toml(setting: Setting) -> str:
 
 
 def example() -> str:
-    """A file with every setting, commented out."""
+    """Return a file with every setting, commented out."""
     parts = [HEAD]
     for setting in SETTINGS:
         told = [setting.help, f"Possible: {setting.possible}."]
@@ -45,11 +45,11 @@ def example() -> str:
 
 
 def of_daemon(config: Config, running: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Every setting of the daemon: value and where it is from.
+    """Return every setting of the daemon, with its value and source.
 
     Args:
-        config: what a daemon would have that is started now.
-        running: name to value of the one that runs, if one does.
+        config: the settings of a daemon started now.
+        running: name to value of the running daemon, if any.
     """
     values = config.settings.values()
     return [
@@ -69,9 +69,9 @@ def of_daemon(config: Config, running: Mapping[str, Any] | None) -> list[dict[st
 
 
 def of_scripts(environ: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
-    """Every setting of a script that logs, as one that is started with this environment would have it.
+    """Return every setting of a script started with this environment.
 
-    A value that makes no sense is told on stderr, as it would be there.
+    An invalid value is reported on stderr, as in the script.
     """
     found: list[tuple[str, Any, bool, str]] = []
     for number in client_settings.SETTINGS:
@@ -91,11 +91,11 @@ def of_scripts(environ: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
 
 
 def lines(config: Config, daemon: Mapping[str, Any] | None, scripts: list[dict[str, Any]]) -> list[str]:
-    """What `tbxd config show` prints.
+    """Return the output of `tbxd config show`.
 
     Args:
-        config: what a daemon would have that is started now.
-        daemon: the status of the one that runs, if one does.
+        config: the settings of a daemon started now.
+        daemon: the status of the running daemon, if any.
         scripts: from `of_scripts`.
     """
     running = daemon["settings"] if daemon is not None else None
@@ -129,7 +129,7 @@ def _advice(row: dict[str, Any]) -> str:
 
 
 def shown(value: Any, name: str = "") -> str:
-    """A value for people; what is unset, by what holds then."""
+    """Return a value as text; for an unset one, its default in words."""
     if value is None:
         return next(setting.otherwise for setting in (*SETTINGS, CONFIG) if setting.name == name)
     return f"{value:.15g}" if isinstance(value, int | float) else str(value)

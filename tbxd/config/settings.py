@@ -1,6 +1,6 @@
 """The daemon's settings: one declaration each.
 
-The command line and its help, the environment, the file (`sources`), ``tbxd config`` and docs/SETTINGS.md follow.
+The command line and its help, the environment, the file (`sources`), ``tbxd config`` and docs/SETTINGS.md use them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _POSSIBLE = {
 
 
 class BadSetting(ValueError):
-    """A value that is not possible; the message says where it is from, and which are possible."""
+    """A value is not possible; the message has its source and the possible values."""
 
 
 class Setting(NamedTuple):
@@ -47,18 +47,18 @@ class Setting(NamedTuple):
 
     Args:
         name: its field in `Settings`, and its key in the file.
-        variable: in the environment.
-        default: None where it follows from something else; then ``otherwise`` says what holds.
-        help: what it does.
-        least: of a number.
-        most: of a number; 0 for what is none.
-        choices: the words that are possible.
-        form: one of the words above, where that does not follow from the other arguments.
+        variable: its environment variable.
+        default: None if it is derived; then ``otherwise`` describes it.
+        help: its purpose.
+        least: the least number.
+        most: the greatest number; 0 for a setting that is not a number.
+        choices: the possible words.
+        form: one of the words above, if the other arguments do not determine it.
         otherwise: see ``default``.
-        example: a value for who has not set it yet; without one the default.
-        asking: what it does for a command that asks a daemon, where that is something else.
-        live: it can be changed while the daemon runs.
-        scripts: scripts that log have to know it, too (where the daemon is, or their own part), and read no file.
+        example: an example value; without one the default.
+        asking: its purpose for a command that asks a daemon, if different.
+        live: it can change while the daemon runs.
+        scripts: scripts that log need it, too (for the daemon's place, or their own part), and read no file.
     """
 
     name: str
@@ -77,28 +77,28 @@ class Setting(NamedTuple):
 
     @property
     def option(self) -> str:
-        """On the command line."""
+        """The option on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def kind(self) -> str:
-        """What a value is."""
+        """The kind of its values."""
         return self.form or (WORD if self.choices else NUMBER if self.most else TEXT)
 
     @property
     def possible(self) -> str:
-        """Which values are."""
+        """The possible values, as text."""
         if self.kind in (NUMBER, INTEGER):
             whole = "whole numbers from " if self.kind == INTEGER else ""
             return f"{whole}{_plain(self.least)} to {_plain(self.most)}"
         return ", ".join(self.choices) or _POSSIBLE[self.kind]
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value, as the end of a sentence that begins with its name; "" when nothing is."""
+        """Return what is wrong with a value, as the end of a sentence that begins with its name; "" if valid."""
         return "" if self._fits(value) else self.wrong(value)
 
     def wrong(self, value: Any) -> str:
-        """The end of such a sentence, for a value that is not possible."""
+        """Return the end of such a sentence, for an impossible value."""
         why = _why_no_address(value) if self.kind in (ENDPOINT, TCP) and isinstance(value, str) else ""
         return f"is {_said(value)}; {why or f'{self.possible} are possible'}"
 
@@ -337,10 +337,10 @@ class Settings:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Settings:
-        """Settings from given values; what is missing or None has its default.
+        """Make settings from given values; a missing value or None is the default.
 
         Raises:
-            BadSetting: a value is out of its bounds; the message names it.
+            BadSetting: a value is out of range; the message names it.
         """
         given = {name: value for name, value in values.items() if value is not None}
         for setting in SETTINGS:
@@ -358,15 +358,15 @@ class Settings:
         return cls(**{item.name: given[item.name] for item in fields(cls)})
 
     def values(self) -> dict[str, Any]:
-        """Name to value, as JSON has it; the names are those of `SETTINGS`."""
+        """Return the values by name, for JSON; the names are those of `SETTINGS`."""
         found = {setting.name: getattr(self, setting.name) for setting in SETTINGS}
         return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
 
     def settled(self) -> Settings:
-        """The same with the first runtime folder that a daemon can be in, made and tried; `of` only looks.
+        """Return the settings with the first usable runtime folder, made and tested; `of` only looks for it.
 
         Raises:
-            OSError: there is none.
+            OSError: no folder is usable.
         """
         runtime = make_runtime(self.runtime_wanted)
         own = self.address == default_address(self.runtime_dir)
@@ -374,7 +374,7 @@ class Settings:
 
     @property
     def durable(self) -> bool:
-        """Whether nothing is acknowledged that is not on the disk."""
+        """True if the daemon acknowledges only records that are on disk."""
         return self.sync == ALWAYS
 
 
@@ -387,7 +387,7 @@ def _said(value: Any) -> str:
 
 
 def _why_no_address(value: str) -> str:
-    """What is wrong with an endpoint; "" when nothing is. Whoever connects asks for a port, too."""
+    """Return what is wrong with an endpoint; "" if valid. Clients require a port, too."""
     try:
         check_address(value, listening=True)
     except ValueError as error:

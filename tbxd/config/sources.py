@@ -1,6 +1,6 @@
-"""Where the daemon's settings come from: command line, environment, a file, defaults, in this order.
+"""The sources of the daemon's settings: command line, environment, a file, defaults, in this order.
 
-One file is read: the one that is named, else the user's own, else the machine's.
+One file is read: the configured one, else the user's own, else the machine's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = "default", "file", "environment", "co
 
 
 class Origin(NamedTuple):
-    """Where a value is from: one of the words above, and which file and line, variable or option."""
+    """The source of a value: one of the words above, and the file and line, variable or option."""
 
     kind: str
     where: str = ""
@@ -44,14 +44,14 @@ class Given(NamedTuple):
 
 
 class Config(NamedTuple):
-    """Settings, and where each is from.
+    """Settings and their sources.
 
     Args:
         settings: complete and checked.
-        origins: by name.
-        file: the one that was read, if there is one.
-        hidden: what is in the file and does not count, by name: where the value is from that does.
-        problems: of the file, each with its line; only where it is read leniently.
+        origins: the sources by name.
+        file: the file that was read, if any.
+        hidden: settings of the file that are overridden, by name, with the overriding source.
+        problems: the errors of the file, each with its line; only if read leniently.
     """
 
     settings: Settings
@@ -62,12 +62,12 @@ class Config(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a command was given; the rest is looked for with each `load`.
+    """The arguments of a command; each `load` finds the rest.
 
     Args:
-        given: by name.
-        path: the file, where one is named; see `find`.
-        embedded: for a daemon that a writer has started. It is where that writer looks for it, whatever a file says.
+        given: the values by name.
+        path: the configured file, if any; see `find`.
+        embedded: for a daemon that a writer has started. Its places are those of the writer, whatever a file says.
     """
 
     given: Mapping[str, Given] = MappingProxyType({})
@@ -75,11 +75,11 @@ class Source(NamedTuple):
     embedded: bool = False
 
     def load(self) -> Config:
-        """The settings as they are now.
+        """Return the settings as they are now.
 
         Raises:
-            BadSetting: a value makes no sense, a key in the file is none, or the file may not be trusted.
-            OSError: it cannot be read.
+            BadSetting: a value is invalid, a key in the file is unknown, or the file is not trusted.
+            OSError: the file cannot be read.
         """
         config = self.load_leniently()
         if config.problems:
@@ -87,10 +87,10 @@ class Source(NamedTuple):
         return config
 
     def load_in(self, seconds: float) -> Config:
-        """The same, in so many seconds: the file may be on a disk of the network that hangs.
+        """As `load`, within a time limit: the file may be on a network disk that hangs.
 
         Raises:
-            BadSetting, OSError: as for `load`, or it took longer.
+            BadSetting, OSError: as for `load`, or the time limit is exceeded.
         """
         done: list[Config | Exception] = []
 
@@ -106,7 +106,7 @@ class Source(NamedTuple):
         if not done:
             where = self.path or " or ".join(map(str, places()))
             raise TimeoutError(
-                f"the settings in {where} could not be read in {seconds:g} s, its disk hangs perhaps; "
+                f"the settings in {where} could not be read in {seconds:g} s, perhaps its disk hangs; "
                 f"{CONFIG.variable} names another file, and one beginning with - need not be there",
             )
         if isinstance(done[0], Exception):
@@ -114,10 +114,10 @@ class Source(NamedTuple):
         return done[0]
 
     def load_leniently(self) -> Config:
-        """The settings without what makes no sense in the file, for who only wants to know where a daemon is.
+        """Return the settings without invalid ones in the file, for commands that only look for the daemon.
 
         Raises:
-            BadSetting: a value of the command line or of the environment makes no sense, or the path does not.
+            BadSetting: a value of the command line or of the environment is invalid, or the path is.
         """
         path = find(self.path)
         file, problems = _read(path) if path is not None else (None, [])
@@ -139,7 +139,7 @@ class Source(NamedTuple):
         return Config(Settings.of(values), origins, path if file is not None else None, hidden, tuple(problems))
 
     def sorted_out(self) -> tuple[Source, list[str]]:
-        """This without the values that make no sense, and what is wrong with each, for who looks for what is wrong."""
+        """Return this source without invalid values, and what is wrong with each; for the doctor."""
         wrong = {
             setting.name: _wrong(setting, self.given[setting.name])
             for setting in SETTINGS
@@ -157,7 +157,7 @@ class Source(NamedTuple):
 
 
 def _wrong(setting: Setting, given: Given) -> str:
-    """What is wrong with a value of the command line or the environment, and where it is from."""
+    """Return what is wrong with a value of the command line or the environment, with its source."""
     if not (setting.most or setting.kind in (ENDPOINT, TCP)):
         return ""
     wrong = setting.problem(given.value)
@@ -165,14 +165,14 @@ def _wrong(setting: Setting, given: Given) -> str:
 
 
 def find(named: str = "") -> Path | None:
-    """The file that is read; None where there is none, and need not be.
+    """Return the settings file; None if there is none, and none is required.
 
     Args:
-        named: its path, absolute or from ``~`` on, with "-" before it where it need not be there.
+        named: its path, absolute or from ``~`` on, with "-" before it if the file is optional.
 
     Raises:
-        BadSetting: the path is relative, or there is nothing.
-        OSError: it cannot be looked at.
+        BadSetting: the path is relative, or the file is missing.
+        OSError: the path cannot be accessed.
     """
     if not named:
         return next((path for path in places() if _is_there(path)), None)
@@ -187,7 +187,7 @@ def find(named: str = "") -> Path | None:
 
 
 def places() -> list[Path]:
-    """Where a file is looked for that nobody has named, in this order."""
+    """Return the default places of the file, in the order of search."""
     return [config_dir() / FILE_NAME, MACHINE_FILE]
 
 

@@ -1,10 +1,10 @@
-"""The file of the settings: TOML, a key for each setting, no tables.
+"""The settings file: TOML, a key for each setting, no tables.
 
     batch_ms = 250
     log_level = "info"
 
-Read only where there is one, because its reader is slow to import and a trainer waits for a daemon that starts. What is
-wrong is said with its line, and all of it at once.
+This module is only imported if there is a file, because its reader is slow to import and a trainer waits for a daemon
+that starts. All errors are reported at once, each with its line.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OF_SCRIPTS = {one.variable.removeprefix("TBXD_").lower(): one.variable for one 
 
 @dataclass(slots=True)
 class File:
-    """What is in a file: the values that are possible, by name, the lines of all keys, and what is wrong."""
+    """The contents of a file: the valid values by name, the lines of all keys, and the errors."""
 
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
@@ -52,8 +52,8 @@ def read(path: Path) -> File:
     """Read a file.
 
     Raises:
-        BadSetting: it may not be trusted, or is no TOML: nothing of it is used.
-        OSError: it cannot be read.
+        BadSetting: the file is not trusted, or is not TOML: nothing of it is used.
+        OSError: the file cannot be read.
     """
     text = _text(path)
     try:
@@ -109,10 +109,10 @@ def _text(path: Path) -> str:
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """Key at the top of a TOML document to the line on which it first stands.
+    """Return the first line of each top-level key of a TOML document.
 
-    The reader of TOML says nothing of lines, but it knows where a statement ends: lines are taken together until they
-    are one. So each spelling of a key is understood as it understands it.
+    The TOML reader does not report lines, but it knows where a statement ends: lines are joined until they are one. So
+    each spelling of a key is understood as the reader understands it.
     """
     lines: dict[str, int] = {}
     for number, statement, header in _statements(text):
@@ -122,7 +122,7 @@ def lines_of(text: str) -> dict[str, int]:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, str]]:
-    """Line, text, and the header of the table that it stands in, of each statement."""
+    """Yield line, text, and the header of its table, for each statement."""
     header, begun, number = "", "", 0
     for line_number, line in enumerate(text.split("\n"), 1):
         if begun and not any(end in line for end in _ENDS):
@@ -141,7 +141,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def taken(setting: Setting, value: Any) -> tuple[Any, str]:
-    """A value of TOML as the setting has it, and what is wrong with it ("" for nothing)."""
+    """Convert a TOML value to the setting's, and return what is wrong with it ("" if valid)."""
     if setting.kind == FOLDERS and isinstance(value, list) and all(isinstance(one, str) for one in value):
         parts = value
     elif setting.kind == FOLDERS and isinstance(value, str):
@@ -162,7 +162,7 @@ def taken(setting: Setting, value: Any) -> tuple[Any, str]:
 
 
 def _unknown(key: str, value: Any) -> str:
-    """Why a key is no setting, and what may have been meant."""
+    """Return why a key is not a setting, with a suggestion."""
     if isinstance(value, dict):
         inside = ", ".join(name for name in value if name in _BY_NAME)
         return "is a table; settings are in none" + (f": write {inside} without it" if inside else "")

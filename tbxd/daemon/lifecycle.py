@@ -1,4 +1,4 @@
-"""The daemon's life: start, loop, stop. The only module that knows all parts."""
+"""The daemon's life: start, loop, stop. The only module that imports all parts."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class Daemon:
     """One daemon.
 
     Args:
-        config: the settings, and the file that they are from.
+        config: the settings, and their file.
         load: reads them again, for `tbxd reload` and SIGHUP.
-        limiter: of what is logged.
-        level: what is logged where no setting says it.
-        embedded: leave when nobody has logged for ``idle_seconds``.
-        service: the unit file of the service that this is. Writers then wait for it and start no other, and one that
-            they have started already makes way.
+        limiter: the limiter of the log.
+        level: the log level without a setting.
+        embedded: exit if nothing has been logged for ``idle_seconds``.
+        service: the unit file of the service that this is. Writers then wait for it and start no other, and it replaces
+            one that they have started already.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Daemon:
         """Serve until told to stop.
 
         Raises:
-            AlreadyRunning: there is a daemon in this runtime folder.
+            AlreadyRunning: a daemon is running in this runtime folder.
             OSError, ValueError: the folders or the address cannot be used.
         """
         modes.take_over()
@@ -158,10 +158,10 @@ class Daemon:
                     os.close(fd)
 
     def _settle(self) -> None:
-        """Take the first runtime folder that can be used, and have one for journals, which only writers need.
+        """Take the first usable runtime folder, and make one for journals, which only writers need.
 
         Raises:
-            OSError: there is no runtime folder.
+            OSError: no runtime folder is usable.
         """
         self._settings = self._settings.settled()
         wanted, runtime = self._settings.runtime_wanted, self._settings.runtime_dir
@@ -180,7 +180,7 @@ class Daemon:
             return
 
     def _heed_signals(self) -> None:
-        """Be told to stop and to read the settings again: from before the lock tells who the daemon is."""
+        """Handle signals for stop and reload, before the lock shows that this is the daemon."""
         self._doorbell = Doorbell()
         self._reloader = reload.Reloader(self._config, self._load, self._doorbell.ring, self._notifier)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -188,7 +188,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._on_hangup)  # also of a terminal that closes: it goes on
 
     def _remote_receivers(self, roots: Roots) -> list[Receiver]:
-        """Where trainers on other hosts come in, if they may.
+        """Make the sockets for trainers on other hosts, if configured.
 
         Raises:
             ValueError: there are no keys, or no roots.
@@ -197,7 +197,7 @@ class Daemon:
         if not listen:
             return []
         if self._embedded:
-            log.info("started by a writer, and so gone when idle: it does not listen at %s", listen)
+            log.info("started by a writer, so it ends when idle: it does not listen at %s", listen)
             return []
         try:
             gate = Gate(KeyFolder(self._settings.keys))
@@ -212,10 +212,10 @@ class Daemon:
             raise ValueError(f"cannot listen at {listen}: {error}") from error
 
     def _metrics_endpoint(self) -> Endpoint | None:
-        """Where Prometheus scrapes, if that is wanted.
+        """Make the endpoint for Prometheus, if configured.
 
         Raises:
-            ValueError, OSError: it cannot be there. A daemon that a writer has started goes on without it.
+            ValueError, OSError: the endpoint is not possible. A daemon that a writer has started continues without it.
         """
         if not self._settings.metrics:
             return None
@@ -225,7 +225,7 @@ class Daemon:
             endpoint = Endpoint(self._settings.metrics, self._doorbell.ring)
         except (ValueError, OSError) as error:
             if self._embedded:
-                log.warning("it goes on without metrics: %s", error)
+                log.warning("it continues without metrics: %s", error)
                 return None
             if isinstance(error, OSError):
                 raise ValueError(f"metrics {self._settings.metrics!r}: {error.strerror or error}") from error
@@ -237,9 +237,9 @@ class Daemon:
         return self._receivers[peer.receiver].send(peer, message)
 
     def _take_lock(self) -> int:
-        """The lock of the runtime folder; a service gets it from a daemon that a writer has started.
+        """Take the lock of the runtime folder; a service takes it over from a daemon that a writer has started.
 
-        -1 where it is told to stop meanwhile.
+        Return -1 if told to stop meanwhile.
         """
         path = lock_path(self._settings.runtime_dir)
         if not self._service:
@@ -271,7 +271,7 @@ class Daemon:
         self._doorbell.ring()
 
     def _reload(self, now: float) -> None:
-        """Take changed settings over, where that was asked for and they are read."""
+        """Apply changed settings, once a requested reload has read them."""
         done = self._reloader.step(self._settings)
         if done is None:
             return
@@ -310,7 +310,7 @@ class Daemon:
                 return
 
     def _turn(self) -> float:
-        """Everything that there is to do now; returns when to come again. What breaks in a part stays there."""
+        """Do everything that is due; return the time of the next turn. A failure in one part does not reach others."""
         broken = self._walls.count
         for receiver in self._receivers:
             with self._walls.around("connections", receiver.address):
@@ -362,7 +362,7 @@ class Daemon:
         self._doorbell.ring()  # there may be more: the socket tells only once
 
     def _answer(self, peer: Peer, what: str) -> None:
-        """Answer a question, or say why it cannot be."""
+        """Answer a question, or refuse it with a reason."""
         try:
             self._say(peer, what)
         except KeyboardInterrupt:
@@ -392,7 +392,7 @@ class Daemon:
         return now - self._idle_since >= self._settings.idle_seconds
 
     def _headline(self) -> str:
-        """How it is, in a line: what `systemctl status` shows."""
+        """Return the state in a line, for `systemctl status`."""
         hub = self._hub
         errors = hub.scheduler.held_up()
         held_up = f", {len(errors)} held up ({errors[0]})" if errors else ""
@@ -401,7 +401,7 @@ class Daemon:
         return f"{counts}{held_up}, {_some(hub.written_records, 'record')} written{hangs}"
 
     def status(self) -> dict[str, Any]:
-        """What `tbxd status --json` prints."""
+        """Return the output of `tbxd status --json`."""
         return {
             "version": __version__,
             "protocol": wire.VERSION,
@@ -439,7 +439,7 @@ class Daemon:
         }
 
     def _status_for(self, key: str) -> dict[str, Any]:
-        """What a client on another host may know: how it is with its own runs and sessions."""
+        """Return the status for a client on another host: only its own runs and sessions."""
         status = self.status()
         runs = self._hub.runs_of(key)
         kept = ("version", "protocol", "started", "stopping", "sync", "embedded", "service", "pid")
@@ -452,7 +452,7 @@ class Daemon:
         }
 
     def _stop(self) -> None:
-        """Write what is queued, acknowledge it, close. What stays behind stays in the journals."""
+        """Write queued records, acknowledge them, close. Records that remain stay in the journals."""
         around = self._walls.around
         with around("the end"):
             self._notifier.stopping("writing what is queued")
@@ -510,12 +510,12 @@ def _take_lock(path: Path) -> int:
 
 
 def _views(runtime: Path) -> list[Path]:
-    """The runtime folders of daemons that see other files than this one, as trainers have made them."""
+    """Return the runtime folders of daemons that see other files than this one, made by trainers."""
     return sorted(runtime.glob(VIEW_PREFIX + "*"))
 
 
 def _remove_old_views(runtime: Path) -> None:
-    """Remove those of which nobody has had anything for long: each container that has come and gone has left one."""
+    """Remove those unused for long: each container leaves one behind."""
     for folder in _views(runtime):
         with contextlib.suppress(OSError):
             old = time.time() - folder.stat().st_mtime > VIEW_SECONDS
@@ -524,10 +524,10 @@ def _remove_old_views(runtime: Path) -> None:
 
 
 def _raise_limits() -> None:
-    """As many file descriptors and as large files as this process may have.
+    """Raise the limits of file descriptors and file sizes as far as this process may.
 
-    Each client takes a descriptor, and each run that is open two. A daemon that a trainer has started inherits its
-    limits: what somebody sets for the checkpoints of one script (`ulimit -f`) is not meant for the event files of all.
+    Each client takes a descriptor, and each open run two. A daemon that a trainer has started inherits its limits: a
+    limit for the checkpoints of one script (`ulimit -f`) is not meant for the event files of all.
     """
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE):
         soft, hard = resource.getrlimit(limit)
@@ -539,14 +539,14 @@ def _raise_limits() -> None:
 
 
 def _make_token(path: Path) -> str:
-    """A secret that only this user can read: over tcp the kernel does not say who is calling."""
+    """Write a secret that only this user can read: over tcp the kernel does not identify the caller."""
     token = secrets.token_urlsafe(24)
     _write_private(path, token)
     return token
 
 
 def _write_private(path: Path, text: str) -> None:
-    """A file that only this user can read, in place of what is there."""
+    """Write a file that only this user can read, replacing an existing one."""
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -556,10 +556,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _keep_from_sweepers(folder: Path) -> int:
-    """Hold a folder so that systemd-tmpfiles leaves all below it alone; returns the descriptor, -1 where none is.
+    """Lock a folder so that systemd-tmpfiles deletes nothing below it; return the descriptor, -1 for none.
 
-    It deletes from /var/tmp what nobody has touched for 30 days: the lock and the socket of a daemon, the definitions
-    of a journal. A shared BSD lock on a folder is how it is told not to (tmpfiles.d(5), "Age").
+    It deletes files in /var/tmp that have not been used for 30 days: the lock and the socket of a daemon, the
+    definitions of a journal. A shared BSD lock on a folder prevents that (tmpfiles.d(5), "Age").
     """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)

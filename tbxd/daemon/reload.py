@@ -1,6 +1,6 @@
-"""Settings that are changed while the daemon runs: the file is read again, and what can be taken over is.
+"""Changes of settings while the daemon runs: the file is read again, and live settings are applied.
 
-It is read on a thread of its own: its disk may hang, and the main loop, which acknowledges what is written, must not.
+It is read on a thread of its own: its disk may hang, and the main loop, which acknowledges records, must not.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Reads the settings again when it is asked to. Lives on the main thread.
+    """Reads the settings again on request. Lives on the main thread.
 
     Args:
-        config: what the daemon was started with.
-        load: reads it again; raises OSError or ValueError where it makes no sense.
-        wake: wakes the main thread; called from the one that reads.
-        notifier: is told that settings are read again, and when that is over.
+        config: the settings at the start.
+        load: reads them again; raises OSError or ValueError if they are invalid.
+        wake: wakes the main thread; called from the reading thread.
+        notifier: notified when a reload begins and ends.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Reloader:
         self._read: Config | str | None = None  # set by the thread, as the last thing that it does
 
     def ask(self, peer: Peer | None = None) -> None:
-        """Have the file read again; ``peer`` is to be told what became of it. A signal handler may call this."""
+        """Request a reload; ``peer`` gets the result. A signal handler may call this."""
         if peer is not None:
             self._askers.append(peer)
         self._asked = True
 
     def step(self, running: Settings) -> tuple[Settings, dict[str, Any], list[Peer]] | None:
-        """Begin where it is asked for; returns what has come of it, once it has.
+        """Start a requested reload; return its result, once there is one.
 
         Args:
-            running: the settings that hold.
+            running: the current settings.
 
         Returns:
-            The settings that are to hold from now on, what `answer` says of them, and who has asked.
+            The settings from now on, the `_answer`, and the peers that have asked.
         """
         if self._asked and not self._reading:
             self._asked = False
@@ -95,11 +95,11 @@ class Reloader:
 
 
 def take_over(running: Settings, config: Config) -> tuple[Settings, dict[str, Any]]:
-    """The settings that hold once a file was read again, and what is to be said of it.
+    """Return the settings after a reload, and the answer.
 
     Args:
-        running: those that held.
-        config: what was read.
+        running: the settings before.
+        config: the settings that were read.
     """
     before, after = running.values(), config.settings.values()
     differing = [setting for setting in SETTINGS if before[setting.name] != after[setting.name]]
@@ -120,14 +120,14 @@ def _answer(
     restart: dict[str, Any] | None = None,
     hidden: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `tbxd reload` is told, and the log.
+    """Return the answer for `tbxd reload` and the log.
 
     Args:
-        problem: why everything stays as it is; "" where it does not.
-        file: that was read; "" where there is none.
+        problem: why nothing has changed; "" if the reload succeeded.
+        file: the file that was read; "" if there is none.
         changed: name to [before, now].
-        restart: name to [now, what the file says], of what holds only after a restart.
-        hidden: of what is in the file: the option or variable that the daemon was started with, which counts.
+        restart: name to [now, value in the file], for settings that need a restart.
+        hidden: name to the option or variable of the daemon's start that overrides the file.
     """
     return {
         "problem": problem,
@@ -139,7 +139,7 @@ def _answer(
 
 
 def lines(answer: dict[str, Any]) -> list[str]:
-    """An answer for people, a line for each setting."""
+    """Return an answer as text, a line for each setting."""
     if answer["problem"]:
         return [f"the settings stay as they are: {problem}" for problem in answer["problem"].splitlines()]
     said = [f"{name}: {_shown(new)} (was {_shown(old)})" for name, (old, new) in answer["changed"].items()]

@@ -1,7 +1,7 @@
-"""From a record to what an event file holds of it: pure functions, without I/O, clocks or threads.
+"""Encoders from records to summaries: pure functions, without I/O, clocks or threads.
 
-`encode` is the way in; `ENCODERS` says which module makes the summaries of which kind of record. A module has a
-function from record and tag to a list of ``Summary.Value``; whatever it cannot write it refuses with `Refused`.
+`encode` is the entry point; `ENCODERS` has the encoder of each kind of record: a function from record and tag to a list
+of ``Summary.Value``. It raises `Refused` for a record that it cannot encode.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ ENCODERS: dict[int, Encoder] = {
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """The ``Summary.Value`` messages of a record, whatever its attributes and payload are.
+    """Return the ``Summary.Value`` messages of a record, with any attributes and payload.
 
     Raises:
-        Refused: nothing can be written for it. No other exception is raised.
+        Refused: the record cannot be encoded. No other exception is raised.
     """
     encoder = ENCODERS.get(record.kind)
     if encoder is None:

@@ -1,4 +1,4 @@
-"""The array in a record, and its attributes: checked before any memory is taken."""
+"""The array in a record, and its attributes: checked before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ITEM_BYTES = {BFLOAT16: 2} | {name: int(name[2:]) for name in DTYPES}
 
 
 def array_of(record: Record) -> AnyArray:
-    """The array of a record: attributes ``dtype`` (numpy's name, or ``bfloat16``) and ``shape``, and the payload.
+    """Return a record's array: attributes ``dtype`` (numpy's name, or ``bfloat16``) and ``shape``, and the payload.
 
     Returns:
-        An array of that shape that may share the payload's memory and is then read-only; bfloat16 as float32. Of an
-        empty one that numpy cannot hold, such as ``(0, 2**40, 2**40)``, all axes are empty.
+        An array of that shape, which may share the payload's memory and is then read-only; bfloat16 as float32. All
+        axes of an empty array that numpy cannot hold, such as ``(0, 2**40, 2**40)``, are empty.
 
     Raises:
         Refused: ``bad_record``.
@@ -36,10 +36,10 @@ def array_of(record: Record) -> AnyArray:
 
 
 def arrays_of(record: Record) -> dict[str, AnyArray]:
-    """The arrays of a record with several: attribute ``arrays``, a list of name, dtype and shape, and the payload.
+    """Return the arrays of a record: attribute ``arrays``, a list of name, dtype and shape, and the payload.
 
     Returns:
-        As `array_of`, by their names.
+        As `array_of`, by name.
 
     Raises:
         Refused: ``bad_record``.
@@ -65,7 +65,7 @@ def _bytes(record: Record) -> bytes | memoryview:
 
 
 def _array(dtype: object, shape: object, payload: bytes | memoryview) -> tuple[AnyArray, int]:
-    """The array at the beginning of ``payload``, and its bytes."""
+    """Return the array at the beginning of ``payload``, and its size in bytes."""
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise Refused("bad_record", f"an array of dtype {dtype!r:.40}")
     if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= 0 for size in shape):
@@ -100,10 +100,10 @@ def check_real(array: AnyArray) -> None:
 
 
 def number_attr(record: Record, name: str) -> float | None:
-    """A finite number among the attributes, or None.
+    """Return a finite number among the attributes, or None.
 
     Raises:
-        Refused: it is something else.
+        Refused: the attribute is not a finite number.
     """
     value = record.attrs.get(name)
     if value is None:
@@ -114,5 +114,5 @@ def number_attr(record: Record, name: str) -> float | None:
 
 
 def shown(text: str) -> str:
-    """Text that UTF-8 can hold: lone surrogates as escapes."""
+    """Return text that UTF-8 can hold, with lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -22,7 +22,7 @@ FULL_SCALE = 32_768  # what readers divide int16 by, so that a sound read as flo
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One sound: attributes ``dtype``, ``shape`` and ``sample_rate``.
+    """Encode one sound: attributes ``dtype``, ``shape`` and ``sample_rate``.
 
     Raises:
         Refused: ``bad_record``.
@@ -42,7 +42,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def frames_of(array: AnyArray) -> npt.NDArray[np.int16]:
-    """A sound as int16 of shape (frames, channels).
+    """Return a sound as int16 of shape (frames, channels).
 
     Args:
         array: shape (frames,), (frames, 1 or 2) or (1 or 2, frames), perhaps among axes of length 1; int16 is taken as
@@ -69,7 +69,7 @@ def frames_of(array: AnyArray) -> npt.NDArray[np.int16]:
 
 
 def _samples(frames: AnyArray) -> npt.NDArray[np.int16]:
-    """Integers as samples of 16 bits."""
+    """Convert integers to samples of 16 bits."""
     kind = frames.dtype.str[1:]
     if kind == "i4":
         frames = np.right_shift(frames, 16)
@@ -85,7 +85,7 @@ def _samples(frames: AnyArray) -> npt.NDArray[np.int16]:
 
 
 def wav(frames: npt.NDArray[np.int16], rate: int) -> bytes:
-    """A WAV file of int16 of shape (frames, channels)."""
+    """Return a WAV file of int16 of shape (frames, channels)."""
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(frames.shape[1])

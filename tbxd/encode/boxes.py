@@ -19,7 +19,7 @@ LINE = 2  # pixels
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One picture: arrays ``image`` and ``boxes``, attributes ``dataformats``, ``rescale`` and perhaps ``labels``.
+    """Encode one picture: arrays ``image``, ``boxes``; attributes ``dataformats``, ``rescale``, optionally ``labels``.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -45,13 +45,13 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def drawn(pixels: Pixels, boxes: AnyArray, labels: list[str] | None, rescale: float) -> Pixels:
-    """The picture with its boxes, then made larger; RGB or RGBA of shape (height, width, 3 or 4).
+    """Draw the boxes on the picture and enlarge it; return RGB or RGBA of shape (height, width, 3 or 4).
 
     Args:
         pixels: uint8 of shape (height, width, channels).
         boxes: shape (N, 4): left, top, right, bottom; those with a number that is not finite are left out.
         labels: None, or a text for each, inside its lower left corner.
-        rescale: how many times larger.
+        rescale: the factor of enlargement.
     """
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""Which scalars the CUSTOM SCALARS tab puts in one chart."""
+"""Layouts of the CUSTOM SCALARS tab: the scalars in each chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rejections import Refused
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """A layout: the payload is JSON, {category: {chart: [kind, [tags]]}}.
+    """Encode a layout: the payload is JSON, {category: {chart: [kind, [tags]]}}.
 
     Raises:
         Refused: ``bad_record``.

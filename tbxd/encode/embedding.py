@@ -23,7 +23,7 @@ NAME_BYTES_MAX = 200  # of a folder
 
 @dataclass(slots=True)
 class Embedding:
-    """What is written for one embedding.
+    """The files of one embedding.
 
     ``folder`` is relative to the run's and has two parts; ``files`` are the contents of its files by their names;
     ``info`` is the ``EmbeddingInfo`` that names them.
@@ -35,8 +35,8 @@ class Embedding:
 
 
 def embedding_of(record: Record, tag: TagDefinition) -> Embedding:
-    """One embedding: arrays ``mat`` (points, dimensions), perhaps ``metadata`` (bytes of a table) and ``images``
-    (points, channels, side, side).
+    """Encode one embedding: arrays ``mat`` (points, dimensions), optionally ``metadata`` (bytes of a table) and
+    ``images`` (points, channels, side, side).
 
     Raises:
         Refused: ``bad_record``.
@@ -68,7 +68,7 @@ def embedding_of(record: Record, tag: TagDefinition) -> Embedding:
 
 
 def _folder_name(tag: str) -> str:
-    """A tag as the name of a folder: nothing that leads elsewhere, and not too long."""
+    """Return a safe and short folder name for a tag."""
     name = quote(shown(tag), safe="").replace(".", "%2E") or "%"
     if len(name) <= NAME_BYTES_MAX:
         return name
@@ -82,7 +82,7 @@ def _table(mat: AnyArray) -> bytes:
 
 
 def squared(images: AnyArray) -> AnyArray:
-    """Pictures, shape (points, channels, height, width), in the middle of black squares: the tab stretches others."""
+    """Centre pictures, shape (points, channels, height, width), in black squares: the tab stretches others."""
     if images.ndim != 4 or images.shape[2] == images.shape[3]:
         return images
     side = max(images.shape[2:])
@@ -91,7 +91,7 @@ def squared(images: AnyArray) -> AnyArray:
 
 
 def sprite_of(images: AnyArray) -> Any:
-    """All pictures in one square, row by row, as the tab expects: uint8 of shape (side, side, 3), the rest black.
+    """Put all pictures in one square, row by row, as the tab expects: uint8 of shape (side, side, 3), the rest black.
 
     Args:
         images: shape (points, 1, 3 or 4, height, width); numbers as in a picture; alpha is left out.

@@ -1,4 +1,4 @@
-"""Graphs of models: the nodes that the client tells of, as TensorFlow's ``GraphDef``."""
+"""Graphs of models: the client's nodes as TensorFlow's ``GraphDef``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SIZE_MIN, _SIZE_MAX = -1, (1 << 63) - 1  # of a dimension; -1 is unknown
 
 
 def graph_of(record: Record) -> bytes:
-    """A ``GraphDef`` in bytes; the payload is JSON, {nodes: [[name, op, [input], attributes, shape or null]]}.
+    """Return a ``GraphDef`` in bytes; the payload is JSON, {nodes: [[name, op, [input], attributes, shape or null]]}.
 
-    A node's ``attr`` has what torch's writer puts there: ``attr``, its attributes as text, and ``_output_shapes``.
+    A node's ``attr`` is the same as with torch's writer: ``attr``, its attributes as text, and ``_output_shapes``.
 
     Raises:
         Refused: ``bad_record``.

@@ -1,4 +1,4 @@
-"""``GraphDef`` messages, of whatever format a graph came in."""
+"""``GraphDef`` messages, for all formats of graphs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PRODUCER = 22  # the version of TensorFlow's graphs that both originals name
 
 
 def graph_def(nodes: Iterable[Any]) -> bytes:
-    """A ``GraphDef`` of ``NodeDef`` messages, in bytes.
+    """Return a ``GraphDef`` of ``NodeDef`` messages, in bytes.
 
     Raises:
-        Refused: ``bad_record``: more than `NODES_MAX`.
+        Refused: ``bad_record``: more than `NODES_MAX` nodes.
     """
     made = schema.GraphDef(versions=schema.VersionDef(producer=_PRODUCER))
     for number, node in enumerate(nodes):
@@ -30,10 +30,10 @@ def graph_def(nodes: Iterable[Any]) -> bytes:
 
 
 def node_def(name: object, op: object, inputs: Iterable[object], **attributes: Any) -> Any:
-    """A ``NodeDef``; each attribute is the ``AttrValue`` of its name.
+    """Return a ``NodeDef``; each keyword is an ``AttrValue`` under its name.
 
     Raises:
-        Refused: ``bad_record``: something is no text, or of more than `NODE_NAME_BYTES_MAX`.
+        Refused: ``bad_record``: a name is not text, or exceeds `NODE_NAME_BYTES_MAX`.
     """
     return schema.NodeDef(
         name=node_text(name, NODE_NAME_BYTES_MAX),
@@ -44,10 +44,10 @@ def node_def(name: object, op: object, inputs: Iterable[object], **attributes: A
 
 
 def node_text(given: object, bytes_max: int) -> str:
-    """A text of a node.
+    """Return a text of a node, checked.
 
     Raises:
-        Refused: ``bad_record``: it is none, or too long.
+        Refused: ``bad_record``: the value is not text, or too long.
     """
     if not isinstance(given, str):
         raise Refused("bad_record", f"a node with {given!r:.80} where a text is expected")

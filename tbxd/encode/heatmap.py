@@ -1,8 +1,8 @@
-"""Heat maps: a matrix as coloured cells, with its labels and a scale that can be read.
+"""Heat maps: a matrix as coloured cells, with labels and a legible scale.
 
-The parts, each a function: the matrix is brought to a size that can be shown (`pooled`), a `Scale` says what its
-numbers are worth between 0 and 1, a table of 256 colours paints them, and `_draw` puts cells, labels and scale on one
-canvas. What is not finite is drawn as a grey hatching, in cells and scale alike.
+The steps, each a function: `pooled` reduces the matrix to a size that can be shown, a `Scale` maps its numbers to 0 to
+1, a table of 256 colours paints them, and `_draw` puts cells, labels and scale on one canvas. Values that are not
+finite are drawn as a grey hatching, in cells and scale alike.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One picture: attributes ``dtype``, ``shape`` (rows, columns), ``colormap``, ``vmin``, ``vmax`` and labels.
+    """Encode one picture: attributes ``dtype``, ``shape`` (rows, columns), ``colormap``, ``vmin``, ``vmax`` and labels.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -78,14 +78,14 @@ def heatmap_of(
     row_labels: list[str] | None = None,
     column_labels: list[str] | None = None,
 ) -> Pixels:
-    """A matrix as a picture, RGB of shape (height, width, 3).
+    """Draw a matrix as a picture, RGB of shape (height, width, 3).
 
     Args:
         array: real numbers of two axes, rows from top to bottom.
         colormap: one of `COLORMAPS`.
         vmin, vmax: the ends of the scale; None is the least and the greatest number that is drawn.
-        row_labels, column_labels: as many texts as there are rows and columns; where they are too close together
-            only every so many are drawn.
+        row_labels, column_labels: a text for each row and column; if they are too close together, only every n-th is
+            drawn.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -107,9 +107,9 @@ def heatmap_of(
 
 
 def pooled(array: AnyArray) -> Matrix:
-    """The matrix with at most `CELLS_MAX` rows and columns: means of the finite numbers of neighbouring cells.
+    """Reduce the matrix to at most `CELLS_MAX` rows and columns: means of the finite numbers of neighbouring cells.
 
-    Where none is finite the result is NaN.
+    A mean without any finite number is NaN.
     """
     rows, columns = (_starts(size) for size in array.shape)
     if len(rows) == array.shape[0] and len(columns) == array.shape[1]:
@@ -126,7 +126,7 @@ def pooled(array: AnyArray) -> Matrix:
 
 
 def _starts(size: int) -> npt.NDArray[np.intp]:
-    """The first of the rows or columns that each cell stands for."""
+    """Return the first row or column of each cell."""
     cells = min(size, CELLS_MAX)
     return np.arange(cells, dtype=np.intp) * size // cells
 
@@ -136,7 +136,7 @@ def _starts(size: int) -> npt.NDArray[np.intp]:
 
 @cache
 def colors(colormap: str) -> Pixels:
-    """The 256 colours of a map, of shape (256, 3)."""
+    """Return the 256 colours of a map, of shape (256, 3)."""
     points = np.array([list(bytes.fromhex(point)) for point in _CONTROL_POINTS[colormap].split()], np.float64)
     at = np.linspace(0, 1, len(points))
     channels = [np.interp(np.linspace(0, 1, 256), at, points[:, channel]) for channel in range(3)]
@@ -145,13 +145,13 @@ def colors(colormap: str) -> Pixels:
 
 @dataclass(slots=True, frozen=True)
 class Scale:
-    """What is drawn at which part of the scale. ``low`` equals ``high`` where there is but one number."""
+    """The scale of the drawn numbers. ``low`` equals ``high`` if there is only one number."""
 
     low: float
     high: float
 
     def parts(self, numbers: Matrix) -> Matrix:
-        """0 at the low end, 1 at the high one, clipped; 0.5 everywhere where the ends are one; NaN stays."""
+        """Map numbers to 0 at the low end and 1 at the high end, clipped; 0.5 if both ends are equal; NaN stays."""
         with np.errstate(all="ignore"):
             span = self.high - self.low
             if self.low == self.high:
@@ -163,7 +163,7 @@ class Scale:
         return np.clip(parts, 0, 1)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Round numbers on the scale and their texts, ascending; the ends where there is nothing round between."""
+        """Return round numbers on the scale and their texts, ascending; the ends if there is none between."""
         step = _round_step((self.high / 2 - self.low / 2) / TICKS * 2)
         largest = max(abs(self.low), abs(self.high))
         if not step or largest / step > 1e12:
@@ -177,7 +177,7 @@ _CLOSE = 1e-3  # of a step: an end that is round but for float64's last digits c
 
 
 def _round_step(step: float) -> float:
-    """1, 2, 2.5 or 5 times a power of ten, not below ``step``; 0 where there is none."""
+    """Return 1, 2, 2.5 or 5 times a power of ten, not below ``step``; 0 if there is none."""
     if not 1e-290 < step < 1e300:  # false for NaN
         return 0.0
     power = 10.0 ** math.floor(math.log10(step))
@@ -185,7 +185,7 @@ def _round_step(step: float) -> float:
 
 
 def _scale(finite: Matrix, vmin: float | None, vmax: float | None) -> Scale:
-    """The scale of the finite numbers that are drawn, of which there may be none, with the ends that were given."""
+    """Return the scale of the finite numbers, of which there may be none, with the given ends."""
     low = vmin if vmin is not None else float(finite.min(initial=math.inf))
     high = vmax if vmax is not None else float(finite.max(initial=-math.inf))
     if low <= high:
@@ -198,7 +198,7 @@ def _scale(finite: Matrix, vmin: float | None, vmax: float | None) -> Scale:
 
 
 class _Axis:
-    """How the cells of one axis are drawn: how many, how large (pixels), and which labels."""
+    """The cells of one axis: their number, their size in pixels, and their labels."""
 
     def __init__(self, cells: int, size: int, labels: list[str] | None) -> None:
         self.cells = cells
@@ -216,7 +216,7 @@ class _Axis:
             self.cell_pixels = math.ceil(SHORT_SIDE_MIN / self.cells)
 
     def shown(self, room: float) -> list[tuple[int, str]]:
-        """The middles, in pixels, of the cells whose labels have ``room`` pixels each, and the labels."""
+        """Return the drawn labels, with ``room`` pixels for each, and the middles of their cells in pixels."""
         every = max(1, math.ceil(room / self.cell_pixels))
         return [
             (place * self.cell_pixels + self.cell_pixels // 2, label)
@@ -274,7 +274,7 @@ def _draw(matrix: Matrix, scale: Scale, table: Pixels, rows: _Axis, columns: _Ax
 
 
 def _paint(numbers: Matrix, scale: Scale, table: Pixels) -> Pixels:
-    """Colours of numbers, one pixel each, of shape (height, width, 3); diagonal stripes for what is not finite."""
+    """Paint numbers, one pixel each, shape (height, width, 3); diagonal stripes for values that are not finite."""
     parts = scale.parts(numbers)
     finite = np.isfinite(numbers) & np.isfinite(parts)
     painted = table[np.where(finite, parts * 255 + 0.5, 0).astype(np.uint8)]
@@ -295,7 +295,7 @@ def _font() -> Any:
 
 @lru_cache(4096)
 def _extent(text: str) -> tuple[int, int]:
-    """Width and height of a text in pixels."""
+    """Return the width and height of a text in pixels."""
     left, top, right, bottom = _font().getbbox(text)
     return math.ceil(right - left), math.ceil(bottom - top)
 
@@ -307,7 +307,7 @@ def _write(draw: Any, font: Any, x: int, middle: int, text: str) -> None:
 
 
 def _text(text: str) -> str:
-    """A label in one line that the font can draw: that of an old Pillow has Latin-1 only."""
+    """Return a label in one line with letters that the font has: that of an old Pillow has only Latin-1."""
     line = " ".join(text.split())[:LABEL_CHARS_MAX]
     line = "".join(character if character.isprintable() else "?" for character in line)
     return shown(line) if _draws_all() else line.encode("latin-1", "replace").decode("latin-1")
@@ -321,10 +321,10 @@ def _draws_all() -> bool:
 
 
 def _labels(labels: object, array: AnyArray, axis: int) -> list[str] | None:
-    """The labels of an axis among the attributes.
+    """Return the labels of an axis, checked.
 
     Raises:
-        Refused: they are no texts, or not as many as the axis has cells.
+        Refused: a label is not text, or the number of labels differs from that of cells.
     """
     if labels is None:
         return None

@@ -1,10 +1,10 @@
 """Histograms: the counts of tensorboardX, without sorting.
 
 Its default bins ("tensorflow") have 1,549 edges, each 1.1 times the one before. To sort a million numbers, or to
-search the edges for each, is slow; but a float32 cut to its upper bits says almost always which bin a number is in.
-So numbers are counted by these bits (a *cell*), the cells of a bin are added up, and only what is in a cell that an
-edge goes through is compared with that edge; a cell is narrow, so there is one. Everything is done in chunks that fit
-the processor's cache, and in memory that is used again for the next chunk.
+search the edges for each, is slow; but the upper bits of a float32 almost always determine its bin. So numbers are
+counted by these bits (a *cell*), and the cells of a bin are added up. Only numbers in a cell with an edge are compared
+with that edge; a cell is narrow, so it has at most one. The work is done in chunks that fit the processor's cache, and
+reuses the memory of the chunk before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class Scratch:
-    """Memory for what is computed of one chunk after the other, of at most ``size`` numbers each."""
+    """Reusable memory for chunks of at most ``size`` numbers each."""
 
     def __init__(self, size: int) -> None:
         self.wide = np.empty(size, np.float64)
@@ -52,7 +52,7 @@ class Scratch:
 
 @dataclass(slots=True)
 class Statistics:
-    """What is known of the finite numbers of an array beside their bins; ``left_out`` others were not finite."""
+    """The statistics of the finite numbers of an array; ``left_out`` others were not finite."""
 
     num: int = 0
     left_out: int = 0
@@ -62,9 +62,9 @@ class Statistics:
     squares: list[float] = field(default_factory=list)
 
     def take(self, chunk: AnyArray, scratch: Scratch) -> AnyArray:
-        """Account for a chunk; returns its finite numbers, float32 as they are, others as float64.
+        """Account for a chunk; return its finite numbers, float32 as they are, others as float64.
 
-        They may be in the scratch, and are then gone with the next chunk.
+        They may be in the scratch, which the next chunk overwrites.
         """
         wide = scratch.wide[: len(chunk)]
         wide[:] = chunk
@@ -86,12 +86,12 @@ class Statistics:
 
     @property
     def sum(self) -> float:
-        """The sum of the numbers; infinite where float64 ends."""
+        """The sum of the numbers; infinite beyond float64."""
         return _total(self.sums)
 
     @property
     def sum_squares(self) -> float:
-        """The sum of the numbers' squares; infinite where float64 ends."""
+        """The sum of the numbers' squares; infinite beyond float64."""
         return _total(self.squares)
 
 
@@ -99,8 +99,8 @@ class Statistics:
 class Histogram:
     """A histogram as TensorBoard has it: ``counts[i]`` numbers from ``limits[i - 1]`` up to ``limits[i]``.
 
-    The first count is 0, its limit is the lower end of the first bin that holds something. The statistics are those
-    of all finite numbers, also where the bins leave some out.
+    The first count is 0, its limit is the lower end of the first bin that is not empty. The statistics are those of all
+    finite numbers, even if the bins leave some out.
     """
 
     counts: Counts
@@ -109,7 +109,7 @@ class Histogram:
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One histogram: attributes ``dtype``, ``shape``, ``bins`` and ``max_bins``.
+    """Encode one histogram: attributes ``dtype``, ``shape``, ``bins`` and ``max_bins``.
 
     Raises:
         Refused: ``bad_record``, ``bad_bins`` or ``no_finite_values``.
@@ -118,7 +118,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def encode_together(records: Sequence[Record], tag: TagDefinition) -> list[Any]:
-    """One histogram of the numbers of several records, which are parts of one array; the first says with which bins.
+    """Encode one histogram of several records, which are parts of one array; the first determines the bins.
 
     Raises:
         Refused: ``bad_record``, ``bad_bins`` or ``no_finite_values``.
@@ -139,7 +139,7 @@ def encode_together(records: Sequence[Record], tag: TagDefinition) -> list[Any]:
 
 
 def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
-    """One histogram as it was given: arrays ``limits`` and ``counts``, attributes ``min``, ``max``, ``num``, ``sum``
+    """Encode a precomputed histogram: arrays ``limits`` and ``counts``, attributes ``min``, ``max``, ``num``, ``sum``
     and ``sum_squares``.
 
     Raises:
@@ -159,12 +159,12 @@ def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def histogram_of(array: AnyArray | Sequence[AnyArray], bins: object = TENSORFLOW, max_bins: object = None) -> Histogram:
-    """The histogram of an array's finite numbers, or of those of several together.
+    """Return the histogram of the finite numbers of one or several arrays.
 
     Args:
         array: real numbers of any shape.
         bins: one of `BIN_RULES`, a number of bins, or a list of their edges.
-        max_bins: None, or about how many bins at most; neighbours are added up.
+        max_bins: None, or the approximate maximum of bins; neighbours are added up.
 
     Raises:
         Refused: ``bad_record`` for complex numbers, ``no_finite_values``, ``bad_bins``.
@@ -237,9 +237,9 @@ def _total(parts: list[float]) -> float:
 
 @cache
 def tensorflow_edges() -> Floats:
-    """1e-12 times powers of 1.1 up to 1e20, their negatives, and 0, ascending.
+    """Return 1e-12 times powers of 1.1 up to 1e20, their negatives, and 0, ascending.
 
-    Multiplied step by step, as TensorFlow does (``histogram.cc``): a power would differ in the last bits.
+    They are multiplied step by step, as in TensorFlow (``histogram.cc``): a power would differ in the last bits.
     """
     edge, positive = 1e-12, []
     while edge < 1e20:
@@ -252,20 +252,20 @@ def tensorflow_edges() -> Floats:
 
 @dataclass(slots=True, frozen=True)
 class Cells:
-    """What the upper bits of a float32 say of a number.
+    """A table from the upper bits of a float32 to the bin of a number.
 
     A cell holds the float64 numbers whose nearest float32 begins with the cell's bits; these reach at most one float32
-    beyond the cell's own. A number's place is how many edges are not above it; cells side by side have mostly the same.
+    beyond the cell's own. A number's place is the count of edges not above it; neighbouring cells mostly have the same.
 
     Args:
-        shift: how many bits are cut off.
-        firsts: cells where a row of cells begins whose numbers are at one place, ascending; of a cell with an edge in
-            it, those below that edge are meant.
-        places: the place for each row.
-        mixed: for each cell whether there is an edge in it, so that its numbers are at two places.
-        slots: for each cell how many mixed ones are before it.
-        edges: of each mixed cell the edge; what is not below it is one place higher.
-        lower: and the place of what is below.
+        shift: the number of bits cut off.
+        firsts: the first cells of rows of cells whose numbers are at one place, ascending; for a cell with an edge,
+            those below that edge.
+        places: the place of each row.
+        mixed: True for each cell with an edge in it, whose numbers are at two places.
+        slots: for each cell the number of mixed ones before it.
+        edges: the edge of each mixed cell; numbers not below it are one place higher.
+        lower: the place of the numbers below that edge.
     """
 
     shift: int
@@ -303,11 +303,11 @@ def _cells(width: int) -> Cells:
 
 
 def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) -> Counts:
-    """How many numbers are below, in each bin of, and above `tensorflow_edges`; the last bin holds its upper edge.
+    """Count the numbers below, in each bin of, and above `tensorflow_edges`; the last bin includes its upper edge.
 
     Args:
         chunks: the numbers.
-        size: about how many there are.
+        size: their approximate number.
         scratch: memory for a chunk.
     """
     known = _cells(CELL_BITS if size < MANY else CELL_BITS_OF_MANY)
@@ -329,7 +329,7 @@ def _tensorflow_counts(chunks: Iterable[AnyArray], size: int, scratch: Scratch) 
 
 
 def _beyond(at_places: Counts, edges: Floats, statistics: Statistics) -> tuple[Counts, Floats]:
-    """Counts and edges of numbers that all lie below or above the bins, with a bin from there to the outermost."""
+    """Add bins up to the outermost numbers, for numbers that all lie below or above the bins."""
     counts, limits = at_places[1:-1], edges
     if at_places[0]:
         counts, limits = np.append(at_places[0], counts), np.append(statistics.min, limits)
@@ -344,7 +344,7 @@ def _beyond(at_places: Counts, edges: Floats, statistics: Statistics) -> tuple[C
 def _numpy_counts(
     arrays: Sequence[AnyArray], bins: str | int | tuple[float, ...], statistics: Statistics
 ) -> tuple[Counts, Floats]:
-    """Counts and edges as ``numpy.histogram`` has them."""
+    """Return counts and edges as ``numpy.histogram`` does."""
     span = (statistics.min, statistics.max)
     if not isinstance(bins, tuple) and not math.isfinite(span[1] - span[0]):
         raise Refused("bad_bins", f"numbers from {span[0]:g} to {span[1]:g}, whose difference no float64 holds")
@@ -362,9 +362,9 @@ def _numpy_counts(
 
 
 def _bins_by_rule(arrays: Sequence[AnyArray], rule: str, statistics: Statistics) -> int:
-    """How many bins one of numpy's rules makes of the finite numbers.
+    """Return the number of bins that one of numpy's rules makes of the finite numbers.
 
-    "stone" looks at no more than `STONE_VALUES_MAX` of them, evenly spread.
+    "stone" uses at most `STONE_VALUES_MAX` of them, evenly spread.
     """
     span = (statistics.min, statistics.max)
     numbers = np.concatenate(list(_finite_chunks(arrays)))
@@ -390,14 +390,14 @@ def _bins_by_rule(arrays: Sequence[AnyArray], rule: str, statistics: Statistics)
 
 
 def _merged(counts: Counts, limits: Floats, bins_max: int) -> tuple[Counts, Floats]:
-    """Every so many neighbouring bins as one. As tensorboardX does it, there may be up to twice ``bins_max`` left."""
+    """Merge neighbouring bins. As with tensorboardX, up to twice ``bins_max`` may be left."""
     every = len(counts) // bins_max
     firsts = np.arange(0, len(counts), every)
     return np.add.reduceat(counts, firsts), np.append(limits[firsts], limits[-1])
 
 
 def _trimmed(counts: Counts, limits: Floats) -> tuple[Counts, Floats]:
-    """Without the empty bins at both ends, and with upper limits only: an empty first bin has the lower one."""
+    """Remove the empty bins at both ends; keep upper limits only: an empty first bin has the lower one."""
     filled = np.flatnonzero(counts)
     if not len(filled):
         raise Refused("bad_bins", "no number is in any of the bins")

@@ -1,4 +1,4 @@
-"""What a run was trained with: three tags that have metadata for the HPARAMS tab and no value of their own."""
+"""Hyper-parameters: three tags with metadata for the HPARAMS tab and no value of their own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SUCCESS = 1  # Status of the same
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """The begin and the end of a session, and where domains are given an experiment.
+    """Encode the begin and the end of a session, and an experiment if domains are given.
 
     The payload is JSON with ``hparams`` (name to bool, number or text), ``metrics`` (names) and ``domains`` (name to a
-    list of values). TensorBoard takes the columns of its table from the first experiment that it finds, and leaves out
+    list of values). TensorBoard takes the columns of its table from the first experiment that it finds, and ignores
     those of all other rows; without one it takes the columns of all rows (``backend_context.py``).
 
     Raises:

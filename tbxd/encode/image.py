@@ -1,4 +1,4 @@
-"""Pictures: any layout of axes and any type of number to one PNG."""
+"""Pictures: any layout of axes and any type of number as one PNG."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One picture: attributes ``dtype``, ``shape`` and ``dataformats``; several pictures are put into one grid.
+    """Encode one picture: attributes ``dtype``, ``shape`` and ``dataformats``; several pictures become one grid.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -38,14 +38,14 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def picture_value(kind: int, tag: TagDefinition, pixels: Pixels) -> Any:
-    """The ``Summary.Value`` of (height, width, channels) pixels."""
+    """Return the ``Summary.Value`` of (height, width, channels) pixels."""
     height, width, channels = pixels.shape
     image = schema.Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png(pixels))
     return summary_value(kind, tag, image=image)
 
 
 def png(pixels: Pixels) -> bytes:
-    """PNG of (height, width, channels) pixels; 2 channels are grey and alpha, 3 RGB, 4 RGBA."""
+    """Return a PNG of (height, width, channels) pixels; 2 channels are grey and alpha, 3 RGB, 4 RGBA."""
     from PIL import Image  # with the first picture: it takes a tenth of a daemon's start
 
     out = io.BytesIO()
@@ -54,15 +54,15 @@ def png(pixels: Pixels) -> bytes:
 
 
 def pixels_of(array: AnyArray, dataformats: object) -> Pixels:
-    """A picture, or a grid of N pictures, as uint8 of shape (height, width, channels); grey becomes RGB.
+    """Convert a picture, or N as a grid, to uint8 of shape (height, width, channels); grey becomes RGB.
 
-    uint8 is taken as it is, bool is 0 or 255, floating point is multiplied by 255, other integers are taken as they
-    are, but for those of which none is greater than 1: these are black and white, as they are with the originals. What
-    is then outside 0 to 255 is clipped, NaN is 0.
+    uint8 stays as it is, bool is 0 or 255, floating point is multiplied by 255. Other integers stay as they are, unless
+    none is greater than 1: these are black and white, as with the originals. Values outside 0 to 255 are then clipped,
+    NaN is 0.
 
     Args:
         array: axes as in ``dataformats``.
-        dataformats: the letters H and W and perhaps C and N, in the order of the axes.
+        dataformats: the letters H and W and optionally C and N, in the order of the axes.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -103,7 +103,7 @@ def _as_nhwc(array: AnyArray, dataformats: object) -> AnyArray:
 
 
 def as_bytes(array: AnyArray) -> Pixels:
-    """Numbers as bytes of a picture; see `pixels_of`."""
+    """Convert numbers to bytes of a picture; see `pixels_of`."""
     if array.dtype == np.uint8:
         return array
     with np.errstate(over="ignore", invalid="ignore"):

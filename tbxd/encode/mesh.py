@@ -1,4 +1,4 @@
-"""Meshes and clouds of points: a tensor each for vertices, faces and colours, which the MESH tab puts together."""
+"""Meshes and point clouds: a tensor each for vertices, faces and colours, which the MESH tab combines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SIZE_MAX = (1 << 31) - 1  # of an axis in the plugin's own data
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One mesh: arrays ``vertices`` and perhaps ``faces`` and ``colors``, each of shape (batch, number, 3); attribute
-    ``config``, JSON for three.js.
+    """Encode one mesh: arrays ``vertices``, optionally ``faces`` and ``colors``, each of shape (batch, number, 3);
+    attribute ``config``, JSON for three.js.
 
     Raises:
         Refused: ``bad_record``.

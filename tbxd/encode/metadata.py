@@ -1,8 +1,8 @@
-"""What TensorBoard is told about a tag beside its values: plugin, display name, description, and our colour.
+"""The metadata of a tag for TensorBoard: plugin, display name, description, and our colour.
 
-TensorBoard's default loader only believes metadata that names a plugin and a data class; it then takes the plugin by
-its name, so both are always written together. TensorBoard has no place for a colour of a tag. It goes into the
-content of the plugin, as a field that the plugins pass over (`schema.COLOR_FIELD`).
+TensorBoard's default loader only accepts metadata with a plugin and a data class; it then selects the plugin by its
+name, so both are always written together. TensorBoard has no place for a colour of a tag. It goes into the content of
+the plugin, as a field that the plugins ignore (`schema.COLOR_FIELD`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .arrays import shown
 
 
 def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | None:
-    """The ``SummaryMetadata`` of a tag's values, or None where nothing is to be said.
+    """Return the ``SummaryMetadata`` of a tag's values, or None if there is none.
 
-    What is written as a tensor has it always: without it a tensor belongs to no plugin. ``content`` is what the plugin
-    itself wants to know; our colour is appended, which for protobuf is a field more.
+    A value written as a tensor always has it: without it a tensor belongs to no plugin. ``content`` is the plugin's own
+    content; our colour is appended, which for protobuf is one more field.
     """
     known = kind_of(kind)
     if not known.plugin or not (known.needs_metadata or tag.color or tag.display_name or tag.description):
@@ -35,7 +35,7 @@ def metadata_for(kind: int, tag: TagDefinition, content: bytes = b"") -> Any | N
 
 
 def color_of(content: bytes) -> str:
-    """The colour in a plugin's content, as ``#rrggbb``; empty where there is none."""
+    """Return the colour in a plugin's content, as ``#rrggbb``; empty if there is none."""
     try:
         return str(schema.PluginContent.FromString(content).color)
     except schema.DecodeError:  # another plugin's, and no protobuf
@@ -43,5 +43,5 @@ def color_of(content: bytes) -> str:
 
 
 def summary_value(kind: int, tag: TagDefinition, suffix: str = "", content: bytes = b"", **value: Any) -> Any:
-    """A ``Summary.Value`` with the tag's name, its metadata, and the one field of ``value``."""
+    """Return a ``Summary.Value`` with the tag's name, its metadata, and the one field of ``value``."""
     return schema.Summary.Value(tag=shown(tag.tag) + suffix, metadata=metadata_for(kind, tag, content), **value)

@@ -1,4 +1,4 @@
-"""Graphs of models of ONNX as both originals show them: inputs and outputs, and nodes by their first output."""
+"""Graphs of ONNX models as both originals show them: inputs and outputs, and nodes by their first output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CUT = "…".encode()
 
 
 def graph_of(record: Record) -> bytes:
-    """A ``GraphDef`` in bytes; the payload is a ``ModelProto``.
+    """Return a ``GraphDef`` in bytes; the payload is a ``ModelProto``.
 
     Raises:
         Refused: ``bad_record``; ``onnx_not_installed``.
@@ -57,7 +57,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def _parameters(node: Any) -> bytes:
-    """What a node's attributes say, as the originals write it; cut where it is long."""
+    """Return a node's attributes as text, in the originals' form; long text is cut."""
     texts = []
     for attribute in node.attribute:
         if attribute.ByteSize() > NODE_ATTRIBUTES_BYTES_MAX:

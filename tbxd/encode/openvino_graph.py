@@ -1,6 +1,6 @@
-"""Graphs of models of OpenVINO, as tensorboardX shows them: a node for each edge, named by the layer it leads to.
+"""Graphs of OpenVINO models, as tensorboardX shows them: a node for each edge, named by the layer it leads to.
 
-What comes is not trusted. Without a DTD, which is refused, there are no entities, and nothing outside is looked at.
+The input is not trusted. A DTD is refused, so there are no entities, and no other file is read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .rejections import Refused
 
 
 def graph_of(record: Record) -> bytes:
-    """A ``GraphDef`` in bytes; the payload is the ``.xml`` file of a model.
+    """Return a ``GraphDef`` in bytes; the payload is the ``.xml`` file of a model.
 
     Raises:
-        Refused: ``bad_record``: it is none, it has a DTD, or it is too large.
+        Refused: ``bad_record``: the payload is not a model, has a DTD, or is too large.
     """
     data = record.payload
     if not isinstance(data, bytes) or len(data) > MODEL_BYTES_MAX:
@@ -43,10 +43,10 @@ class _Model:
         self._seen: set[str] = set()  # which of them have ended
 
     def parse(self, data: bytes) -> None:
-        """Take a document.
+        """Parse a document.
 
         Raises:
-            Refused, ExpatError, KeyError: it is no model, or one that is not taken.
+            Refused, ExpatError, KeyError: the document is not an acceptable model.
         """
         parser = expat.ParserCreate()
         parser.StartDoctypeDeclHandler = self._refuse
@@ -57,7 +57,7 @@ class _Model:
             raise Refused("bad_record", "a model of OpenVINO without layers or without edges")
 
     def node(self, source: str, target: str) -> Any:
-        """The node that an edge leads to."""
+        """Return the node that an edge leads to."""
         return node_def(self.layers[target], "op", [self.layers[source]], parameters=schema.AttrValue(s=b""))
 
     def _refuse(self, *_: object) -> None:

@@ -25,7 +25,7 @@ Curve = npt.NDArray[np.float64]
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One curve: arrays ``labels``, ``predictions`` and perhaps ``weights``; attribute ``num_thresholds``.
+    """Encode one curve: arrays ``labels``, ``predictions``, optionally ``weights``; attribute ``num_thresholds``.
 
     Raises:
         Refused: ``bad_record``, ``no_values``.
@@ -41,7 +41,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def encode_raw(record: Record, tag: TagDefinition) -> list[Any]:
-    """One curve as it was given: shape (6, thresholds).
+    """Encode a precomputed curve: shape (6, thresholds).
 
     Raises:
         Refused: ``bad_record``.
@@ -60,19 +60,19 @@ def _value(kind: int, tag: TagDefinition, rows: AnyArray) -> Any:
 
 
 def curve_of(labels: AnyArray, predictions: AnyArray, thresholds: int, weights: AnyArray | None = None) -> Curve:
-    """The curve at evenly spaced thresholds from 0 to 1, as TensorBoard computes it (plugins/pr_curve/summary.py).
+    """Compute the curve at evenly spaced thresholds from 0 to 1, as TensorBoard does (plugins/pr_curve/summary.py).
 
     Args:
         labels: 1 or true, 0 or false.
-        predictions: from 0 to 1, as many; others, and NaN, are left out.
-        thresholds: how many.
-        weights: as many, or one number.
+        predictions: from 0 to 1, one for each label; others, and NaN, are left out.
+        thresholds: their number.
+        weights: one for each label, or one number.
 
     Returns:
         Shape (6, thresholds); the rows are those of `ROWS`.
 
     Raises:
-        Refused: ``bad_record``: not as many of each.
+        Refused: ``bad_record``: the numbers of labels, predictions and weights differ.
     """
     truth = _flat(labels)
     check_real(predictions)

@@ -1,4 +1,4 @@
-"""Events that callers have made themselves: parsed, checked and written anew, never passed through."""
+"""Events made by callers: parsed, checked and encoded again, never passed through."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ALLOWED = frozenset(("summary", "graph_def", "session_log", "log_message", "tagg
 
 
 def what_of(record: Record) -> dict[str, Any]:
-    """What an event says, by the name of its field; the payload is an ``Event``.
+    """Return the content of an event, by the name of its field; the payload is an ``Event``.
 
     Returns:
-        Nothing for the version of the file, which is the daemon's to say.
+        Nothing for the file version, which the daemon writes itself.
 
     Raises:
-        Refused: ``bad_record``: it is none, it says nothing, or something that only the daemon may say.
+        Refused: ``bad_record``: the payload is not an event, is empty, or has content that only the daemon may write.
     """
     if not isinstance(record.payload, bytes):
         raise Refused("bad_record", f"an event in {type(record.payload).__name__}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """A record that cannot be written, through no fault of the daemon.
+    """The record cannot be written, through no fault of the daemon.
 
-    ``reason`` is the name under which it is counted; the message says what was wrong with it.
+    ``reason`` is the name under which it is counted; the message says what is wrong with it.
 
     Reasons: ``bad_record`` (attributes or payload that the client would not have sent), ``no_finite_values``,
     ``no_values`` (there is nothing to show), ``bad_bins`` (bins that hold no value or cannot be made), ``too_large``,

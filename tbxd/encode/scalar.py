@@ -1,4 +1,4 @@
-"""Scalars, one by one. The run writes the many without coming here."""
+"""Scalars, one by one. The run writes many scalars without this module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .rejections import Refused
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One ``simple_value`` of the payload, a big-endian float64; TensorBoard has float32, beyond its range infinity.
+    """Encode a big-endian float64 as ``simple_value``, a float32; numbers beyond its range are infinite.
 
     Raises:
         Refused: ``bad_record``.

@@ -1,7 +1,7 @@
-"""The scalars of a run on their way into its event file: which of them share an event, their marks, and their bytes.
+"""Encodes the scalars of a run: groups them into events, with their marks and bytes.
 
-They are gathered over a whole write, from whichever sessions, because what numpy does costs as much for ten as for a
-thousand. So few that it is not worth it are made one by one, into the same bytes.
+They are gathered over a whole write, from all sessions, because numpy's calls cost as much for ten as for a thousand. A
+few scalars are encoded one by one, to the same bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Part:
-    """Scalars of one session that follow each other. ``count`` and ``refused`` are its ledger's before them."""
+    """Consecutive scalars of one session. ``count`` and ``refused`` are those of its ledger before them."""
 
     session: bytes
     tags: list[TagDefinition | None]
@@ -50,7 +50,7 @@ class Part:
     refused: dict[str, int]
 
     def definition(self, index: int) -> TagDefinition:
-        """The tag of one of them."""
+        """Return the tag of a scalar."""
         tag = self.tags[int(self.values["tag"][index])]
         assert tag is not None
         return tag
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(slots=True)
 class Stretch:
-    """Some scalars of a part, from ``begin`` on, and the numbers of their tags if they are known."""
+    """Scalars of a part, from ``begin`` on, and the numbers of their tags if known."""
 
     part: Part
     begin: int
@@ -72,13 +72,13 @@ class Stretch:
 
 @dataclass(slots=True)
 class Numbers:
-    """A session's tags to those of the file; what is not known yet is `UNKNOWN`."""
+    """A map from a session's tags to those of the file; `UNKNOWN` for new ones."""
 
     first: int = 0
     numbers: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def reach(self, low: int, high: int) -> None:
-        """Have a place for each from ``low`` to ``high``."""
+        """Extend the map to the tags from ``low`` to ``high``."""
         count = len(self.numbers)
         if not count:
             self.first, self.numbers = low, np.full(high - low + 64, UNKNOWN, np.int32)
@@ -93,7 +93,7 @@ class ScalarWriter:
     """Makes the events of scalars for one event file.
 
     Args:
-        marker: of that file.
+        marker: the marker of that file.
     """
 
     def __init__(self, marker: Marker) -> None:
@@ -107,18 +107,18 @@ class ScalarWriter:
 
     @property
     def full(self) -> bool:
-        """Whether so many are gathered that events should be made of them."""
+        """True if enough scalars are gathered to make events of them."""
         return self._waiting >= GATHERED_MAX
 
     def add(self, batch: Batch, values: npt.NDArray[Any], ends: Integers, steps: Integers, entry: Entry) -> None:
         """Gather scalars of a batch, at least one, and settle them in ``entry``.
 
         Args:
-            batch: says whose they are and what their tags mean.
+            batch: the batch, with its session and tags.
             values: (N,) of `SCALAR_DTYPE`.
-            ends: (N,) the positions behind them.
-            steps: (N,) their steps, which may be others than those of ``values``.
-            entry: of the session.
+            ends: (N,) the positions after them.
+            steps: (N,) their steps, which may differ from those of ``values``.
+            entry: the session's entry in the ledger.
         """
         self._parts.append(Part(batch.session, batch.tags, values, ends, steps, entry.count, entry.refused))
         self._waiting += len(values)
@@ -126,7 +126,7 @@ class ScalarWriter:
         entry.count += len(values)
 
     def flush(self, pieces: list[Piece]) -> None:
-        """Append the events of what is gathered."""
+        """Append the events of the gathered scalars."""
         parts, self._parts = self._parts, []
         small, self._waiting = self._waiting <= SMALL, 0
         stretches: list[Stretch] = []
@@ -150,7 +150,7 @@ class ScalarWriter:
     # --- tags ------------------------------------------------------------------------------------------------
 
     def _undescribed(self, part: Part) -> list[int]:
-        """Which scalars are the first of a tag that has metadata."""
+        """Return the scalars that are the first of a tag with metadata."""
         found = []
         for index, number in enumerate(part.values["tag"].tolist()):
             tag = part.tags[number]
@@ -161,7 +161,7 @@ class ScalarWriter:
         return found
 
     def _look_up(self, part: Part) -> tuple[npt.NDArray[np.int32], list[int]]:
-        """The numbers of the tags in the file, and which scalars are the first of a tag that has metadata."""
+        """Return the numbers of the tags in the file, and the scalars that are the first of a tag with metadata."""
         ids = part.values["tag"].astype(np.int64)
         known = self._numbers.get(part.session)
         if known is None:
@@ -248,10 +248,10 @@ class ScalarWriter:
     def _marks(
         self, stretches: list[Stretch], offsets: Integers, starts: Integers, lasts: Integers, ends: Integers
     ) -> dict[int, str]:
-        """The marks of events, by their places; those of which a mark may be due are few.
+        """Return the marks of events, by their places; few events may need one.
 
-        Where runs of one session take turns, the records of each are further apart than they are long, but evenly so:
-        a mark says by how much its followers are, and none is due until that changes.
+        If runs of one session take turns, the records of each are further apart than they are long, but evenly: a mark
+        has the distance of its followers, and the next mark is due when that changes.
         """
         records = lasts - starts + 1
         spacings = spacings_of(ends, records)
@@ -280,14 +280,14 @@ class ScalarWriter:
 
 
 def spacings_of(ends: Integers, records: Integers) -> Integers:
-    """How far apart the records of each event are, if evenly: by how much its end is behind that of the event before.
+    """Return the even distance of each event's records: from the end of the event before to its own, by record.
 
     Args:
-        ends: (N,) the positions behind events.
-        records: (N,) how many each holds.
+        ends: (N,) the positions after events.
+        records: (N,) the number of records of each.
 
     Returns:
-        (N,) bytes, `UNEVEN` where it is no whole number, and for the first.
+        (N,) bytes, `UNEVEN` if it is not a whole number, and for the first.
     """
     spacings = np.full(len(ends), UNEVEN, np.int64)
     far = ends[1:] - ends[:-1]
@@ -301,12 +301,12 @@ def _joined(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """What TensorBoard shows of a number: float32, beyond its range infinite."""
+    """Convert to float32, as TensorBoard shows it; infinite beyond its range."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype("<f4")
 
 
 def finite_times(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Wall times as they are, but for those that would make the file unreadable to TensorBoard's fast loader."""
+    """Replace wall times that would make the file unreadable for TensorBoard's fast loader by the current time."""
     good = np.isfinite(values)
     return values if good.all() else np.where(good, values, time.time())

@@ -19,7 +19,7 @@ _TYPES |= {"u2": 17, "c16": 18, "f2": 19, "u4": 22, "u8": 23}
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """A tensor of any shape and type of number: attributes ``dtype`` and ``shape``; bfloat16 becomes float32.
+    """Encode a tensor of any shape and type of number: attributes ``dtype`` and ``shape``; bfloat16 becomes float32.
 
     Raises:
         Refused: ``bad_record``.
@@ -28,7 +28,7 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def tensor_of(array: AnyArray) -> Any:
-    """The ``TensorProto`` of an array."""
+    """Return the ``TensorProto`` of an array."""
     if not array.size and array.dtype.str[1:] in ("u4", "u8"):  # of which TensorBoard reads none that are empty
         array = array.astype(np.int64)
     return schema.TensorProto(

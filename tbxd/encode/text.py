@@ -14,7 +14,7 @@ from .rejections import Refused
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """A tensor of shape (1,) with the payload, a string.
+    """Encode a tensor of shape (1,) with the payload, a string.
 
     Raises:
         Refused: ``bad_record``.

@@ -22,7 +22,7 @@ HUNDREDTHS_MIN = 2  # of a second for one frame; browsers slow down what asks fo
 
 
 def encode(record: Record, tag: TagDefinition) -> list[Any]:
-    """One video: attributes ``dtype``, ``shape``, ``dataformats`` and ``fps``; several videos are put side by side.
+    """Encode one video: attributes ``dtype``, ``shape``, ``dataformats`` and ``fps``; several are put side by side.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -39,14 +39,14 @@ def encode(record: Record, tag: TagDefinition) -> list[Any]:
 
 
 def frames_of(array: AnyArray, dataformats: object) -> Pixels:
-    """The frames of a video, or of N videos in a grid, as uint8 of shape (frames, height, width, 3).
+    """Return the frames of a video, or of N videos in a grid, as uint8 of shape (frames, height, width, 3).
 
     The grid is tensorboardX's: N up to a power of 2, and 2 to the power of half the digits of N (binary) rows. Numbers
     are read as in a picture.
 
     Args:
         array: axes as in ``dataformats``.
-        dataformats: the letters of ``NTCHW``, perhaps without N, in the order of the axes.
+        dataformats: the letters of ``NTCHW``, optionally without N, in the order of the axes.
 
     Raises:
         Refused: ``bad_record`` or ``too_large``.
@@ -76,9 +76,9 @@ def frames_of(array: AnyArray, dataformats: object) -> Pixels:
 
 
 def gif(frames: Pixels, rate: float) -> bytes:
-    """An endless GIF of (frames, height, width, 3) pixels at so many frames a second.
+    """Return an endless GIF of (frames, height, width, 3) pixels at ``rate`` frames a second.
 
-    A GIF counts in hundredths of a second; they are spread so that the whole has the right length.
+    A GIF counts in hundredths of a second; they are distributed so that the whole has the right length.
     """
     longest = [GIF_HUNDREDTHS_MAX * (number + 1) for number in range(len(frames))]
     ends = [round(min(100 * (number + 1) / rate, end)) for number, end in enumerate(longest)]
@@ -91,7 +91,7 @@ def gif(frames: Pixels, rate: float) -> bytes:
 
 
 def _saved(frames: Pixels, lengths: list[int]) -> bytes:
-    """A GIF whose frames last so many hundredths of a second."""
+    """Return a GIF with the length of each frame in hundredths of a second."""
     from PIL import Image
 
     first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)

@@ -1,1 +1,1 @@
-"""Metrics of the daemon, and where Prometheus scrapes them."""
+"""Metrics of the daemon, and their endpoint for Prometheus."""

@@ -1,6 +1,6 @@
-"""The metrics for Prometheus: what each is called, and where its number stands in `tbxd status --json`.
+"""The metrics for Prometheus: their names, and the paths of their numbers in `tbxd status --json`.
 
-They are made from that answer and from nothing else, so both say the same. docs/METRICS.md has them as a table.
+They are made from that answer alone, so both agree. docs/METRICS.md has them as a table.
 Only this module imports prometheus_client, and nothing imports this module unless the endpoint is on.
 """
 
@@ -27,8 +27,8 @@ Status = dict[str, Any]
 class Declared:
     """One metric.
 
-    ``path`` is where it stands in `tbxd status --json`, with dots between the keys. With a ``label`` there is an object
-    there, whose keys are the label's values.
+    ``path`` is its path in `tbxd status --json`, with dots between the keys. With a ``label``, the path leads to an
+    object whose keys are the label's values.
     """
 
     name: str
@@ -114,7 +114,7 @@ METRICS = (
 
 
 def value_at(status: Status, path: str) -> Any:
-    """What stands in a status under a path."""
+    """Return the value at a path of a status."""
     value: Any = status
     for key in path.split("."):
         value = value[key]
@@ -122,7 +122,7 @@ def value_at(status: Status, path: str) -> Any:
 
 
 def families(status: Status) -> Iterator[Metric]:
-    """All metrics of one status. What is None there has no sample."""
+    """Yield all metrics of one status. A value of None has no sample."""
     for metric in METRICS:
         value = value_at(status, metric.path)
         if metric.kind == HISTOGRAM:
@@ -155,7 +155,7 @@ class _Collector:
 
 
 def exposition(status: Status, accept: str) -> tuple[bytes, str]:
-    """The text of all metrics and its content type, in the format that a scraper accepts: OpenMetrics or the older."""
+    """Return the text of all metrics and its content type, in the scraper's format: OpenMetrics or the older one."""
     registry = CollectorRegistry(auto_describe=False)
     encode, content_type = choose_encoder(accept)
     registry.register(_Collector(lambda: status))

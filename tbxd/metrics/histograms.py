@@ -1,7 +1,7 @@
-"""Histograms with fixed buckets: how long things take in the daemon, and how large they are.
+"""Histograms with fixed buckets: durations and sizes in the daemon.
 
-There is one of each for a daemon and not for each run, and something is counted for each write and not for each record:
-so they cost next to nothing, and their number does not grow.
+There is one of each for a daemon and not for each run, and it counts writes and not records: so they cost next to
+nothing, and their number does not grow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Buckets:
     """One histogram. `observe` may be called by any thread.
 
     Args:
-        bounds: the upper ends of its buckets, each inclusive; what is above them all has a bucket of its own.
+        bounds: the upper ends of its buckets, each inclusive; larger values have a bucket of their own.
     """
 
     __slots__ = ("_bounds", "_counts", "_lock", "_sum")
@@ -39,11 +39,11 @@ class Buckets:
 
     @property
     def sum(self) -> float:
-        """Of all values."""
+        """The sum of all values."""
         return self._sum
 
     def status(self) -> dict[str, Any]:
-        """As `tbxd status --json` shows it: the upper ends, one count for each and one for what is above, the sum."""
+        """Return the state for `tbxd status --json`: the upper ends, one count for each and one above, the sum."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         return {"bounds": list(self._bounds), "counts": counts, "count": sum(counts), "sum": total}
@@ -61,5 +61,5 @@ class Meters:
         self.batch_bytes = Buckets(BYTES)  # of one write, in the event file
 
     def status(self) -> dict[str, Any]:
-        """By their names."""
+        """Return the states by name."""
         return {name: buckets.status() for name, buckets in vars(self).items()}

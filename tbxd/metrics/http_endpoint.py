@@ -1,8 +1,8 @@
-"""Where Prometheus scrapes: HTTP on loopback or at a unix socket, one path, and nothing that could hold the daemon up.
+"""The endpoint for Prometheus: HTTP on loopback or at a unix socket, one path, and nothing that can block the daemon.
 
-It has a thread of its own, and one for each scraper, of which there are few at a time, each for a few seconds. Numbers
-are made on the daemon's main thread, as `tbxd status` has them made, and not more often than cost little: whoever
-scrapes all the time gets the same numbers again.
+It has a thread of its own, and one for each scraper: a few at a time, each for a few seconds. The daemon's main thread
+makes the numbers, as for `tbxd status`, and only as often as it costs little: frequent scrapes get the same numbers
+again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Exposition = Callable[[Status, str], tuple[bytes, str]]
 
 
 class EndpointError(ValueError):
-    """The endpoint cannot be; the message says why, and what would do."""
+    """The endpoint is not possible; the message has the reason and what is expected."""
 
 
 def parse(where: str) -> tuple[str, int] | Path:
-    """Host and port, or the path of a socket.
+    """Return host and port, or the path of a socket.
 
     Raises:
-        EndpointError: it is neither, or could be reached from other hosts.
+        EndpointError: the text is neither, or the endpoint could be reached from other hosts.
     """
     if where.startswith(UNIX):
         path = Path(where.removeprefix(UNIX).replace("//", "/", 1))
@@ -74,7 +74,7 @@ def parse(where: str) -> tuple[str, int] | Path:
 
 
 class Numbers:
-    """Hands what the main thread knows to the threads of scrapers.
+    """Passes the main thread's numbers to the threads of scrapers.
 
     Args:
         wake: wakes the main thread.
@@ -89,13 +89,13 @@ class Numbers:
         self._closed = False
 
     def close(self) -> None:
-        """The main thread answers no more, and must not be woken."""
+        """End: the main thread answers no more, and must not be woken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def get(self) -> Status | None:
-        """On a scraper's thread. None when the main thread does not get to it."""
+        """Return the numbers, on a scraper's thread; None if the main thread does not answer in time."""
         deadline = time.monotonic() + ANSWER_SECONDS
         with self._changed:
             if time.monotonic() >= self._fresh_until:
@@ -109,7 +109,7 @@ class Numbers:
             return self._status
 
     def answer(self, make: Callable[[], Status]) -> None:
-        """On the main thread, with each turn of its loop."""
+        """Make the numbers if wanted, on the main thread, with each turn of its loop."""
         if not self._wanted:
             return
         begun = time.monotonic()
@@ -130,8 +130,8 @@ class Endpoint:
         wake: wakes the main thread, which then calls `answer`.
 
     Raises:
-        EndpointError: it cannot be there, or prometheus-client is not installed.
-        OSError: it cannot be bound.
+        EndpointError: the endpoint is not possible, or prometheus-client is not installed.
+        OSError: the endpoint cannot be bound.
     """
 
     def __init__(self, where: str, wake: Callable[[], None]) -> None:
@@ -155,11 +155,11 @@ class Endpoint:
         self._thread.start()
 
     def answer(self, make: Callable[[], Status]) -> None:
-        """Let those have numbers who wait for them. On the main thread, with each turn of its loop."""
+        """Give numbers to waiting scrapers; called on the main thread, with each turn of its loop."""
         self._numbers.answer(make)
 
     def close(self) -> None:
-        """Accept nobody more; scrapers that are at it are left to themselves."""
+        """Accept no more scrapers; requests in progress are not waited for."""
         self._numbers.close()
         self._server.closing = True
         with contextlib.suppress(OSError):
@@ -282,8 +282,8 @@ class _Scraper(BaseHTTPRequestHandler):
 
 
 def _is_this_machine(host: str) -> bool:
-    """Whether a scraper asked for this machine: a page of another's in a browser of ours may ask by a name that it has
-    made to be ours (DNS rebinding)."""
+    """Return True if the request names this machine: a foreign page in a local browser may send another name (DNS
+    rebinding)."""
     try:
         return urllib.parse.urlsplit(f"//{host}").hostname in LOOPBACK
     except ValueError:
@@ -291,10 +291,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _make_room(path: Path) -> None:
-    """Take a stale socket away, in a folder that nobody else can write to.
+    """Remove a stale socket, in a folder that only this user can write to.
 
     Raises:
-        EndpointError: somebody else could put something in its place, or it is no stale socket that is there.
+        EndpointError: another user could replace the socket, or the path is not a stale socket.
     """
     where = f"metrics '{UNIX}{path}'"
     try:
@@ -311,7 +311,7 @@ def _make_room(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise EndpointError(f"{where}: something that is no socket is in the way; remove it")
+        raise EndpointError(f"{where}: the path is taken by something other than a socket; remove it")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.settimeout(1.0)
         try:
@@ -321,4 +321,4 @@ def _make_room(path: Path) -> None:
             return
         except OSError:
             pass
-    raise EndpointError(f"{where}: somebody listens there already; take another path for each daemon")
+    raise EndpointError(f"{where}: another process listens there already; use another path for each daemon")

@@ -1,1 +1,1 @@
-"""What concerns this process: descriptors, threads, memory, logs, the service manager."""
+"""This process: descriptors, threads, memory, logs, the service manager."""

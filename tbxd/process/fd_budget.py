@@ -1,4 +1,4 @@
-"""File descriptors, when they run out: who can wait leaves the last ones to who cannot."""
+"""The budget of file descriptors: work that can wait leaves the last ones to work that cannot."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RUNS_SHARE = 6  # one run in so many descriptors is kept open: it takes two, and
 
 
 def runs_open(wanted: int) -> int:
-    """How many runs are kept open: as many as are wanted, and as there are descriptors for."""
+    """Return the number of runs to keep open: the wanted number, limited by descriptors."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if most == resource.RLIM_INFINITY else max(1, min(wanted, (most - RESERVED) // RUNS_SHARE))
 
 
 def in_use() -> int:
-    """How many descriptors this process has open; all there may be where none is left to look with."""
+    """Return the number of open descriptors of this process; the limit if none is left for the query."""
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # without that of the folder itself
     except FileNotFoundError:  # no /proc: the lowest number that is free, which is right where it counts, at the limit
@@ -36,9 +36,9 @@ def in_use() -> int:
 
 
 def scarce(left: float) -> bool:
-    """Whether no more than this part of the descriptors is left, so that nothing is to be opened which can wait.
+    """Return True if no more than this share of descriptors is left, so that work that can wait must not open any.
 
-    A new descriptor gets the lowest number that is free, so that a high one tells how many are in use.
+    A new descriptor gets the lowest free number, so a high number shows how many are in use.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -1,6 +1,6 @@
-"""The memory that glibc has given this process: kept while it is used, given back when much of it is not.
+"""The heap of glibc: kept while it is used, given back when much of it is unused.
 
-``mallopt(3)``, ``malloc_trim(3)``. Where there is another library of C it is as it is.
+``mallopt(3)``, ``malloc_trim(3)``. With another C library nothing changes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ KEPT_BLOCK_BYTES, KEPT_BYTES = 4 << 20, 8 << 20
 
 
 def keep() -> None:
-    """Do not give memory back to the system with every buffer, to have each page of the next one made anew.
+    """Keep freed buffers, so that the system does not have to provide each page of the next one again.
 
-    That costs as much as half of what scalars cost otherwise. One heap, because each thread would keep as much in
-    its own. Blocks up to `KEPT_BLOCK_BYTES` are kept when they are freed, and `KEPT_BYTES` at the heap's end.
+    Otherwise that would cost half as much as scalars cost. There is one heap, because each thread would keep as much in
+    its own. Freed blocks up to `KEPT_BLOCK_BYTES` are kept, and `KEPT_BYTES` at the heap's end.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -26,6 +26,6 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Give back what lies unused between blocks that are in use; milliseconds for a large heap. For any thread."""
+    """Give unused memory between used blocks back; takes milliseconds for a large heap. For any thread."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(KEPT_BYTES)

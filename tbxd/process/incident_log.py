@@ -1,4 +1,4 @@
-"""Log lines about what is missing and what stands still: told once, with what to do, and once when it goes on."""
+"""Log lines about dropped records and stalls: logged once, with advice, and once when the problem is over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADVICE = (
     ("Permission denied", "let the daemon's user write there"),
     ("another tbxd daemon", "`tbxd status` of its owner shows it; stop one of the two, or log to another folder"),
     ("another process has written", "leave the folder to one writer"),
-    ("Not a directory", "something that is no folder is in the way: move it"),
+    ("Not a directory", "something other than a folder is in the way: move it"),
     ("Too many levels of symbolic links", "the folder has become a link: make it a folder again"),
     ("Too many open files", "raise the limit of file descriptors (ulimit -n), or lower TBXD_OPEN_FILES"),
     ("fsync", "the disk refuses written data: look at the kernel's log (dmesg)"),
@@ -35,17 +35,17 @@ ELSE = "`tbxd doctor` looks at the folder and its disk"
 
 
 def advice(error: str) -> str:
-    """What can be done about a run that cannot be written."""
+    """Return the advice for a run that cannot be written."""
     return next((what for text, what in ADVICE if text in error), ELSE)
 
 
 def dropped(directory: Path, counts: dict[str, int], told: dict[str, int]) -> None:
-    """Say of each reason, once for a run, that records of it are missing.
+    """Log dropped records, once for each reason and run.
 
     Args:
-        directory: the run's.
-        counts: what is missing by now, by reason.
-        told: what was missing when this was called last, or is told in the run's event files.
+        directory: the run's folder.
+        counts: the dropped records by reason.
+        told: the counts of the last call, or those in the run's event files.
     """
     for reason in counts.keys() - told.keys():
         number, hint = counts[reason], HINTS.get(reason, "")
@@ -60,7 +60,7 @@ def dropped(directory: Path, counts: dict[str, int], told: dict[str, int]) -> No
 
 
 class Troubles:
-    """Knows what has been told of each run, and of the threads that write."""
+    """Keeps track of what has been logged about each run, and about the threads that write."""
 
     def __init__(self) -> None:
         self._told: dict[str, set[str]] = {}  # run to its errors, since it was well
@@ -69,7 +69,7 @@ class Troubles:
         self._next_look = 0.0
 
     def look(self, now: float, gets_on: bool, runs: Iterable[Look]) -> None:
-        """Tell what is new; to be called with each turn of the loop."""
+        """Log new problems; call it with each turn of the loop."""
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
@@ -77,11 +77,11 @@ class Troubles:
             self._hang = not gets_on
             if self._hang:
                 log.error(
-                    "every thread that writes hangs on a disk, and no more can be had: nothing is written. Records "
+                    "every thread that writes hangs on a disk, and no more can be started: nothing is written. Records "
                     "wait in their journals. To do: bring the disks back, or raise TBXD_THREADS"
                 )
             else:
-                log.warning("the threads that write get on again")
+                log.warning("the threads that write make progress again")
         for directory, error, since in runs:
             if error or directory in self._told:
                 self._error(directory, error)
@@ -97,7 +97,7 @@ class Troubles:
         if error not in told:
             told.add(error)
             log.warning(
-                "%s: it cannot be written: %s. Its records wait, and it is tried again. To do: %s",
+                "%s: it cannot be written: %s. Its records wait, and tbxd tries again. To do: %s",
                 directory,
                 error,
                 advice(error),
@@ -108,11 +108,11 @@ class Troubles:
         if stands and directory not in self._standing:
             self._standing.add(directory)
             log.warning(
-                "%s: a write has not come back for %.0f s. Its records wait. To do: see whether its disk answers "
-                "(`ls` there); a run of many millions of events is read for so long when it is gone on with",
+                "%s: a write has not returned for %.0f s. Its records wait. To do: check that its disk answers "
+                "(`ls` there); a run of many millions of events takes so long to read when it is continued",
                 directory,
                 now - since,
             )
         elif not stands:
             self._standing.discard(directory)
-            log.warning("%s: the write has come back", directory)
+            log.warning("%s: the write has returned", directory)

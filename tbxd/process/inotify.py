@@ -1,6 +1,6 @@
-"""What Linux tells of files as it happens (inotify(7)), through the C library: the standard library has no door to it.
+"""Events of files from Linux (inotify(7)), through the C library: the standard library has no interface to it.
 
-Nothing here raises where the system has none of it, or no more: whoever watches has to look for himself then.
+Nothing here raises if the system has no inotify, or no watches left: the caller has to poll then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READ_BYTES = 64 << 10
 
 
 class Happened(NamedTuple):
-    """What has happened to the file of a watch, or in the folder; ``name`` is whose there, or ""."""
+    """An event of a watched file or folder; ``name`` is the name in the folder, or ""."""
 
     watch: int
     mask: int
@@ -30,7 +30,7 @@ class Happened(NamedTuple):
 
 
 class Inotify:
-    """A row of watches. ``fd`` is readable when something has happened, and -1 where the system has no inotify."""
+    """A set of watches. ``fd`` is readable when events have come, and -1 if the system has no inotify."""
 
     def __init__(self) -> None:
         self.fd = -1
@@ -40,13 +40,13 @@ class Inotify:
             self.fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def watch(self, path: Path, mask: int) -> int:
-        """Watch a file or a folder; returns the number of the watch, -1 where it cannot be."""
+        """Watch a file or a folder; return the number of the watch, -1 if it is not possible."""
         if self.fd < 0:
             return -1
         return int(self._libc.inotify_add_watch(self.fd, os.fsencode(path), mask))
 
     def read(self) -> list[Happened]:
-        """What has happened since the last call."""
+        """Return the events since the last call."""
         found: list[Happened] = []
         while self.fd >= 0:
             try:
@@ -61,7 +61,7 @@ class Inotify:
         return found
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

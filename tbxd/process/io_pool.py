@@ -1,9 +1,9 @@
 """Threads for jobs that wait for disks.
 
-A number of them works at a time. One whose job has hung on a disk for a while is not counted any more and another
-takes its place, so that some slow disks hold up nobody but the runs on them. All are daemon threads: what hangs in the
-kernel does not keep the process from leaving. A job that raises costs no thread, and a thread that is gone all the same
-is replaced.
+A fixed number works at a time. A thread whose job has hung on a disk for a while is not counted any more and another
+replaces it, so that slow disks only delay the runs on them. All are daemon threads: one that hangs in the kernel does
+not keep the process from exiting. A job that raises costs no thread, and a thread that is gone all the same is
+replaced.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Job = Callable[[], None]
 
 
 class Pool:
-    """Runs jobs on at most ``threads`` threads that get on.
+    """Runs jobs on at most ``threads`` threads that make progress.
 
     Args:
-        threads: how many.
-        broke: called, on the job's thread, with what a job has raised, whatever that is; nothing: it is logged.
+        threads: their number.
+        broke: called, on the job's thread, with any exception of a job; None logs it.
     """
 
     def __init__(self, threads: int, broke: Callable[[BaseException], object] | None = None) -> None:
@@ -52,11 +52,12 @@ class Pool:
                 self._grow()
 
     def relieve(self) -> bool:
-        """Put others in the place of threads that hang or are gone; to be called now and then.
+        """Replace threads that hang or are gone; call it now and then.
 
         Returns:
-            Whether the pool gets on. False when jobs wait while every thread hangs, and no more threads can be had. A
-            thread that computes gets on, however long it takes: a ledger of millions of events is read like that.
+            True if the pool makes progress. False if jobs wait while every thread hangs, and no more can be started. A
+            thread that computes makes progress, however long it takes: for example reading a ledger of millions of
+                events.
         """
         with self._changed:
             self._bury()
@@ -66,7 +67,7 @@ class Pool:
             return True
 
     def status(self) -> dict[str, int]:
-        """Jobs that wait, threads, and how many of these hang."""
+        """Return the waiting jobs, the threads, and the number of hanging ones."""
         with self._changed:
             self._bury()
             return {
@@ -76,7 +77,7 @@ class Pool:
             }
 
     def _bury(self) -> None:
-        """Take those off the list that are not there any more, though none of them has said so."""
+        """Remove threads that are gone without notice."""
         for ident in [ident for ident, thread in self._threads.items() if not thread.is_alive()]:
             del self._threads[ident], self._started[ident]
 
@@ -93,7 +94,7 @@ class Pool:
             self._started.setdefault(thread.ident, None)
 
     def _active(self) -> int:
-        """Threads that get on, or have nothing to do."""
+        """Return the number of threads that make progress or are idle."""
         now = time.monotonic()
         return sum(not self._hangs(thread, now) for thread in self._started)
 
@@ -123,7 +124,7 @@ class Pool:
                 self._changed.notify_all()
 
     def _next(self, me: int) -> Job | None:
-        """The next job; None when the thread is to end."""
+        """Return the next job; None if the thread has to end."""
         with self._changed:
             self._started[me] = None
             while not self._jobs and not self._closing:
@@ -139,7 +140,7 @@ class Pool:
             return job
 
     def close(self, seconds: float) -> bool:
-        """Do what is queued and end the threads. False when that took longer than ``seconds``."""
+        """Run queued jobs and end the threads. Return False if that took longer than ``seconds``."""
         deadline = time.monotonic() + seconds
         with self._changed:
             self._closing = True

@@ -1,7 +1,7 @@
-"""Who holds a lock file, as Linux tells it (proc(5)): for people, who are to know what keeps a lock.
+"""The holders of a lock file, from ``/proc`` (proc(5)), for messages to the user.
 
-``flock`` belongs to an open file, and whoever has inherited that holds the lock, too: /proc/locks tells who took it,
-who may be gone, and the descriptors of each process who has it now.
+``flock`` belongs to an open file, and a process that has inherited it holds the lock, too: /proc/locks shows the
+process that took it, which may be gone; the descriptors of each process show the present holders.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Holder(NamedTuple):
 
     @property
     def program(self) -> str:
-        """What it is, for people."""
+        """The command line, for messages."""
         text = "".join(letter if letter.isprintable() else " " for letter in " ".join(self.words))
         text = " ".join(text.split()) or "no command line"
         return text if len(text) <= PROGRAM_LETTERS else f"{text[: PROGRAM_LETTERS - 1]}…"
 
     @property
     def is_tbxd(self) -> bool:
-        """Whether it is a daemon, or a `tbxd drain`."""
+        """True for a daemon or a `tbxd drain`."""
         return any(word in ("serve", "drain") for word in self.words) and any("tbxd" in word for word in self.words)
 
 
 def holders(path: Path) -> list[Holder]:
-    """The processes that hold an flock on a file, as far as they can be seen from here."""
+    """Return the visible processes that hold an flock on a file."""
     try:
         wanted = path.parent.name, path.stat().st_ino
     except OSError:
@@ -52,9 +52,9 @@ def holders(path: Path) -> list[Holder]:
 
 
 def all_holders(name: str) -> dict[str, list[Holder]]:
-    """The processes that hold an flock on a file of a name, by the name of the folder that it is in: of journals.
+    """Return the processes that hold an flock on a file of this name, by the name of its folder (of a journal).
 
-    Above that the folders may be others, in another namespace of mounts. One look at all processes, for all files.
+    The path above that may differ in another mount namespace. It looks at all processes once, for all files.
     """
     found: dict[str, list[Holder]] = {}
     for process in _processes():
@@ -64,7 +64,7 @@ def all_holders(name: str) -> dict[str, list[Holder]]:
 
 
 def holds(pid: int, path: Path) -> bool | None:
-    """Whether a process holds an flock on a file; None where that cannot be seen, False where there is no process."""
+    """Return True if a process holds an flock on a file; None if unknown, False if there is no such process."""
     process = PROC / str(pid)
     try:
         next((process / "fd").iterdir(), None)
@@ -76,7 +76,7 @@ def holds(pid: int, path: Path) -> bool | None:
 
 
 def _locked(process: Path, name: str) -> set[tuple[str, int]]:
-    """The names of the folders and the inodes of the files of a name that a process has open and holds locked."""
+    """Return folder names and inodes of the files of this name that a process has open and locked."""
     found = set()
     with contextlib.suppress(OSError, ValueError):
         for number in (process / "fd").iterdir():

@@ -1,8 +1,7 @@
-"""Log lines: how they look, which are left out, and that it is said how many were.
+"""Log lines: their format, and the limit of repeated ones.
 
-What is wrong once is often wrong each second, for each run or client. The same text is told once in
-``REPEAT_SECONDS``, and texts that differ only in what they are about a limited number of times; what was left out is
-counted, and the count is told.
+A problem often repeats each second, for each run or client. The same text is logged once in ``REPEAT_SECONDS``, and
+texts that differ only in their arguments a limited number of times; the number of those left out is logged.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging
 
 @dataclass(slots=True)
 class _Window:
-    """What has come under one key since it began."""
+    """The messages of one key since it began."""
 
     began: float
     told: int = 0
@@ -37,7 +36,7 @@ class _Window:
 
 
 class Limiter(logging.Filter):
-    """Lets the same message pass once in a while, and messages of the same kind so many times."""
+    """Limits repetitions of the same message, and the number of messages of the same kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +45,7 @@ class Limiter(logging.Filter):
         self._next_look = self._next_forget = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a message is told; one that is told says how many like it were not."""
+        """Return True if a message is logged; it then has the count of those left out."""
         if getattr(record, "unlimited", False):
             return True
         now = time.monotonic()
@@ -85,7 +84,7 @@ class Limiter(logging.Filter):
                 del self._windows[key]
 
     def tell(self, now: float | None = None) -> None:
-        """Say what has been left out in windows that are over; without ``now`` in all of them. To be called often."""
+        """Log the counts of messages left out in ended windows; without ``now`` in all of them. Call it often."""
         if now is not None:
             if now < self._next_look:
                 return
@@ -109,19 +108,19 @@ class Limiter(logging.Filter):
 
 
 class JournalFormatter(logging.Formatter):
-    """For journald: each line with its priority, and without a time, which the journal has itself."""
+    """The format for journald: each line with its priority, and without a time, which the journal adds."""
 
     def __init__(self) -> None:
         super().__init__("%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message; a traceback is several lines of one priority."""
+        """Return the message; a traceback is several lines of one priority."""
         prefix = f"<{PRIORITIES.get(record.levelno, 6)}>"
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
 def is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Whether a stream is journald's: ``$JOURNAL_STREAM`` is its device and inode, systemd.exec(5)."""
+    """Return True if a stream is journald's: ``$JOURNAL_STREAM`` is its device and inode, systemd.exec(5)."""
     try:
         state = os.fstat(stream.fileno() if stream is not None else -1)
     except (OSError, ValueError):
@@ -149,5 +148,5 @@ def begin(level: str) -> Limiter:
 
 
 def set_level(level: str) -> None:
-    """Log this from now on; one of `settings.LEVELS`."""
+    """Set the log level, one of `settings.LEVELS`."""
     logging.getLogger().setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""What this process takes of its machine, from ``/proc`` (proc(5)) and getrusage(2)."""
+"""The resource use of this process, from ``/proc`` (proc(5)) and getrusage(2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def vitals() -> dict[str, Any]:
-    """Memory in bytes, now and at its peak, processor time in seconds, file descriptors and how many it may have."""
+    """Return memory in bytes, now and at its peak, processor time in seconds, file descriptors and their limit."""
     use = resource.getrusage(resource.RUSAGE_SELF)
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {

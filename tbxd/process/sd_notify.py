@@ -1,4 +1,4 @@
-"""What the daemon tells a service manager: that it is ready, how it is, that it lives, that it leaves.
+"""Notifications to a service manager: ready, status, watchdog, stopping.
 
 The protocol is a datagram of ``NAME=value`` lines to the socket that ``$NOTIFY_SOCKET`` names: sd_notify(3),
 sd_watchdog_enabled(3).
@@ -23,10 +23,10 @@ SEND_SECONDS = 1.0  # for a manager that is busy, where it has to know
 
 
 class Notifier:
-    """Tells the manager that started this process, if one did and asked for it.
+    """Notifies the manager that has started this process, if it asked for that.
 
     Args:
-        environ: where the manager has said how. Its variables are taken out, so that no child speaks in our name.
+        environ: has the manager's variables. They are removed, so that no child sends in our name.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
@@ -38,15 +38,15 @@ class Notifier:
         self._next_feed = 0.0
 
     def turned(self, now: float, gets_on: bool, status: Callable[[], str]) -> float:
-        """The main loop has turned once more; the first time that means that records are accepted.
+        """Report a turn of the main loop; the first one means that records are accepted.
 
         Args:
             now: by the monotonic clock.
-            gets_on: whether what is accepted gets written, too; the watchdog is not fed while it does not.
-            status: makes a line for people.
+            gets_on: accepted records are being written; otherwise the watchdog is not fed.
+            status: makes the status line.
 
         Returns:
-            When to come again at the latest.
+            The latest time of the next call.
         """
         if not self._address:
             return float("inf")
@@ -63,22 +63,22 @@ class Notifier:
         return min(self._next_status, self._next_feed or float("inf"))
 
     def reloading(self) -> None:
-        """Settings are read again. The time is for managers of Type=notify-reload, sd_notify(3)."""
+        """Report the start of a reload. The time is for managers of Type=notify-reload, sd_notify(3)."""
         self._send(
             ["RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"], SEND_SECONDS
         )
 
     def reloaded(self) -> None:
-        """That is over; the next turn of the loop says that it is ready again, and goes on until it is heard."""
+        """Report the end of a reload: the next turns of the loop send READY until the manager has it."""
         self._ready = False
         self._next_status = 0.0
 
     def stopping(self, status: str) -> None:
-        """The daemon writes what is queued, and leaves."""
+        """Report that the daemon writes queued records and exits."""
         self._send(["STOPPING=1", f"STATUS={status}"], SEND_SECONDS)
 
     def _send(self, lines: list[str], seconds: float = 0.0) -> bool:
-        """Send; wait so long for a manager that is busy. True when it has it."""
+        """Send lines; wait for ``seconds`` if the manager is busy. Return True if it has them."""
         if not self._address:
             return False
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as sender:
@@ -95,13 +95,13 @@ def _address(name: str) -> bytes:
     if name.startswith("@"):  # the abstract namespace, which has a NUL there
         return b"\0" + os.fsencode(name[1:])
     if name and not name.startswith("/"):
-        log.warning("NOTIFY_SOCKET=%r: a path or @name was expected; nothing is told to the service manager", name)
+        log.warning("NOTIFY_SOCKET=%r: a path or @name was expected; the service manager is not notified", name)
         return b""
     return os.fsencode(name)
 
 
 def _watchdog_seconds(environ: MutableMapping[str, str]) -> float:
-    """How often the manager wants a sign of life; 0 when it wants none of this process."""
+    """Return the watchdog interval in seconds; 0 if the manager has none for this process."""
     text, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if not text or (pid and pid != str(os.getpid())):
         return 0.0

@@ -1,7 +1,7 @@
 """Strands: jobs that run on a pool of threads, those of one strand one after the other.
 
-Each run has a strand, so one thread at a time owns its file, and a run whose disk is slow keeps nobody waiting but
-itself. A job that raises is told to whoever has made the strand, on the same thread and before the next job.
+Each run has a strand, so one thread at a time owns its file, and a run on a slow disk only delays itself. An exception
+of a job is reported to the maker of the strand, on the same thread and before the next job.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .io_pool import Job, Pool
 
 
 class Strand:
-    """An order of jobs.
+    """A sequence of jobs.
 
     Args:
-        pool: whose threads run them.
-        broke: called with what a job has raised, whatever that is; the strand goes on with the next one.
+        pool: the pool whose threads run them.
+        broke: called with any exception of a job; the strand continues with the next one.
     """
 
     __slots__ = ("_broke", "_jobs", "_lock", "_pool", "_running")
@@ -31,7 +31,7 @@ class Strand:
         self._running = False
 
     def submit(self, job: Job) -> None:
-        """Run ``job`` after all that was submitted before it."""
+        """Run ``job`` after all jobs submitted before it."""
         with self._lock:
             self._jobs.append(job)
             if self._running:

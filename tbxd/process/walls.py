@@ -1,11 +1,11 @@
-"""Walls: what breaks behind one is counted and told, and everything else goes on.
+"""Walls: an internal error behind one is counted and logged, and everything else continues.
 
-A fault of ours in one message, one job or one part of the main loop must not end the daemon, nor be swallowed. Whoever
-stands at a wall catches what comes, tells it here, and sees to it that what it was about is in order again or over: the
-session ends, the run is written anew from its ledger, the part of the loop comes again after a pause.
+A fault of ours in one message, one job or one part of the main loop must not end the daemon, nor be swallowed. The code
+at a wall catches the exception, reports it here, and restores or ends its subject: the session ends, the run is opened
+again from its ledger, the part of the loop runs again after a pause.
 
-Everything is caught but KeyboardInterrupt: MemoryError and RecursionError are of the moment, and SystemExit is nothing
-that a message or a job may decide.
+Everything is caught but KeyboardInterrupt: MemoryError and RecursionError are temporary, and a message or a job must
+not end the daemon by SystemExit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRACEBACKS_MAX = 100  # different ones that the log gets; each of them once
 
 @dataclass(slots=True)
 class Broken:
-    """What has broken in one place: how often, and the last time what it was, whose, and when (since 1970)."""
+    """The errors of one place: their number, and the last one with its subject and time (since 1970)."""
 
     count: int = 0
     error: str = ""
@@ -36,7 +36,7 @@ class Broken:
 
 
 def text_of(error: BaseException) -> str:
-    """An error in a line."""
+    """Return an error as a line."""
     try:
         said = str(error)
     except Exception:  # whatever an error's own method may do
@@ -45,7 +45,7 @@ def text_of(error: BaseException) -> str:
 
 
 class Walls:
-    """What has broken in a daemon, by place. Any thread may tell."""
+    """The internal errors of a daemon, by place. Any thread may report one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,15 +53,15 @@ class Walls:
         self._shown: set[tuple[str, str, str, int]] = set()  # whose traceback the log has
 
     def broke(self, where: str, error: BaseException, whose: str = "") -> str:
-        """Count and log what broke; never raises.
+        """Count and log an error; never raises.
 
         Args:
             where: the place, one of few names.
-            error: what came.
-            whose: the session, run or journal that it was about.
+            error: the exception.
+            whose: the session, run or journal concerned.
 
         Returns:
-            A line for people.
+            A line for messages.
         """
         said = text_of(error)
         with self._lock:
@@ -74,7 +74,7 @@ class Walls:
                 self._shown.add(key)
         with suppress(Exception):  # a log that cannot be written, no memory for a traceback: it is counted
             log.error(
-                "internal error in %s%s: %s. It goes on; please report it",
+                "internal error in %s%s: %s. The daemon continues; please report it",
                 where,
                 f" of {whose}" if whose else "",
                 said,
@@ -94,12 +94,12 @@ class Walls:
 
     @property
     def count(self) -> int:
-        """How often anything has broken."""
+        """The number of errors."""
         with self._lock:
             return sum(place.count for place in self._places.values())
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """As `tbxd status --json` shows it, by place."""
+        """Return the state for `tbxd status --json`, by place."""
         with self._lock:
             return {
                 where: {"count": place.count, "error": place.error, "whose": place.whose, "seconds": place.seconds}
@@ -108,7 +108,7 @@ class Walls:
 
 
 def _origin(error: BaseException) -> tuple[str, int]:
-    """Where it was raised: a file and a line."""
+    """Return the file and line where an error was raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

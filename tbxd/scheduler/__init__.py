@@ -1,1 +1,1 @@
-"""Which runs the daemon knows, and when each is written."""
+"""The runs that the daemon knows, and the times of their writes."""

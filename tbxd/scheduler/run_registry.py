@@ -1,9 +1,9 @@
-"""The runs that a daemon knows, and for how long: those that somebody logs into, and a few that are over.
+"""The runs that a daemon knows: those with sessions, and a few that are over.
 
-What a run costs while nothing happens to it is paid for as long as it is known, so it is not known for ever. A run is
-*warm* while it has something to do or files open; only warm ones are looked at with each turn of the loop. It is
-*over* when no session is left that has defined it, and is let go of some time later, when all of it is written, on the
-disk and closed. What comes back later is taken up from its event files, as by a daemon that has just begun.
+An idle run costs memory and time as long as it is known, so it is forgotten some time later. A run is *warm* while it
+has something to do or files open; only warm ones are looked at with each turn of the loop. It is *over* when no session
+is left that has defined it, and is forgotten later, when everything is written, synced and closed. A run that comes
+back is continued from its event files, as by a new daemon.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ RUNS_MAX = 100_000  # that are known at a time
 
 
 class Account(NamedTuple):
-    """What is told of a run in the status.
+    """The status of a run.
 
-    ``ledger``: what became of the records of which session; ``tally``: of all of them; ``found``: what of that its
-    files held when it came back; ``more``: the rest of what is told; ``told``: all of that, with nothing on its way.
+    ``ledger``: the counts of each session; ``tally``: their sum; ``found``: the part that its files held when it came
+    back; ``more``: the rest of the status; ``told``: the whole status, with no records in transit.
     """
 
     ledger: Ledger
@@ -43,13 +43,13 @@ class Account(NamedTuple):
     told: dict[str, Any]
 
     def with_pending(self, pending: int) -> dict[str, Any]:
-        """What is told where so many records are on their way."""
+        """Return the status with this number of records in transit."""
         return {**self.tally.counts(pending), **self.more}
 
 
 @dataclass(slots=True)
 class RunState:
-    """A run and when it is to be written."""
+    """A run and the time of its next write."""
 
     directory: str
     writer: RunSink
@@ -65,17 +65,17 @@ class RunState:
 
     @property
     def has_to_do(self) -> bool:
-        """Whether there is something to write."""
+        """True if there is something to write."""
         return self.writer.has_to_do
 
     def tidies(self) -> None:
-        """A job is about to be submitted that syncs or parks it; when it is done `tidied` is False again."""
+        """Note that a job will sync or park the run; when it is done `tidied` is False again."""
         self.tidied = True
         self.account = None
 
     @property
     def is_still(self) -> bool:
-        """Whether nothing is under way or owed: all of it is written, on the disk and closed."""
+        """True if nothing is in progress or due: everything is written, synced and closed."""
         writer = self.writer
         busy = self.due or self.submitted or self.tidied or self.has_to_do or writer.due
         return not (busy or writer.open or writer.dirty or writer.error)
@@ -83,10 +83,10 @@ class RunState:
 
 @dataclass(slots=True)
 class Keeping:
-    """Which runs are warm, which are over, and what those had that are not known any more.
+    """The warm runs, the runs that are over, and the counts of forgotten ones.
 
     Args:
-        runs: those that are known, by their folders.
+        runs: the known runs, by their folders.
     """
 
     runs: dict[str, RunState]
@@ -98,7 +98,7 @@ class Keeping:
     _left: array[int] = field(default_factory=lambda: array("q"))  # hashes of their folders, in order
 
     def state(self, directory: str, make: Callable[[], RunState]) -> RunState | None:
-        """The run of a folder, made where it is not known; None where too many are."""
+        """Return the run of a folder, made if unknown; None if too many are known."""
         state = self.runs.get(directory)
         if state is None:
             if len(self.runs) >= RUNS_MAX and not self._forget(len(self.runs) - RUNS_MAX + 1, 0.0):
@@ -111,13 +111,13 @@ class Keeping:
         return state
 
     def rouse(self, state: RunState) -> None:
-        """Something is to be done for a run."""
+        """Make a run warm: it has something to do."""
         self.warm[state.directory] = state
         state.still = 0.0
         state.account = None
 
     def warm_of(self, directories: set[str]) -> list[RunState]:
-        """Those of some runs that have something to do, or had a moment ago."""
+        """Return the warm ones of these runs."""
         warm = self.warm
         if len(directories) < len(warm):
             return [warm[directory] for directory in directories if directory in warm]
@@ -126,11 +126,11 @@ class Keeping:
     # --- sessions --------------------------------------------------------------------------------------------
 
     def hold(self, held: set[str], directories: Iterable[str]) -> None:
-        """A session has defined runs.
+        """Note the runs that a session has defined.
 
         Args:
-            held: the folders that it has defined before; added to.
-            directories: of the runs.
+            held: the folders that it has defined before; extended.
+            directories: the folders of the runs.
         """
         for directory in directories:
             if directory not in held:
@@ -139,7 +139,7 @@ class Keeping:
                 self._over.pop(directory, None)
 
     def release(self, held: set[str], now: float) -> None:
-        """A session is over, which has defined runs of these folders."""
+        """Note that a session is over which has defined runs of these folders."""
         for directory in held:
             left = self._holders.pop(directory) - 1
             if left:
@@ -151,10 +151,10 @@ class Keeping:
     # --- what time brings ------------------------------------------------------------------------------------
 
     def cool(self, now: float) -> bool:
-        """Leave runs alone for which nothing is to be done, and let go of those that are over. Now and then.
+        """Cool idle runs, and forget runs that are over. Call it now and then.
 
         Returns:
-            Whether there were some, so that much memory may be free now.
+            True if runs were forgotten, so that much memory may be free now.
         """
         for directory, state in list(self.warm.items()):
             if not state.is_still:
@@ -166,7 +166,7 @@ class Keeping:
         return self._forget(len(self._over) - KEPT_MAX, now)
 
     def _forget(self, wanted: int, now: float) -> bool:
-        """Let go of runs that are over: the oldest ``wanted``, and all whose time is up. Whether there was one."""
+        """Forget runs that are over: the oldest ``wanted``, and all whose time is up. Return True if there was one."""
         found: list[str] = []
         for directory, since in self._over.items():
             state = self.runs[directory]
@@ -206,7 +206,7 @@ class Keeping:
     # --- counts ----------------------------------------------------------------------------------------------
 
     def accounts(self) -> dict[str, Account]:
-        """What is to be told of each run. Of one that nothing is done for it is what was told before."""
+        """Return the account of each run; that of an idle run is kept from before."""
         return {directory: state.account or self._account(state) for directory, state in self.runs.items()}
 
     def _account(self, state: RunState) -> Account:
@@ -222,11 +222,11 @@ class Keeping:
         return account
 
     def total(self, accounts: Iterable[Account], pending: int) -> Tally:
-        """What all runs have had, those that are not known any more among them: it never goes back.
+        """Return the sums of all runs, including forgotten ones: they never decrease.
 
         Args:
-            accounts: of the runs that are known.
-            pending: records of theirs that are on their way.
+            accounts: the accounts of the known runs.
+            pending: their records in transit.
         """
         total = Tally()
         total.merge(self._gone)
@@ -238,7 +238,7 @@ class Keeping:
         return total
 
     def held_up(self) -> Iterator[RunState]:
-        """Runs that cannot be written at the moment."""
+        """Yield the runs that cannot be written at the moment."""
         return (state for state in self.warm.values() if state.writer.error)
 
 

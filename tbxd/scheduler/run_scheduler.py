@@ -1,7 +1,7 @@
-"""When a run is written, synced, parked and closed: on the threads of a pool, one job of a run at a time.
+"""Schedules the writes, syncs, parks and closes of runs: on the threads of a pool, one job of a run at a time.
 
-It lives on the daemon's main thread. It knows no sessions: batches are offered to a run's sink, and the sink says by
-itself what has become of them.
+It lives on the daemon's main thread. It knows no sessions: batches are offered to a run's sink, and the sink reports
+their result by itself.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ class RunScheduler:
     """All runs of a daemon, and the threads that write them.
 
     Args:
-        settings: the daemon's.
+        settings: the daemon's settings.
         make: makes the sink of a folder.
-        done: called, on a thread of the pool, when a run has been written or tried to be; the main thread then calls
-            `come_back`.
-        walls: is told what breaks.
+        done: called, on a thread of the pool, after a write or a failed one; the main thread then calls `come_back`.
+        walls: takes internal errors.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class RunScheduler:
         self._freed, self._next_trim = False, 0.0
 
     def configure(self, settings: Settings) -> None:
-        """Take over what is changed in the settings while it runs."""
+        """Apply settings that have changed while the daemon runs."""
         self._settings = settings
         self._open_files = runs_open(settings.open_files)
         self._next_sync = 0.0
@@ -66,11 +65,11 @@ class RunScheduler:
                 state.due = soon
 
     def strand(self, broke: Callable[[BaseException], object]) -> Strand:
-        """An order of jobs on the threads that write; ``broke`` is told, on these, what one of them has raised."""
+        """Make a strand on the threads that write; ``broke`` is called there with exceptions of its jobs."""
         return Strand(self._pool, broke)
 
     def run(self, directory: str) -> RunState | None:
-        """The run of a folder, made if it is not known; None if too many are."""
+        """Return the run of a folder, made if unknown; None if too many are known."""
         return self.registry.state(directory, partial(self._begin, directory))
 
     def _begin(self, directory: str) -> RunState:
@@ -78,7 +77,7 @@ class RunScheduler:
         return RunState(directory, writer, self.strand(partial(self._broke, writer)))
 
     def _broke(self, writer: RunSink, error: BaseException) -> None:  # on a thread of the pool
-        """A job of a run has raised: the run waits a moment, and is written anew from what its files hold."""
+        """Handle an exception of a run's job: the run waits a moment, and is opened again from its files."""
         why = self._walls.broke("a job of a run", error, str(writer.directory))
         try:
             writer.recover(why)
@@ -88,14 +87,14 @@ class RunScheduler:
     # --- writes ----------------------------------------------------------------------------------------------
 
     def soon(self, state: RunState) -> None:
-        """Write a run once a little more has come, also where it waits for a rank; not where it waits after trouble."""
+        """Write a run after the batch interval, even if it waits for a rank, but not if it waits after an error."""
         self.registry.rouse(state)
         soon = time.monotonic() + self._settings.batch_ms / 1000
         if not state.due or (state.due > soon and not state.writer.error):
             state.due = soon
 
     def write(self, state: RunState) -> None:
-        """Write a run now, or behind the write that is under way."""
+        """Write a run now, or after the write in progress."""
         self.registry.rouse(state)
         state.due = 0.0
         if state.submitted:
@@ -116,7 +115,7 @@ class RunScheduler:
         state.strand.submit(job)
 
     def come_back(self, state: RunState) -> bool:
-        """A run has been written, or tried to be. Returns whether something holds it up."""
+        """Finish a write or a failed one. Return True if the run cannot be written."""
         state.submitted, state.since = False, 0.0
         state.rounds += 1
         held_up = bool(state.writer.error)
@@ -130,8 +129,8 @@ class RunScheduler:
         return held_up
 
     def _makes_way(self, state: RunState) -> bool:
-        """Have another run let go of the folder of a run, which was its own until somebody moved it. False where there
-        is none, or it has been asked and cannot."""
+        """Let another run release the folder of a run, its own until the folder was moved. Return False if there is
+        none, or if it was asked already and cannot."""
         place = state.writer.kept_out
         if place is None:
             return False
@@ -143,7 +142,7 @@ class RunScheduler:
         return False
 
     def tick(self, now: float) -> float:
-        """Write the runs that are due, sync, and park; returns when there is something to do next."""
+        """Write the runs that are due, sync, and park; return the time of the next call."""
         soonest = now + self._settings.sync_seconds
         for state in self.registry.warm.values():
             if state.submitted:
@@ -184,7 +183,7 @@ class RunScheduler:
 
     @staticmethod
     def _tidy(state: RunState, what: Callable[[], None]) -> None:
-        """Have a run synced or parked behind the write that is on its way. One job waits, however long a disk hangs."""
+        """Sync or park a run after the write in progress. Only one job waits, however long a disk hangs."""
         if state.tidied:
             return
         state.tidies()
@@ -199,7 +198,7 @@ class RunScheduler:
 
     @property
     def _open_most(self) -> int:
-        """How many runs may be open between two rounds of `_sync_and_park`; one over it is closed with its write."""
+        """The most runs open between two rounds of `_sync_and_park`; one more is closed after its write."""
         return 2 * self._open_files + self._settings.threads
 
     def _open_runs(self) -> int:  # on a thread of the pool
@@ -209,11 +208,11 @@ class RunScheduler:
 
     @property
     def busy(self) -> list[RunState]:
-        """The runs that are being written, or have something queued."""
+        """The runs that are being written, or have queued batches."""
         return [state for state in self.registry.warm.values() if state.submitted or state.writer.waiting]
 
     def hurry(self) -> bool:
-        """Write all that is queued, for the end. False where every run that is left is held up by trouble."""
+        """Write all queued batches, at the end. Return False if all remaining runs have errors."""
         busy = self.busy
         for state in busy:
             if state.writer.waiting and not state.writer.error:
@@ -221,7 +220,7 @@ class RunScheduler:
         return not all(state.writer.error and not state.submitted for state in busy)
 
     def close(self, seconds: float) -> bool:
-        """Sync and close all files. False when a disk took longer than ``seconds``."""
+        """Sync and close all files. Return False if a disk took longer than ``seconds``."""
         for state in self.registry.warm.values():
             with self._walls.around("the end of a run", str(state.writer.directory)):
                 state.strand.submit(state.writer.close)
@@ -230,17 +229,16 @@ class RunScheduler:
     # --- status ----------------------------------------------------------------------------------------------
 
     def held_up(self) -> list[str]:
-        """What keeps runs from being written, for each that cannot be at the moment."""
+        """Return the errors of the runs that cannot be written at the moment."""
         return [state.writer.error for state in self.registry.held_up()]
 
     def looks(self) -> Iterator[tuple[str, str, float]]:
-        """Of each run that may have news its folder, what keeps it from being written, and since when it is being
-        written."""
+        """Yield folder, error, and start of the write in progress, for each warm run."""
         for directory, state in self.registry.warm.items():
             yield directory, state.writer.error, state.since
 
     def metrics(self) -> dict[str, Any]:
-        """How its runs and threads are."""
+        """Return the metrics of its runs and threads."""
         now = time.monotonic()
         states = list(self.registry.warm.values())
         queued = [state.writer.queued() for state in states]

@@ -1,7 +1,7 @@
-"""What the scheduler and the sessions need of whoever writes a run.
+"""The interface of run writers for the scheduler and the sessions.
 
 The local `runs.run_writer.RunWriter` is one sink. Another process or engine between the sessions and the event files
-would be another: it takes batches, says per session how far they are written, and says what it has to do.
+would be another: it takes batches, reports for each session how far they are written, and what it has to do.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ class RunSink(Protocol):
     # --- records in ------------------------------------------------------------------------------------------
 
     def offer(self, batch: Batch) -> int:
-        """Take a batch; returns the bytes that wait. What becomes of it is told to those who made the sink."""
+        """Take a batch; return the waiting bytes. Its result is reported to the maker of the sink."""
         ...
 
     def tell(self, run: RunDefinition, session: bytes, dropped: dict[str, int]) -> bool:
-        """Take what a client could not keep, by reason; whether that is news."""
+        """Take a client's dropped records, by reason; return True if the counts are new."""
         ...
 
     def read_for(self, run: RunDefinition) -> bool:
-        """Have what the files hold read with the next write, if it is not known yet. True when that is so."""
+        """Let the next write read the contents of the files, if still unknown. Return True if so."""
         ...
 
     def leave(self, session: bytes, run: RunDefinition) -> None:
-        """A session logs nothing more to the run."""
+        """Note that a session logs nothing more to the run."""
         ...
 
     # --- how far it is ---------------------------------------------------------------------------------------
 
     def entry(self, session: bytes) -> Entry:
-        """Up to which position the records of a session are written, and what became of them."""
+        """Return the written position of a session, and the counts of its records."""
         ...
 
     def known(self) -> tuple[dict[bytes, Entry], Ledger]:
-        """The same of all sessions, and what of it the files held when the run was opened."""
+        """Return the entries of all sessions, and the part that the files held when the run was opened."""
         ...
 
     def queued(self) -> tuple[int, int, float]:
-        """Batches that wait, their bytes, and when the oldest arrived (monotonic clock; 0: none)."""
+        """Return the waiting batches, their bytes, and the arrival of the oldest (monotonic clock; 0: none)."""
         ...
 
     def told(self) -> dict[str, Any]:
-        """What the status says of the run besides counts."""
+        """Return the status of the run besides counts."""
         ...
 
     @property
@@ -69,61 +69,61 @@ class RunSink(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Whether batches wait."""
+        """True if batches wait."""
         ...
 
     @property
     def has_to_do(self) -> bool:
-        """Whether a write would do something now."""
+        """True if a write would do something now."""
         ...
 
     @property
     def due(self) -> float:
-        """When a write is to be tried again without new batches (monotonic clock; 0: it need not be)."""
+        """The time of the next write without new batches (monotonic clock; 0: none)."""
         ...
 
     @property
     def opened(self) -> bool:
-        """Whether it has a file, open or parked."""
+        """True if it has a file, open or parked."""
         ...
 
     @property
     def open(self) -> bool:
-        """Whether it holds descriptors."""
+        """True if it holds descriptors."""
         ...
 
     @property
     def owes(self) -> bool:
-        """Whether a sync is owed."""
+        """True if a sync is due."""
         ...
 
     @property
     def dirty(self) -> bool:
-        """Whether something that was written is not on the disk yet."""
+        """True if written data is not on disk yet."""
         ...
 
     # --- jobs ------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write waiting batches."""
         ...
 
     def recover(self, why: str) -> None:
-        """A job has raised: begin anew from what the files hold, with what waits."""
+        """Start again from the contents of the files, with the waiting batches, after a job has raised."""
         ...
 
     def sync(self) -> None:
-        """Have all that is written on the disk."""
+        """Sync all written data to disk."""
         ...
 
     def park(self) -> None:
-        """Sync, and give back the descriptors."""
+        """Sync, and close the descriptors."""
         ...
 
     def close(self) -> None:
-        """End it: sync and close."""
+        """Sync and close, at the end."""
         ...
 
     def forget(self) -> None:
-        """The run is let go of; nothing is under way or owed."""
+        """Forget the run; nothing is in progress or due."""
         ...

@@ -1,5 +1,5 @@
-"""The tab "tbxd" of TensorBoard: what the daemon does, and curves as they come, in the colours that were asked for.
+"""The tab "tbxd" of TensorBoard: the state of the daemon, and live curves, in the logged colours.
 
-TensorBoard finds it by the entry point ``tensorboard_plugins`` where tbxd is installed beside it. Nothing else of tbxd
-knows of this package.
+TensorBoard finds it by the entry point ``tensorboard_plugins`` if tbxd is installed beside it. Nothing else of tbxd
+imports this package.
 """

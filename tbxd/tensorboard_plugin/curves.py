@@ -1,7 +1,7 @@
-"""What the tab's charts show, from TensorBoard's data provider alone, which both of its loaders have.
+"""The data of the tab's charts, from TensorBoard's data provider alone, which both of its loaders have.
 
-Beside a run of several ranks are the runs ``<run>/ranks/min`` and ``<run>/ranks/max`` (docs/RANKS.md): they are no
-curves here but the band of that run's curve.
+Beside a run of several ranks are the runs ``<run>/ranks/min`` and ``<run>/ranks/max`` (docs/RANKS.md): here they are
+not curves but the band of that run's curve.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ EXACT_MAX = 1 << 53  # steps beyond are no whole numbers any more where a page r
 
 
 class Filter(NamedTuple):
-    """Which runs and tags are read, as a data provider asks for it."""
+    """The runs and tags to read, as a data provider expects them."""
 
     runs: list[str]
     tags: list[str]
 
 
 def listing(provider: Any, context: Any, experiment: str) -> dict[str, Any]:
-    """All tags and the runs that have them.
+    """Return all tags and the runs that have them.
 
     Args:
-        provider: TensorBoard's.
-        context: of the request.
-        experiment: its id.
+        provider: TensorBoard's data provider.
+        context: the context of the request.
+        experiment: the id of the experiment.
 
     Returns:
-        ``runs``, in the order in which they began; ``sets``: lists of places in ``runs``; and ``tags``: tag to the
-        place in ``sets`` of the runs that have it, and to their colours where they were logged with one (place in
-        ``runs``, as text, to ``#rrggbb``). Most tags are of the same runs, so there are few sets.
+        ``runs``, in the order of their starts; ``sets``: lists of places in ``runs``; and ``tags``: tag to the place in
+        ``sets`` of the runs that have it, and to their logged colours (place in ``runs``, as text, to ``#rrggbb``).
+        Most tags are of the same runs, so there are few sets.
     """
     found = provider.list_scalars(context, experiment_id=experiment, plugin_name=SCALARS)
     begun = {run.run_id: run.start_time for run in provider.list_runs(context, experiment_id=experiment)}
@@ -68,7 +68,7 @@ def _moment(began: float | None) -> float:
 
 
 def _owners(run: str) -> list[str]:
-    """Whose side a run may be."""
+    """Return the runs that a run may be the band of."""
     return [TOP if run == side else run.removesuffix("/" + side) for side in SIDES if run.endswith(side)]
 
 
@@ -77,21 +77,21 @@ def _beside(run: str) -> list[str]:
 
 
 def points(provider: Any, context: Any, experiment: str, tag: str, runs: list[str]) -> dict[str, Any]:
-    """The curves of a tag.
+    """Return the curves of a tag.
 
     Args:
         provider, context, experiment: as for `listing`.
-        tag: whose.
-        runs: those that are wanted; beyond `RUNS_MAX` they are left out, and counted.
+        tag: the tag.
+        runs: the wanted runs; those beyond `RUNS_MAX` are left out, and counted.
 
     Returns:
         ``left_out``, a number of runs, and ``curves``: run to ``steps``, ``times`` (seconds since 1970) and ``values``,
-        of one length, and ``points``, how many it has in TensorBoard: where these are too many for a chart, the least
-        and the greatest of each stretch are sent. With ranks also ``low`` and ``high``, which have the same three.
+        of one length, and ``points``, their number in TensorBoard: if these are too many for a chart, the least and the
+        greatest of each stretch are sent. With ranks also ``low`` and ``high``, which have the same three.
 
         A value that is not finite is the text "NaN", "inf" or "-inf", as JSON has none, and ``odd`` counts them;
-        ``not_above_0`` counts those that a logarithmic axis does not have. A time that is not finite is None. Where
-        steps are beyond 2^53, ``exact`` has them as texts.
+        ``not_above_0`` counts those that a logarithmic axis does not have. A time that is not finite is None. If steps
+        are beyond 2^53, ``exact`` has them as text.
     """
     wanted = runs[:RUNS_MAX]
     read = provider.read_scalars(
@@ -133,12 +133,12 @@ def _curve(points: Any, most: int) -> dict[str, Any]:
 
 
 def told(value: float) -> float | str:
-    """A value as JSON has it: one that is not finite as "NaN", "inf" or "-inf"."""
+    """Return a value for JSON: one that is not finite as "NaN", "inf" or "-inf"."""
     return value if math.isfinite(value) else str(value).replace("nan", "NaN")
 
 
 def _kept(values: Any, finite: Any, most: int) -> list[int]:
-    """The places of those points that are sent: all, or the first, the last, and of each stretch least and greatest."""
+    """Return the places of the points to send: all, or the first, the last, and the extremes of each stretch."""
     count = len(values)
     if count <= most:
         return list(range(count))

@@ -1,4 +1,4 @@
-"""What the daemon does, for the tab: the frames of ``tbxd top``, as far as they concern TensorBoard's log folder."""
+"""The state of the daemon for the tab: the frames of ``tbxd top``, limited to TensorBoard's log folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ VALUES_MAX = 3  # last values of each
 class Live:
     """The state of this user's daemon: the one that a script started beside TensorBoard would log to.
 
-    Runs outside of the log folder are only counted: whoever may see TensorBoard may not be meant to see them.
+    Runs outside of the log folder are only counted: users of TensorBoard may not be meant to see them.
 
     Args:
-        logdir: TensorBoard's log folder; "" where it has several, or one that is no path. Then all runs are outside.
+        logdir: TensorBoard's log folder; "" if it has several, or one that is not a path. Then all runs are outside.
     """
 
     def __init__(self, logdir: str) -> None:
@@ -37,7 +37,7 @@ class Live:
         self._state: dict[str, Any] = {}
 
     def state(self) -> dict[str, Any]:
-        """A frame as a dict, at most `FRESH_SECONDS` old; ``trouble`` says why there is no daemon."""
+        """Return a frame as a dict, at most `FRESH_SECONDS` old; ``trouble`` is the reason if there is no daemon."""
         with self._lock:
             if time.monotonic() - self._made >= FRESH_SECONDS:
                 self._state = self._look()
@@ -57,7 +57,7 @@ class Live:
         return {**_about(frame), **_runs(inside, [(self._name(row) or "", row) for row in shown], len(frame.rows))}
 
     def _name(self, row: Row) -> str | None:
-        """The run as TensorBoard calls it; None where it is outside of the log folder."""
+        """Return TensorBoard's name of a run; None if it is outside of the log folder."""
         path = Path(row.directory)
         if self._logdir is None or not path.is_relative_to(self._logdir):
             return None
@@ -101,7 +101,7 @@ def _runs(inside: list[Row], shown: list[tuple[str, Row]], known: int) -> dict[s
 
 
 def _source() -> Source:
-    """Where the settings are from that say where the daemon is; there is no command line here."""
+    """Return the source of the settings for the daemon's place; there is no command line here."""
     given = {
         setting.name: Given(os.environ[setting.variable], Origin(ENVIRONMENT, setting.variable))
         for setting in SETTINGS

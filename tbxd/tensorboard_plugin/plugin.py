@@ -1,6 +1,6 @@
-"""The plugin as TensorBoard loads it: routes, and JSON.
+"""The plugin that TensorBoard loads: routes, and JSON.
 
-Written for TensorBoard's dynamic plugins, which are shown in a frame of their own
+It is a dynamic plugin, which TensorBoard shows in a frame of its own
 (https://github.com/tensorflow/tensorboard/blob/master/ADDING_A_PLUGIN.md).
 """
 
@@ -33,8 +33,8 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     """The tab "tbxd".
 
     Args:
-        context: TensorBoard's. Of the log folder its ``data_provider`` alone is read: ``multiplexer`` is None with the
-            fast loader.
+        context: TensorBoard's. Only its ``data_provider`` reads the log folder: ``multiplexer`` is None with the fast
+            loader.
     """
 
     plugin_name = "tbxd"
@@ -44,7 +44,7 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         self._live = Live(context.logdir or "")
 
     def get_plugin_apps(self) -> dict[str, App]:
-        """Paths below ``data/plugin/tbxd``."""
+        """Return the routes below ``data/plugin/tbxd``."""
         return {
             **{f"/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in KINDS},
             "/live": self._serve_live,
@@ -53,11 +53,11 @@ class TbxdPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         }
 
     def is_active(self) -> bool:
-        """Always: also with an empty log folder it can be asked why nothing comes."""
+        """Return True always: even with an empty log folder the tab shows why nothing comes."""
         return True
 
     def frontend_metadata(self) -> Any:
-        """The tab's name and its module."""
+        """Return the tab's name and its module."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="tbxd", disable_reload=True)
 
     @wrappers.Request.application  # type: ignore[untyped-decorator]
@@ -82,10 +82,10 @@ def _who(request: Any) -> tuple[Any, str]:
 
 
 def _wanted(request: Any) -> tuple[str, list[str], str]:
-    """The tag, the runs, and the digest of what is known, of a question: a POST, as the names may be long.
+    """Return the tag, the runs, and the known digest of a request: a POST, as the names may be long.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the request has another form.
     """
     if request.method != "POST" or not 0 < (request.content_length or 0) <= BODY_MAX:
         raise ValueError(f"a POST with a body of at most {BODY_MAX:,} bytes is expected")
@@ -97,7 +97,7 @@ def _wanted(request: Any) -> tuple[str, list[str], str]:
 
 
 def _news(request: Any, known: str, value: Any) -> Any:
-    """``data`` and its ``digest``, by which the next question says what it knows; ``same`` where that is all."""
+    """Respond with ``data`` and its ``digest``, which the next request sends back; only ``same`` if unchanged."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
     answer = '{"same":true}' if known == digest else f'{{"digest":"{digest}","data":{text}}}'
@@ -109,7 +109,7 @@ def _json(request: Any, value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN and infinities, which JSON does not have: None in their place."""
+    """Replace NaN and infinities, which JSON does not have, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -170,7 +170,7 @@ def install(service: Service, force: bool = False) -> list[str]:
     for file in service.files:
         state = file.state
         if state == SAME:
-            lines.append(f"{file.path} is there already")
+            lines.append(f"{file.path} exists already")
             continue
         if file.yours and state != NEW:
             lines.append(f"{file.path} is yours and stays as it is")

@@ -1,1 +1,1 @@
-"""Sockets, keys and flow control: bytes in, bytes out, and who may send them."""
+"""Sockets, keys and flow control: bytes in, bytes out, and the right to send them."""

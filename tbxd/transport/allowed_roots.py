@@ -1,8 +1,8 @@
 """Roots: the folders below which clients on other hosts may have runs.
 
-A daemon writes as its user, and a client names the folder. What a client on this host names, its user could write
-himself; what one on another host names has to be below a root. Roots are resolved once, when the daemon starts; below
-them no link is followed (`events.folder`).
+A daemon writes as its user, and a client names the folder. The user of a client on this host could write the folder
+anyway; the folder of a client on another host has to be below a root. Roots are resolved once, when the daemon starts;
+below them no link is followed (`events.folder`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Roots:
         text: absolute folders with ``:`` between them, as in ``PATH``.
 
     Raises:
-        ValueError: one of them is not absolute, is "/", or is not there.
+        ValueError: a root is not absolute, is "/", or does not exist.
     """
 
     def __init__(self, text: str) -> None:
@@ -35,17 +35,17 @@ class Roots:
             if real == "/":
                 raise ValueError("root '/' would let clients on other hosts write everything that you may write")
             if not Path(real).is_dir():
-                raise ValueError(f"root {entry!r} is no folder; make it first")
+                raise ValueError(f"root {entry!r} is not a folder; make it first")
             self.folders.append((given, real))
 
     def place(self, directory: str) -> str:
-        """Where a client's folder is.
+        """Return the real path of a client's folder.
 
         Args:
             directory: absolute and normal, without ``..``.
 
         Raises:
-            RemoteProtocolError: below no root.
+            RemoteProtocolError: the folder is below no root.
         """
         for given, real in self.folders:
             for root in (given, real):

@@ -37,18 +37,18 @@ CONNECT_SECONDS = 2.5  # for a connection over tcp; whoever has one is waited fo
 
 
 class NotRunning(Exception):
-    """Nobody answers."""
+    """No daemon answers."""
 
 
 class Refuses(NotRunning):
-    """Somebody answers, and not with what was asked for: he refuses, or is no daemon of this version."""
+    """The server refuses, or is not a daemon of this version."""
 
 
 def ask(settings: Settings, what: str, timeout: float = ANSWER_SECONDS) -> dict[str, Any]:
-    """Ask the daemon something.
+    """Ask the daemon a question.
 
     Raises:
-        NotRunning: no daemon answers in time, or it refuses to.
+        NotRunning: no daemon answers in time, or it refuses.
     """
     try:
         return _ask(settings, what, timeout)
@@ -87,12 +87,12 @@ def _ask(settings: Settings, what: str, timeout: float) -> dict[str, Any]:
         except zmq.Again:
             raise NotRunning(f"no daemon answers at {settings.address} within {timeout:g} s") from None
         except RemoteProtocolError as error:
-            raise Refuses(f"what answers at {settings.address} is no tbxd of this version: {error}") from error
+            raise Refuses(f"the server at {settings.address} is not a tbxd daemon of this version: {error}") from error
     return _value(settings.address, answer)
 
 
 def _is_older(version: int, answer: wire.Message) -> bool:
-    """Whether a daemon refuses because it is older, and is to be asked in its own version."""
+    """Return True if a daemon refuses because it is older; it has to be asked in its own version."""
     return isinstance(answer, wire.Refused) and version < wire.VERSION
 
 
@@ -109,9 +109,9 @@ def _token(settings: Settings) -> str:
 
 
 def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Message:
-    """Ask a daemon with the token, or with a key: then it tells the owner of the key about his own runs.
+    """Ask a daemon with the token, or with a key: then it answers about the runs of that key only.
 
-    Whoever does not take the key, or a host that cannot be connected to, is not waited for to the end.
+    If it refuses the key, or the host cannot be connected to, the wait ends early.
     """
     link = Link(address, aloud=False, bytes_max=wire.ANSWER_BYTES_MAX)
     try:
@@ -133,13 +133,13 @@ def _ask_over_tcp(address: str, question: wire.Ask, timeout: float) -> wire.Mess
             asked, version = False, spoken
         raise NotRunning(f"no daemon answers at {address} within {now - begun:.1f} s: {link.how}")
     except RemoteProtocolError as error:
-        raise Refuses(f"what answers at {address} is no tbxd of this version: {error}") from error
+        raise Refuses(f"the server at {address} is not a tbxd daemon of this version: {error}") from error
     finally:
         link.close()
 
 
 def elsewhere(settings: Settings) -> list[str]:
-    """Where the daemon of the runtime folder listens, if one runs there, and that is not at the address that is set."""
+    """Return the endpoints of a daemon in the runtime folder that does not listen at the configured address."""
     if not is_locked(lock_path(settings.runtime_dir)):
         return []
     listens = daemon_addresses(settings.runtime_dir) or [default_address(settings.runtime_dir)]
@@ -147,11 +147,11 @@ def elsewhere(settings: Settings) -> list[str]:
 
 
 def stop(settings: Settings) -> None:
-    """Stop the daemon and wait until it has left.
+    """Stop the daemon and wait until it has ended.
 
     Raises:
-        NotRunning: there is none.
-        TimeoutError: it is still there after ``STOP_SECONDS``.
+        NotRunning: no daemon is running.
+        TimeoutError: the daemon has not ended after ``STOP_SECONDS``.
     """
     lock = lock_path(settings.runtime_dir)
     before = is_locked(lock)
@@ -164,17 +164,17 @@ def stop(settings: Settings) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while is_locked(lock):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the daemon (pid {answer['pid']}) has not left after {STOP_SECONDS:g} s")
+            raise TimeoutError(f"the daemon (pid {answer['pid']}) has not ended after {STOP_SECONDS:g} s")
         time.sleep(0.02)
 
 
 def libzmq_version() -> str:
-    """The version of the library below pyzmq."""
+    """Return the version of libzmq."""
     return zmq.zmq_version()
 
 
 def waiting_journals(settings: Settings) -> list[dict[str, Any]]:
-    """The journals in the spool for a daemon, and how much waits in them."""
+    """Return the journals in the spool for a daemon, and the bytes that wait in them."""
     found = []
     remote = is_remote(settings.address)
     folders = (remote_spool(spool, settings.address) if remote else spool for spool in spools(settings.spool))

@@ -1,10 +1,10 @@
-"""How far each client may send ahead of what is written: the daemon's memory, shared out in bytes.
+"""Credit: how far each client may send ahead of the written records, the daemon's memory shared out in bytes.
 
-All sessions together may have ``QUEUE_BYTES_MAX`` on the way; each has its part of that as a window. A record that is
-larger than the window needs more until it is whole: such grants are given as far as ``GRANTS_BYTES_MAX`` goes, to
-whoever asks first, and one at least to each owner (this user, and each key), so that none holds up another. Where there
-are so many sessions that windows are small, those that use theirs up have a larger one, as far as ``HURRY_BYTES_MAX``
-goes: few of hundreds log much at a time. No sockets, threads or clocks.
+All sessions together may have ``QUEUE_BYTES_MAX`` in transit; each has its part of that as a window. A record larger
+than the window needs a grant until it is whole. Grants are given up to ``GRANTS_BYTES_MAX``, in the order of requests,
+and at least one to each owner (this user, and each key), so that none blocks another. If there are so many sessions
+that windows are small, sessions that use theirs up get a larger one, up to ``HURRY_BYTES_MAX``: few of hundreds log
+much at a time. No sockets, threads or clocks.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ GRANT_SECONDS = 10.0  # a client that makes nothing of its grant for so long kee
 
 
 def memory_most(sessions: int) -> int:
-    """The bytes of memory that a daemon may take with so many sessions whose records fit their windows."""
+    """Return the most bytes of memory of a daemon with ``sessions`` sessions whose records fit their windows."""
     more = HURRY_BYTES_MAX if window(sessions) < HURRY_BYTES else 0
     return BASE_BYTES + COPIES * (sessions * window(sessions) + more)
 
 
 def window(sessions: int) -> int:
-    """The bytes that each of so many sessions may have on the way."""
+    """Return the bytes that each of ``sessions`` sessions may have in transit."""
     return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, QUEUE_BYTES_MAX // max(1, sessions)))
 
 
 def kept(sessions: int) -> int:
-    """The bytes of each of so many sessions that may wait for other ranks beside its window."""
+    """Return the bytes of each of ``sessions`` sessions that may wait for other ranks beside its window."""
     return KEPT_BYTES_MAX // max(1, sessions)
 
 
 def presses(expected: int, announced: int, most: int) -> bool:
-    """Whether a session has used so much of its window that what has come of it is to be written at once.
+    """Return True if a session has used so much of its window that its records have to be written at once.
 
-    Else it would stop at its limit until the time for a write has come: where there are so many sessions that windows
-    are small, each could log no more than a window in that time, though the others do nothing.
+    Otherwise it would stop at its limit until the next write: with so many sessions that windows are small, each could
+    log only one window in that time, even if the others do nothing.
 
     Args:
-        expected: everything before this has come.
+        expected: everything before this has arrived.
         announced: the position up to which it may send.
         most: the bytes of its window.
     """
@@ -51,7 +51,7 @@ def presses(expected: int, announced: int, most: int) -> bool:
 
 
 class Credit:
-    """Windows and grants of all sessions, by their ids."""
+    """Windows and grants of all sessions, by id."""
 
     def __init__(self) -> None:
         self.waiting: set[bytes] = set()  # those that need a grant and have none
@@ -63,12 +63,12 @@ class Credit:
 
     @staticmethod
     def base(written: int, held: int, sessions: int) -> int:
-        """The position that a session's window begins at: what waits for other ranks stands beside it, to a bound.
+        """Return the start of a session's window: bytes that wait for other ranks are outside of it, up to a limit.
 
         Args:
-            written: everything before this is in the event files,
-            held: and before this it is, or waits for other ranks.
-            sessions: how many there are.
+            written: everything before this is in the event files.
+            held: everything before this is in the event files, or waits for other ranks.
+            sessions: the number of sessions.
         """
         return max(written, min(held, written + kept(sessions)))
 
@@ -82,16 +82,16 @@ class Credit:
         now: float,
         owner: str = "",
     ) -> int:
-        """The position up to which a client may send.
+        """Return the position up to which a client may send.
 
         Args:
             session: its id.
-            written: where its window begins: see `base`.
-            expected: everything before this has come.
-            record_end: the end of the record that has begun to come.
-            sessions: how many there are.
-            now: seconds, by a clock that does not jump.
-            owner: whose it is: the name of a key, or nothing for this user.
+            written: the start of its window, see `base`.
+            expected: everything before this has arrived.
+            record_end: the end of the record that has begun to arrive.
+            sessions: the number of sessions.
+            now: seconds of a monotonic clock.
+            owner: the name of its key, or "" for this user.
         """
         limit = self._in_a_hurry(session, written, expected, window(sessions))
         if record_end <= limit:
@@ -112,7 +112,7 @@ class Credit:
         return record_end
 
     def _in_a_hurry(self, session: bytes, written: int, expected: int, most: int) -> int:
-        """The limit of a session with a window of ``most`` bytes, or a larger one if it uses that up."""
+        """Return the limit of a session with a window of ``most`` bytes, or a larger one if it uses that up."""
         end = written + most
         promised = max(end, self._hurried.pop(session, (end, 0))[0])
         if most < HURRY_BYTES and presses(expected, end, most):
@@ -123,7 +123,7 @@ class Credit:
         return promised
 
     def forget(self, session: bytes) -> None:
-        """A session is over."""
+        """Forget a session that is over."""
         self._hurried.pop(session, None)
         self._grants.pop(session, None)
         self.waiting.discard(session)

@@ -1,12 +1,12 @@
-"""The keys of a daemon: its own pair, and the public keys of the clients that it lets in.
+"""The keys of a daemon: its own pair, and the public keys of the admitted clients.
 
-A folder that nobody else may enter::
+A folder that only this user may enter::
 
     daemon.key          the daemon's pair, made when it is first needed
-    clients/NAME.pub    one file for each client; it is let in as long as the file is there
+    clients/NAME.pub    one file for each client, which is admitted as long as the file exists
 
-Files are written whole under another name and then linked to their own, which fails where there is one already. What
-is read is checked: the user's own, regular, no link, not open to others.
+Files are written whole under another name and then linked to their own, which fails if that exists. Every file is
+checked before it is read: the user's own, regular, not a link, not open to others.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class KeyFolder:
         self.daemon_path = path / "daemon.key"
 
     def check(self) -> None:
-        """See that nobody else gets into the folder.
+        """Check that the folder is private.
 
         Raises:
-            BadKey: it is not there, is a link or no folder, another user's, or open to others.
+            BadKey: the folder is missing, a link or not a folder, another user's, or open to others.
         """
         for folder in (self.path, self.clients_path):
             try:
@@ -84,17 +84,19 @@ class KeyFolder:
             if state.st_uid != os.geteuid():
                 raise BadKey(f"{folder} belongs to uid {state.st_uid}, not to you ({os.geteuid()})")
             if state.st_mode & 0o077:
-                raise BadKey(f"{folder} has mode {stat.S_IMODE(state.st_mode):04o}, others get in: chmod 700 {folder}")
+                raise BadKey(
+                    f"{folder} has mode {stat.S_IMODE(state.st_mode):04o}, others have access: chmod 700 {folder}"
+                )
 
     def daemon_key(self, make: bool = False) -> DaemonKey:
-        """The daemon's own pair.
+        """Return the daemon's own pair.
 
         Args:
-            make: make it, and the folder, where they are not there.
+            make: make it, and the folder, if missing.
 
         Raises:
-            BadKey: it is not there, or is not as it should be.
-            OSError: it cannot be made.
+            BadKey: the pair is missing or invalid.
+            OSError: the pair cannot be made.
         """
         if make:
             for folder in (self.path, self.clients_path):
@@ -117,15 +119,15 @@ class KeyFolder:
         return DaemonKey(found["public"], found["secret"])
 
     def new(self, name: str, file: Path) -> ClientKey:
-        """Make a key for a client: write its file, then let it in.
+        """Make a key for a client: write its file, then admit it.
 
         Args:
-            name: what it is called in lists and in the log.
-            file: the client's own file, with its secret; there must be none yet.
+            name: its name in lists and in the log.
+            file: the client's own file, with its secret; it must not exist.
 
         Raises:
-            BadKey: the name cannot be, or there is a client or a file of that name; or the folder is not private.
-            OSError: the disk does not take it.
+            BadKey: the name is invalid, a client or a file of that name exists, or the folder is not private.
+            OSError: the file cannot be written.
         """
         check_name(name)
         daemon = self.daemon_key(make=True)
@@ -141,7 +143,7 @@ class KeyFolder:
         try:
             _write_new(file, text)
         except FileExistsError:
-            raise BadKey(f"{file} is there already; remove it, or choose another with --out") from None
+            raise BadKey(f"{file} exists already; remove it, or choose another with --out") from None
         try:
             _write_new(entry, f"{ALLOWED_HEAD}\nname {name}\npublic {public}\n")
         except BaseException as error:
@@ -152,20 +154,20 @@ class KeyFolder:
         return key
 
     def revoke(self, name: str) -> None:
-        """Let a client in no longer.
+        """Stop admitting a client.
 
         Raises:
-            BadKey: there is none of that name, or the folder is not private.
+            BadKey: there is no client of that name, or the folder is not private.
         """
         self.check()
         try:
             self._entry(check_name(name)).unlink()
         except FileNotFoundError:
-            raise BadKey(f"there is no client {name!r}; `tbxd keys list` shows those that are let in") from None
+            raise BadKey(f"there is no client {name!r}; `tbxd keys list` shows the admitted ones") from None
         sync_folder(self.clients_path)
 
     def clients(self) -> tuple[dict[str, str], list[str]]:
-        """The clients that are let in, as public keys to names, and what is wrong with files that let nobody in.
+        """Return the names of admitted clients by public key, and what is wrong with invalid files.
 
         Raises:
             BadKey: the folder is not private.
@@ -184,7 +186,7 @@ class KeyFolder:
         return found, wrong
 
     def made(self, name: str) -> float:
-        """When a client was let in, in seconds since the epoch; 0 when it is not there any more."""
+        """Return when a client was admitted, in seconds since the epoch; 0 if it is gone."""
         try:
             return self._entry(name).lstat().st_mtime
         except OSError:
@@ -195,7 +197,7 @@ class KeyFolder:
 
 
 class AllowList:
-    """The clients that are let in, as they are now: it looks at the folder again while it is asked."""
+    """The currently admitted clients: it reads the folder again while it is used."""
 
     def __init__(self, folder: KeyFolder) -> None:
         self._folder = folder
@@ -208,11 +210,11 @@ class AllowList:
         return len(self._names)
 
     def name(self, public: str, now: bool = False) -> str:
-        """The name of the client with a public key; "" when it is not let in.
+        """Return the name of the client with a public key; "" if it is not admitted.
 
         Args:
             public: in Z85.
-            now: look at the folder at once, and not only every ``LOOK_SECONDS``.
+            now: read the folder at once, and not only every ``LOOK_SECONDS``.
         """
         clock = time.monotonic()
         if now or clock >= self._next_look:
@@ -232,11 +234,11 @@ class AllowList:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """A file that only this user may read, whole or not at all.
+    """Write a file that only this user may read, whole or not at all.
 
     Raises:
-        FileExistsError: there is one of that name.
-        OSError: the disk does not take it.
+        FileExistsError: the file exists.
+        OSError: the file cannot be written.
     """
     draft = path.with_name(f".{path.name[:NAME_SHOWN]}.{secrets.token_hex(8)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,8 @@
-"""The receiver: a socket of the daemon's. Bytes come in and go out here, and who sent them is checked.
+"""The receiver: a socket of the daemon, which receives and sends bytes and checks the sender.
 
-libzmq calls abort() where an ipc connection is to be accepted and the process has no descriptor left for it
-(src/ipc_listener.cpp: EMFILE is not among the errors it expects). So while few are left who connects is hung up on: he
-tries again until there is room, and his records wait. Who is connected stays so.
+libzmq calls abort() if it accepts an ipc connection and the process has no descriptor left (src/ipc_listener.cpp:
+EMFILE is not among the errors it expects). So while few are left, new connections are closed: the client tries again
+until there is room, and its records wait. Existing connections stay.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SPARE_SHARE = 4  # one in so many descriptors is kept free of connections: many 
 
 @dataclass(slots=True, frozen=True)
 class Peer:
-    """Who sent a message: the receiver and the route for the answer (each receiver numbers its routes by itself).
+    """The sender of a message: the receiver and the route for the answer (each receiver numbers its routes by itself).
 
-    ``pid`` is the process as the kernel names it, on ipc; ``key`` the name of the client's key, from another host.
-    ``version``: of the protocol, in which it is answered; that of its message, as far as we speak it (0: our newest).
+    ``pid`` is the process according to the kernel, on ipc; ``key`` the name of the client's key, from another host.
+    ``version``: the protocol version of the answer: that of its message, if we speak it (0: our newest).
     """
 
     route: bytes
@@ -53,7 +53,7 @@ class Peer:
 
     @property
     def owner(self) -> tuple[int | None, str]:
-        """To whom a session of this peer belongs."""
+        """The owner of a session of this peer."""
         return self.pid, self.key
 
 
@@ -62,12 +62,12 @@ class Receiver:
 
     Args:
         address: where to listen.
-        gate: whom to let in, with keys; without one, this machine only.
-        number: of this receiver, for its peers.
+        gate: the admitted keys; without one, this machine only.
+        number: the number of this receiver, for its peers.
 
     Raises:
         ValueError: the address cannot be used, or is open to other machines.
-        OSError: it cannot be bound.
+        OSError: the address cannot be bound.
     """
 
     def __init__(self, address: str, gate: Gate | None = None, number: int = 0) -> None:
@@ -117,7 +117,7 @@ class Receiver:
         # bind() takes a stale socket's place without a word; the lock has made sure that it is stale.
         if os.path.lexists(path):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise OSError(17, f"{path} is in the way and no socket; remove it")
+                raise OSError(17, f"{path} is in the way and is not a socket; remove it")
             path.unlink()
         old = os.umask(0o077)
         try:
@@ -126,12 +126,12 @@ class Receiver:
             os.umask(old)
 
     def watch(self) -> None:
-        """Turn away who has just connected, while few descriptors are left. To be called when `monitor` has news."""
+        """Close new connections while few descriptors are left. Call it when `monitor` has news."""
         while self.monitor.poll(0):
             event, fd = MONITOR_EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
             if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                 self.refused += 1
-                log.warning("a connection to %s that does not begin as it should was refused", self.address)
+                log.warning("a connection to %s with an invalid handshake was refused", self.address)
             if event != zmq.EVENT_ACCEPTED:
                 continue
             self._room -= 1
@@ -148,7 +148,7 @@ class Receiver:
                     _hang_up(fd)
 
     def receive(self) -> tuple[Peer, wire.Message] | None:
-        """The next message; None when there is none now. What is no message is answered, counted and passed over."""
+        """Return the next message; None if there is none. Invalid messages are refused, counted and skipped."""
         while True:
             try:
                 route, *frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
@@ -174,7 +174,7 @@ class Receiver:
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
             except wire.TooLong as error:  # a refusal would be the end of its session; records go on without this
                 self.refused += 1
-                log.warning("passed over: %s. Update the script's tbxd_client", error)
+                log.warning("message ignored: %s. Update the script's tbxd_client", error)
             except RemoteProtocolError as error:
                 self.refused += 1
                 self.send(peer, wire.Refused(NO_SESSION, str(error)[:1000]))
@@ -184,7 +184,7 @@ class Receiver:
                 raise
 
     def send(self, peer: Peer, message: wire.Message) -> bool:
-        """Send to a peer; one that is gone gets nothing. False where it is."""
+        """Send to a peer; return False if it is gone."""
         try:
             self.socket.send_multipart([peer.route, *wire.pack(message, peer.version)], flags=zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -192,7 +192,7 @@ class Receiver:
         return True
 
     def close(self) -> None:
-        """Close the socket; what is under way to clients has a moment to leave."""
+        """Close the socket, with a moment for messages in transit to clients."""
         self.socket.disable_monitor()
         self.monitor.close()
         self.socket.close()
@@ -204,7 +204,7 @@ class Receiver:
 
 
 def _hang_up(fd: int) -> None:
-    """End a connection of libzmq's, which then closes it; it may be closed already, and the number another file's."""
+    """Shut down a connection of libzmq, which then closes it; the number may already belong to another file."""
     with contextlib.suppress(OSError):
         connection = socket.socket(fileno=fd)
         try:
@@ -214,7 +214,7 @@ def _hang_up(fd: int) -> None:
 
 
 def _trusted_pid(frame: zmq.Frame) -> int:
-    """The process behind an ipc connection, which has to be this user's (or root's)."""
+    """Return the process of an ipc connection, which must be this user's (or root's)."""
     try:
         # "localhost:<uid>:<gid>:<pid>": SO_PEERCRED, as libzmq hands it on (zmq_msg_gets, "Peer-Address").
         _, uid, _, pid = str(frame.get("Peer-Address")).split(":")

@@ -1,9 +1,9 @@
-"""The gate: who may connect from other hosts, and whose messages are still taken.
+"""The gate: admits connections from other hosts, and checks the key of each message.
 
-libzmq asks for each connection whether its key is let in (ZAP, ZeroMQ RFC 27): a message on a socket in this process
-("inproc://zeromq.zap.01"), which the daemon's loop answers among its others. With the answer goes a "User-Id", which
-libzmq hands on with each message of the connection. It is the client's public key: so a client that was revoked
-meanwhile is found out with its next message, and one that is let in under the same name with another key is another.
+libzmq asks for each connection if its key is admitted (ZAP, ZeroMQ RFC 27): a message on a socket in this process
+("inproc://zeromq.zap.01"), which the daemon's loop answers. The answer has a "User-Id", which libzmq passes on with
+each message of the connection. It is the client's public key: so the next message of a revoked client is refused, and
+a client admitted under the same name with another key is a different one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCEPTED, DENIED = (b"200", b"OK"), (b"400", b"this key is not let in")
 
 
 class Revoked(RemoteProtocolError):
-    """A message of a client that is not let in any more."""
+    """The client of a message is no longer admitted."""
 
 
 class Gate:
@@ -36,7 +36,7 @@ class Gate:
         folder: the daemon's keys.
 
     Raises:
-        BadKey: they are not there, or not as they should be.
+        BadKey: the keys are missing or invalid.
     """
 
     def __init__(self, folder: KeyFolder) -> None:
@@ -48,7 +48,7 @@ class Gate:
         self._tell_wrong()
 
     def guard(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
-        """Let nobody onto a socket, which is not bound yet, but whom `answer` lets in."""
+        """Restrict a socket, which is not bound yet, to clients that `answer` admits."""
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(ZAP_ADDRESS)
@@ -57,7 +57,7 @@ class Gate:
         socket.zap_domain = ZAP_DOMAIN.encode()
 
     def answer(self) -> None:
-        """Answer what libzmq asks. To be called when `socket` has news."""
+        """Answer libzmq's requests. Call it when `socket` has news."""
         while True:
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -71,16 +71,16 @@ class Gate:
             if not name:
                 self.denied += 1
                 address = frames[3].decode(errors="replace")[:100] if len(frames) > 3 else ""
-                log.warning("a key that is not let in (%.8s…) was refused, from %s", public, address)
+                log.warning("a key that is not admitted (%.8s…) was refused, from %s", public, address)
             code, text = ACCEPTED if name else DENIED
             request = frames[1] if len(frames) > 1 else b""
             self.socket.send_multipart([b"1.0", request, code, text, public.encode() if name else b"", b""])
 
     def client(self, frame: zmq.Frame) -> str:
-        """The name of the client that has sent a frame.
+        """Return the name of the client that has sent a frame.
 
         Raises:
-            Revoked: it is not let in any more.
+            Revoked: the client is no longer admitted.
         """
         try:
             public = str(frame.get("User-Id"))
@@ -88,16 +88,16 @@ class Gate:
             public = ""
         name = self.allowed.name(public)
         if not name:
-            raise Revoked(f"the key {public[:8]}… is not let in any more")
+            raise Revoked(f"the key {public[:8]}… is no longer admitted")
         return name
 
     def _tell_wrong(self) -> None:
         if self.allowed.wrong != self._told:
             self._told = self.allowed.wrong
             for what in self._told:
-                log.warning("a key is not let in: %s", what)
+                log.warning("a key is not admitted: %s", what)
 
     def close(self) -> None:
-        """Answer no longer."""
+        """Stop answering."""
         if hasattr(self, "socket"):
             self.socket.close()

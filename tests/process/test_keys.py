@@ -61,7 +61,7 @@ def test_names_that_are_taken_or_no_names_are_refused_and_nothing_is_left(place:
     assert again.returncode == 1 and "tbxd keys revoke a" in again.stderr
     assert not (place.root / "b.key").exists()
     over = place.tbxd("keys", "new", "b", "--out", str(place.root / "a.key"))
-    assert over.returncode == 1 and "is there already" in over.stderr
+    assert over.returncode == 1 and "exists already" in over.stderr
     for name in ("../a", "", ".hidden", "a/b", "a" * 65, "a b", "a\nb", "é"):
         wrong = place.tbxd("keys", "new", name, "--out", str(place.root / "c.key"))
         assert wrong.returncode == 1 and "no name for a key" in wrong.stderr, name

@@ -211,7 +211,7 @@ def test_without_the_package_it_is_refused_and_without_the_setting_nothing_of_it
     assert place.run(LOG).returncode == 0  # the daemon that a writer starts goes on without
     wait_for(place.drained, "the journals to be drained")
     assert len(scalars(place.logdir / "a")["loss"]) == 1000
-    assert "it goes on without metrics" in (place.runtime / "daemon.log").read_text()
+    assert "it continues without metrics" in (place.runtime / "daemon.log").read_text()
     script = (
         "import sys, tbxd.cli.main, tbxd.daemon.lifecycle, tbxd.tools.top; "
         "print([m for m in ('prometheus_client', 'http.server') "

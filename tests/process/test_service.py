@@ -93,7 +93,7 @@ def test_what_was_changed_by_hand_is_neither_replaced_nor_removed_without_a_word
     assert install(place).returncode == 0
     unit, env = user_unit(place), place.root / "config" / "tbxd" / "tbxd.env"
     written = unit.read_text()
-    assert install(place).stdout.count("is there already") == 2
+    assert install(place).stdout.count("exists already") == 2
     unit.write_text(written.replace("WatchdogSec=60", "WatchdogSec=600"))
     env.write_text("TBXD_BATCH_MS=50\n")
     refused = install(place)

@@ -106,13 +106,13 @@ def test_a_write_that_does_not_come_back_and_threads_that_hang_are_told_once(cap
         seen.look(now, False, [("runs/a", "", 1000.0), ("runs/b", "", 0.0)])
     stuck, line = lines_of(caplog)
     assert "nothing is written" in stuck and "To do: bring the disks back" in stuck
-    assert line.startswith("runs/a: a write has not come back for 3") and "To do: " in line
+    assert line.startswith("runs/a: a write has not returned for 3") and "To do: " in line
     seen.look(now, False, [("runs/a", "No space left on device", now)])
     assert not lines_of(caplog), "it is looked at once in a second"
     now += LOOK_SECONDS
     seen.look(now, True, [("runs/a", "No space left on device", now)])
     again, wrong, back = lines_of(caplog)
-    assert "get on again" in again and "make room on that disk" in wrong and "has come back" in back
+    assert "make progress again" in again and "make room on that disk" in wrong and "has returned" in back
     for error in ("No space left on device", "fsync: Input/output error", "No space left on device"):
         now += LOOK_SECONDS
         seen.look(now, True, [("runs/a", error, 0.0)])
