@@ -7,25 +7,19 @@ and is reduced again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import time
 from pathlib import Path
 
-from tbxd_client.logdir.event_names import event_files, file_name
-from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
+from tbxd_client.logdir.folder_lock import FolderHeld
 
-from ..tfevents import trust
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.contents import Contents
 from ..tfevents.event_builder import note, opening
-from ..tfevents.event_file import EventFile, FileLost
-from ..tfevents.folder import open_folder
-from ..tfevents.inherited import Inherited
+from ..tfevents.event_file import FileLost
+from ..tfevents.event_folder import EventFolder
 from ..tfevents.rank_points import History
 from ..tfevents.resume_marks import Life, Resume
-from ..tfevents.rivals import check_alone
 from .encoder import Curves, PointEncoder
 from .purges import Scope
 
@@ -48,12 +42,9 @@ class Side:
         self.directory = directory
         self._origin = (host, pid)
         self._checkpoints = checkpoints
-        self._file: EventFile | None = None
-        self._umask = umask
-        self._folder = -1
+        self._folder = EventFolder(directory, umask, can_wait=False)
         self._pieces: list[bytes | memoryview] = []
         self._contents = Contents(directory)
-        self._inherited = Inherited()
         self.resume = Resume(self._contents)
         self._generation = ""  # whose points come, as the file says
 
@@ -68,7 +59,7 @@ class Side:
         self._lock()
         if not self._contents.files:
             self._checkpoints.load(self._contents)
-        self.resume.read(self._own)
+        self.resume.read(self._folder.name)
         return self._contents.reduced.history(generation, ordered=False)
 
     def add(self, generation: str, pieces: list[bytes | memoryview]) -> None:
@@ -88,7 +79,7 @@ class Side:
             return False
         try:
             self._lock()
-            self.resume.read(self._own, self._pieces)
+            self.resume.read(self._folder.name, self._pieces)
         except FileLost:
             raise
         except OSError as error:
@@ -103,81 +94,40 @@ class Side:
             FileLost: the file is not there any more.
             OSError: the disk does not take it; the next call goes on.
         """
-        if not self._pieces and not (self._file is not None and self._file.pending):
+        file = self._folder.file
+        if not self._pieces and not (file is not None and file.pending):
             return
-        self._open()
-        assert self._file is not None
+        self._lock()
+        if file is None:
+            file = self._folder.open_next(opening(time.time()), *self._origin)
         data = b"".join(self._pieces)
         self._pieces.clear()  # the file owes them from here on
-        self._file.write(data)
+        file.write(data)
         self._keep()
 
     def _keep(self, idle: bool = False) -> None:
-        if self._file is not None and self._folder >= 0:
-            self._checkpoints.keep(self._contents, self._own, self._file.size, idle)
-
-    def _open(self) -> None:
-        self._lock()
-        if self._file is None:
-            name = file_name(event_files(self._folder), time.time(), *self._origin, "")
-            self._file = EventFile(self.directory / name, self._folder, self._umask)
-            try:
-                check_alone(self._file)
-            except OSError:
-                self._file.remove()
-                self._file = None
-                self._unlock()
-                raise
-            self._file.write(opening(time.time()))
+        folder = self._folder
+        if folder.file is not None and folder.held:
+            self._checkpoints.keep(self._contents, folder.name, folder.file.size, idle)
 
     def _lock(self) -> None:
-        if self._folder >= 0:
+        folder = self._folder
+        if folder.held:
             return
-        fd = open_folder(self.directory, self._umask)
         try:
-            lock_folder(fd, self._own)
-            names = event_files(fd)
-            believed = self._contents.believed = trust.found(fd, names)
-            if self._file is None:
-                self._inherited.note(self.directory, fd, names, believed)
-        except OSError as error:
-            os.close(fd)
-            if isinstance(error, FolderHeld):
-                raise FolderHeld(0, f"{self.directory} is being written by somebody else") from None
-            raise
-        self._folder = self._contents.folder = fd
-        if self._file is not None:
-            self._file.folder = fd
-            try:
-                self._file.take()
-                check_alone(self._file)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._file.close()
-                self._unlock()
-                raise
-            if self._is_overtaken(event_files(fd), self._file.path.name):
-                raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
+            folder.lock()
+        except FolderHeld:
+            raise FolderHeld(0, f"{self.directory} is being written by somebody else") from None
+        self._contents.folder, self._contents.believed = folder.descriptor, folder.believed
+        if folder.file is None:
+            return
+        if folder.is_overtaken(folder.take()):
+            raise FileLost(0, f"{self.directory}: another process has written here meanwhile")
 
     @property
     def dirty(self) -> bool:
         """Whether something is written that the disk may not have."""
-        file = self._file
-        return file is not None and (file.dirty or self._inherited.dirty)
-
-    @property
-    def _own(self) -> str:
-        return self._file.path.name if self._file is not None else ""
-
-    def _is_overtaken(self, names: list[str], mine: str) -> bool:
-        """Whether a file of this user has come behind the side's own; those of others hold nothing that counts."""
-        later = names[names.index(mine) + 1 :] if mine in names else [mine]
-        for name in later:
-            with contextlib.suppress(OSError):
-                if not self._contents.believed.holds(os.stat(name, dir_fd=self._folder, follow_symlinks=False)):
-                    continue
-            return True
-        return False
+        return self._folder.dirty
 
     def sync(self) -> None:
         """Bring what is written onto the disk.
@@ -186,10 +136,9 @@ class Side:
             FileLost: the file is not there any more.
             OSError: the disk cannot take it.
         """
-        if self._file is not None and self.dirty:
+        if self.dirty:
             self._lock()
-            self._inherited.sync(self._folder)
-            self._file.sync()
+            self._folder.sync()
 
     def park(self) -> None:
         """Give back the descriptors until there is something to write.
@@ -197,28 +146,17 @@ class Side:
         Raises:
             OSError: as for `EventFile.park`; they are given back all the same.
         """
-        if self._file is not None and not self._file.pending and not self._pieces:
+        file = self._folder.file
+        if file is not None and not file.pending and not self._pieces:
             self._keep(idle=True)
-            try:
-                self._file.park()
-            finally:
-                self._unlock()
+            self._folder.park()
 
     def close(self) -> None:
         """Close for good; a disk that says only now what it has not taken is left to the log."""
         self._keep(idle=True)
-        file, self._file = self._file, None
-        try:
-            if file is not None:
-                file.close()
-        except OSError as error:
-            log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
-        self._unlock()
-
-    def _unlock(self) -> None:
-        folder, self._folder = self._folder, -1
-        if folder >= 0:
-            os.close(folder)
+        self._folder.close_file()
+        self._folder.file = None
+        self._folder.unlock()
 
 
 class SideStart:

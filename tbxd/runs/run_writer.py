@@ -8,14 +8,13 @@ attempt goes on where this one stopped.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from tbxd_client.logdir.event_names import event_files, file_name, is_acceptable
-from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
 from tbxd_client.protocol.kinds import EMBEDDING, EVENT, GRAPH, ONNX_GRAPH, OPENVINO_GRAPH, RESTART, ROW
 from tbxd_client.protocol.records import STEP_MAX, Record, RunDefinition
 
@@ -38,36 +35,34 @@ from ..encode.raw_event import what_of
 from ..encode.scalar_batcher import ScalarWriter, float32
 from ..metrics.histograms import Meters
 from ..process import incident_log
-from ..process.fd_budget import LEFT_BY_RUNS, scarce
 from ..reduce.aggregate import Integers
 from ..reduce.deadlines import Read
 from ..reduce.displaced_jobs import GoesBeside, Moved
 from ..reduce.displaced_jobs import name_of as moved_name
 from ..reduce.job_starts import is_reduced
 from ..reduce.rank_jobs import Ranks
-from ..tfevents import schema, trust
+from ..tfevents import schema
 from ..tfevents.auto_steps import Steps
 from ..tfevents.checkpoint import Checkpoints
 from ..tfevents.contents import Contents
-from ..tfevents.event_builder import event_record, note, opening
-from ..tfevents.event_file import EventFile, FileLost
-from ..tfevents.folder import NameRefused, open_folder
-from ..tfevents.inherited import Inherited
-from ..tfevents.ledger import Entry, Ledger, Marker, carry_over, forgotten, notes
+from ..tfevents.event_builder import event_record, note
+from ..tfevents.event_file import FileLost
+from ..tfevents.event_sink import EventSink
+from ..tfevents.folder import NameRefused
+from ..tfevents.ledger import Entry, Ledger, Marker, forgotten, notes
 from ..tfevents.lineage import life_of
 from ..tfevents.scalar_columns import Piece
 from . import projector, unwritable
 from .accounting import add_counts
 from .batch_plan import Plan, Planner
 from .lost_files import Losses
-from .other_users import Others
 from .resume import Alive, Lives, Restart
+from .run_files import SYNC_ERROR, RunFiles, syncing
 from .runs_beside import Besides, name_of
 
 log = logging.getLogger(__name__)
 
 SESSION_LOG_START = 1  # SessionLog.SessionStatus.START of event.proto
-SYNC_ERROR = "fsync: "  # what an error begins with that the next sync may end
 AGAIN_SECONDS = 1.0  # before another lost file is made anew without a pause
 WRITE_BYTES = 1 << 20  # events are handed to the disk in pieces of about this size
 RANKS_SHARE = 64  # of what ranks log, so little is written: as many batches as there are go into one write
@@ -124,12 +119,8 @@ class RunWriter:
         self.ledger: Ledger = {}  # what the files hold; changed under the lock
         self.comes_back = False  # the daemon had let go of it before,
         self.found: Ledger = {}  # and this is what its files held then: see `known`
-        self.file: EventFile | None = None
         self.sync_due = False  # what is written is to be on the disk soon; any thread may say so
-        self._names: set[str] = set()  # of the files made here; one that somebody has removed is not made again
         self._known = False  # the ledger has been read
-        self._contents = Contents(directory)  # what the folder's files hold, as far as it had to be known
-        self._inherited = Inherited()  # what of it others have stored, and is to be on the disk
         self._done = done
         self._held = held
         self._taken: list[Batch] = []  # by the ranks, and not looked at yet what of them can go out
@@ -137,15 +128,11 @@ class RunWriter:
         self._queue: deque[Batch] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()
-        self._folder = -1  # locked, and held while it is written
-        self.place = (0, 0)  # its device and inode; also of the last that was held,
-        self.kept_out: tuple[int, int] | None = None  # and of one that another keeps locked
-        self._umask: int | None = None  # of the trainer that opened the run
-        self.others = Others(directory)  # who write the folder as well
+        self.files = RunFiles(directory, self.checkpoints)
         self._working: dict[bytes, Entry] = {}  # the ledger behind what has been encoded
         self._marker = Marker()
         self._scalars = ScalarWriter(self._marker)
-        self._lives = Lives(self._contents, (DROPPED_TAG,), alive)
+        self._lives = Lives(self.files.read, (DROPPED_TAG,), alive)
         self._planner = Planner(self._lives)
         self._planned: tuple[Batch, Plan | None] | None = None  # of the batch that is first in the queue
         self.besides = Besides(self._make_beside)
@@ -255,7 +242,7 @@ class RunWriter:
         return {
             "file": self.name,
             "error": self.error,
-            "notice": self.others.notice,
+            "notice": self.files.others.notice,
             "ranks": self.ranks.status(),
             "removed": self.losses.removed,
             "beside": self.besides.names,
@@ -264,20 +251,32 @@ class RunWriter:
     @property
     def open(self) -> bool:
         """Whether descriptors are held for it."""
-        return self._folder >= 0
+        return self.files.folder.held
 
     @property
     def name(self) -> str:
         """The event file's name, or ""."""
-        file = self.file
-        return file.path.name if file is not None else ""
+        return self.files.folder.name
+
+    @property
+    def file(self) -> EventSink | None:
+        """The event file, open or parked."""
+        return self.files.folder.file
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Device and inode of the folder that was locked last."""
+        return self.files.folder.place
+
+    @property
+    def kept_out(self) -> tuple[int, int] | None:
+        """Those of a folder that another keeps locked."""
+        return self.files.folder.kept_out
 
     @property
     def dirty(self) -> bool:
         """Whether something is written that the disk may not have."""
-        file = self.file
-        own = file is not None and (file.dirty or self._inherited.dirty)
-        return own or self.ranks.dirty or self.besides.dirty
+        return self.files.folder.dirty or self.ranks.dirty or self.besides.dirty
 
     @property
     def untidy(self) -> bool:
@@ -294,7 +293,7 @@ class RunWriter:
         in it that waits for the garbage collector."""
         self.besides.forget()
         self._moved.start_over()
-        del self.ranks, self.besides, self._moved, self._contents, self._lives
+        del self.ranks, self.besides, self._moved, self.files.read, self._lives
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
@@ -313,7 +312,7 @@ class RunWriter:
             while self._queue or self._teller or due:
                 self._open(self._queue[0].run if self._queue else self._teller or self._run)
                 self._write_queued()
-                self._keep()
+                self.files.keep()
                 if self.sync_due:
                     self.error = ""
                     self.sync()
@@ -403,7 +402,7 @@ class RunWriter:
         if numbered or new:
             self._flush(pieces)  # the file has to hold all that counts
             if new:
-                texts = self._lives.begin(batch.session, run, self._names, self.name)
+                texts = self._lives.begin(batch.session, run, self.files.folder.made, self.name)
             if ranks and self._lives.is_moved(run):
                 pieces += [note(text) for text in (*texts, self._lives.move(run))]
                 texts = []
@@ -502,7 +501,7 @@ class RunWriter:
         begun = time.perf_counter()
         self.ranks.write_sides()
         if self._durable:  # before the run says that a point is written, which it may do on the disk at any time
-            with _syncing():
+            with syncing():
                 self.ranks.sync()
         data, self._owed = self._owed, b""
         self.file.write(data)
@@ -542,35 +541,19 @@ class RunWriter:
     def _open(self, run: RunDefinition | None) -> None:
         """Own the folder, know what is in it, and have a file to write to."""
         self._run = run
-        if self._umask is None and run is not None:
-            self._umask = run.umask
-        self._own(run)
+        if self.files.folder.umask is None and run is not None:
+            self.files.folder.umask = run.umask
+        self.files.own(run, self._take_up)
         if self.file is not None:
             self.file.settle()
         else:
             assert run is not None
-            with _syncing():
-                self._inherited.sync_files(self._folder)
-            names = event_files(self._folder)
-            name = run.file_name
-            if not self._accepts(run, names):
-                name = file_name([*names, *self._names], time.time(), run.host, run.pid, run.filename_suffix)
+            self.files.sync_inherited()
             self._forget_ended(self.ledger)
             self._working = {session: entry.copy() for session, entry in self.ledger.items()}
             self._marker = Marker()
             self._scalars = ScalarWriter(self._marker)
-            known = [*names, *self._names]
-            self.file = unwritable.new_file(self.directory, self._folder, self._umask, name, run, known)
-            name = self.file.path.name
-            try:
-                self.others.rivals.hold(self.file, self._contents.believed)
-            except OSError:
-                self.file.remove()
-                self.file = None
-                self._unlock_folder()
-                raise
-            self._names.add(name)
-            self.file.write(_opening(time.time(), self.ledger, self.others.rivals.mark))
+            self.files.open_next(run, self.ledger)
 
     def _forget_ended(self, other: Ledger) -> Ledger:
         """Of sessions that are over it need not be known one by one how far they were, nor in ``other``; returns that.
@@ -592,42 +575,16 @@ class RunWriter:
                 self.losses.forget(session)
         return forgotten(other, over)
 
-    def _own(self, run: RunDefinition | None) -> None:
-        """Lock the folder and see what is in it, if it is not held anyway."""
-        if self._folder >= 0:
-            self.others.rivals.look(self._folder, self._contents.believed, self.name)
-            return
-        self._lock_folder()
-        try:
-            self._look(run)
-        except BaseException:  # what is in the folder is not known: the next attempt has to look again
-            if self.file is not None:
-                self._close(self.file)
-            self._unlock_folder()
-            raise
+    def _take_up(self) -> None:
+        """See how far the sessions are in the folder's files, which have to be read again.
 
-    def _look(self, run: RunDefinition | None) -> None:
-        """See what is in the folder, which has just been locked."""
-        if self.file is not None:  # it had been parked
-            self.file.folder = self._folder
-            self.file.take()
-            self.others.rivals.hold(self.file, self._contents.believed)
-            names = event_files(self._folder)
-            self._see_others(names)
-            if self._is_overtaken(self.file.path.name, names):
-                raise FileLost(0, "another process has written here meanwhile")
-            # The trainer has seen that nobody writes here. A file that the disk has yet to take stays until it has.
-            if run is not None and not self.file.dirty and self._accepts(run, names):
-                self._close(self.file)
-                self.file = None
-            return
-        names = event_files(self._folder)
-        self._see_others(names)
-        self._inherited.note(self.directory, self._folder, names, self._contents.believed)
-        self.checkpoints.load(self._contents)
-        ledger = self._forget_ended(self.contents.ledger())
+        Raises:
+            OSError: they cannot be read at this moment.
+        """
+        ledger = self._forget_ended(self.files.contents.ledger())
         self._shown = _drops(ledger)
-        anew = bool(self._names) and self._names.isdisjoint(self._contents.names())
+        made = self.files.folder.made
+        anew = bool(made) and made.isdisjoint(self.files.read.names())
         opened = self.losses.opened(list(self._queue)) if anew else set()
         past = self.losses.note(self.ledger, ledger, anew, opened)
         if opened:
@@ -640,56 +597,13 @@ class RunWriter:
             for session in past:
                 self._told.pop(session, None)
 
-    def _is_overtaken(self, own: str, names: list[str]) -> bool:
-        """Whether the run has to go on in a new file: where one of this user's has come behind its own, whose ledger
-        counts, and where that of another user can be overtaken, so that readers of the newest file see the run."""
-        if own not in names:
-            return True
-        later = names[names.index(own) + 1 :]
-        states = [trust.state_of(self._folder, name) for name in later]
-        if any(state is not None and self._contents.believed.holds(state) for state in states):
-            return True
-        return bool(later) and file_name(names, time.time(), "host", 0) > names[-1]
-
-    def _see_others(self, names: list[str] | None = None) -> None:
-        self.others.see(self._folder, self._contents.believed, self.name, names)
-
-    def _accepts(self, run: RunDefinition, names: list[str]) -> bool:
-        """Whether a new file may have the name that a trainer has told its user already."""
-        wanted, suffix = run.file_name, run.filename_suffix.replace("/", "_")
-        return wanted not in self._names and is_acceptable(wanted, suffix, names, time.time())
-
-    def _lock_folder(self) -> None:
-        if scarce(LEFT_BY_RUNS):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        fd = open_folder(self.directory, self._umask)
-        state = os.fstat(fd)
-        place, self.kept_out = (state.st_dev, state.st_ino), None
-        try:
-            lock_folder(fd, self.name)
-            self._contents.believed = trust.found(fd, event_files(fd))
-            self.others.rivals.wait(fd, self._contents.believed, self.name)
-        except OSError as error:
-            os.close(fd)
-            self.kept_out = place if isinstance(error, FolderHeld) else None
-            raise
-        self._folder = self._contents.folder = fd
-        self.place = place
-
     def _start_over(self, why: str) -> None:
         """Leave a file that is lost; what the folder's files do not hold is written again, to a new one."""
         self.error = why
-        file, self.file = self.file, None
-        if file is not None:
-            if (path := file.moved_to()) is not None:
-                self.losses.moved(path)
-            with contextlib.suppress(OSError):  # what it holds counts as written; the next look at it says so, too
-                if self._folder >= 0:
-                    file.sync()
-            self._close(file)
+        if (path := self.files.leave()) is not None:
+            self.losses.moved(path)
         self._steps = None
-        self._contents = Contents(self.directory)
-        self._lives = Lives(self._contents, (DROPPED_TAG,), self.losses.alive)  # all that it knows is in the files
+        self._lives = Lives(self.files.read, (DROPPED_TAG,), self.losses.alive)  # all that it knows is in the files
         self._planner = Planner(self._lives)
         self._planned = None
         again = self.ranks.start_over()
@@ -706,7 +620,7 @@ class RunWriter:
         self._settling.clear()
         self._owed = b""
         self._noting = self._finishing = self._encoding = False
-        self._unlock_folder()
+        self.files.folder.unlock()
         if not self.waiting:  # nothing is held up
             self.error = ""
 
@@ -728,30 +642,18 @@ class RunWriter:
             self._queue.extendleft(reversed(batches))
             self._queued_bytes += sum(batch.size for batch in batches)
 
-    def _unlock_folder(self) -> None:
-        folder, self._folder = self._folder, -1
-        if folder >= 0:
-            os.close(folder)
-
-    def _close(self, file: EventFile) -> None:
-        """Close a file for good; a network disk may say only then that it has not taken everything."""
-        try:
-            file.close()
-        except OSError as error:
-            log.warning("%s: closed with an error: %s", file.path, error.strerror or error)
-
     def sync(self) -> None:
         """Bring what is written onto the disk, also where it is parked: what the disk has refused is still owed."""
         self.sync_due = False
         if self.file is None:
             return
-        parked = self._folder < 0
+        parked = not self.files.folder.held
         try:
             if self.dirty:
-                self._own(None)
+                self.files.own(None, self._take_up)
                 self._sync_file()
-            if self._folder >= 0 and self.others.is_due:
-                self._see_others()
+            if self.files.folder.held and self.files.others.is_due:
+                self.files.see_others()
             if self.untidy:
                 self.error = self._untidy = ""
         except OSError as error:
@@ -762,10 +664,10 @@ class RunWriter:
     def _sync_file(self) -> None:
         if self.file is None:
             return
-        with _syncing():
+        with syncing():
             self.ranks.sync()
             self.besides.sync()
-            self._inherited.sync(self._folder)
+            self.files.folder.inherited.sync(self.files.folder.descriptor)
             begun, dirty = time.perf_counter(), self.file.dirty
             self.file.sync()
             if dirty:
@@ -780,7 +682,7 @@ class RunWriter:
     def _park_files(self) -> None:
         if self.file is None or self.file.pending or self.waiting:
             return
-        self._keep(idle=True)
+        self.files.keep(idle=True)
         try:
             self.file.park()
             self.ranks.park()
@@ -789,35 +691,24 @@ class RunWriter:
             self.error = self._untidy = f"{SYNC_ERROR}{error.strerror or error}"
             with contextlib.suppress(OSError):
                 self.file.close()  # whatever it was: a file that stays open keeps its lock
-            self._close(self.file)  # if it is not yet: a descriptor that is left keeps this process from its own file
-        self._unlock_folder()
+            # If it is not closed yet: a descriptor that is left keeps this process from its own file.
+            self.files.folder.close_file()
+        self.files.folder.unlock()
 
     def close(self) -> None:
         """Sync and close; for the end of the daemon."""
         self.sync()
         if self.error.startswith(SYNC_ERROR):
             log.warning("%s: the last records may not be on the disk: %s", self.directory, self.error)
-        self._keep(idle=True)
+        self.files.keep(idle=True)
         try:
             self.ranks.close()
         except OSError as error:
             log.warning("%s: closed with an error: %s", self.directory, error.strerror or error)
         self.besides.close()
-        if self.file is not None:
-            self._close(self.file)
-        self._unlock_folder()
-
-    def _keep(self, idle: bool = False) -> None:
-        """Now and then, keep what the folder holds for the daemon that comes next."""
-        if self.file is not None and self.open:
-            self.checkpoints.keep(self._contents, self.name, self.file.size, idle)
+        self.files.close()
 
     # --- for ranks, on the strand ----------------------------------------------------------------------------
-
-    @property
-    def folder(self) -> int:
-        """A descriptor of the folder, while it is written."""
-        return self._folder
 
     @property
     def contents(self) -> Contents:
@@ -826,8 +717,7 @@ class RunWriter:
         Raises:
             OSError: one of them cannot be read at this moment.
         """
-        self._contents.update(self.name)
-        return self._contents
+        return self.files.contents
 
     @property
     def marker(self) -> Marker:
@@ -1053,7 +943,7 @@ class RunWriter:
         tag = batch.tag(record.tag)
         if record.kind == EMBEDDING:
             try:
-                projector.write(self._folder, embedding_of(record, tag), self._umask)
+                projector.write(self.files.folder.descriptor, embedding_of(record, tag), self.files.folder.umask)
             except OSError as error:
                 raise Refused("file_error", f"{error}") from error
             return {}
@@ -1077,17 +967,6 @@ class RunWriter:
         return result
 
 
-@contextlib.contextmanager
-def _syncing() -> Iterator[None]:
-    """Says of what the disk refuses that a sync has found it."""
-    try:
-        yield
-    except FileLost:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, f"{SYNC_ERROR}{error.strerror or error}") from error
-
-
 def _drops(ledger: Ledger) -> dict[str, int]:
     """How many records of a run are missing, by reason: refused here, or not kept by their trainers."""
     drops: dict[str, int] = {}
@@ -1096,11 +975,6 @@ def _drops(ledger: Ledger) -> dict[str, int]:
             for reason, count in counts.items():
                 drops[reason] = drops.get(reason, 0) + count
     return drops
-
-
-def _opening(now: float, ledger: Ledger, mark: str) -> bytes:
-    """The first events of a file: its version with a mark of who writes it, and what earlier files hold."""
-    return opening(now, mark) + b"".join(event_record(0, now, text) for text in carry_over(ledger))
 
 
 def _step(steps: Steps, numbered: bool, tags: list[str], step: int) -> int:

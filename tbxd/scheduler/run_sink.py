@@ -23,8 +23,6 @@ class RunSink(Protocol):
     error: str  # what keeps the run from being written; "" for nothing
     comes_back: bool  # an earlier sink of this process has had the run: its counts are known already
     sync_due: bool  # in the middle of a long write: sync before it ends
-    place: tuple[int, int]  # device and inode of the folder that it has locked last,
-    kept_out: tuple[int, int] | None  # and of the one that it needs and somebody else has locked; None: there is none
 
     # --- records in ------------------------------------------------------------------------------------------
 
@@ -80,6 +78,16 @@ class RunSink(Protocol):
     @property
     def due(self) -> float:
         """The time of the next write without new batches (monotonic clock; 0: none)."""
+        ...
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Device and inode of the folder that it has locked last."""
+        ...
+
+    @property
+    def kept_out(self) -> tuple[int, int] | None:
+        """Device and inode of the folder that it needs and somebody else has locked; None: there is none."""
         ...
 
     @property

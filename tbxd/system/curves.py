@@ -8,25 +8,22 @@ They are not part of the run itself. Their steps are seconds, and in a run that 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from tbxd_client.logdir.event_names import event_files, file_name, first_second
-from tbxd_client.logdir.folder_lock import FolderHeld, lock_folder
+from tbxd_client.logdir.event_names import event_files, first_second
+from tbxd_client.logdir.folder_lock import FolderHeld
 from tbxd_client.protocol.records import STEP_MAX
 
-from ..process.fd_budget import LEFT_BY_RUNS, scarce
-from ..tfevents import schema, trust
+from ..tfevents import schema
 from ..tfevents.event_builder import event_record, opening
-from ..tfevents.event_file import EventFile, FileLost, open_to_read
-from ..tfevents.folder import open_folder
-from ..tfevents.inherited import Inherited
+from ..tfevents.event_file import FileLost, open_to_read
+from ..tfevents.event_folder import EventFolder
+from ..tfevents.event_sink import EventSink
 from ..tfevents.ledger import CARRY_END, notes
-from ..tfevents.rivals import check_alone
 from ..tfevents.scan import WHOLE, scan
 from ..tfevents.trust import Trust
 
@@ -53,12 +50,9 @@ class Curves:
         self.left_out = 0
         self._run = run
         self._node = node
-        self._umask = umask
         self._durable = durable
         self._unsynced = ""  # what keeps what is written from the disk
-        self._inherited = Inherited()
-        self._folder = -1
-        self._file: EventFile | None = None
+        self._folder = EventFolder(self.directory, umask)
         self._origin = 0  # seconds since the epoch at which the steps begin
         self._last = -1  # step
 
@@ -74,7 +68,7 @@ class Curves:
             file = self._open(seconds)
             if file.pending:  # of the last sample, which the disk took in part
                 file.write(b"")
-            disk = os.fstatvfs(self._folder)
+            disk = os.fstatvfs(self._folder.descriptor)
             if disk.f_blocks:  # as df does: of what this user may have
                 used = disk.f_blocks - disk.f_bfree
                 values = {**values, "disk_used_percent": 100 * used / max(1, used + disk.f_bavail)}
@@ -93,61 +87,41 @@ class Curves:
             self.error = f"{error.strerror or error}"
             self.left_out += not owed
 
-    def _open(self, seconds: float) -> EventFile:
-        if self._file is not None and self._folder >= 0:
-            return self._file
-        if scarce(LEFT_BY_RUNS):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    def _open(self, seconds: float) -> EventSink:
+        folder = self._folder
+        if folder.file is not None and folder.held:
+            return folder.file
         above = event_files(self._run)  # a folder that is gone is not made again for this
-        self._folder = open_folder(self.directory, self._umask)
         try:
-            self._lock()
-            names = event_files(self._folder)
-            if self._file is not None and self._file.path.name == max(names, default=""):
-                self._file.folder = self._folder
-                self._file.take()
-                check_alone(self._file)
-                return self._file  # it goes on in it, if nobody has changed it: see `EventFile`
-            self._file = None
-            begun = [first_second(listed) for listed in (above, names)]
-            self._origin = min([int(seconds), *(second for second in begun if second is not None)])
-            believed = trust.found(self._folder, names)
-            self._last = max(self._last, _last_step(names, self._folder, believed))
-            name = file_name(names, seconds, self._node, os.getpid())
-            self._inherited.note(self.directory, self._folder, names, believed)
-            file = EventFile(self.directory / name, self._folder, self._umask)
-            try:
-                check_alone(file)
-            except OSError:
-                file.remove()
-                raise
-        except OSError:
-            self._close_folder()
-            raise
-        self._file = file
-        file.write(_opening(seconds))
-        return file
-
-    def _lock(self) -> None:
-        try:
-            lock_folder(self._folder)
+            names = folder.lock()
         except FolderHeld:
             raise FolderHeld(0, "another tbxd daemon is writing this node's curves") from None
+        if folder.file is not None and folder.name == max(names, default=""):
+            folder.take()
+            return folder.file  # it goes on in it, if nobody has changed it: see `EventFile`
+        try:
+            if folder.file is not None:
+                folder.inherit(names)
+            begun = [first_second(listed) for listed in (above, names)]
+            self._origin = min([int(seconds), *(second for second in begun if second is not None)])
+            self._last = max(self._last, _last_step(names, folder.descriptor, folder.believed))
+            return folder.open_next(_opening(seconds), self._node, os.getpid(), now=seconds)
+        except OSError:
+            if folder.file is None:  # else it is made, and owes its first events
+                folder.unlock()
+            raise
 
     @property
     def dirty(self) -> bool:
         """True if written data may not be on disk yet. Any thread may ask."""
-        file = self._file
-        return file is not None and (file.dirty or self._inherited.dirty)
+        return self._folder.dirty
 
     def sync(self) -> None:
         """Sync written data to disk, while the file is open; after an error the next call tries again."""
-        file = self._file
-        if file is None or self._folder < 0:
+        if self._folder.file is None or not self._folder.held:
             return
         try:
-            self._inherited.sync(self._folder)
-            file.sync()
+            self._folder.sync()
             unsynced = ""
         except FileLost as error:
             self._let_go()
@@ -156,28 +130,23 @@ class Curves:
             unsynced = f"fsync: {error.strerror or error}"
         if unsynced or self.error == self._unsynced:
             self.error = unsynced
-        self._unsynced = unsynced if self._file is not None else ""
+        self._unsynced = unsynced if self._folder.file is not None else ""
 
     def _let_go(self) -> None:
-        file, self._file = self._file, None
+        file, self._folder.file = self._folder.file, None
         if file is not None:
             try:
                 file.close()
             except OSError as error:  # as NFS does where it could not take everything
                 self.error = f"{error.strerror or error}"
-        self._close_folder()
-
-    def _close_folder(self) -> None:
-        folder, self._folder = self._folder, -1
-        if folder >= 0:
-            os.close(folder)
+        self._folder.unlock()
 
     def close(self) -> None:
         """Sync and close the file until the next sample, which continues the same file."""
-        file = self._file
-        if file is not None and self._folder >= 0:
+        file = self._folder.file
+        if file is not None and self._folder.held:
             self.sync()
-            if self._file is None:
+            if self._folder.file is None:
                 return
             if file.pending:
                 self._let_go()
@@ -186,7 +155,7 @@ class Curves:
                 file.park()
             except OSError as error:  # as NFS does where it could not take everything
                 self.error = f"{error.strerror or error}"
-        self._close_folder()
+        self._folder.unlock()
 
 
 def _opening(seconds: float) -> bytes:

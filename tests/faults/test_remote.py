@@ -259,7 +259,7 @@ def test_who_comes_after_a_daemon_of_its_own_host_waits_only_where_there_are_no_
         after.log(1)
         after.writer.write()
         assert "another tbxd daemon is writing" in after.writer.error, "it lives"
-        for fd in (before.writer.file._fd, before.writer._folder):  # type: ignore[union-attr]
+        for fd in (before.writer.file._fd, before.writer.files.folder.descriptor):  # type: ignore[union-attr]
             os.close(fd)  # as its end does
         after.writer.write()
         if locks == "none":

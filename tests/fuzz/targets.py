@@ -319,7 +319,7 @@ def _written(batches: list[Batch]) -> None:
             name = f"{len(writers)}"
             writer = writers.setdefault(batch.run.directory, RunWriter(place / name, lambda batch: None))
             if not writer.open:
-                writer._lock_folder()
+                writer.files.folder.lock()
             if batch.numbered and writer._steps is None:
                 writer._steps = Steps(writer.contents)
             pieces = events.setdefault(batch.run.directory, [])

@@ -592,7 +592,7 @@ def test_a_status_makes_anew_only_what_has_changed_and_tells_the_same(
             hub.refusals.disconnect(hub.clients[session], f"turn {turn}") if rng.random() < 0.1 else hub.status()
         elif hub.runs:
             state = rng.choice(list(hub.runs.values()))
-            monkeypatch.setattr(state.writer.others, "notice", f"turn {turn}")
+            monkeypatch.setattr(state.writer.files.others, "notice", f"turn {turn}")
             hub.scheduler._tidy(state, state.writer.sync)
         hub.status()  # in the middle of it
         inside.until(quiet, "what was logged")

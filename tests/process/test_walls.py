@@ -28,6 +28,7 @@ from tbxd.ingest.session import Session
 from tbxd.process.io_pool import Pool
 from tbxd.process.serial_queue import Strand
 from tbxd.reduce.companion_runs import Folders
+from tbxd.runs.run_files import RunFiles
 from tbxd.runs.run_writer import RunWriter
 from tbxd.scheduler import run_scheduler
 from tbxd.tfevents.event_file import EventFile
@@ -295,8 +296,8 @@ def test_a_run_that_could_not_be_looked_at_is_well_again_when_it_can(
     inside.until(lambda: inside.settled(session), "the run")
     (state,) = inside.hub.runs.values()
     inside.until(lambda: not state.writer.dirty and state.writer.open is kept, "it to be tidy")
-    once = Once(monkeypatch, RunWriter, "_see_others", OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 1)
-    monkeypatch.setattr(state.writer.others, "_next", 0.0)
+    once = Once(monkeypatch, RunFiles, "see_others", OSError(errno.EMFILE, os.strerror(errno.EMFILE)), 1)
+    monkeypatch.setattr(state.writer.files.others, "_next", 0.0)
     if not kept:  # it is opened once more, for the disk
         state.writer.file.dirty = True
     state.strand.submit(state.writer.sync)

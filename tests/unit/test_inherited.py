@@ -50,7 +50,7 @@ def left_behind(folder: Path) -> str:
         writer.offer(batch)
     writer.write()
     assert not writer.error and writer.dirty
-    for fd in (writer.file._fd, writer._folder):  # type: ignore[union-attr]
+    for fd in (writer.file._fd, writer.files.folder.descriptor):  # type: ignore[union-attr]
         os.close(fd)
     return event_files(folder)[-1]
 

@@ -142,7 +142,7 @@ def test_a_folder_that_could_not_be_looked_at_is_looked_at_again(
         write(folder, first)
     before = contents(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("tbxd.runs.run_writer.event_files", no_descriptors)
+        patch.setattr("tbxd.tfevents.event_folder.event_files", no_descriptors)
         patch.setattr("tbxd.tfevents.contents.event_files", no_descriptors)
         for batch in first:
             writer.offer(batch)
