@@ -189,7 +189,7 @@ def test_a_disk_that_refuses_to_sync_is_told_once_and_holds_nobody_up(place: Wor
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout)
     assert said["accepted"] == count and not said["dropped"] and said["synced"]
-    assert result.stderr.count("a crash of the machine would lose what waits") == 1, result.stderr
+    assert result.stderr.count("a crash of the machine would lose the records that wait") == 1, result.stderr
     calls = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines()]
     failed = max(number for number, call in enumerate(calls) if "(INJECTED)" in call)
     following = [call.partition("(")[0] for call in calls[failed + 1 :]]

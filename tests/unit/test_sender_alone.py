@@ -13,19 +13,13 @@ from tbxd_client.journal.journal import Journal
 from tbxd_client.process.doorbell import Doorbell
 from tbxd_client.protocol import wire
 from tbxd_client.protocol.records import TagDefinition, pack_definition, pack_scalar
-from tbxd_client.transport import launcher
+from tbxd_client.transport import journal_sync, launcher
 from tbxd_client.transport import sender as sender_module
 from tbxd_client.transport.connection import Link
 from tbxd_client.transport.count_reports import HEARTBEAT_SECONDS
-from tbxd_client.transport.sender import (
-    HELLO_SECONDS,
-    LIVES_SECONDS,
-    QUIET_SECONDS,
-    SILENCE_SECONDS,
-    SYNC_SECONDS,
-    TICK_SECONDS,
-    Sender,
-)
+from tbxd_client.transport.journal_sync import SYNC_SECONDS
+from tbxd_client.transport.pace import QUIET_SECONDS, TICK_SECONDS
+from tbxd_client.transport.sender import HELLO_SECONDS, LIVES_SECONDS, SILENCE_SECONDS, Sender
 
 
 class Line(Link):
@@ -101,7 +95,8 @@ class Side:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(sender_module, "monotonic", lambda: self.now)
+        for module in (sender_module, journal_sync):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(sender_module.headroom, "crowding", lambda: 1.0)
         self.bell, self.journal, self.link = Doorbell(), Journal(folder, lambda: False), Line()
         self.counts: dict[int, Any] = {}
@@ -509,11 +504,11 @@ def test_what_nobody_acknowledges_is_synced_each_second_and_what_is_acknowledged
 ) -> None:
     synced: list[float] = []
     monkeypatch.setattr(side.journal, "sync", lambda: synced.append(side.now))
-    side.sender._sync(side.now)
+    side.sender._journal_sync.look(side.now, side.sender.acknowledged)
     end = side.log()
     for _ in range(40):
         side.now += SYNC_SECONDS / 10
-        side.sender._sync(side.now)
+        side.sender._journal_sync.look(side.now, side.sender.acknowledged)
     assert len(synced) in (2, 3), "what has waited for a second, once a second"
     synced.clear()
     side.welcome()
@@ -521,7 +516,7 @@ def test_what_nobody_acknowledges_is_synced_each_second_and_what_is_acknowledged
     side.ack(end)
     for _ in range(40):
         side.now += SYNC_SECONDS / 10
-        side.sender._sync(side.now)
+        side.sender._journal_sync.look(side.now, side.sender.acknowledged)
     assert not synced
 
 
@@ -535,11 +530,11 @@ def test_a_disk_that_refuses_to_sync_ends_nothing_and_is_asked_again(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(side.journal, "sync", refuse)
-    side.sender._sync(side.now)
+    side.sender._journal_sync.look(side.now, side.sender.acknowledged)
     side.log()
     for _ in range(4):
         side.now += SYNC_SECONDS
-        side.sender._sync(side.now)
+        side.sender._journal_sync.look(side.now, side.sender.acknowledged)
     assert len(tried) == 3
 
 
@@ -548,7 +543,7 @@ def test_it_looks_often_while_records_come_and_sleeps_when_all_is_written(side: 
     assert patience(side.now) < HELLO_SECONDS, "nobody has answered"
     end = side.log()
     side.welcome()
-    side.sender._has_grown(side.now)
+    side.sender._pace.has_grown(side.now)
     assert patience(side.now) == TICK_SECONDS
     side.now += 10.0
     assert patience(side.now) == TICK_SECONDS, "something is to be sent"
@@ -576,7 +571,7 @@ def test_after_a_while_of_records_it_stays_awake_for_two_seconds_and_after_singl
             side.ack(end)
             side.journal.release(end)
             side.now += TICK_SECONDS
-            side.sender._has_grown(side.now)
+            side.sender._pace.has_grown(side.now)
         side.now += QUIET_SECONDS / 2
         assert (side.sender._patience(side.now) == TICK_SECONDS) is awake
         side.now += QUIET_SECONDS
@@ -604,13 +599,13 @@ def test_a_daemon_too_old_that_a_script_has_started_makes_way_and_others_are_tol
     assert len(asked) == 1 and "status" in asked[0]
     side.sender._fall_back(side.link, wire.VERSION - 1)
     assert len(asked) == 1, "not so soon"
-    side.sender._take_over(side.link, wire.VERSION - 1, {"embedded": True})
+    old(side, wire.VERSION - 1, wire.Answer({"embedded": True}))
     assert len(asked) == 2 and "stop" in asked[1]
-    side.sender._take_over(side.link, wire.VERSION - 1, {"embedded": True})
+    old(side, wire.VERSION - 1, wire.Answer({"embedded": True}))
     assert len(asked) == 2, "nobody was asked"
     side.now += 10.0
     side.sender._fall_back(side.link, wire.VERSION - 1)
-    side.sender._take_over(side.link, wire.VERSION - 1, {"embedded": True, "service": "tbxd.service"})
+    old(side, wire.VERSION - 1, wire.Answer({"embedded": True, "service": "tbxd.service"}))
     assert len(asked) == 3 and "speaks version" in side.sender.refused, "a service is not stopped"
     assert "speaks version" in capfd.readouterr().err
 
@@ -621,7 +616,7 @@ def test_a_daemon_of_a_version_that_is_spoken_is_greeted_in_it_at_once(
     monkeypatch.setattr(wire, "OLDEST", wire.VERSION - 1)
     side.greet()
     side.sender._fall_back(side.link, wire.VERSION - 1)
-    assert side.sender._version == wire.VERSION - 1
+    assert side.sender._version.spoken == wire.VERSION - 1
     frames: list[list[bytes]] = []
     monkeypatch.setattr(side.link, "send", lambda sent: frames.append(sent) or True)
     side.sender._greet(side.link, side.now)
@@ -629,7 +624,7 @@ def test_a_daemon_of_a_version_that_is_spoken_is_greeted_in_it_at_once(
     side.sender._welcomed = True
     monkeypatch.setattr(side.link, "send", lambda sent: False)
     side.sender._push(side.link, wire.Goodbye(side.journal.session))
-    assert side.sender._version == wire.VERSION, "the next daemon may be a newer one"
+    assert side.sender._version.spoken == wire.VERSION, "the next daemon may be a newer one"
 
 
 # --- starts -------------------------------------------------------------------------------------------------------

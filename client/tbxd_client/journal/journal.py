@@ -213,7 +213,7 @@ class Journal:
             try:
                 self.sync(wait=-1)
             except OSError as error:
-                warn(f"{self.path}: {error}; a crash of the machine would lose what waits", once="sync")
+                warn(f"{self.path}: {error}; a crash of the machine would lose the records that wait", once="sync")
         return reason
 
     def patience(self, waits: bool = True) -> Patience:

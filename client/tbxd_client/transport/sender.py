@@ -4,8 +4,7 @@ It reads what the journal has gained, pushes it as far as the daemon's credit go
 acknowledged. It owns the socket; nobody else touches it. It holds no lock while it sends and needs none to read the
 journal, so a trainer that is stopped in the middle of a call cannot stop it, nor the other way round.
 
-While records come, it wakes every ``TICK_SECONDS``; when none have come for a while, or now and then only, it asks the
-journal to ring: a script that logs five scalars a second then costs half as many wake-ups.
+How often it wakes is in `pace`.
 """
 
 from __future__ import annotations
@@ -17,40 +16,35 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..config.paths import ADDRESS_VARIABLE, check_address, token_path, told_path
+from ..config.paths import ADDRESS_VARIABLE, check_address
 from ..config.settings import warn
-from ..distributed import process_identity
 from ..journal.journal import Journal
-from ..process.descriptors import DescriptorsClosed, uncut
+from ..process.descriptors import DescriptorsClosed
 from ..process.doorbell import Doorbell
 from ..process.native import RLock, Thread, allocate_lock, let_in, monotonic, poller, sleep
 from ..protocol import wire
 from ..protocol.records import ProtocolError
-from ..values.names import text_of
-from . import headroom
+from . import greeting, headroom
 from . import launcher as launch
 from .count_reports import HEARTBEAT_SECONDS, Reports
+from .daemon_version import DaemonVersion
+from .journal_sync import SYNC_SECONDS, JournalSync
 from .launcher import Forwarder, Launcher
 from .local_connection import SCHEME, LocalLink
 from .outage import Outage
+from .pace import TICK_SECONDS, Pace
 
 if TYPE_CHECKING:
     from _thread import LockType
 
     from .connection import Link
 
-TICK_SECONDS = 0.05  # between two looks at a journal that is being filled
-QUIET_SECONDS = 2.0  # without records before the sender sleeps until it is rung,
-BUSY_SECONDS = 0.25  # where they have come at every look for so long; else it does when a look finds none
 HELLO_SECONDS = 0.25  # between greetings while nobody answers
 # That the daemon, which may be busy, owes an answer before a script that ends takes it for gone, where there is a
 # processor for each process; else as much longer as everything takes there.
 LIVES_SECONDS = 10.0
 SILENCE_SECONDS = 3.0  # without a word of the daemon, while it owes one, before it is greeted again
-ASK_SECONDS = 3.0  # between two questions to a daemon that is too old
-ASKS_MAX = 3  # of them: scripts of an older version may have started it again
 LOOK_SECONDS = 0.1  # between looks whether the journal is within reach
-SYNC_SECONDS = 1.0  # between fdatasyncs of a journal that nobody empties
 WAIT_SECONDS = 0.2  # between looks whether a wait is still for something
 READ_BYTES = 256 << 10  # of the journal at a time: pyzmq copies them with the interpreter's lock held, 25 µs
 assert READ_BYTES <= wire.DATA_BYTES_MAX
@@ -58,7 +52,6 @@ HEADROOM_SECONDS = 1.0  # between two looks whether there is what ZeroMQ takes
 RESTART_SECONDS = 1.0  # before the sender begins anew after something that nobody has thought of
 CLOSED_SECONDS = 0.1  # for a program that closes all descriptors, to have done it
 THREAD_SECONDS = 1.0  # between two attempts to have a thread
-SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
 
 _link: type[Link] | None = None  # kept: in the end of the interpreter nothing can be imported, also what is there
 _loaded = False
@@ -160,10 +153,7 @@ class Sender:
         # What the daemon has and wants; positions in the two streams.
         self.acknowledged = 0
         self._welcomed = False
-        self._version = wire.VERSION  # of the protocol, that the daemon speaks as far as is known
-        self._asked = ""  # what a daemon that is too old was asked
-        self._next_ask = 0.0
-        self._asks = 0
+        self._version = DaemonVersion()
         self._sent = 0
         self._sent_definitions = 0
         self._limit = 0
@@ -187,10 +177,8 @@ class Sender:
         self._heard = 0.0  # when the daemon last said something,
         self._owed = 0.0  # and when it was first sent what it answers since then
         self._next_hello = 0.0
-        self._next_sync = 0.0
-        self._sync_mark = 0
-        self._last_growth = 0.0
-        self._growing_since = 0.0  # since when each look has found records
+        self._journal_sync = JournalSync(journal)
+        self._pace = Pace()
 
     # --- called by the trainer's threads ---------------------------------------------------------------------
 
@@ -408,7 +396,7 @@ class Sender:
             self.refused = str(error)
             warn(f"{ADDRESS_VARIABLE}: {error}. Records are kept in {self._journal.place}", once="address")
             while not self._stopping:
-                self._sync(monotonic())
+                self._journal_sync.look(monotonic(), self.acknowledged)
                 self._pause(SYNC_SECONDS)
             return False
         return True
@@ -453,7 +441,7 @@ class Sender:
                 self._doorbell.clear()
 
     def _loop(self, link: Link | LocalLink) -> None:
-        self._last_growth = monotonic()
+        self._pace.begin(monotonic())
         while True:
             now = monotonic()
             # libzmq begins when there is a daemon: as long as it tries by itself, it waits ever longer between two
@@ -468,9 +456,9 @@ class Sender:
                 self._outage.look(now, self._welcomed, known, lambda: link.how)
             moved = self._send(link) if self._welcomed else False
             if moved:
-                self._has_grown(now)
+                self._pace.has_grown(now)
             self._report(link, now)
-            self._sync(now)
+            self._journal_sync.look(now, self.acknowledged)
             if self._forwarder is not None and self._welcomed:
                 self._forwarder.look(now)
             if now >= self._next_look:
@@ -490,21 +478,15 @@ class Sender:
                     return
             if rung:
                 self._doorbell.clear()
-                self._has_grown(monotonic())
+                self._pace.has_grown(monotonic())
             self._journal.release(self.acknowledged)
-
-    def _has_grown(self, now: float) -> None:
-        if now - self._last_growth > 2 * TICK_SECONDS:
-            self._growing_since = now
-        self._last_growth = now
 
     def _patience(self, now: float) -> float:
         """Seconds until the next thing to do by itself."""
         committed = self._journal.committed
         if not self._welcomed:
             return HELLO_SECONDS / 5
-        quiet = QUIET_SECONDS if self._last_growth - self._growing_since > BUSY_SECONDS else TICK_SECONDS
-        if now - self._last_growth < quiet or self._sent < min(committed, self._limit):
+        if self._pace.stays_awake(now) or self._sent < min(committed, self._limit):
             return TICK_SECONDS
         if self.acknowledged < committed or self._journal.released < self.acknowledged:
             return SILENCE_SECONDS / 10
@@ -522,27 +504,9 @@ class Sender:
         if now < self._next_hello and not self._unheard:
             return
         self._next_hello = now + (SILENCE_SECONDS if self._welcomed else HELLO_SECONDS)
-        hello = wire.Hello(
-            self._journal.session,
-            self.acknowledged,
-            os.getpid(),
-            text_of(os.uname().nodename),
-            "" if link.remote or self._journal.folder is None else told_path(str(self._journal.folder)),
-            _script(),
-            "" if link.remote else self._token(),
-            process_identity.boot(),
-            process_identity.clock(),
-        )
+        journal = self._journal
+        hello = greeting.hello(journal.session, self.acknowledged, journal.folder, self._address, link.remote)
         self._unheard = not self._push(link, hello)
-
-    def _token(self) -> str:
-        if self._address.startswith("ipc:"):
-            return ""
-        try:
-            with uncut:
-                return token_path().read_text()
-        except OSError:
-            return ""
 
     def _send(self, link: Link | LocalLink) -> bool:
         """Send what is new, as far as the limit goes. True when there was something."""
@@ -583,12 +547,12 @@ class Sender:
         return wire.Data(journal.session, wire.RECORDS, self._sent, stretch)
 
     def _push(self, link: Link | LocalLink, message: wire.Message) -> bool:
-        if link.send(wire.pack(message, self._version)):
+        if link.send(wire.pack(message, self._version.spoken)):
             if self._owed <= self._heard and not isinstance(message, wire.Report | wire.Goodbye):
                 self._owed = monotonic()
             return True
         self._welcomed = False
-        self._version = wire.VERSION  # the next daemon may be a newer one
+        self._version.begin()
         return False
 
     def _receive(self, link: Link | LocalLink) -> None:
@@ -605,50 +569,27 @@ class Sender:
                     once="protocol",
                 )
                 continue
-            if isinstance(message, wire.Refused) and not any(message.session) and version < self._version:
+            if isinstance(message, wire.Refused) and not any(message.session) and version < self._version.spoken:
                 self._fall_back(link, version)
             elif isinstance(message, wire.Answer):
-                self._take_over(link, version, message.value)
+                self._refuse_to_speak(self._version.take_answer(link, self._address, version, message.value))
             elif getattr(message, "session", b"") == self._journal.session or isinstance(message, wire.Refused):
                 self._handle(message)
 
     def _fall_back(self, link: Link | LocalLink, version: int) -> None:
         """A daemon is older than this client: go on in its version, or ask it to make way."""
         if version >= wire.OLDEST:
-            self._version = version
+            self._version.spoken = version
             self._next_hello = 0.0
             return
-        now = monotonic()
-        if now < self._next_ask:
-            return
-        self._next_ask = now + ASK_SECONDS
-        if self._launcher is None or self._asks >= ASKS_MAX:
-            self._refuse_to_speak(version, {})
-            return
-        self._asks += 1
-        self._asked = "status"
-        link.send(wire.pack(wire.Ask(self._asked, self._token()), version))
+        starts = self._launcher is not None
+        self._refuse_to_speak(self._version.ask(link, self._address, version, monotonic(), starts))
 
-    def _take_over(self, link: Link | LocalLink, version: int, status: dict[str, Any]) -> None:
-        """A daemon that is too old has said how it is: one that a script has started makes way for another."""
-        asked, self._asked = self._asked, ""
-        if asked != "status":
-            return
-        if not status.get("embedded") or status.get("service"):
-            self._refuse_to_speak(version, status)
-            return
-        self._asked = "stop"
-        link.send(wire.pack(wire.Ask(self._asked, self._token()), version))
-
-    def _refuse_to_speak(self, version: int, status: dict[str, Any]) -> None:
-        who = f", tbxd {status['version']}, pid {status['pid']}," if {"version", "pid"} <= status.keys() else ""
-        self.refused = (
-            f"the daemon at {self._address}{who} speaks version {version} of the protocol, and this script "
-            f"{wire.OLDEST} to {wire.VERSION}: update the daemon, or stop it (`tbxd stop`, a service with systemctl)"
-        )
-        warn(
-            f"{self.refused}. `tbxd status` names both versions; records stay in {self._journal.place}", once="version"
-        )
+    def _refuse_to_speak(self, reason: str) -> None:
+        """Take note of why the daemon cannot be spoken to, where there is a reason, and tell the user."""
+        if reason:
+            self.refused = reason
+            warn(f"{reason}. `tbxd status` names both versions; records stay in {self._journal.place}", once="version")
 
     def _handle(self, message: wire.Message) -> None:
         self._heard = monotonic()
@@ -661,7 +602,7 @@ class Sender:
                     self._given_up_at = -1
                 self._welcomed = True
                 self.refused = ""  # whatever it was, it is over
-                self._asks = 0
+                self._version.welcomed()
                 self._held = 0  # another daemon may have less; this one says it again
                 self._sent = message.records
                 self._sent_definitions = min(message.definitions, self._journal.definitions_end)
@@ -715,31 +656,8 @@ class Sender:
                 if not self._push(link, report):
                     return  # all of it is told to the daemon that says welcome next
 
-    def _sync(self, now: float) -> None:
-        """Once a second, bring onto the disk what nobody has acknowledged for a second."""
-        if now < self._next_sync:
-            return
-        if self.acknowledged < self._sync_mark:
-            try:
-                self._journal.sync()
-            except OSError as error:
-                warn(
-                    f"{self._journal.place}: {error}; a crash of the machine would lose what waits",
-                    once="sync",
-                )
-        self._sync_mark = self._journal.committed
-        self._next_sync = monotonic() + SYNC_SECONDS
-
     def _say_goodbye(self, link: Link | LocalLink) -> None:
         if self._welcomed:
             self._report(link, monotonic(), last=True)
             if self.acknowledged >= self._journal.committed:
                 self._push(link, wire.Goodbye(self._journal.session))
-
-
-def _script() -> str:
-    """The name of the script, for people; a program may have put anything there."""
-    try:
-        return text_of(os.fsdecode(sys.argv[0]))[:SCRIPT_LETTERS_MAX]
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return ""
