@@ -24,7 +24,7 @@ from tbxd_client.writers.readback import shortest
 
 from ..config.settings import Settings
 from ..drop_reasons import HINTS
-from ..runs.run_writer import DROPPED_TAG
+from ..runs.record_encoder import DROPPED_TAG
 from ..tools.top import ONCE_SECONDS, ORDERS, RATE, Frame, Row, Top, ordered
 from .findings_view import plain, shown
 from .keyboard import DOWN, END, HOME, PAGE_DOWN, PAGE_UP, UP, Keyboard

@@ -35,7 +35,7 @@ JOBS_MAX = 16  # that are known at a time, as long as the oldest of them are ove
 
 
 class Home(Protocol):
-    """The run that the ranks log into, as it is on its strand: see `tbxd.runs.run_writer.RunWriter`."""
+    """The run that the ranks log into, as it is on its strand: see `tbxd.runs.record_encoder.RecordEncoder`."""
 
     directory: Path
     checkpoints: Checkpoints

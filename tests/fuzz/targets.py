@@ -32,7 +32,8 @@ from tbxd.ingest import hub
 from tbxd.ingest.client_counts import Reported
 from tbxd.ingest.live_journal import StoredSegment, Unreadable, readable_journal
 from tbxd.ingest.session import Session
-from tbxd.runs.run_writer import GRAPHS, RunWriter
+from tbxd.runs.record_event import GRAPHS
+from tbxd.runs.run_writer import RunWriter
 from tbxd.tfevents import contents as event_contents
 from tbxd.tfevents import schema
 from tbxd.tfevents.auto_steps import Steps
@@ -320,26 +321,26 @@ def _written(batches: list[Batch]) -> None:
             writer = writers.setdefault(batch.run.directory, RunWriter(place / name, lambda batch: None))
             if not writer.open:
                 writer.files.folder.lock()
-            if batch.numbered and writer._steps is None:
-                writer._steps = Steps(writer.contents)
+            if batch.numbered and not writer.encoder.counts_steps:
+                writer.encoder.count_steps()
             pieces = events.setdefault(batch.run.directory, [])
-            writer._lives.join(batch.session, batch.run)
-            writer._encode(batch, pieces)
+            writer.encoder.join(batch, [])
+            writer.encoder.encode(batch, pieces)
             if len(pieces) % 2:  # also several batches at a time
-                writer._scalars.flush(pieces)
+                writer.encoder.flush_scalars(pieces)
         for name, writer in writers.items():
-            writer._scalars.flush(events[name])
+            writer.encoder.flush_scalars(events[name])
             writer.close()
             reader = LedgerReader()
             reader.follow("tbxd 0")
             for _, data in read_records(io.BytesIO(b"".join(events[name])).read):
                 event = schema.Event.FromString(data)
                 reader.follow(event.source_metadata.writer, len(event.summary.value))
-            assert reader.ledger == writer._working
+            assert reader.ledger == writer.encoder.entries
             for entry in reader.ledger.values():
                 assert "internal_error" not in entry.refused, "see the log"
         counted = sum(batch.records for batch in batches)
-        assert counted == sum(entry.count for writer in writers.values() for entry in writer._working.values())
+        assert counted == sum(entry.count for writer in writers.values() for entry in writer.encoder.entries.values())
 
 
 # --- records -----------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from tbxd.ingest.session import Session
 from tbxd.process.io_pool import Pool
 from tbxd.process.serial_queue import Strand
 from tbxd.reduce.companion_runs import Folders
+from tbxd.runs.batch_writer import BatchWriter
+from tbxd.runs.record_encoder import RecordEncoder
 from tbxd.runs.run_files import RunFiles
 from tbxd.runs.run_writer import RunWriter
 from tbxd.scheduler import run_scheduler
@@ -240,10 +242,10 @@ def test_a_handler_that_breaks_ends_its_session_for_now_and_no_other(
     ("owner", "name"),
     [
         (RunWriter, "write"),
-        (RunWriter, "_write_queued"),
-        (RunWriter, "_encode"),
-        (RunWriter, "_finish"),
-        (RunWriter, "_note_drops"),
+        (BatchWriter, "write"),
+        (RecordEncoder, "encode"),
+        (BatchWriter, "finish"),
+        (RecordEncoder, "note_drops"),
         (RunWriter, "_done_"),
         (RunWriter, "sync"),
         (RunWriter, "park"),
