@@ -8,6 +8,7 @@ QUESTIONS = (
     "add_scalar",
     "log_values",
     "add_histogram",
+    "whole_model",
     "add_image",
     "other_calls",
     "training_loop",

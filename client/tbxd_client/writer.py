@@ -30,10 +30,12 @@ from .protocol.limits import ROW_VALUES_MAX
 from .protocol.records import DESCRIPTION_BYTES_MAX, FLOAT64_BYTE, SCALAR_BYTES, SCALAR_HEAD_STRUCT
 from .session.run_handle import Run, run_of
 from .session.session import Counts, active, flush
+from .statistics.tensorflow_bins import tensorflow_edges
 from .values import log_values, media
-from .values.arrays import real_part, snapshot, to_float, to_number, to_step
+from .values.arrays import to_float, to_number, to_step
 from .values.log_values import told_apart
 from .values.names import clean_tag, given_tag, parse_color, short_text, text_of
+from .values.numbers import Numbers
 from .writers import readback
 from .writers.base import Computed, FixedTime, Given
 from .writers.file_writer import ADDING, EventFileWriter, FileWriter
@@ -411,7 +413,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
             elif one.kind == log_values.PICTURE:
                 self._tbxd_array(kinds.IMAGE, one.tag, one.value, {"dataformats": one.dataformats}, step, walltime)
             else:
-                self._tbxd_array(kinds.HISTOGRAM, one.tag, one.value, {"bins": "tensorflow"}, step, walltime)
+                numbers = Numbers(one.value, f"log {one.tag!r}")
+                self._tbxd_histogram(one.tag, numbers, {"bins": "tensorflow"}, step, walltime)
 
     # --- arrays ----------------------------------------------------------------------------------------------
 
@@ -426,7 +429,11 @@ class SummaryWriter(MediaMethods, PluginMethods):
         *,
         color: Any = None,
     ) -> None:
-        """Log the distribution of an array. The call copies the array; the daemon counts the bins.
+        """Log the distribution of an array.
+
+        The call copies a small array, and the daemon counts the bins. The numbers of a large one are counted in the
+        call, without a copy: from 16 MiB on, and from 64 KiB on where many are logged, or where the journal is half
+        full. The counts are the same.
 
         Args:
             tag: name of the histogram.
@@ -436,15 +443,16 @@ class SummaryWriter(MediaMethods, PluginMethods):
             bins: ``'tensorflow'``, or a name, number or edges as in ``numpy.histogram``.
             max_bins: bins are merged until about this many are left.
 
-        The daemon leaves out values that are not finite. An array without a finite value does not raise; it is counted
+        Values that are not finite are left out. An array without a finite value does not raise; it is counted
         as dropped (``no_finite_values``). Complex numbers are logged by their real part.
         """
         if not self._tbxd_write:
             return
         what = f"add_histogram {tag!r}"
-        array = real_part(snapshot(values, what, self._tbxd_run.merges(given_tag(tag))), what)
-        attrs = media.histogram_attrs(array, bins, max_bins)
-        self._tbxd_array(kinds.HISTOGRAM, tag, array, attrs, global_step, walltime, color)
+        tag = given_tag(tag)
+        numbers = Numbers(values, what, self._tbxd_run.merges(tag))
+        attrs = media.histogram_attrs(bins, max_bins)
+        self._tbxd_histogram(tag, numbers, attrs, global_step, walltime, color)
 
     def add_histogram_raw(
         self,
@@ -582,9 +590,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
     @Computed
     def default_bins(self) -> list[float]:
         """The edges of TensorFlow's bins for histograms: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
-        from .writers.original_protos import tensorflow_bins
-
-        return tensorflow_bins()
+        edges: list[float] = tensorflow_edges().tolist()
+        return edges
 
     file_writer: Any = Watched()
 

@@ -15,9 +15,10 @@ from tensorboardX.writer import SummaryWriter
 
 from harness import World, events, wait_for
 from tbxd.encode import Refused
-from tbxd.encode.histogram import CHUNK, histogram_of, tensorflow_edges
+from tbxd.encode.histogram import histogram_of
 from tbxd_client.protocol.limits import BINS_MAX
-from tbxd_client.values.arrays import snapshot
+from tbxd_client.statistics.moments import BLOCK
+from tbxd_client.statistics.tensorflow_bins import tensorflow_edges
 from tbxd_client.values.media import histogram_attrs
 
 EDGES = SummaryWriter(write_to_disk=False).default_bins
@@ -98,7 +99,7 @@ def test_edges_of_ones_own_are_kept() -> None:
     same([0.0, 1.0, 2.0, 3.0], [0, 1, 2])
 
 
-@pytest.mark.parametrize("size", [1, CHUNK - 1, CHUNK, CHUNK + 1, 1_000_003])
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 1_000_003])
 def test_arrays_of_any_size_have_the_same_histogram(size: int) -> None:
     numbers = np.random.default_rng(size).standard_normal(size)
     same(numbers)
@@ -186,7 +187,7 @@ def test_complex_numbers_are_refused() -> None:
 @given(st.sampled_from(["auto", "stone"]) | st.integers(1, 50) | st.lists(st.integers(-5, 5), min_size=2).map(sorted))
 def test_bins_that_the_client_lets_pass_are_good(bins: Any) -> None:
     array = np.append(np.arange(-6.0, 7.0), 0.5)
-    attrs = histogram_attrs(snapshot(array, "w"), bins, np.int64(5))
+    attrs = histogram_attrs(bins, np.int64(5))
     try:
         histogram_of(array, **attrs)
     except Refused as refused:
@@ -196,10 +197,10 @@ def test_bins_that_the_client_lets_pass_are_good(bins: Any) -> None:
 @pytest.mark.parametrize("bins", ["more", 0, BINS_MAX + 1, [1.0], [1.0, 0.0], [0.0, math.nan], [[1.0, 2.0]]])
 def test_the_client_raises_value_error_for_bad_bins(bins: Any) -> None:
     with pytest.raises(ValueError, match="bins"):
-        histogram_attrs(snapshot([1.0], "w"), bins, None)
+        histogram_attrs(bins, None)
 
 
 @pytest.mark.parametrize(("bins", "max_bins"), [(None, None), (10, 1.5), (10, "x"), ([1j, 2j], None), (["a"], None)])
 def test_the_client_raises_type_error_for_what_is_no_bins(bins: Any, max_bins: Any) -> None:
     with pytest.raises(TypeError, match="bins"):
-        histogram_attrs(snapshot([1.0], "w"), bins, max_bins)
+        histogram_attrs(bins, max_bins)

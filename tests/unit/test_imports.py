@@ -18,6 +18,7 @@ CLIENT = (
     "process",
     "config",
     "protocol",
+    "statistics",
     "values",
     "logdir",
     "journal",
@@ -92,16 +93,21 @@ LATE = {
     "logdir.record_writer": {"__init__"},
     "config.paths": {"default_address"},  # a very long runtime folder
     "distributed.rank_detection": {"default_folder", "launched", "_counts", "_job", "_slurm_job"},  # with the writer
-    "writers.interception": {"scalar", "array", "text", "graph"},  # overridden file writers
+    "writers.interception": {"scalar", "array", "histogram", "text", "graph"},  # overridden file writers
     "writers.file_writer": {"_event"},
-    "writer": {"default_bins"},
     "writers.plugin_methods": {"add_graph"},
 }
 NUMPY = {
+    "statistics.distribution",
+    "statistics.moments",
+    "statistics.numpy_bins",
+    "statistics.tensorflow_bins",
     "values.log_values",
     "values.media",
     "values.plots",
     "values.arrays",
+    "values.counted",
+    "values.numbers",
     "utils",
 }  # whoever has arrays has loaded numpy
 
@@ -178,7 +184,7 @@ def test_the_client_knows_nothing_of_the_daemon() -> None:
 
 
 # Of the client, the daemon uses what both sides have to agree on, and the client's own way to a daemon.
-SHARED = {"process", "config", "protocol", "logdir", "journal", "distributed", "transport"}
+SHARED = {"process", "config", "protocol", "statistics", "logdir", "journal", "distributed", "transport"}
 SHARED_MODULES = {"values.embedding", "writers.readback"}
 WRITERS = {"tools.demo_worker"}  # logs, as a trainer does
 

@@ -18,6 +18,7 @@ ARRAYS_MAX = 8  # in one record
 
 ROW_VALUES_MAX = 10_000  # values in one row
 BINS_MAX = 65_536  # bins of one histogram: 1 MiB in the event file
+PARTIAL_SUMS_MAX = 64  # of one exact sum: 2,098 bits of a float64 sum, in numbers of 53 bits each, are 40
 BIN_RULES = ("tensorflow", "auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt")
 BOXES_MAX = 10_000  # on one picture
 LABELS_MAX = 2048  # labels of one axis of a heat map

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..config import settings
 from ..config.paths import configured_address, is_remote, native_path, told_path
 from ..config.settings import ALL, warn
 from ..distributed.rank_policy import Member
@@ -23,7 +24,7 @@ from ..logdir.folder_lock import is_held
 from ..process.native import RLock
 from ..process.reentrancy import Wait
 from ..process.view import seen
-from ..protocol.kinds import ROW, SCALAR
+from ..protocol.kinds import HISTOGRAM, ROW, SCALAR
 from ..protocol.protowire import FIXED64, encoded, field
 from ..protocol.records import (
     BIN32,
@@ -43,7 +44,10 @@ from ..protocol.records import (
     tag_of_head,
 )
 from ..values.arrays import Array
+from ..values.counted import counted
 from ..values.names import text_of
+from ..values.numbers import Numbers
+from . import copy_budget
 from . import session as session_module
 from .calls import Call, Firsts, Pieces
 from .session import Counts, Session
@@ -426,6 +430,36 @@ class Run:
             return (head, *data), None if address is None else lambda offset: filled(head, address - offset)
 
         self._append(kind, make)
+
+    def histogram(
+        self, tag: str, step: int, wall_time: float, numbers: Numbers, attrs: dict[str, Any], color: str = ""
+    ) -> None:
+        """Log a histogram: its numbers are copied where they are few, and else counted before this returns.
+
+        Raises:
+            TypeError, ValueError: the numbers cannot be read.
+        """
+        found = None
+        if not self._copies(numbers.nbytes):
+            found = counted(numbers, attrs["bins"], self.merges(tag), f"add_histogram {tag!r}")
+        if found is None:
+            self.array(HISTOGRAM, tag, step, wall_time, numbers.array, attrs, color)
+        else:
+            arrays, described = found
+            self.array(HISTOGRAM, tag, step, wall_time, arrays, {**attrs, **described}, color)
+
+    def _copies(self, size: int) -> bool:
+        """Whether an array of so many bytes is copied, and not counted in the call."""
+        if size <= copy_budget.ARRAY_BYTES_MIN:
+            return True
+        if size > copy_budget.ARRAY_BYTES_MAX:
+            return False
+        journal, waiting = self.journal, 0
+        if isinstance(journal, Journal):
+            bytes_max, waiting = journal.bytes_max, journal.position - journal.released
+        else:  # the first record makes one
+            bytes_max = int(settings.read(settings.JOURNAL_BYTES))
+        return waiting + size <= copy_budget.FILL_MAX * bytes_max and copy_budget.budget.take(size)
 
     def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
         """Log a record whose payload is text or nothing."""

@@ -115,7 +115,7 @@ def _from_numpy(array: Any, what: str) -> Array:
             return Array(BFLOAT16, bits.shape, bits.data)
         if array.nbytes > RECORD_BYTES_MAX:
             return Array(dtype, array.shape, TooLarge(array.nbytes))
-        array = _usual(array, what)
+        array = usual(array, what)
         dtype = array.dtype.str
     shape = array.shape
     if len(shape) > DIMENSIONS_MAX:
@@ -127,7 +127,7 @@ def _from_numpy(array: Any, what: str) -> Array:
     return Array(dtype, shape, array.reshape(-1).view("u1").data)
 
 
-def _usual(array: Any, what: str) -> Any:
+def usual(array: Any, what: str) -> Any:
     """Convert an array of an unusual dtype (big endian, long double, float8, …) to a usual one."""
     dtype = array.dtype
     if dtype.kind == "O":  # of numbers, it is hoped: pandas and its like make these
@@ -312,8 +312,13 @@ def real_part(array: Array, what: str) -> Array:
     """Return the real part of complex numbers, with one warning, as both originals do; real numbers as they are."""
     if array.dtype[1:2] != "c" or isinstance(array.data, TooLarge):
         return array
-    warn(f"{what}: of complex numbers the real part is taken; log their magnitude for another picture", once="complex")
+    say_real_part(what)
     return snapshot(widened(array).real, what)
+
+
+def say_real_part(what: str) -> None:
+    """Say once that the real part is taken of complex numbers."""
+    warn(f"{what}: of complex numbers the real part is taken; log their magnitude for another picture", once="complex")
 
 
 def widened(array: Array) -> Any:

@@ -180,11 +180,10 @@ def _texts(name: str, labels: Any, count: int) -> list[str] | None:
 # --- histograms ------------------------------------------------------------------------------------------------
 
 
-def histogram_attrs(array: Array, bins: Any, max_bins: Any) -> dict[str, Any]:
+def histogram_attrs(bins: Any, max_bins: Any) -> dict[str, Any]:
     """Return the attributes of a histogram.
 
     Args:
-        array: real numbers of any shape, also none.
         bins: one of `BIN_RULES`, a number of bins, or their edges.
         max_bins: None, or the approximate maximum of written bins; neighbours are added up.
 

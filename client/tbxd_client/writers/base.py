@@ -13,6 +13,7 @@ from ..protocol import kinds
 from ..session.run_handle import Run
 from ..values.arrays import Array, to_float, to_step
 from ..values.names import clean_tag, given_tag, parse_color
+from ..values.numbers import Numbers
 
 
 class FixedTime:
@@ -130,6 +131,25 @@ class WriterBase:
             self._tbxd_step(global_step),
             self._tbxd_time(walltime),
             arrays,
+            attrs,
+            parse_color(color) if color is not None else "",
+        )
+
+    def _tbxd_histogram(
+        self,
+        tag: str,
+        numbers: Numbers,
+        attrs: dict[str, Any],
+        global_step: Any,
+        walltime: float | None,
+        color: Any = None,
+    ) -> None:
+        """Log the histogram of an array."""
+        self._tbxd_run.histogram(
+            tag,
+            self._tbxd_step(global_step),
+            self._tbxd_time(walltime),
+            numbers,
             attrs,
             parse_color(color) if color is not None else "",
         )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ..protocol import kinds
 from ..session.run_handle import Row, Run
 from ..values.arrays import Array
+from ..values.numbers import Numbers
 
 _Log = Callable[[int, float], None]  # the record itself, with a step and a time
 
@@ -129,6 +130,19 @@ class Intercepted:
         self._hand(
             lambda reader: original_protos.array(reader, kind, tag, arrays, attrs),
             lambda step, when: self.run.array(kind, tag, step, when, arrays, attrs, color),
+            step,
+            wall_time,
+        )
+
+    def histogram(
+        self, tag: str, step: int, wall_time: float, numbers: Numbers, attrs: dict[str, Any], color: str = ""
+    ) -> None:
+        """As `Run.histogram`."""
+        from . import original_protos
+
+        self._hand(
+            lambda reader: original_protos.array(reader, kinds.HISTOGRAM, tag, numbers.array, attrs),
+            lambda step, when: self.run.histogram(tag, step, when, numbers, attrs, color),
             step,
             wall_time,
         )

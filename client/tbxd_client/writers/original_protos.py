@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ..config.settings import warn
 from ..protocol import kinds
 from ..protocol.protowire import FIXED32, encoded, field
+from ..statistics.tensorflow_bins import tensorflow_edges
 from ..values.arrays import Array, widened
 
 # The package as the program imports it, its functions, its events, and how modules of file writers for it begin.
@@ -134,7 +135,7 @@ def graph(model: Any, inputs: Any, verbose: bool, strict: bool) -> Any:
 
 def _histogram(functions: Any, tag: str, values: Any, attrs: Mapping[str, Any]) -> Any:
     bins = attrs["bins"]
-    return functions.histogram(tag, values, tensorflow_bins() if bins == "tensorflow" else bins, attrs.get("max_bins"))
+    return functions.histogram(tag, values, tensorflow_edges() if bins == "tensorflow" else bins, attrs.get("max_bins"))
 
 
 def _histogram_raw(functions: Any, tag: str, given: Any, attrs: Mapping[str, Any]) -> Any:
@@ -195,11 +196,3 @@ _MAKERS = {
     kinds.MESH: _mesh,
     kinds.TENSOR: _tensor,
 }
-
-
-def tensorflow_bins() -> list[float]:
-    """Return the edges of TensorFlow's histogram bins: 0, and both ways from 1e-12 to 1e20 by factors of 1.1."""
-    edges = [1e-12]
-    while edges[-1] * 1.1 < 1e20:
-        edges.append(edges[-1] * 1.1)
-    return [-edge for edge in reversed(edges)] + [0] + edges

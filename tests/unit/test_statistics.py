@@ -1,0 +1,280 @@
+"""What the client has counted of an array says the same as the array, however it is cut and merged."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tbxd.encode import Refused
+from tbxd.encode.histogram import encode_together
+from tbxd_client.protocol.kinds import HISTOGRAM
+from tbxd_client.protocol.records import Record, TagDefinition
+from tbxd_client.statistics.distribution import Distribution
+from tbxd_client.statistics.moments import BLOCK, Moments, add_partial, total
+from tbxd_client.values.arrays import Array, snapshot
+from tbxd_client.values.counted import counted
+from tbxd_client.values.numbers import Numbers, strided_blocks
+
+TAG = TagDefinition(0, 0, "weights")
+DTYPES = ["?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u8", "<f2", "<f4", "<f8"]
+RULES = ["auto", "fd", "doane", "scott", "stone", "rice", "sturges", "sqrt"]
+
+
+def record(arrays: Any, attrs: dict[str, Any]) -> Record:
+    """The record as it reaches the daemon."""
+    if isinstance(arrays, Array):
+        return Record(
+            HISTOGRAM, 0, 0, 0.0, {"dtype": arrays.dtype, "shape": list(arrays.shape), **attrs}, bytes(arrays.data)
+        )
+    described = [[name, array.dtype, list(array.shape)] for name, array in arrays.items()]
+    payload = b"".join(bytes(array.data) for array in arrays.values())
+    return Record(HISTOGRAM, 0, 0, 0.0, {"arrays": described, **attrs}, payload)
+
+
+def copied(values: Any, bins: Any = "tensorflow", max_bins: int | None = None) -> Record:
+    """A record with the numbers."""
+    attrs = {"bins": bins} if max_bins is None else {"bins": bins, "max_bins": max_bins}
+    return record(snapshot(values, "w"), attrs)
+
+
+def reduced(values: Any, bins: Any = "tensorflow", max_bins: int | None = None, merges: bool = False) -> Record:
+    """A record with what was counted of them."""
+    attrs = {"bins": bins} if max_bins is None else {"bins": bins, "max_bins": max_bins}
+    found = counted(Numbers(values, "w"), bins, merges, "w")
+    assert found is not None
+    return record(found[0], {**attrs, **found[1]})
+
+
+def written(records: list[Record]) -> Any:
+    """The histogram in the event file, or why there is none."""
+    try:
+        (value,) = encode_together(records, TAG)
+    except Refused as refused:
+        return refused.reason
+    return value.histo
+
+
+def same(one: Any, other: Any, magnitude: float = 0.0) -> None:
+    """Two histograms are equal, but for the last bits of sums that were added up in another order."""
+    if isinstance(one, str) or isinstance(other, str):
+        assert one == other
+        return
+    assert list(one.bucket) == list(other.bucket) and list(one.bucket_limit) == list(other.bucket_limit)
+    assert (one.min, one.max, one.num) == (other.min, other.max, other.num)
+    assert one.sum == other.sum or abs(one.sum - other.sum) <= 1e-12 * magnitude
+    assert one.sum_squares == pytest.approx(other.sum_squares, rel=1e-12, abs=0)
+
+
+def magnitude(values: Any) -> float:
+    wide = np.asarray(values).astype(float).reshape(-1)
+    return float(np.abs(wide[np.isfinite(wide)]).sum())
+
+
+def arrays_of(dtype: str) -> st.SearchStrategy[Any]:
+    return hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=12))
+
+
+@given(st.sampled_from(DTYPES).flatmap(arrays_of), st.none() | st.integers(1, 2000))
+def test_what_was_counted_of_any_array_makes_its_histogram(values: Any, max_bins: int | None) -> None:
+    same(
+        written([reduced(values, max_bins=max_bins)]),
+        written([copied(values, max_bins=max_bins)]),
+        magnitude(values),
+    )
+
+
+@given(
+    hnp.arrays("<f4", st.integers(0, 60), elements=st.floats(-1024, 1024, width=16) | st.just(math.nan)),
+    st.sampled_from(RULES) | st.integers(1, 100) | st.lists(st.floats(-9, 9), min_size=2, max_size=9).map(sorted),
+    st.none() | st.integers(1, 10),
+)
+def test_so_it_is_with_numpys_bins(values: Any, bins: Any, max_bins: int | None) -> None:
+    same(written([reduced(values, bins, max_bins)]), written([copied(values, bins, max_bins)]), magnitude(values))
+
+
+@given(st.sampled_from(DTYPES).flatmap(arrays_of), st.data())
+def test_parts_merge_to_the_whole_in_any_order_and_form(values: Any, data: Any) -> None:
+    flat = values.reshape(-1)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(flat)), max_size=4)))
+    parts = [flat[a:b] for a, b in itertools.pairwise([0, *cuts, len(flat)])]
+    forms = data.draw(st.lists(st.booleans(), min_size=len(parts), max_size=len(parts)))
+    records = [reduced(part) if form else copied(part) for part, form in zip(parts, forms, strict=True)]
+    first = written(records)
+    same(first, written([copied(flat)]), magnitude(values))
+    again = written(data.draw(st.permutations(records)))
+    if not isinstance(first, str) and all(forms):
+        assert again == first  # to the last bit: what is added up is not rounded on the way
+    same(again, first, magnitude(values))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<f2", "<u2", "u1"])
+@pytest.mark.parametrize("size", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_large_arrays_of_every_type_are_counted_as_small_ones(dtype: str, size: int) -> None:
+    values = (np.random.default_rng(size).standard_normal(size) * 100).astype(dtype)
+    same(written([reduced(values)]), written([copied(values)]), magnitude(values))
+    if dtype[1] == "f":
+        values[size // 2 : size // 2 + 5] = [math.nan, math.inf, -math.inf, 0.0, -0.0]
+        one = reduced(values)
+        same(written([one]), written([copied(values)]), magnitude(values))
+        assert one.attrs["moments"][:5] == [size - 3, 1, 1, 1, int((values == 0).sum())]
+
+
+def test_zeros_and_what_is_not_finite_are_counted_in_every_type() -> None:
+    odd = [0.0, -0.0, 0.0, 1e-30, math.nan, math.inf, -math.inf, -math.inf, 5.0]
+    for dtype, size in itertools.product(("<f2", "<f4", "<f8"), (1, 5000)):
+        values = np.array(odd * size, dtype)
+        zeros = int((values == 0).sum())
+        assert reduced(values).attrs["moments"][:5] == [5 * size, size, 2 * size, size, zeros]
+
+
+@given(
+    hnp.array_shapes(min_dims=1, max_dims=4, max_side=9).flatmap(
+        lambda shape: hnp.arrays("<i4", shape, elements=st.integers(-99, 99))
+    ),
+    st.data(),
+)
+def test_blocks_hold_each_element_of_any_view_once(values: Any, data: Any) -> None:
+    view = values.transpose(data.draw(st.permutations(range(values.ndim))))
+    for axis in range(view.ndim):
+        step = data.draw(st.sampled_from([1, 1, 2, -1, -2]))
+        view = view[(slice(None),) * axis + (slice(None, None, step),)]
+    if data.draw(st.booleans()):
+        view = np.broadcast_to(view, (3, *view.shape))
+    assert sorted(itertools.chain.from_iterable(block.tolist() for block in strided_blocks(view))) == sorted(
+        view.reshape(-1).tolist()
+    )
+
+
+def test_what_does_not_lie_side_by_side_is_read_in_blocks() -> None:
+    values = np.arange(6 * BLOCK, dtype="<f4").reshape(2, -1, 3)
+    for view in (values[:, :, 1], values.T, values[:, ::2], values[1], np.broadcast_to(values[0, 0, 0], (3 * BLOCK,))):
+        blocks = list(strided_blocks(view))
+        assert max(map(len, blocks)) <= BLOCK and sum(map(len, blocks)) == view.size
+        same(written([reduced(view)]), written([copied(view)]), magnitude(view))
+    assert all(block.base is not None for block in strided_blocks(values.T))  # nothing is copied
+
+
+def test_tensors_of_every_type_and_layout_are_counted_as_they_are_copied() -> None:
+    torch = pytest.importorskip("torch")
+    plain = torch.randn(300, 70, requires_grad=True)
+    narrow = [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.uint8, torch.int64, torch.bool]
+    narrow += [getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2", "uint16") if hasattr(torch, name)]
+    many = [plain, plain.t(), plain[::3, 1::2], plain.detach().to_sparse(), torch.nn.Parameter(plain.detach().clone())]
+    many += [(plain.detach() * 3).to(dtype) for dtype in narrow] + [torch.tensor(2.0), torch.zeros(0)]
+    many += [plain.detach().to(torch.bfloat16).t()[::2]]
+    for tensor in many:
+        values = tensor.detach().to_dense().to(torch.float64).numpy()
+        same(written([reduced(tensor)]), written([copied(tensor)]), magnitude(values))
+    same(written([reduced(torch.complex(plain, plain))]), written([copied(plain)]), magnitude(plain.detach().numpy()))
+
+
+def test_what_would_never_end_is_not_read() -> None:
+    torch = pytest.importorskip("torch")
+    for values in (np.broadcast_to(1.0, (1 << 50,)), torch.zeros(1).expand(1 << 50),
+                   torch.sparse_coo_tensor(size=(1 << 30, 1 << 20))):  # fmt: skip
+        for bins in ("tensorflow", 10):
+            assert counted(Numbers(values, "w"), bins, False, "w") is None
+
+
+def test_arrays_of_unusual_types_are_counted_as_they_are_copied() -> None:
+    base = np.random.default_rng(0).standard_normal(500)
+    many = [base.astype(">f4"), base.astype(np.longdouble), base.astype(object), base.tolist(), base.astype("<c8")]
+    many += [np.ma.masked_greater(base, 1.0), np.array(7), (base * 9).astype(">i8")]
+    for values in many:
+        plain = values.real if isinstance(values, np.ndarray) and values.dtype.kind == "c" else values
+        same(written([reduced(values)]), written([copied(plain)]), 1e3)
+    with pytest.raises(TypeError):
+        reduced(np.array(["a", "b"]))
+
+
+def test_bins_that_hang_on_all_numbers_are_tensorflows_where_ranks_share_them(capfd: Any) -> None:
+    values = np.random.default_rng(2).standard_normal(1000)
+    same(written([reduced(values[:500], 10, merges=True), reduced(values[500:], 10, merges=True)]),
+         written([copied(values)]), magnitude(values))  # fmt: skip
+    edges = [-1.0, 0.0, 0.5]
+    same(written([reduced(values[:500], edges, merges=True), copied(values[500:], edges)]),
+         written([copied(values, edges)]), magnitude(values))  # fmt: skip
+    assert "those of TensorFlow" in capfd.readouterr().err
+    assert written([reduced(values, 10), reduced(values, 11)]) == "bad_bins"
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=64), max_size=40), st.randoms())
+@settings(max_examples=200)
+def test_partial_sums_are_rounded_once_at_the_end(numbers: list[float], random: Any) -> None:
+    partials: list[float] = []
+    for number in numbers:
+        add_partial(partials, number)
+    try:
+        exact = math.fsum(numbers)
+    except OverflowError:
+        return
+    if all(map(math.isfinite, partials)):
+        assert total(partials) == exact and len(partials) <= 64
+    random.shuffle(numbers)
+    again: list[float] = []
+    for number in numbers:
+        add_partial(again, number)
+    assert not all(map(math.isfinite, again + partials)) or total(again) == total(partials)
+
+
+def test_distributions_merge_to_that_of_all_numbers() -> None:
+    values = np.random.default_rng(5).standard_normal(3 * BLOCK)
+    whole, merged = Distribution(), Distribution()
+    whole.add(strided_blocks(values), values.dtype, values.size)
+    for part in (values[2 * BLOCK :], values[: 2 * BLOCK]):
+        one = Distribution()
+        one.add(strided_blocks(part), part.dtype, part.size)
+        merged.merge(one)
+    assert merged.places.tolist() == whole.places.tolist()
+    names = Moments.__slots__
+    assert [getattr(merged.moments, name) for name in names if name not in ("sums", "squares")] == [
+        getattr(whole.moments, name) for name in names if name not in ("sums", "squares")
+    ]
+    assert (merged.moments.sum, merged.moments.sum_squares) == (whole.moments.sum, whole.moments.sum_squares)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=9),
+)
+
+
+@given(
+    st.lists(VALUES, min_size=9, max_size=9) | VALUES,
+    st.sampled_from([["places", "counts"], ["limits", "counts"], ["counts"], ["places"], []]),
+    st.sampled_from(["<u2", "<u8", "<f8", "<i8"]),
+    st.binary(max_size=64),
+)
+def test_nonsense_is_refused_and_never_fails(moments: Any, names: list[str], dtype: str, payload: bytes) -> None:
+    size = int(dtype[2])
+    count = len(payload) // size // max(1, len(names))
+    described = [[name, dtype, [count]] for name in names]
+    one = Record(HISTOGRAM, 0, 0, 0.0, {"arrays": described, "moments": moments}, payload[: count * size * len(names)])
+    for records in ([one], [one, copied(np.arange(5.0))], [copied(np.arange(5.0)), one, one]):
+        result = written(records)
+        assert not isinstance(result, str) or result in ("bad_record", "bad_bins", "no_finite_values")
+
+
+def test_a_record_that_contradicts_itself_is_refused() -> None:
+    good = reduced(np.arange(100.0))
+    moments = good.attrs["moments"]
+    for place, value in (
+        (0, 99),
+        (0, -1),
+        (0, True),
+        (5, math.nan),
+        (5, 200.0),
+        (6, math.inf),
+        (7, [1]),
+        (8, [0.0] * 99),
+    ):
+        bad = [*moments[:place], value, *moments[place + 1 :]]
+        record = Record(HISTOGRAM, 0, 0, 0.0, {**good.attrs, "moments": bad}, good.payload)
+        assert written([record]) == "bad_record", (place, value)
