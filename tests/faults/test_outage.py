@@ -143,7 +143,7 @@ def test_a_tunnel_without_a_key_and_a_key_without_a_tunnel_are_said_with_what_to
         assert time.monotonic() - begun < TOLD_SECONDS
     trainer = Trainer(place, {})
     (line,) = wait_for(lambda: trainer.lines, "the reason", TOLD_SECONDS)
-    assert "does not take a connection without a key" in line and "set TBXD_KEY to the file" in line
+    assert "refuses a connection without a key" in line and "set TBXD_KEY to the file" in line
     trainer.process.kill()
     place.extra["TBXD_KEY"] = str(key)  # what it says to do
     assert place.tbxd("status").returncode == 0
@@ -157,7 +157,7 @@ def test_a_key_that_is_shown_to_a_daemon_of_this_host_is_said(far: Hosts) -> Non
     wait_for(lambda: place.tbxd("status", "--address", address).returncode == 0, "the daemon")
     place.extra |= {"TBXD_ADDRESS": address, "TBXD_KEY": str(key)}
     result = place.tbxd("status")
-    assert result.returncode == 3 and "does not take the key 'gpu17'" in result.stdout
+    assert result.returncode == 3 and "refuses the key 'gpu17'" in result.stdout
     assert "takes the token instead, for which TBXD_KEY is to be unset" in result.stdout
     trainer = Trainer(place, {})
     (line,) = wait_for(lambda: trainer.lines, "the reason", TOLD_SECONDS)

@@ -582,7 +582,7 @@ def test_a_program_that_passes_for_a_python_is_run_once_and_starts_nothing_itsel
     path = program(place, "python3", frozen=False)
     result = place.shell(f"WAIT=3 TBXD_FLUSH_SECONDS=1 {path}")
     assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
-    assert "is no tbxd" in result.stderr
+    assert "is not tbxd" in result.stderr
     wait_for(lambda: not [one for one in psutil.process_iter() if str(path) in _command(one)], "the other run to end")
     assert starts(place) == 2 and place.running() is None
 

@@ -126,10 +126,10 @@ def test_a_key_that_others_may_read_or_that_is_none_is_not_used(tmp_path: Path) 
     file.unlink()
     refused("tbxd keys new NAME")
     file.mkdir()
-    refused("no regular file")
+    refused("not a regular file")
     file.rmdir()
     os.mkfifo(file, 0o600)
-    refused("no regular file")  # and nobody waits for whoever may write into it
+    refused("not a regular file")  # and nobody waits for whoever may write into it
     if os.getuid() == 0:
         file.unlink()
         file.write_text(text)

@@ -102,7 +102,7 @@ def test_what_is_no_tbxd_is_told_and_not_listened_to(
         with listener.accept()[0] as other:
             other.send(said)
             heard_out(link)
-        assert "is no tbxd" in link.trouble
+        assert "is not tbxd" in link.trouble
         assert link.trouble in capsys.readouterr().err
         link.close()
 

@@ -143,7 +143,7 @@ def test_a_key_that_does_not_do_is_said_once_and_costs_nothing(two: Hosts, what:
         place.extra["TBXD_KEYS"] = str(place.root / "other")
         two.key("bad")
         place.extra["TBXD_KEYS"] = str(two.keys)
-        advice = "does not take the key 'bad'"
+        advice = "refuses the key 'bad'"
     elif what == "none":
         advice, daemon_says = "there is no key in", False
     elif what == "open to others":

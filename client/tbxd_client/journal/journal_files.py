@@ -137,7 +137,7 @@ def open_regular(path: Path, flags: int) -> int:
     state = os.fstat(fd)
     if not stat.S_ISREG(state.st_mode) or state.st_uid != os.getuid():
         os.close(fd)
-        raise PermissionError(1, f"{path} is no regular file of uid {os.getuid()}")
+        raise PermissionError(1, f"{path} is not a regular file of uid {os.getuid()}")
     return fd
 
 

@@ -597,7 +597,7 @@ def load() -> None:
     try:
         load_link(configured_address() or SCHEME)
     except (ImportError, OSError, MemoryError) as error:
-        warn(f"what sends cannot be loaded: {error}; records are kept, and it is tried again", once="load")
+        warn(f"the sender cannot be loaded: {error}; records are kept, and tbxd tries again", once="load")
     if not _registered:  # behind pyzmq: what that does at the end is to come after this
         atexit.register(_at_exit)
         _registered = True

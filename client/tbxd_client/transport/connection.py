@@ -193,9 +193,9 @@ class Link:
     def _no_handshake(self) -> str:
         if not self.remote:
             return (
-                f"what listens at {self.address} does not take a connection without a key: it is a `tbxd serve "
-                "--listen`, perhaps of another host at the end of a tunnel, or no tbxd. On loopback the token of this "
-                f"user is shown, unless {KEY_VARIABLE} names a key: set {KEY_VARIABLE} to the file of one that this "
+                f"the server at {self.address} refuses a connection without a key: it is a `tbxd serve --listen`, "
+                "perhaps of another host at the end of a tunnel, or it is not tbxd. On loopback tbxd shows the token "
+                f"of this user, unless {KEY_VARIABLE} names a key: set {KEY_VARIABLE} to the file of one that this "
                 "daemon lets in (`tbxd keys new NAME` there)"
             )
         on_loopback = (
@@ -204,9 +204,8 @@ class Link:
             else ""
         )
         return (
-            f"what listens at {self.address} does not take the key {self._key}: it is no `tbxd serve "
-            "--listen`, or it has another key than the daemon for which this one was made (`tbxd keys show` "
-            f"there){on_loopback}"
+            f"the server at {self.address} refuses the key {self._key}: it is not a `tbxd serve --listen`, or it "
+            f"has another key than the daemon for which this one was made (`tbxd keys show` there){on_loopback}"
         )
 
     def _fail(self, why: str, now: float) -> None:

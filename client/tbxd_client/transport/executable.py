@@ -30,7 +30,7 @@ def find_python() -> tuple[str, str]:
     if configured:
         if _can_be_run(Path(configured)):
             return configured, ""
-        return "", f"{PYTHON.variable}={configured!r} is no path of a program that can be run"
+        return "", f"{PYTHON.variable}={configured!r} does not name a program that can be run"
     if is_frozen():
         return "", f"{sys.executable or 'this program'} is a program of its own and no Python"
     for path in _candidates():

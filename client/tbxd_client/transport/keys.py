@@ -88,7 +88,7 @@ def read_private(path: Path, follow: bool = False) -> str:
 
     Raises:
         FileNotFoundError: it is not there.
-        BadKey: it is no regular file, somebody else's, open to others, or too long.
+        BadKey: it is not a regular file, somebody else's, open to others, or too long.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -102,7 +102,7 @@ def read_private(path: Path, follow: bool = False) -> str:
         state = os.fstat(fd)
         mode = stat.S_IMODE(state.st_mode)
         if not stat.S_ISREG(state.st_mode):
-            raise BadKey(f"{path} is no regular file; a key is expected there")
+            raise BadKey(f"{path} is not a regular file; a key is expected there")
         if state.st_uid not in (os.geteuid(), 0):
             raise BadKey(f"{path} belongs to uid {state.st_uid}, not to you ({os.geteuid()}): copy it as yourself")
         if mode & (0o037 if state.st_uid == 0 and os.geteuid() != 0 else 0o077):

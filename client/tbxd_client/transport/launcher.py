@@ -116,7 +116,7 @@ class Launcher:
         if code == IMPOSTOR:
             self._next_look = math.inf
             warn(
-                f"the program that was started as the daemon is no tbxd, perhaps another run of this program; it is "
+                f"the program that was started as the daemon is not tbxd, perhaps another run of this program; it is "
                 f"not tried again. Records are kept in {self._spool} until there is a daemon: run `tbxd serve`, or let "
                 f"{PYTHON.variable} name a Python that has tbxd",
                 once="python",

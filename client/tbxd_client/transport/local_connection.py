@@ -182,7 +182,7 @@ class LocalLink:
                 if stretch:
                     self._decoder.feed(stretch)
             except NoZeroMQ as error:
-                self._fail(f"what listens at {self.address} is no tbxd: {error}", monotonic())
+                self._fail(f"the server at {self.address} is not tbxd: {error}", monotonic())
                 return
             except OSError as error:
                 self._broken(error)

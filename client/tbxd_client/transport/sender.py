@@ -212,7 +212,7 @@ class Sender:
                 self._thread = Thread(self._run)
             except (RuntimeError, MemoryError) as error:
                 warn(
-                    f"no thread to send from ({error}); records are kept in {self._journal.place}, and it is tried "
+                    f"no thread to send from ({error}); records are kept in {self._journal.place}, and tbxd tries "
                     "again",
                     once="thread",
                 )
@@ -371,7 +371,7 @@ class Sender:
                 except Exception as error:
                     warn(
                         f"sending is interrupted: {type(error).__name__}: {error}; records are kept in "
-                        f"{self._journal.place}, and it is tried again",
+                        f"{self._journal.place}, and tbxd tries again",
                         once="sender",
                     )
                 if self._stopping or self._over:
