@@ -30,6 +30,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what ru
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = frozenset((Path(__file__).parent / "long_tests.txt").read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of `LONG`."""
+    name = f"{item.path.relative_to(Path(__file__).parent)}::{getattr(item, 'originalname', item.name)}"
+    if name in LONG:
+        item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(tryfirst=True)  # before that of pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In a worker of pytest-xdist: tests that share a fixture of their module go to one of them, which makes it once,

@@ -271,3 +271,10 @@ model = types.SimpleNamespace(layer1=types.SimpleNamespace(weight=np.ones((3, 4)
     assert result.returncode == 0, result.stderr
     wait_for(place.drained, "the journal to be drained")
     assert scalars(place.root / "runs" / "exp1") == {"train/loss": [(step, 0.5) for step in range(10)]}
+
+
+def test_each_long_test_is_there() -> None:
+    for name in filter(None, (TESTS / "long_tests.txt").read_text().splitlines()):
+        if not name.startswith("#"):
+            path, _, function = name.partition("::")
+            assert f"def {function}(" in (TESTS / path).read_text(), name
