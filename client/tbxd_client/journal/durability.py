@@ -1,4 +1,4 @@
-"""How the records of a journal get onto the disk, so that they outlive a crash of the machine as well.
+"""Syncs the records of a journal, so that they outlive a crash of the machine as well.
 
 The files are synced through descriptors of their own, without the journal's lock: calls that log go on meanwhile.
 """
@@ -40,7 +40,7 @@ class Held(Protocol):
 
 
 class _Unsynced:
-    """What the disk may not have yet: up to where, and the files that hold it."""
+    """The end of the records that the disk may not have yet, and the files that hold them."""
 
     __slots__ = ("committed", "definitions_end", "files", "names")
 
@@ -57,7 +57,7 @@ class _Unsynced:
 
 
 class Durability:
-    """What of a journal is on the disk, and what brings the rest there.
+    """Knows which records of a journal are on the disk, and syncs the others.
 
     Args:
         files: the journal's.
@@ -75,13 +75,13 @@ class Durability:
         self._refused_until = 0.0
 
     def sync(self, journal: Held, wait: float) -> None:
-        """Bring what waits in a journal onto the disk: see `Journal.sync`."""
+        """Sync the records that wait in a journal: see `Journal.sync`."""
         end = journal.committed
         while not self._sync_some(journal, wait, end):
             pass
 
     def _sync_some(self, journal: Held, wait: float, end: int) -> bool:
-        """Sync as much as may be at a time; whether there is nothing more to do before ``end``."""
+        """Sync as much as may be at a time. Return True if nothing more is to be done before ``end``."""
         if not journal.lock.acquire(timeout=wait):
             return True
         try:
@@ -99,7 +99,7 @@ class Durability:
             journal.note_synced()
 
     def _unsynced(self, journal: Held) -> _Unsynced:
-        """What the disk may not have yet, with descriptors of its own; the journal's lock is held."""
+        """Return what the disk may not have yet, with descriptors of its own. The journal's lock is held."""
         committed, synced = journal.committed, self.synced
         result = _Unsynced(committed, journal.definitions_end, self._files.numbers)
         try:
@@ -120,7 +120,7 @@ class Durability:
         return result
 
     def _sync(self, journal: Held, unsynced: _Unsynced) -> bool:
-        """Sync that; whether nothing was to be done."""
+        """Sync the files. Return True if there was nothing to do."""
         if unsynced.committed <= self.synced or monotonic() < self._refused_until:
             return True
         try:
@@ -148,9 +148,9 @@ class Durability:
         return False
 
     def _store_again(self, journal: Held, unsynced: _Unsynced) -> None:
-        """Store once more what an fdatasync that failed may have left behind.
+        """Store the records again that a failed fdatasync may have left behind.
 
-        Linux takes the pages for clean then, and the next one would succeed with nothing done.
+        Linux marks their pages clean, so the next fdatasync would succeed without doing anything.
         """
         file = descriptors.open_file(self._files.path / DEFINITIONS_NAME, os.O_RDWR | os.O_NOFOLLOW)
         try:
@@ -170,7 +170,7 @@ class Durability:
 
 
 def _store_stretch_again(live: tuple[Segment, ...], position: int, end: int) -> int:
-    """The same for what begins at ``position``; returns where it goes on. The journal's lock is held."""
+    """Store the records from ``position`` on again; return the position behind them. The journal's lock is held."""
     for segment in live:
         stop = min(position + COPY_BYTES, end if segment is live[-1] else segment.end)
         start = max(position, segment.base)
@@ -187,7 +187,7 @@ def _store_stretch_again(live: tuple[Segment, ...], position: int, end: int) -> 
 
 
 def _store_again(fd: int, start: int, end: int) -> None:
-    """Store the bytes of a file once more where they stand."""
+    """Store the bytes of a file again where they are."""
     while start < end:
         data = os.pread(fd, end - start, start)
         if not data:

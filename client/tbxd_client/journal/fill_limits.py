@@ -1,4 +1,4 @@
-"""Who is dropped first when a journal fills up: how much of it each kind of record may fill.
+"""The share of a journal that each kind of record may fill: the kinds with small shares are dropped first.
 
 `Kind.share` has the share of each kind. Within a kind the newest is dropped: what is in the journal is promised.
 """
@@ -15,12 +15,12 @@ SHARES_VARIABLE = JOURNAL_SHARES.variable
 
 
 def default_shares() -> dict[int, float]:
-    """Kind of record to the share of the journal that it may fill, from 0 to 1."""
+    """Return the share of the journal that each kind of record may fill, from 0 to 1."""
     return {number: kind.share for number, kind in KINDS.items()}
 
 
 def read_shares(environ: Callable[[str], str | None] = os.environ.get) -> dict[int, float]:
-    """The shares with what the user has changed: ``TBXD_JOURNAL_SHARES="image=50,histogram=100"``, in percent.
+    """Return the shares with the user's changes: ``TBXD_JOURNAL_SHARES="image=50,histogram=100"``, in percent.
 
     An entry that makes no sense is told once and not used. Scalars always have all of the journal: they are
     written without asking.

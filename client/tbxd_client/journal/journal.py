@@ -1,4 +1,4 @@
-"""The journal of this process: where a record is safe when the call that logged it returns.
+"""The journal of this process. A record in it is safe when the call that logged it returns.
 
 A journal is a row of preallocated files filled from left to right; the page cache keeps what is in them when the
 process is killed. Small records are stored through a map, in the order of the program, and become visible with
@@ -54,11 +54,11 @@ NO_ROOM = "no_room"  # instead of it, while it is worth waiting: nothing was cou
 
 
 class JournalClosed(Exception):
-    """The journal has been closed, belongs to the process this one was forked from, or cannot be gone on with."""
+    """The journal is closed, belongs to the process this one was forked from, or its files are out of reach."""
 
 
 class _AllClosed:
-    """In the place of the control page's words where who has interrupted the hot path has closed the journal.
+    """Stands in for the control page's words after a signal handler in the hot path has closed the journal.
 
     Args:
         taken: the scalar that was interrupted was still taken.
@@ -155,7 +155,7 @@ class Journal:
     # --- appending -------------------------------------------------------------------------------------------
 
     def define(self, definition: bytes) -> None:
-        """Append a definition. It is there before any record that is appended later.
+        """Append a definition, before any record that is appended later.
 
         Raises:
             JournalClosed: the journal is closed.
@@ -187,10 +187,10 @@ class Journal:
         patience: Patience | None = None,
         dropped: Callable[[str], object] | None = None,
     ) -> str:
-        """Append one record, given as its pieces. Returns why it was dropped (and counted): "" says it is safe.
+        """Append one record, given as its pieces. Return the reason if it was dropped and counted, "" if it is safe.
 
-        In a durable journal it is on the disk then. Where the disk refuses it is in the journal all the same and gets
-        to the daemon; that a crash of the machine would lose it is told once, and it is tried again.
+        In a durable journal it is on the disk then. If the disk refuses, the record is in the journal all the same and
+        reaches the daemon; the user is told once that a crash of the machine would lose it, and tbxd tries again.
 
         Args:
             parts: the record.
@@ -217,9 +217,9 @@ class Journal:
         return reason
 
     def patience(self, waits: bool = True) -> Patience:
-        """How long a record that the caller begins to append may wait for room.
+        """Return how long a record that the caller begins to append may wait for room.
 
-        Not at all where this thread has the lock already: it is in the midst of a call, which would not end meanwhile.
+        A thread that has the lock already may not wait: it is in the middle of a call, which would not end meanwhile.
         """
         return Patience(self._room, self.block_seconds if waits and not self.lock._is_owned() else 0.0)
 
@@ -264,7 +264,7 @@ class Journal:
         share: float,
         patience: Patience,
     ) -> str:
-        """Store a record and commit it; `_writing` is set. Returns why there is no place for it."""
+        """Store a record and commit it; `_writing` is set. Return the reason if there is no place for it."""
         size = sum(map(len, parts))
         if size > FRESH_RECORD_BYTES_MAX:
             self._rewind()
@@ -312,7 +312,7 @@ class Journal:
         return ""
 
     def _make_ready(self, segment: Segment, end: int) -> None:
-        """Have the pages before a position made ready, and some more.
+        """Prepare the pages before a position, and some more.
 
         Raises:
             JournalClosed: a store into them would end this process.
@@ -335,7 +335,7 @@ class Journal:
                 self._seal(error)
 
     def _make_ready_again(self) -> None:
-        """Have the pages that are stored into next made ready once more.
+        """Prepare the pages of the next stores again.
 
         After a sync, or some seconds in which nobody has looked at the disk, they are clean; where the disk has ended
         since, the first store would end this process.
@@ -370,17 +370,17 @@ class Journal:
 
     @property
     def interrupts(self) -> bool:
-        """Whether the caller has interrupted the hot path on its own thread."""
+        """True if the caller has interrupted the hot path on its own thread."""
         return self.limit == STORING and self.lock._is_owned()
 
     def _commit_all(self) -> None:
-        """Commit the scalar that has just been stored, and what was put off for it; the lock is held."""
+        """Commit the scalar that has just been stored, and append the records that were put off. The lock is held."""
         self.words = self._words
         self._words[WORD_COMMIT] = self.position
         self._append_deferred()
 
     def _append_deferred(self) -> None:
-        """Append what was put off; the lock is held. It waits for no room: whose call it was has returned."""
+        """Append the records that were put off. The lock is held. Nothing waits for room: their calls have returned."""
         while self._deferred and not self.closed and not self.interrupts:
             reason, dropped = "", None
             try:
@@ -410,7 +410,7 @@ class Journal:
         return ""
 
     def count_drop(self, reason: str) -> str:
-        """Count a record that is not kept, for one of `DROP_REASONS`; returns the reason."""
+        """Count a record that is dropped for one of `DROP_REASONS`; return the reason."""
         with self.lock:
             if not self.closed:
                 self._make_control_ready()
@@ -418,9 +418,9 @@ class Journal:
         return reason
 
     def _make_room(self, size: int, share: float, patience: Patience) -> str:
-        """Find a place for ``size`` bytes behind ``position``; the lock is held. Returns why there is none.
+        """Find a place for ``size`` bytes behind ``position``; the lock is held. Return the reason if there is none.
 
-        Nobody waits in here: with the lock, or in the middle of a record, he would keep others from room that they
+        No call waits in here: with the lock, or in the middle of a record, it would keep others from room that they
         have.
         """
         if self._armed or self._stale:
@@ -445,7 +445,7 @@ class Journal:
         return FULL
 
     def _has_room(self, size: int, quota: int) -> bool:
-        """Whether the segment in use takes it, and the journal stays within ``quota`` bytes then."""
+        """Return True if ``size`` bytes fit into the segment in use and keep the journal within ``quota`` bytes."""
         end = self.position + size
         if end > self._segment_end:
             return False
@@ -471,7 +471,7 @@ class Journal:
         return int(self._words[WORD_COMMIT])
 
     def note_records(self, count: int) -> None:
-        """Leave word in the journal of how many records were logged, for whoever finds it without its trainer."""
+        """Store the number of records logged in the control page, for a daemon that adopts the journal."""
         if self.lock.acquire(timeout=LOCK_SECONDS):  # at the end of a script nobody waits for a lock that is left held
             try:
                 self._make_control_ready()
@@ -480,7 +480,7 @@ class Journal:
                 self.lock.release()
 
     def dropped(self) -> dict[str, int]:
-        """How many records were dropped here, by reason."""
+        """Return how many records were dropped here, by reason."""
         counts = self._words[WORD_DROPPED : WORD_DROPPED + len(DROP_REASONS)]
         return {reason: count for reason, count in zip(DROP_REASONS, counts, strict=True) if count}
 
@@ -497,7 +497,7 @@ class Journal:
             self.lock.release()
 
     def read(self, position: int, length: int) -> bytes:
-        """At most ``length`` bytes of the records from ``position``, up to the end of a segment or of the stream.
+        """Return at most ``length`` bytes of records from ``position``, up to the end of a segment or of the stream.
 
         For the thread that also calls `release`: nothing between two releases goes away.
         """
@@ -518,11 +518,11 @@ class Journal:
         return data
 
     def locate(self, position: int) -> tuple[Segment, int]:
-        """The file that holds ``position``, and how many bytes of records are there from it on. As `read`."""
+        """Return the segment that holds ``position``, and how many bytes of records it has from there on. As `read`."""
         return self._segments.locate(position, self.committed)
 
     def read_definitions(self, position: int, length: int) -> bytes:
-        """At most ``length`` bytes of the definitions from ``position``."""
+        """Return at most ``length`` bytes of the definitions from ``position``."""
         length = min(length, self.definitions_end - position)
         try:
             return os.pread(self.files.definitions_file.valid(), length, position)
@@ -532,9 +532,9 @@ class Journal:
         return bytes(self._kept[position : position + length])
 
     def release(self, position: int) -> bool:
-        """Everything before ``position`` has been acknowledged: its space can be used again.
+        """Release what was acknowledged, everything before ``position``: its space can be used again.
 
-        False when the journal is in use at this moment; call again.
+        False if the journal is in use at this moment; call again.
         """
         if not self.lock.acquire(timeout=LOCK_SECONDS):
             return False
@@ -556,10 +556,10 @@ class Journal:
     # --- onto the disk ---------------------------------------------------------------------------------------
 
     def sync(self, wait: float = LOCK_SECONDS) -> None:
-        """Bring what waits here onto the disk, so that it outlives a crash of the machine as well.
+        """Sync the records that wait here, so that they outlive a crash of the machine as well.
 
-        A thread that finds that another has done it meanwhile returns at once. After a disk has refused it is left
-        alone for ``RETRY_SECONDS`` (`Durability`).
+        A thread returns at once if another has done it meanwhile. A disk that has refused is left alone for
+        ``RETRY_SECONDS`` (`Durability`).
 
         Args:
             wait: seconds for the lock, -1 for as long as it takes; without it nothing is done.
@@ -570,7 +570,7 @@ class Journal:
         self._durability.sync(self, wait)
 
     def note_synced(self) -> None:
-        """Have the next record make its pages ready again: they may have been written back, and the disk may end."""
+        """Have the next record prepare its pages again: they may have been written back, and the disk may end."""
         if self._mapped and self.lock.acquire(timeout=LOCK_SECONDS):
             try:
                 self._stale, self.limit = True, CLOSED
@@ -580,7 +580,7 @@ class Journal:
     # --- out of reach ----------------------------------------------------------------------------------------
 
     def _seal_for(self, error: OSError) -> None:
-        """Take no more where the disk's answer is that there is no place any more; the lock is held.
+        """Take no more records if the error says that the files are out of reach. The lock is held.
 
         Raises:
             JournalClosed: that is so.
@@ -605,9 +605,9 @@ class Journal:
         return self._words
 
     def look(self) -> bool:
-        """See whether the files are still within reach, and take no more records where they are not.
+        """Check that the files are still within reach; take no more records if they are not.
 
-        For the sender, again and again while records come. True when nothing more comes.
+        The sender calls this again and again while records come. Return True if no more records come.
         """
         last = self._segments.live[-1]
         if not self.sealed and not self.closed:
@@ -624,7 +624,7 @@ class Journal:
     # --- the end ---------------------------------------------------------------------------------------------
 
     def commit(self, wait: float = -1) -> int:
-        """The position behind every record whose call has begun to return.
+        """Commit what was stored; return the position behind every record whose call has begun to return.
 
         A signal handler may have interrupted `add_scalar` between its store and its commit; what it then flushes or
         closes includes that record.
@@ -649,7 +649,7 @@ class Journal:
         return committed
 
     def close(self) -> bool:
-        """Close the files. True when all was acknowledged, and the journal is deleted; else it waits for a daemon."""
+        """Close the files. Return True if all was acknowledged and the journal deleted; else it waits for a daemon."""
         if self.interrupts:
             self.words = _AllClosed(self.position > self.committed)
             self.limit = CLOSED
@@ -670,7 +670,7 @@ class Journal:
             return finished
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's journal without touching it."""
+        """In a forked child: leave the parent's journal without touching it."""
         held = self.lock, self._durability.syncing
         self.lock, self._durability.syncing = RLock(), RLock()
         self._room.leave()

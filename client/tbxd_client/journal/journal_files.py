@@ -57,7 +57,7 @@ DEFINITIONS_BYTES_MAX = 256 << 20
 
 
 def boot_id() -> bytes:
-    """16 bytes that change when the operating system starts anew."""
+    """Return 16 bytes that change when the operating system starts anew."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ class JournalBusy(Exception):
 
 
 class JournalState(NamedTuple):
-    """What the control page says. Positions are bytes since the session began."""
+    """The contents of the control page. Positions are bytes since the session began."""
 
     session: bytes
     pid: int
@@ -88,7 +88,7 @@ class JournalState(NamedTuple):
 
     @property
     def of_this_boot(self) -> bool:
-        """Whether the machine has not started anew since; by the clocks where one side had no ``/proc``."""
+        """True if the machine has not started anew since. Without ``/proc`` on one side the clocks tell."""
         now = boot_id()
         if NO_BOOT not in (self.boot, now):
             return self.boot == now
@@ -96,14 +96,14 @@ class JournalState(NamedTuple):
 
     @property
     def readable_end(self) -> int:
-        """Up to where the records can be trusted. After a restart of the machine only what had been synced can."""
+        """The position up to which records can be trusted. After a restart of the machine only synced records can."""
         if not self.of_this_boot:
             return max(self.released, min(self.synced, self.commit))
         return self.commit
 
 
 def read_state(path: Path) -> JournalState:
-    """The state of the journal in folder ``path``, whoever owns it.
+    """Return the state of the journal in folder ``path``, whoever owns it.
 
     Raises:
         JournalError: there is no readable control page.
@@ -194,7 +194,7 @@ class JournalReader:
         self._segments.sort()
 
     def _pass_over_holes(self) -> None:
-        """After a crash of the machine: what had been released and used again, and the control page does not say so.
+        """After a crash of the machine, skip what was released and used again without a note in the control page.
 
         Each page reaches the disk when the system likes. A file is given up only for what was released, so what is
         missing in front is written already.
@@ -208,17 +208,17 @@ class JournalReader:
 
     @property
     def stored(self) -> float:
-        """When its owner last stored something, in seconds since the epoch, as the file system tells: of what is stored
+        """The time of its owner's last store, in seconds since the epoch, as the file system has it: of what is stored
         through a map some tell up to half a minute too early, or when the file was made; 0 where there is nothing.
         Whoever reads a journal stores nothing in these files."""
         return max((os.fstat(fd).st_mtime for _, _, fd in self._segments), default=0.0)
 
     def definitions(self, position: int, length: int) -> bytes:
-        """At most ``length`` bytes of the definitions from ``position``."""
+        """Return at most ``length`` bytes of the definitions from ``position``."""
         return os.pread(self._definitions, length, position)
 
     def read(self, position: int, length: int) -> bytes:
-        """At most ``length`` bytes of the records from ``position``; empty at the end.
+        """Return at most ``length`` bytes of the records from ``position``; empty at the end.
 
         Raises:
             JournalError: the stretch is missing.
@@ -271,7 +271,7 @@ def remove_journal(path: Path) -> None:
 
 
 def segment_name(number: int) -> str:
-    """The file name of a segment; a journal never gives a number twice."""
+    """Return the file name of a segment; a journal never gives a number twice."""
     return f"{number:06d}{SEGMENT_SUFFIX}"
 
 
@@ -293,22 +293,22 @@ def sync_folder(folder: Path | int) -> None:
 
 
 def session_name(session: bytes) -> str:
-    """The folder name of a session."""
+    """Return the folder name of a session."""
     return session.hex()
 
 
 def journals(spool: Path) -> list[Path]:
-    """The folders in the spool that are journals, in no order."""
+    """Return the folders in the spool that are journals, in no order."""
     return _folders(spool, "")
 
 
 def unfinished(spool: Path) -> list[Path]:
-    """The folders in the spool that were being made or removed, perhaps by a process that has been killed meanwhile."""
+    """Return the folders in the spool that were being made or removed, perhaps by a process that was killed."""
     return _folders(spool, MAKING, REMOVING)
 
 
 def is_session_name(name: str) -> bool:
-    """Whether a folder of this name in a spool may be a journal."""
+    """Return True if a folder of this name in a spool may be a journal."""
     return len(name) == 2 * SESSION_BYTES and DIGITS.issuperset(name)
 
 

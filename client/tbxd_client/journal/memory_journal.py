@@ -1,4 +1,4 @@
-"""A journal without files, for when there is no place for any: the last that can be done before records are dropped.
+"""A journal in memory, for processes that can make files nowhere: the last resort before records are dropped.
 
 What is in it is sent through the socket. It lives as long as its process: a kill loses what no daemon has got yet.
 """
@@ -20,7 +20,7 @@ BYTES_MAX = 64 << 20  # of memory that may wait, whatever the setting for a jour
 
 
 def _memory(size: int) -> Map:
-    """Memory of this process alone, which a forked child does not share.
+    """Return memory of this process alone, which a forked child does not share.
 
     Raises:
         OSError: there is none.
@@ -58,7 +58,7 @@ class MemorySegment(Segment):
 
 
 class MemoryFiles(OwnFiles):
-    """What stands for the files of a journal in memory; as `OwnFiles`.
+    """Memory in the place of a journal's files; as `OwnFiles`.
 
     Args:
         session, bytes_max: as for `OwnFiles`.

@@ -124,7 +124,7 @@ class OwnFiles:
             self.words = FileWords(self.control_file, head.ljust(CONTROL_BYTES, b"\0"))
 
     def _give_back(self) -> None:
-        """Give back what an attempt that failed has opened and mapped, at once: the next attempt needs it."""
+        """Close what a failed attempt has opened and mapped, at once: the next attempt needs it."""
         for segment in self._segments:
             segment.close()
         self.words.release()
@@ -134,7 +134,7 @@ class OwnFiles:
             file.close()
 
     def _move(self) -> None:
-        """Take note of where they are now."""
+        """Note the new paths of the files after the rename."""
         for file in self._files:
             file.path = self.path / file.path.name if file.path is not None else None
         self.folder_file.path = self.path
@@ -142,7 +142,7 @@ class OwnFiles:
 
     @property
     def place(self) -> str:
-        """Where they are, for people."""
+        """The place of the files, for people."""
         return str(self.path)
 
     @property
@@ -180,7 +180,7 @@ class OwnFiles:
         os.fdatasync(self.control_file.valid())
 
     def trouble(self, last: Segment, definitions_end: int) -> OSError | None:
-        """Why the journal cannot be gone on with; None where it can.
+        """Return the reason why the files cannot be used any more; None if they can.
 
         Args:
             last: the segment in use.
@@ -198,7 +198,7 @@ class OwnFiles:
 
     @property
     def is_found(self) -> bool:
-        """Whether a daemon finds the journal where it was made, when this process has let go of it."""
+        """True if a daemon would find the journal where it was made, once this process has closed it."""
         return is_found(self.control_file, self._made_under)
 
     def remove(self) -> None:

@@ -1,5 +1,5 @@
-"""Whether a journal is still where it was made: somebody may empty or rename the spool, mount something over it, or its
-disk may end, while the trainer lives.
+"""Checks that a journal is still where it was made: somebody may empty or rename the spool, mount something over it, or
+its disk may end, while the trainer lives.
 
 What was logged before stays readable through what is open. What comes later goes into another journal: one that no
 daemon finds would be lost with its trainer.
@@ -38,7 +38,7 @@ GONE = frozenset(
 
 
 def root() -> tuple[int, int]:
-    """Which folder is "/" to this process: after a chroot paths of before say nothing."""
+    """Return the identity of this process's "/": after a chroot, earlier paths say nothing."""
     state = os.stat("/")  # noqa: PTH116 - without objects: it is asked ten times a second
     return state.st_dev, state.st_ino
 
@@ -46,7 +46,7 @@ def root() -> tuple[int, int]:
 def trouble(
     control: Descriptor, sizes: Iterable[tuple[Descriptor, int]], made_under: tuple[int, int]
 ) -> OSError | None:
-    """Why a journal cannot be gone on with; None where it can. About 10 µs, without the interpreter's lock.
+    """Return why a journal cannot be used any more; None if it can. About 10 µs, without the interpreter's lock.
 
     Args:
         control: its control page.
@@ -76,7 +76,7 @@ def trouble(
 
 
 def is_found(control: Descriptor, made_under: tuple[int, int]) -> bool:
-    """Whether others find a journal under its path, as far as this process can know."""
+    """Return True if others find a journal under its path, as far as this process can know."""
     try:
         return root() != made_under or (control.path is not None and control.is_of(os.stat(control.path)))  # noqa: PTH116
     except OSError as error:

@@ -65,7 +65,7 @@ class Segment:
         self.view = memoryview(b"" if self.map is None else self.map)
 
     def rebase(self, base: int) -> None:
-        """Let the file begin at another position: one store, so a reader sees the old one or the new one.
+        """Set the position of the first byte: one store, so a reader sees the old one or the new one.
 
         Raises:
             OSError: the disk does not take it.
@@ -76,9 +76,9 @@ class Segment:
         self.base = self.end = base
 
     def rest(self) -> None:
-        """Give back its map and its descriptor: nothing is stored into it any more until it is deleted.
+        """Close the map and the descriptor: nothing more is stored into it until it is deleted.
 
-        What a signal handler raises in here leaves some of it to `close`.
+        If a signal handler raises in here, `close` does the rest.
         """
         self.rests = True
         self.view.release()
@@ -87,7 +87,7 @@ class Segment:
         self.file.close()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the file. Another thread may let it rest meanwhile.
+        """Return bytes of the file. Another thread may call `rest` meanwhile.
 
         Raises:
             OSError: it is not there any more, or the disk fails.
@@ -104,18 +104,18 @@ class Segment:
             file.close()
 
     def move(self, folder: Path) -> None:
-        """Its folder has another name now."""
+        """Note that the folder has another name now."""
         self.path = self.file.path = folder / self.path.name
 
     @property
     def file_bytes(self) -> int:
-        """That its file has."""
+        """The size of the file in bytes."""
         return SEGMENT_HEAD_BYTES + self.capacity
 
     def rescued(self, offset: int, length: int) -> bytes:
-        """What the map holds of a file that cannot be read any more; less where the system has not kept all of it.
+        """Return bytes of the map of a file that cannot be read any more; fewer if the system has not kept all of them.
 
-        The system copies it: where a load would end this process, that is an error.
+        The system copies them: a page that is gone is then an error, and not the end of this process.
         """
         data = b""
         with contextlib.suppress(OSError), descriptors.uncut:
@@ -129,11 +129,11 @@ class Segment:
         return data
 
     def close(self) -> None:
-        """Give back what it has."""
+        """Close the map and the descriptor."""
         self.rest()
 
 
 def remove(path: Path, folder: Descriptor) -> None:
-    """Delete a file of a folder, wherever that is now. Where it cannot be, it goes with the folder."""
+    """Delete a file of a folder, wherever the folder is now. If that fails, it is deleted with the folder."""
     with contextlib.suppress(OSError):
         os.unlink(path.name, dir_fd=folder.valid())

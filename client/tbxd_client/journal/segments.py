@@ -23,12 +23,12 @@ RETRY_SECONDS = 1.0  # how long a disk that refused a segment is left alone
 
 
 def first_capacity(bytes_max: int) -> int:
-    """The capacity of a journal's first segment, in bytes."""
+    """Return the capacity of a journal's first segment, in bytes."""
     return min(SEGMENT_BYTES_MIN, bytes_max)
 
 
 class Maker(Protocol):
-    """What makes and deletes the files."""
+    """Makes and deletes the files of segments."""
 
     def make_segment(self, base: int, capacity: int) -> Segment:
         """Make a segment; raises OSError where there is no room for it."""
@@ -64,7 +64,7 @@ class Segments:
         self._refused_until = 0.0
 
     def locate(self, position: int, committed: int) -> tuple[Segment, int]:
-        """The segment that holds ``position``, and how many bytes of records are there from it on. Needs no lock.
+        """Return the segment that holds ``position``, and how many bytes of records it has from there. Needs no lock.
 
         Args:
             position: of a record that is not released.
@@ -77,7 +77,7 @@ class Segments:
         raise ValueError(f"position {position} has been released")
 
     def leave_room(self, end: int, quota: int) -> bool:
-        """Whether records up to position ``end``, in the segment in use, keep the journal within ``quota`` bytes.
+        """Return True if records up to ``end``, in the segment in use, keep the journal within ``quota`` bytes.
 
         Bytes are counted as whole segments, because what pictures leave unused at the ends of theirs is no room
         either. A first segment is shared by its own bytes, or a small journal would take no picture at all.
@@ -108,7 +108,7 @@ class Segments:
         return self._find_free(size, room, position) or self._make(size, current.capacity, room, position)
 
     def use(self, segment: Segment, position: int) -> None:
-        """Have what comes after ``position`` stored in a segment that was found."""
+        """Store what comes after ``position`` in a segment that was found."""
         self.live[-1].end = position
         self.live = (*self.live, segment)
 

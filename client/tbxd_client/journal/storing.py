@@ -1,4 +1,4 @@
-"""How what is small is stored in a journal's files: through a map, or by the system.
+"""Decides how small records are stored in a journal's files: through a map, or by the system.
 
 A store through a map takes no call into the system, and a store that the disk cannot take ends the process (SIGBUS).
 So it has to be known beforehand that the disk can: it is where a file has been given its blocks and is written in
@@ -36,7 +36,7 @@ _NO_COW = 0x00800000  # written in place, of a file system that does not do so b
 
 
 def is_in_place(file: Descriptor) -> bool:
-    """Whether a file, which is empty yet, can be stored into through a map. 0.1 ms.
+    """Return True if a file, which is still empty, can be stored into through a map. 0.1 ms.
 
     One on a file system that writes elsewhere is asked to be written in place, so that what it has got is not too
     little later, when the disk is full.
@@ -46,7 +46,7 @@ def is_in_place(file: Descriptor) -> bool:
 
 
 def _ask_for_place(file: Descriptor) -> bool:
-    """Ask for that; whether there was something to ask for. It is heard also below an overlay."""
+    """Ask for a file to be written in place. Return True if its file system, also below an overlay, knows this."""
     flags = array.array("l", [0])
     try:
         fcntl.ioctl(file.number, _GET_FLAGS, flags)
@@ -58,7 +58,7 @@ def _ask_for_place(file: Descriptor) -> bool:
 
 
 def hardly_any_room(file: Descriptor) -> OSError | None:
-    """An error where a file that is not written in place is on a file system that is nearly full; None elsewhere."""
+    """Return an error if the file system of a file that is not written in place is nearly full; else None."""
     try:
         state = os.fstatvfs(file.valid())
     except OSError as error:
@@ -68,7 +68,7 @@ def hardly_any_room(file: Descriptor) -> OSError | None:
 
 
 class Ready:
-    """Has the pages of a map that come next made ready: what their first stores would find is an error here."""
+    """Prepares the next pages of a map: a disk that refuses them is an error here, not SIGBUS at the first store."""
 
     __slots__ = ("can",)
 
@@ -76,7 +76,7 @@ class Ready:
         self.can = True  # the kernel does it
 
     def make(self, page_map: mmap.mmap, offset: int, end: int) -> None:
-        """Make those from ``offset`` to ``end`` ready.
+        """Prepare the pages from ``offset`` to ``end``.
 
         Raises:
             OSError: a store into them would end this process.

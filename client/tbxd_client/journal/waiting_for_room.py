@@ -1,4 +1,4 @@
-"""Room in a journal, and who waits for it: he holds nothing meanwhile, so whatever has room goes on."""
+"""Waiting for room in a journal. A call that waits holds nothing, so calls whose records have room go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """How often there has been new room, and who waits for the next time.
+    """Counts how often there has been new room, and wakes the calls that wait for it.
 
     No `threading.Condition`: what a signal handler raises in the middle of one leaves its lock not held.
     """
@@ -24,21 +24,21 @@ class Room:
         self._waiters: list[LockType] = []  # one each, that is let go when there is room
 
     def tell(self) -> None:
-        """There is new room, or there will never be any; called by one thread at a time."""
+        """Wake those who wait: there is new room, or there will never be any. Called by one thread at a time."""
         self.made += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.release()
 
     def leave(self) -> None:
-        """In a forked child: let go whoever waits there, because a signal handler has forked in the midst of it."""
+        """In a forked child: wake a call in whose wait a signal handler has forked."""
         for waiter in self._waiters:
             with contextlib.suppress(RuntimeError):  # the parent was letting it go
                 waiter.release()
         self.made += 1
 
     def wait(self, made: int, seconds: float) -> None:
-        """Wait until there has been room more often than ``made``, so long at the most."""
+        """Wait until there has been room more often than ``made``, for at most ``seconds``."""
         waiter = allocate_lock()
         waiter.acquire()
         self._waiters.append(waiter)
@@ -51,7 +51,7 @@ class Room:
 
 
 class Patience:
-    """How long one record still waits for room.
+    """The time that one record may still wait for room.
 
     Args:
         room: that of its journal.
@@ -68,16 +68,16 @@ class Patience:
 
     @property
     def waits(self) -> bool:
-        """Whether there is anything to wait for at all."""
+        """True if the record may wait at all."""
         return self._seconds > 0
 
     def lasts(self) -> bool:
-        """Whether to `wait` and look again. Called where no room was found, before anybody can make some."""
+        """Return True if the caller is to `wait` and look again. Called after a look in vain, with the lock held."""
         now = monotonic()
         self._deadline = self._deadline or now + self._seconds
         self._made = self._room.made
         return now < self._deadline
 
     def wait(self) -> None:
-        """Wait until there may be room, or that has taken too long. Nothing may be held meanwhile."""
+        """Wait until there may be room, or the time is over. The caller holds nothing meanwhile."""
         self._room.wait(self._made, self._deadline - monotonic())

@@ -1,4 +1,4 @@
-"""Calls that log one record each, in turns; and of which tags and rows one is under way before they are known.
+"""Calls that log one record each, in turns, and the tags and rows of which the first record is under way.
 
 A record of a tag or row that is known needs no turn. It would come before others of the same that are put off, or wait
 for room: so a tag or row is known once all of these have their places.
@@ -47,14 +47,14 @@ class Call:
         return self._append(self, patient)
 
     def record(self, session: Session) -> Pieces:
-        """The record, made once for a session."""
+        """Return the record, made once for a session."""
         if self._session is not session:
             self._made = self._make(session)
             self._session, self._patience = session, None
         return self._made
 
     def patience(self, journal: Journal, patient: bool) -> Patience:
-        """How long it still waits; for the journal of the session that it is made for."""
+        """Return how long the record still waits for room, in the journal of the session that it is made for."""
         if self._patience is None or not patient:
             self._patience = journal.patience(patient)
         return self._patience
@@ -69,7 +69,7 @@ class Firsts:
         self._calls: dict[tuple[str, ...], set[ref[Call]]] = {}
 
     def begin(self, key: tuple[str, ...], call: Call, known: Callable[[Any], None]) -> None:
-        """A call is about to have its turn.
+        """Note that a call is about to have its turn.
 
         Args:
             key: of its tag or row.

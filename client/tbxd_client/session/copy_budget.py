@@ -1,4 +1,4 @@
-"""How many bytes of large arrays this process copies into its journal, before it counts them in the call instead.
+"""Limits the bytes of large arrays that this process copies into its journal; beyond, it counts them in the call.
 
 To copy an array costs its caller less than to count its numbers, but each byte is written to the disk of the spool and
 counted by the daemon: all tensors of a model, as fast as they come, are more than either can take.
@@ -25,7 +25,7 @@ class CopyBudget:
         self._when = monotonic()
 
     def take(self, size: int) -> bool:
-        """Take ``size`` bytes; False where there are not as many left."""
+        """Take ``size`` bytes; return False if there are not as many left."""
         now = monotonic()
         left = min(float(BURST_BYTES), self._left + (now - self._when) * BYTES_PER_SECOND)
         self._when = now

@@ -65,7 +65,7 @@ _ROW_HEAD = RECORD_HEAD_STRUCT.format + "BBI"  # an empty map of attrs, and the 
 
 
 class _NotLogged(Exception):
-    """There is no record to make, for a reason that has been counted in the journal."""
+    """There is no record to make; the reason has been counted in the journal."""
 
 
 class NoJournal:
@@ -188,16 +188,16 @@ class Run:
         self.__init__(*state)  # type: ignore[misc]  # a run in another process starts without a session
 
     def merges(self, tag: str) -> bool:
-        """Whether what several ranks log with this tag and one step becomes one."""
+        """Return True if values that several ranks log with this tag and one step are reduced to one."""
         return self._reduces and self._member.word(tag) != ALL
 
     @property
     def _reduces(self) -> bool:
-        """Not where the daemon counts the steps: what has a step of its own for each call has nothing in common."""
+        """True if values of several ranks are reduced. If the daemon counts steps, no two calls share one: False."""
         return self._member.reduces and not self._numbered
 
     def bind(self) -> Session | None:
-        """The session to log in, with this run defined in it; None when there is no journal."""
+        """Return the session to log in, with this run defined in it; None if there is no journal."""
         session = self.session
         if session is not None:
             return session
@@ -225,7 +225,7 @@ class Run:
         return session
 
     def tag(self, session: Session, tag: str, color: str = "", name: str = "", description: str = "") -> int:
-        """The number of a tag in ``session``, which `bind` has returned."""
+        """Return the number of a tag in ``session``, which `bind` has returned."""
         key = (tag, color, name, description)
         plain = not (color or name or description)
         if plain:
@@ -249,7 +249,7 @@ class Run:
             self._rows[key].placed = True
 
     def row(self, session: Session, tags: tuple[str, ...]) -> Row:
-        """The layout of a row of tags."""
+        """Return the layout of a row of tags."""
         row = self._rows.get(tags)
         if row is None:
             numbers = tuple(self.tag(session, tag) for tag in tags)
@@ -257,7 +257,7 @@ class Run:
         return row
 
     def known_row(self, tags: tuple[str, ...]) -> Row | None:
-        """The layout of a row that has been logged before in this session."""
+        """Return the layout of a row that has been logged before in this session; else None."""
         row = self._rows.get(tags) if self.session is not None else None
         return row if row is not None and row.placed else None
 
@@ -276,7 +276,7 @@ class Run:
         return self.choose_file() if self._file is None else self._file
 
     def new_name(self, wanted: str) -> str:
-        """A name for a folder below this one that no other process and no earlier call has; the folder is made.
+        """Make a folder below this one under a name that no other process and no earlier call has; return the name.
 
         The ranks of a job whose runs are reduced have one name for the call that each makes.
 
@@ -331,7 +331,7 @@ class Run:
 
     @property
     def event_file(self) -> str:
-        """The path of the event file that the next record goes to, as far as it can be known.
+        """Return the path of the event file that the next record goes to, as far as it can be known.
 
         It is the one that was asked for, unless a daemon is writing another already, or has begun a later one.
         """
@@ -348,11 +348,11 @@ class Run:
 
     @property
     def session_id(self) -> bytes:
-        """That of the session it has logged in last, whether that lasts or not; empty before its first record."""
+        """The number of the session that this run has logged in last, ended or not; empty before its first record."""
         return self._session.journal.session if self._session is not None else b""
 
     def packed(self, record: bytes) -> bool:
-        """Log a record made with `known_row`. False when its session is over: make it anew."""
+        """Log a record made with `known_row`. Return False if its session is over: make it anew."""
         session = self.session
         if session is None:
             return False
@@ -449,7 +449,7 @@ class Run:
             self.array(HISTOGRAM, tag, step, wall_time, arrays, {**attrs, **described}, color)
 
     def _copies(self, size: int) -> bool:
-        """Whether an array of so many bytes is copied, and not counted in the call."""
+        """Return True if an array of so many bytes is copied, and not counted in the call."""
         if size <= copy_budget.ARRAY_BYTES_MIN:
             return True
         if size > copy_budget.ARRAY_BYTES_MAX:
@@ -477,7 +477,7 @@ class Run:
         self._append(SCALAR, make)
 
     def below(self, directory: str) -> Run:
-        """A further run of the same writer, in a folder of its own."""
+        """Return a further run of the same writer, in a folder of its own."""
         described = {"above": self.directory, **self.described}
         return Run(directory, self._member, numbered=self._numbered, described=described, seen=self._seen)
 
@@ -499,7 +499,7 @@ class Run:
             self._count("reentrant")
 
     def _append_now(self, call: Call, patient: bool) -> Wait | None:
-        """A turn of a call that logs; what it is to wait with before its next one, None when it is done."""
+        """Take a turn of a call that logs; return the wait before its next one, None if it is done."""
         while True:
             session = None
             try:
@@ -533,7 +533,7 @@ class Run:
             return None
 
     def _count_late(self, reason: str) -> None:
-        """Count as dropped what was put off, and so has been counted as accepted."""
+        """Count a record as dropped that was put off, and so has been counted as accepted."""
         with self.journal.lock:
             self.counts.drop(reason, accepted=0)
 
@@ -553,7 +553,7 @@ def run_of(
     make: bool = True,
     described: Mapping[str, Any] = _PLAIN,
 ) -> Run:
-    """The run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
+    """Return the run of a log folder, as it is at this moment, whatever chdir comes later; one name for one folder.
 
     Args:
         logdir: the folder as the user has given it.
@@ -610,7 +610,7 @@ def run_of(
 
 
 def _see_removed(directory: str) -> None:
-    """Find out whether what this process has logged in a folder was removed, so that a new writer begins anew there."""
+    """Check if the event files of this process in a folder were removed; a new writer then begins anew there."""
     session = session_module.active()
     if session is None or session.file_of(told_path(directory)) is None or is_remote(configured_address() or ""):
         return

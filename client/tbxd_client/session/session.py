@@ -59,7 +59,7 @@ BRIEF_SECONDS, AVOID_SECONDS = 10.0, 60.0  # a place where a journal was lost so
 
 
 class Counts:
-    """What one folder of this process has logged: accepted = written + pending + dropped.
+    """The counts of what this process has logged in one folder: accepted = written + pending + dropped.
 
     ``accepted``: calls' records, dropped ones included. ``dropped``: those that were not kept here, by reason.
     ``settled``: those that the daemon is done with, as it last said; ``refused``: those of them that it did not write,
@@ -77,7 +77,7 @@ class Counts:
         self.refused: dict[str, int] = {}
 
     def add(self, other: Counts) -> None:
-        """Take over what another has counted."""
+        """Add the counts of another."""
         self.accepted += other.accepted
         self.settled += other.settled
         add_counts(self.dropped, other.dropped)
@@ -85,7 +85,7 @@ class Counts:
         add_counts(self.refused, other.refused)
 
     def told(self) -> list[Any]:
-        """As in `wire.Report`. Without a lock, so what is dropped is read first: it has been accepted before."""
+        """Return the counts as in `wire.Report`. Without a lock, so drops are read first: they were accepted before."""
         dropped = dict(self.dropped)
         return [self.accepted, dropped]
 
@@ -97,7 +97,7 @@ class Counts:
             _dropped[reason] = _dropped.get(reason, 0) + 1
 
     def lose(self, reason: str) -> None:
-        """Count as dropped what was accepted and will not be written any more."""
+        """Count records as dropped that were accepted and will not be written any more."""
         lost = self.accepted - self.settled - sum(self.dropped.values())
         if lost > 0:
             self.dropped[reason] = self.dropped.get(reason, 0) + lost
@@ -106,12 +106,12 @@ class Counts:
 
     @property
     def written(self) -> int:
-        """Records in the event files."""
+        """The number of records in the event files."""
         return self.settled - sum(self.refused.values())
 
     @property
     def missing(self) -> dict[str, int]:
-        """Records that will not be in the event files, by reason."""
+        """The numbers of records that will not be in the event files, by reason."""
         total = dict(self.dropped)
         add_counts(total, self.refused)
         return total
@@ -215,7 +215,7 @@ class Session:
         self.sender.start()
 
     def _make_journal(self, address: str | None) -> Journal:
-        """A journal in the first spool that can be used, or in memory where there is none.
+        """Make a journal in the first spool that can be used, or in memory if there is none.
 
         Raises:
             OSError: there is none, also no memory; or no descriptors, which are to be had later.
@@ -261,18 +261,18 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether another session takes the next record."""
+        """True if another session takes the next record."""
         return self.ended or bool(self.journal.sealed)
 
     def _waits(self) -> bool:
-        """Whether the session before is to be written first, and gets on with that."""
+        """Return True if the session before is to be written first, and makes progress."""
         before = self._before
         if before is None or before.ended or before.sender.refused:
             return False
         return before.sender.settled < before.journal.committed and before._gets_on
 
     def _is_over(self) -> bool:
-        """Whether all that can be read is written, and another goes on: on the sender's thread, again and again."""
+        """Return True if all that can be read is written, and another session goes on. For the sender's thread."""
         if not self.journal.look():
             return False
         # Where it is one of several ranks, no moment comes in which the daemon knows of no session of this one.
@@ -286,7 +286,7 @@ class Session:
 
     @property
     def _in_vain(self) -> bool:
-        """Whether nothing more will be written from here: the rest cannot be read, or others alone can.
+        """True if nothing more will be written from here: the rest cannot be read, or only by others.
 
         A daemon finds it when this process lets go of it.
         """
@@ -299,14 +299,14 @@ class Session:
 
     @property
     def _gets_on(self) -> bool:
-        """Whether more is written than it was a while ago."""
+        """True if more is written than a while ago."""
         at, now = self.sender.settled, monotonic()
         if at > self._got_to or not self._got_on:
             self._got_to, self._got_on = at, now
         return now - self._got_on < BEFORE_SECONDS
 
     def _finish(self) -> None:
-        """All of a journal that is out of reach is written: on the sender's thread, at its end."""
+        """Close a journal out of reach of which all is written. On the sender's thread, at its end."""
         with self._lock:
             if self.ended:
                 return
@@ -317,13 +317,13 @@ class Session:
         self._close(delivered=False)
 
     def _keep_refusals(self) -> None:
-        """For the word at the end of the program, which asks sessions that have not ended."""
+        """Keep the counts of refused records for the message at the end of the program, also of an ended session."""
         for refused in self.refusals():
             add_counts(_refused_before, refused)
         self._kept = True
 
     def file_of(self, directory: str) -> str | None:
-        """The name that has been asked for the event file of a folder; None where nobody has logged to it."""
+        """Return the name that was requested for the event file of a folder; None if nobody has logged to it."""
         run = self._runs.get(directory)
         return run.file if run is not None else None
 
@@ -347,7 +347,7 @@ class Session:
     def define_run(
         self, directory: str, suffix: str, file: str, numbered: bool, who: Identity, reduce: bool, **more: Any
     ) -> Defined:
-        """A run with its number: one for each folder, and what the first has asked for counts.
+        """Return the run of a folder with its number: one for each folder, as its first writer has requested it.
 
         Args:
             more: further fields of its definition, which are the first one's, too.
@@ -383,14 +383,14 @@ class Session:
     def define_tag(
         self, run: int, tag: str, color: str, display_name: str, description: str, numbered: bool, reduce: str
     ) -> int:
-        """A new number for a tag of a run."""
+        """Define a tag of a run; return its number."""
         with self._lock:
             number = self._numbers["tag"]
             self._define("tag", TagDefinition(number, run, tag, color, display_name, description, numbered, reduce))
             return number
 
     def define_row(self, run: int, tags: tuple[int, ...]) -> int:
-        """A new number for a row of tags of a run."""
+        """Define a row of tags of a run; return its number."""
         with self._lock:
             number = self._numbers["row"]
             self._define("row", RowDefinition(number, run, tags))
@@ -412,7 +412,7 @@ class Session:
         return report
 
     def _settled(self, runs: dict[int, Any]) -> None:
-        """Take note of what the daemon says of its runs."""
+        """Note the daemon's counts of its runs."""
         for number, news in runs.items():
             counts = self._counts.get(number)
             # The daemon names the first number of a folder: that of a definition which a handler's exception has ended.
@@ -473,21 +473,21 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """Bytes of records that are not known to be in the event files."""
+        """The bytes of records that are not known to be in the event files."""
         before = self.before
         return self.journal.committed - self.sender.acknowledged + (before.waiting if before is not None else 0)
 
     @property
     def all_written(self) -> bool:
-        """Whether everything logged so far is in the event files."""
+        """True if everything logged so far is in the event files."""
         return self.waiting <= 0
 
     def refusals(self) -> list[dict[str, int]]:
-        """What the daemon did not write, by reason, for each folder."""
+        """Return how many records the daemon did not write, by reason, for each folder."""
         return [] if self._kept else [counts.refused for counts in self._counts.values()]
 
     def abandon(self) -> None:
-        """In a forked child: let go of what is the parent's."""
+        """In a forked child: leave what is the parent's."""
         if self._before is not None:
             self._before.abandon()
         self.ended = True
@@ -540,16 +540,16 @@ class Session:
 
     @property
     def _is_left(self) -> bool:
-        """Whether the journal holds what was not written when the session ended."""
+        """True if the journal holds records that were not written when the session ended."""
         return self.sender.settled < self.journal.committed
 
     def _lose(self) -> None:
-        """Count what was kept in memory, or in files that nobody finds, and was not taken."""
+        """Count records as dropped that are in memory, or in files that nobody finds, and no daemon has taken."""
         for counts in self._counts.values():
             counts.lose("no_journal")
 
     def _say_what_waits(self) -> None:
-        """Say what the daemon has not written in time, unless it will without anybody's doing."""
+        """Tell the user what the daemon has not written in time, unless it will without anybody's help."""
         if self._forwarder is not None:
             self._forwarder.leave()
             what = (
@@ -575,20 +575,20 @@ _usage: Callable[[], int] | None = None  # page faults of children that were wai
 
 
 def had_children() -> bool:
-    """Whether this process may have had children that have ended, and so may have left records."""
+    """Return True if this process may have had children that have ended, and so may have left records."""
     if _forks or "multiprocessing.forkserver" in sys.modules:
         return True
     return _usage is None or _usage() > 0  # one has, and was waited for
 
 
 def _elsewhere(runtime: Path, spool: Path) -> tuple[str, Launcher]:
-    """The daemon of this process's mount namespace and root, for runs that the usual one does not see."""
+    """Return the daemon of this process's mount namespace and root, for runs that the usual one does not see."""
     own = view_runtime(runtime, view())
     return default_address(own), Launcher(own, spool)
 
 
 def load() -> None:
-    """Import what a session needs besides, and see to the end of the program. The sender tries again."""
+    """Import what else a session needs, and register for the program's end. The sender tries again."""
     global _registered, _usage
     with contextlib.suppress(ImportError):
         from resource import RUSAGE_CHILDREN, getrusage
@@ -611,7 +611,7 @@ _next_try = 0.0
 
 
 def current() -> Session | None:
-    """The session of this process; made when there is none. None when there is no place for a journal.
+    """Return the session of this process, made if there is none; None if there is no place for a journal.
 
     Then the caller counts the record as dropped; the journal is tried again after ``RETRY_SECONDS``.
     """
@@ -659,7 +659,7 @@ def current() -> Session | None:
 
 
 def active() -> Session | None:
-    """The session of this process if there is one."""
+    """Return the session of this process; None if there is none."""
     return _current if _current is not None and not _current.ended else None
 
 
@@ -682,7 +682,7 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def _missing() -> dict[str, int]:
-    """Records of this process that will be in no event file, by reason."""
+    """Return the numbers of records of this process that will be in no event file, by reason."""
     missing = dict(_dropped)
     add_counts(missing, _refused_before)
     session = _current

@@ -1,6 +1,6 @@
 """The link over tcp: a client's socket of libzmq, connected to the daemon with keys, and again when one is not taken.
 
-A daemon of this host is reached without libzmq (`local_link`).
+A daemon of this host is reached without libzmq (`local_connection`).
 
 libzmq connects again by itself when a connection is lost, but never after a key was refused (``protocol_error`` in
 src/session_base.cpp ends the session). So the link listens to what libzmq tells of handshakes, says to the user what is
@@ -67,7 +67,7 @@ def expect_silence(socket: zmq.Socket[bytes]) -> None:
 
 
 def identities(numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Which files are behind descriptors, those that are closed left out."""
+    """Return the identities of the files behind descriptors, without those that are closed."""
     found = {}
     for number in numbers:
         with contextlib.suppress(OSError):
@@ -122,12 +122,12 @@ class Link:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a socket, connected or about to be."""
+        """True if there is a socket, connected or about to be."""
         return self._socket is not None
 
     @property
     def how(self) -> str:
-        """What was tried to reach a daemon, and what has become of it, in words."""
+        """A sentence on the last attempt to reach a daemon and its outcome."""
         if self.trouble:
             return self.trouble
         shown = f"the key {self._key}" if self.remote else f"the token of this user ({KEY_VARIABLE} would name a key)"
@@ -135,11 +135,11 @@ class Link:
 
     @property
     def out_of_reach(self) -> bool:
-        """Whether an attempt to connect has failed, and none has gone better since."""
+        """True if the last attempt to connect has failed."""
         return self._became not in ("", NO_WORD)
 
     def look(self, now: float) -> None:
-        """Connect when it is time, and hear what has become of it. To be called whenever `poll` returns.
+        """Connect when it is time, and read how it went. Call this whenever `poll` returns.
 
         Raises:
             DescriptorsClosed: as `poll`.
@@ -183,7 +183,7 @@ class Link:
                 self._fail(self._no_handshake(), now)
 
     def _outcome(self, now: float) -> str:
-        """What has become of an attempt that libzmq repeats: it tells the steps, and of an error not which."""
+        """Return the outcome of an attempt that libzmq repeats; libzmq reports the steps, but not the error."""
         if not self._closed:  # there was no socket yet, because there is no number for the name
             return NO_NAME
         if not self._trying:
@@ -261,7 +261,7 @@ class Link:
         socket.connect(self.address)
 
     def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
-        """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
+        """Wait for a message, or until the descriptor ``bell`` is rung; return which of them there is.
 
         Not with libzmq's own poll, which ends the process where somebody has closed the descriptors.
 
@@ -290,7 +290,7 @@ class Link:
                 return bool(news & _IN), rung
 
     def _events(self, partner: bool) -> int:
-        """What there is to do: `_IN` for a message, another bit for a word of the monitor, or for a partner."""
+        """Return what there is to do: `_IN` for a message, another bit for an event of the monitor, or for a peer."""
         found = 0
         self._check()
         if self._socket is not None:
@@ -300,7 +300,7 @@ class Link:
         return found
 
     def _check(self) -> None:
-        """Before each use of libzmq, which ends the process where its descriptors are closed or somebody else's.
+        """Check libzmq's descriptors before each use: it ends the process if they are closed or another's.
 
         Raises:
             DescriptorsClosed: they are.
@@ -311,7 +311,7 @@ class Link:
             raise DescriptorsClosed
 
     def send(self, frames: list[bytes]) -> bool:
-        """Send a message; False when nobody is at the other end.
+        """Send a message; return False if nobody is at the other end.
 
         Raises:
             DescriptorsClosed: as `poll`.
@@ -328,7 +328,7 @@ class Link:
             return False
 
     def receive(self) -> list[bytes] | None:
-        """The next message; None when there is none now.
+        """Return the next message; None if there is none now.
 
         Raises:
             DescriptorsClosed: as `poll`.

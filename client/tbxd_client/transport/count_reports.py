@@ -1,4 +1,4 @@
-"""What a daemon is told of how many records each run has logged: what is news to it, in messages that it takes."""
+"""Reports to a daemon how many records each run has logged: the changes, in messages of a size that it takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reports:
         self.due = 0.0  # by the monotonic clock
 
     def begin(self, keeps: bool) -> None:
-        """A daemon begins, that has been told nothing.
+        """Begin anew with a daemon that has been told nothing.
 
         Args:
             keeps: it keeps what it was told of runs that a report does not name; an older one takes each as all.
@@ -42,7 +42,7 @@ class Reports:
 
     @property
     def settled(self) -> bool:
-        """Whether the daemon has been told everything."""
+        """True if the daemon has been told everything."""
         return not self._news()
 
     def _news(self) -> dict[int, Any]:
@@ -53,7 +53,7 @@ class Reports:
         return news
 
     def messages(self, now: float, last: bool = False) -> list[wire.Report]:
-        """What is to be sent now. Who cannot send it says so with `begin`, when there is a daemon again.
+        """Return the messages to send now. A caller that cannot send them calls `begin` when there is a daemon again.
 
         Args:
             now: by the monotonic clock.

@@ -1,4 +1,4 @@
-"""In which version of the protocol a client speaks to its daemon, and what becomes of a daemon that is too old.
+"""Agrees with a daemon on the version of the protocol, and deals with a daemon that is too old.
 
 One that a script has started is asked to make way for a newer one. A service, or one at an address that was configured,
 is left as it is, and the user is told.
@@ -39,7 +39,7 @@ class DaemonVersion:
         self._asks = 0
 
     def ask(self, link: Link | LocalLink, address: str, version: int, now: float, starts: bool) -> str:
-        """Ask a daemon that is too old how it is; returns why it cannot be spoken to, "" while that is not known.
+        """Ask a daemon that is too old for its status; return why it cannot be spoken to, "" if that is not known.
 
         Args:
             link: to it.

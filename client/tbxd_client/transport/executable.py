@@ -1,4 +1,4 @@
-"""Which Python runs the daemon.
+"""Finds the Python that runs the daemon.
 
 ``sys.executable`` is not always one. In a program that was made of a script (PyInstaller, Nuitka, cx_Freeze) it is that
 program, and in one that has Python inside (uwsgi) its host: run to have a daemon it would train once more, and that
@@ -21,7 +21,7 @@ _FROZEN = ("frozen", "oxidized", "_MEIPASS")
 
 
 def find_python() -> tuple[str, str]:
-    """The Python to run the daemon with; where there is none, "" and why.
+    """Return the Python to run the daemon with and ""; if there is none, "" and the reason.
 
     ``TBXD_PYTHON``; ``sys.executable`` if it is one; in a program that has Python inside, the one that stands in the
     ``bin`` of its prefix. A Python that happens to be in ``PATH`` has other packages and is not asked.
@@ -40,13 +40,13 @@ def find_python() -> tuple[str, str]:
 
 
 def is_frozen() -> bool:
-    """Whether this program was made of a script and carries its Python inside."""
+    """Return True if this program was made of a script and carries its Python inside."""
     main = sys.modules.get("__main__")
     return any(getattr(sys, name, None) for name in _FROZEN) or "__compiled__" in vars(main or sys)
 
 
 def is_python(path: str) -> bool:
-    """Whether a path is that of a Python, by its name and by that of the file it leads to; it is not run."""
+    """Return True if a path is a Python's, by its name and by that of the file it leads to. It is not run."""
     found = Path(path)
     return all(_NAME.fullmatch(one.name) for one in (found, found.resolve())) and _can_be_run(found)
 
@@ -63,7 +63,7 @@ def _can_be_run(path: Path) -> bool:
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The variables of this process, for a Python that `find_python` has found, with changes.
+    """Return this process's environment with changes, for a Python that `find_python` has found.
 
     A program that was made of a script has the libraries that it brings in ``LD_LIBRARY_PATH``, which are not for
     another one (https://pyinstaller.org/en/stable/runtime-information.html).

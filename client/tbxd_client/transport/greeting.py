@@ -1,4 +1,4 @@
-"""What a client says of itself when it greets a daemon."""
+"""Makes the greeting with which a client introduces itself to a daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT_LETTERS_MAX = 1000  # of the script's name, which is shown
 
 
 def hello(session: bytes, acknowledged: int, folder: Path | None, address: str, remote: bool) -> wire.Hello:
-    """The greeting of a session.
+    """Return the greeting of a session.
 
     Args:
         session: which.
@@ -39,7 +39,7 @@ def hello(session: bytes, acknowledged: int, folder: Path | None, address: str, 
 
 
 def token(address: str) -> str:
-    """The secret by which a daemon of this host knows its user; "" where the address tells that, or there is none."""
+    """Return the secret by which a daemon of this host knows its user; "" if it needs none, or there is none."""
     if address.startswith("ipc:"):
         return ""
     try:
@@ -50,7 +50,7 @@ def token(address: str) -> str:
 
 
 def _script() -> str:
-    """The name of the script, for people; a program may have put anything there."""
+    """Return the name of the script, for people; a program may have put anything there."""
     try:
         return text_of(os.fsdecode(sys.argv[0]))[:SCRIPT_LETTERS_MAX]
     except (AttributeError, IndexError, TypeError, ValueError):

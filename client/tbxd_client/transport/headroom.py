@@ -1,4 +1,4 @@
-"""Whether this process may have what a link takes. libzmq, with which a daemon is reached over tcp, calls ``abort()``
+"""Checks that this process may have what a link takes. libzmq, which reaches a daemon over tcp, calls ``abort()``
 where it gets no descriptor, thread or memory, in the middle of training. What it needs is taken for a moment, and given
 back.
 
@@ -29,7 +29,7 @@ GONE_SECONDS = 1.0  # for threads that have ended, to be gone
 
 
 def shortage(libzmq: bool) -> str:
-    """What this process has too little of for a link to begin; "" when there is enough of everything.
+    """Return what this process has too little of for a link to begin; "" if there is enough of everything.
 
     Args:
         libzmq: whether the link is one of libzmq's.
@@ -42,7 +42,7 @@ def shortage(libzmq: bool) -> str:
 
 
 def memory(size: int) -> bool:
-    """Whether so many bytes of address space are to be had."""
+    """Return True if so many bytes of address space are to be had."""
     try:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
     except (OSError, MemoryError, OverflowError):
@@ -51,7 +51,7 @@ def memory(size: int) -> bool:
 
 
 def crowding() -> float:
-    """How many processes want each processor of this machine; 1 at the least, and where nobody tells."""
+    """Return how many processes want each processor of this machine; at least 1, and 1 if it is not known."""
     try:
         return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     except OSError:
@@ -120,7 +120,7 @@ def _stacks() -> int:
 
 
 def _exists(thread: int) -> bool:
-    """Whether the kernel still has a thread, and so counts it."""
+    """Return True if the kernel still has a thread, and so counts it."""
     try:
         os.sched_getscheduler(thread)
     except OSError:  # ESRCH; ENOSYS where a sandbox has no such call

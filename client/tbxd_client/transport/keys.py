@@ -1,4 +1,4 @@
-"""The files of keys: what is in them, and who may have written and who may read them.
+"""Reads the files of keys, and checks their contents, owners and modes.
 
 Over tcp, CurveZMQ (ZeroMQ RFC 26) encrypts and says who is who: both sides have a pair of Curve25519 keys, each known
 to the other beforehand. A client's file holds its pair and the daemon's public key, so one file is all that another
@@ -24,11 +24,11 @@ _IN_KEYS = frozenset(_LETTERS + ".-:+=^!/*?&<>()[]{}@%$#")  # the alphabet of Z8
 
 
 class BadKey(ValueError):
-    """A key file is missing, is not what it should be, or is open to others; the text says what to do."""
+    """A key file is missing, invalid or open to others; the text says what to do."""
 
 
 class ClientKey(NamedTuple):
-    """What a client needs to talk to a daemon: ``daemon`` is the daemon's public key; all in Z85."""
+    """The keys with which a client talks to a daemon: ``daemon`` is the daemon's public key; all in Z85."""
 
     name: str
     daemon: str
@@ -40,7 +40,7 @@ class ClientKey(NamedTuple):
 
 
 def check_name(name: str) -> str:
-    """``name`` when a client may be called so; it is a file's name, too.
+    """Return ``name`` if it is valid for a client; it is a file's name, too.
 
     Raises:
         BadKey: it may not.
@@ -54,13 +54,13 @@ def check_name(name: str) -> str:
 
 
 def client_key_path() -> Path:
-    """The file that ``TBXD_KEY`` names; without it ``tbxd/client.key`` in the user's folder of settings."""
+    """Return the file that ``TBXD_KEY`` names; without it ``tbxd/client.key`` in the user's folder of settings."""
     configured = os.environ.get(KEY_VARIABLE)
     return Path(configured).absolute() if configured else config_dir() / "client.key"
 
 
 def read_client_key(path: Path | None = None) -> ClientKey:
-    """The key of this client. Links are followed (Kubernetes mounts secrets as such); what they lead to is checked.
+    """Return the key of this client. Links are followed (Kubernetes mounts secrets so); their targets are checked.
 
     Raises:
         BadKey: there is none, it is none, or others may read it.
@@ -78,7 +78,7 @@ def read_client_key(path: Path | None = None) -> ClientKey:
 
 
 def read_private(path: Path, follow: bool = False) -> str:
-    """The text of a file that only this user may read.
+    """Return the text of a file that only this user may read.
 
     Root may have made it, and may let a group of its choice read it: so secrets are mounted into containers.
 
@@ -121,7 +121,7 @@ def read_private(path: Path, follow: bool = False) -> str:
 
 
 def parse(path: Path, text: str, head: str, keys: tuple[str, ...]) -> dict[str, str]:
-    """The fields of a key file: a head, then lines of a word, a blank and a value. Unknown words are passed over.
+    """Return the fields of a key file: a head, then lines of a word, a blank and a value. Others are passed over.
 
     Raises:
         BadKey: it is of another kind or version, or a key is missing or none.

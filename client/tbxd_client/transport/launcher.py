@@ -47,13 +47,13 @@ SERVICE_SECONDS = 10.0  # a service that is started anew is back by then; after 
 
 
 def load() -> None:
-    """Import what it takes to start a process, which most scripts never do; not on the sender's thread."""
+    """Import what starts a process, which most scripts never do; not on the sender's thread."""
     from ..process import helper  # noqa: F401
     from . import executable  # noqa: F401
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file ``path``. Where a file system has no locks, nobody does."""
+    """Return True if a living process holds the lock file ``path``; False on a file system without locks."""
     try:
         file = descriptors.open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would hold it up
     except OSError:
@@ -82,7 +82,7 @@ class Launcher:
         self._missed = 0.0  # since when a service has not been there
 
     def is_there(self) -> bool:
-        """Whether a daemon runs, answering or about to."""
+        """Return True if a daemon runs, answering or about to."""
         return is_locked(lock_path(self._runtime))
 
     def ensure(self) -> None:
@@ -108,7 +108,7 @@ class Launcher:
             warn(f"cannot start the daemon: {error}; records are kept in {self._spool}", once="launch")
 
     def _look_after(self, now: float) -> None:
-        """See what has become of the daemon that this process has started."""
+        """Check on the daemon that this process has started."""
         from ..process.helper import IMPOSTOR
 
         gone = self._daemon is None or self._daemon.gone()
@@ -198,7 +198,7 @@ class Launcher:
             log.close()
 
     def done(self) -> None:
-        """A daemon answers, or the attempt is given up: let others try."""
+        """Free the lock, so that others try: a daemon answers, or the attempt is given up."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -207,7 +207,7 @@ class Launcher:
             self._daemon = None
 
     def answered(self) -> None:
-        """A daemon answers: the next attempt, if one is ever needed, is made at once."""
+        """Note that a daemon answers: the next attempt, if one is ever needed, is made at once."""
         self.done()
         self._retry_seconds = RETRY_SECONDS_MIN
         self._next_look = 0.0

@@ -34,7 +34,7 @@ _LATER = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS})
 
 
 class LocalLink:
-    """One connection to a daemon of this host. Used by one thread; has what `link.Link` has.
+    """One connection to a daemon of this host. Used by one thread; has what `connection.Link` has.
 
     Args:
         address: the daemon's endpoint, ipc.
@@ -60,18 +60,18 @@ class LocalLink:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, or about to be."""
+        """True if there is a connection, or about to be."""
         return self._connection is not None
 
     @property
     def how(self) -> str:
-        """What has become of the last attempt to reach a daemon, in words."""
+        """A sentence on the last attempt to reach a daemon and its outcome."""
         there = os.path.exists(self.address.removeprefix(SCHEME))  # noqa: PTH110 - raises nothing (setuid)
         return self.trouble or (DEAD_SOCKET if there else NO_SOCKET)
 
     @property
     def estranged(self) -> bool:
-        """Whether this process has become another user (``setuid``), to whom the daemon's folder is closed."""
+        """True if this process has become another user (``setuid``), to whom the daemon's folder is closed."""
         if os.getuid() == _UID:
             return False
         trouble, folder = socket_trouble(self.address), os.path.dirname(self.address.removeprefix(SCHEME))  # noqa: PTH120
@@ -79,7 +79,7 @@ class LocalLink:
 
     @property
     def _partner(self) -> bool:
-        """Whether somebody is at the other end."""
+        """Return True if a daemon is at the other end."""
         return self._connection is not None and self._decoder.ready
 
     def look(self, now: float) -> None:
@@ -130,7 +130,7 @@ class LocalLink:
         self._decoder.ready = False
 
     def poll(self, seconds: float, bell: int = -1, partner: bool = False) -> tuple[bool, bool]:
-        """Wait for a message, or for a descriptor ``bell`` that is rung; which of them there is.
+        """Wait for a message, or until the descriptor ``bell`` is rung; return which of them there is.
 
         Args:
             seconds: at most.
@@ -193,7 +193,7 @@ class LocalLink:
                 return
 
     def send(self, frames: list[bytes]) -> bool:
-        """Send a message; False when nobody is at the other end.
+        """Send a message; return False if nobody is at the other end.
 
         Raises:
             DescriptorsClosed: as `poll`.
@@ -222,7 +222,7 @@ class LocalLink:
                 self._out.popleft()
 
     def _broken(self, error: OSError) -> None:
-        """What follows from an error of the connection.
+        """React to an error of the connection.
 
         Raises:
             DescriptorsClosed: the program has closed it.
@@ -233,7 +233,7 @@ class LocalLink:
             self._drop()
 
     def receive(self) -> list[bytes] | None:
-        """The next message; None when there is none now.
+        """Return the next message; None if there is none now.
 
         Raises:
             DescriptorsClosed: as `poll`.

@@ -1,4 +1,4 @@
-"""What the user is told when no daemon answers: once, with what was tried and where the records wait.
+"""Tells the user that no daemon answers: once, with the attempts made and the place where the records wait.
 
 A daemon of this host is started by the sender and its start looked after (`launcher`); here it is about an address that
 was configured, at which nobody is started, and about a daemon that is there and says nothing.
@@ -18,7 +18,7 @@ TOLD_SECONDS = 600.0  # between two outages that are told, so that a link that f
 
 
 class Outage:
-    """Whether a daemon answers, as a sender sees it.
+    """Watches if a daemon answers a sender, and tells the user.
 
     Args:
         address: where it looks for one.
@@ -37,7 +37,7 @@ class Outage:
         self._number = 0  # of the outages that were told
 
     def look(self, now: float, answered: bool, known: bool, how: Callable[[], str]) -> None:
-        """Take note of how it is; to be called several times a second.
+        """Note the present state, and tell the user if it is time. Call this several times a second.
 
         Args:
             now: by the monotonic clock.

@@ -1,4 +1,4 @@
-"""How long the sender looks at a journal by itself before it sleeps until the journal rings.
+"""Decides how long the sender looks at a journal by itself before it sleeps until the journal rings.
 
 While records come, it looks every ``TICK_SECONDS``; when none have come for a while, or now and then only, it asks the
 journal to ring: a script that logs five scalars a second then costs half as many wake-ups.
@@ -12,7 +12,7 @@ BUSY_SECONDS = 0.25  # where they have come at every look for so long; else it d
 
 
 class Pace:
-    """When the last records came, and whether they come at every look. Times are by the monotonic clock."""
+    """Knows when the last records came, and if they come at every look. Times are by the monotonic clock."""
 
     __slots__ = ("_growing_since", "_last_growth")
 
@@ -31,6 +31,6 @@ class Pace:
         self._last_growth = now
 
     def stays_awake(self, now: float) -> bool:
-        """Whether more records may come soon."""
+        """Return True if more records may come soon."""
         quiet = QUIET_SECONDS if self._last_growth - self._growing_since > BUSY_SECONDS else TICK_SECONDS
         return now - self._last_growth < quiet

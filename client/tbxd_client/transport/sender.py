@@ -59,7 +59,7 @@ loading = RLock()  # while it is held no thread forks; a signal handler may, in 
 
 
 def load(address: str) -> type[Link] | type[LocalLink]:
-    """Import what starts a daemon, and what reaches it: pyzmq where that is over tcp, which takes 20 ms.
+    """Import what starts and reaches a daemon: over tcp that is pyzmq, which takes 20 ms.
 
     With a writer, not with its first record, which is to be quick. A thread that forks waits for it: in the child the
     locks of modules that are half imported would be held for ever by a thread that is not there.
@@ -183,12 +183,12 @@ class Sender:
     # --- called by the trainer's threads ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread. Where none can be had the journal keeps everything, and it is tried again: see `wake`."""
+        """Start the thread. If there is none to be had, the journal keeps everything, and `wake` tries again."""
         if not self._have_thread():
             self._journal.arm(self._journal.position)
 
     def wake(self) -> bool:
-        """To be called when there is something to send: wake the thread, or have one. Does not block.
+        """Wake the thread, or start one; called when there is something to send. Does not block.
 
         Returns:
             True when it has to be called with the next record, too: there is no thread yet.
@@ -229,7 +229,7 @@ class Sender:
         leftovers: bool = False,
         written: bool = False,
     ) -> bool:
-        """Wait until everything before ``position`` is in the event files; False when that takes too long.
+        """Wait until everything before ``position`` is in the event files; return False if that takes too long.
 
         What the daemon has and keeps for other ranks of the job is not waited for: when it is written is theirs. On the
         sender's own thread, where a ``__del__`` may run that the garbage collector has found, it does not wait.
@@ -293,7 +293,7 @@ class Sender:
 
     @property
     def connected(self) -> bool:
-        """Whether a daemon answers."""
+        """True if a daemon answers."""
         return self._welcomed
 
     def stop(self, timeout: float) -> None:
@@ -306,7 +306,7 @@ class Sender:
             self._thread.join(timeout)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the parent's connection, and of a flush in which a signal handler has forked."""
+        """In a forked child: leave the parent's connection, and end a flush in which a signal handler has forked."""
         self._abandoned = True
         held, self._starting = self._starting, RLock()
         let_in(held)
@@ -315,44 +315,44 @@ class Sender:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """True if the thread runs."""
         return self._thread is not None and self._thread.alive
 
     @property
     def awaited(self) -> bool:
-        """Whether a daemon runs here that has not answered yet, or not for a while: it finds what is left to it."""
+        """True if a daemon runs here, answering or not: it finds what is left to it."""
         return self._launcher is not None and self._launcher.is_there()
 
     @property
     def greeted(self) -> bool:
-        """Whether the daemon knows the session, and has been sent all its definitions."""
+        """True if the daemon knows the session, and has been sent all its definitions."""
         return self._welcomed and self._sent_definitions >= self._journal.definitions_end
 
     @property
     def gets_on(self) -> bool:
-        """Whether there is a daemon that can read this journal, and nothing keeps it from it as far as it says."""
+        """True if a daemon reads this journal, and reports nothing that keeps it from writing."""
         there = self._welcomed and self._by_reference and self._knows_leftovers and not self.refused
         silent = self._owed > self._heard and monotonic() - self._owed > LIVES_SECONDS * headroom.crowding()
         return there and not self._held_up and not silent
 
     @property
     def held_up(self) -> str:
-        """What keeps a run from being written, as the daemon says; "" for nothing."""
+        """The reason why a run cannot be written, as the daemon reports it; "" if there is none."""
         return self._held_up
 
     @property
     def estranged(self) -> bool:
-        """Whether no daemon can answer, because this process is another user's now."""
+        """True if no daemon can answer, because this process is another user's now."""
         return not self._welcomed and self._link is not None and self._link.estranged
 
     @property
     def trouble(self) -> str:
-        """Why there is no connection, where a key is the reason."""
+        """The reason why there is no connection, if it is the key; else ""."""
         return self._link.trouble if self._link is not None else ""
 
     @property
     def how(self) -> str:
-        """What was tried to reach the daemon, and what has become of it, in words."""
+        """A sentence on the last attempt to reach the daemon and its outcome."""
         return self._link.how if self._link is not None else "it was not tried yet"
 
     # --- the thread ------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ class Sender:
                 self._journal.arm(self._journal.position)
 
     def _can_be(self, address: str) -> bool:
-        """Whether there can be such an address. Where not, the journal is only kept until this process ends."""
+        """Return True if the address is valid. If not, only keep the journal until this process ends."""
         try:
             check_address(address)
         except ValueError as error:
@@ -423,7 +423,7 @@ class Sender:
                 return
 
     def _have_headroom(self) -> bool:
-        """Wait until this process may have what the link takes. False when it ends before that."""
+        """Wait until this process may have what the link takes; return False if it ends before that."""
         while shortage := headroom.shortage(libzmq=not self._address.startswith(SCHEME)):
             warn(f"this process {shortage}; records are kept in {self._journal.place}", once="headroom")
             if self._stopping:
@@ -482,7 +482,7 @@ class Sender:
             self._journal.release(self.acknowledged)
 
     def _patience(self, now: float) -> float:
-        """Seconds until the next thing to do by itself."""
+        """Return the seconds until the next thing to do by itself."""
         committed = self._journal.committed
         if not self._welcomed:
             return HELLO_SECONDS / 5
@@ -509,7 +509,7 @@ class Sender:
         self._unheard = not self._push(link, hello)
 
     def _send(self, link: Link | LocalLink) -> bool:
-        """Send what is new, as far as the limit goes. True when there was something."""
+        """Send what is new, up to the daemon's limit. Return True if there was something."""
         journal, session = self._journal, self._journal.session
         committed = journal.committed  # before the definitions: those it needs are then there
         moved = self._sent < committed
@@ -538,7 +538,7 @@ class Sender:
             self._flush_sent, self._end_sent, self._leftovers_sent = wanted, ending, leftovers
 
     def _records(self, end: int) -> wire.Data | wire.Stored:
-        """The next records up to ``end``, or where they are."""
+        """Return the next records up to ``end``, or a reference to them."""
         journal = self._journal
         if self._by_reference:
             segment, length = journal.locate(self._sent)
@@ -586,7 +586,7 @@ class Sender:
         self._refuse_to_speak(self._version.ask(link, self._address, version, monotonic(), starts))
 
     def _refuse_to_speak(self, reason: str) -> None:
-        """Take note of why the daemon cannot be spoken to, where there is a reason, and tell the user."""
+        """Note the reason why the daemon cannot be spoken to, if there is one, and tell the user."""
         if reason:
             self.refused = reason
             warn(f"{reason}. `tbxd status` names both versions; records stay in {self._journal.place}", once="version")
@@ -638,7 +638,7 @@ class Sender:
                 warn(f"the daemon refuses the records: {message.reason}; they stay in {self._journal.place}")
 
     def _moves(self, reason: str) -> bool:
-        """Go to a daemon that sees the files of this process, where the daemon says that it does not."""
+        """Move to a daemon that sees this process's files, if this one reports that it does not."""
         if not reason.startswith(wire.ELSEWHERE) or self._elsewhere is None:
             return False
         if self._launcher is not None:

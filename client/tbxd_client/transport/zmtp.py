@@ -1,4 +1,4 @@
-"""ZMTP 3.0, as ZeroMQ's sockets speak it with each other (RFC 23): what a DEALER without security needs of it.
+"""ZMTP 3.0, the protocol between ZeroMQ's sockets (RFC 23): the part that a DEALER without security needs.
 
 libzmq speaks it with two threads of its own in the trainer, waits with six descriptors more than the connection, and
 ends the process where one of them is closed, or where it gets no thread, descriptor or memory. Over a socket of this
@@ -22,18 +22,18 @@ SHORT_MAX = 255  # bytes of a frame whose length takes one
 
 
 class NoZeroMQ(Exception):
-    """What comes is not what a ROUTER of ZeroMQ says."""
+    """The other side does not speak as a ROUTER of ZeroMQ."""
 
 
 def head(size: int, flags: int = 0) -> bytes:
-    """What stands before a frame of ``size`` bytes."""
+    """Return the head of a frame of ``size`` bytes."""
     if size <= SHORT_MAX:
         return bytes((flags, size))
     return bytes((flags | LONG,)) + _LENGTH.pack(size)
 
 
 def opening() -> bytes:
-    """What is said first, without waiting for an answer: the greeting, and that here is a DEALER."""
+    """Return the opening, sent without waiting for an answer: the greeting, and that this is a DEALER."""
     ready = b"\x05READY" + b"".join(
         bytes((len(name),)) + name + _VALUE.pack(len(value)) + value
         for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", b""))
@@ -42,7 +42,7 @@ def opening() -> bytes:
 
 
 def encoded(frames: list[bytes]) -> list[bytes | memoryview]:
-    """A message as buffers that follow each other."""
+    """Return a message as buffers that follow each other."""
     buffers: list[bytes | memoryview] = []
     for number, frame in enumerate(frames, 1):
         buffers += head(len(frame), MORE if number < len(frames) else 0), frame
@@ -50,7 +50,7 @@ def encoded(frames: list[bytes]) -> list[bytes | memoryview]:
 
 
 class Decoder:
-    """Takes what comes, in stretches of any length.
+    """Decodes a stream of bytes, in stretches of any length.
 
     Args:
         bytes_max: of a message; more is refused.
@@ -66,7 +66,7 @@ class Decoder:
         self.messages: deque[list[bytes]] = deque()
 
     def feed(self, stretch: bytes) -> None:
-        """Take what follows; what is complete by it is in `messages`.
+        """Decode the next stretch; complete messages are then in `messages`.
 
         Raises:
             NoZeroMQ: it cannot be.
@@ -87,7 +87,7 @@ class Decoder:
         del buffer[:at]
 
     def _frame(self, at: int) -> int:
-        """Take the frame that begins there; where it ends, or ``at`` when it is not all there."""
+        """Decode the frame that begins at ``at``; return where it ends, or ``at`` if it is incomplete."""
         buffer, there = self._buffer, len(self._buffer) - at
         if there < 2:
             return at
