@@ -1,7 +1,7 @@
-"""Steps for records that have none: the one behind the last of their tag in the run.
+"""Steps for records without one: the step after the last of their tag in the run.
 
-TensorBoard's fast loader deletes what stands at or behind a step that comes back (``docs/EVENT_FILE.md``), so where
-several processes count one tag together, only who writes the file can count.
+TensorBoard's fast loader deletes points at or after a repeated step (``docs/EVENT_FILE.md``), so if several processes
+count one tag together, only the writer of the file can count.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .tag_steps import COUNTED_FROM
 
 
 class Steps:
-    """The last step of each tag of a run, as the event files of its folder have them.
+    """The last step of each tag of a run, from the event files of its folder.
 
     Args:
-        contents: of the folder, as they are now.
+        contents: the present contents of the folder.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -27,7 +27,7 @@ class Steps:
         self._last: dict[str, int] = {name: step for name, step in counted if step != COUNTED_FROM}
 
     def next(self, tags: Iterable[str]) -> int:
-        """The step of an event with these tags: behind the last of each, from 0 on."""
+        """Return the step of an event with these tags: after the last of each, from 0 on."""
         names = list(tags)
         step = min(max((self._last.get(name, -1) for name in names), default=-1) + 1, STEP_MAX)
         for name in names:
@@ -35,12 +35,12 @@ class Steps:
         return step
 
     def note(self, tag: str, step: int) -> None:
-        """An event has a step of its own."""
+        """Note an event with a step of its own."""
         if step > self._last.get(tag, -1):
             self._last[tag] = step
 
     def restart(self, step: int, tags: Iterable[str] | None = None) -> None:
-        """The run, or some of its tags, go on from ``step``: what stood at or behind it is forgotten."""
+        """Continue the run, or some of its tags, from ``step``: points at or after it are forgotten."""
         for tag in list(self._last) if tags is None else tags:
             if tag in self._last:
                 self._last[tag] = min(self._last[tag], step - 1)

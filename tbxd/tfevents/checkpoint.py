@@ -1,14 +1,13 @@
-"""Checkpoints: what a folder's event files held when they were last looked at, so that a daemon that comes next reads
-only what they have gained since.
+"""Checkpoints of a folder's event files: their contents at the last look, so that the next daemon reads only what they
+have gained since.
 
-A checkpoint is a short cut, never a second truth. It says of which files it is, how far it goes, and what the last
-bytes before that are, and it is taken only where all of that is so: a file that was cut, replaced, copied or edited,
-or another that has come in between, and everything is read. So is everything after the system has started anew, as
-what a file says it holds may not have come to its disk. Where a checkpoint is torn, old, somebody else's, or of
-another version, it is none.
+A checkpoint is a short cut, never a second truth. It names its files, its end, and a digest of the last bytes before
+that, and it is used only if all of that is still true: if a file was cut, replaced, copied or edited, or another one
+has come in between, everything is read. After a reboot everything is read, too, because the contents of a file may
+not have reached its disk. A checkpoint that is torn, old, another user's, or of another version is ignored.
 
-They are in the user's own folder (``ledgers`` in the spool), not with the event files: whoever may write there may not
-write here.
+Checkpoints are in the user's own folder (``ledgers`` in the spool), not with the event files: others who may write
+there may not write here.
 
 =====  ===========================================================
 bytes  what
@@ -61,17 +60,17 @@ MAKING_SECONDS_MAX = 3600.0
 
 
 class Checkpoints:
-    """Those of a user.
+    """The checkpoints of a user.
 
     Args:
-        place: the folder that they are in, made when there is something to put there; None keeps none.
+        place: their folder, made with the first one; None keeps none.
     """
 
     def __init__(self, place: Path | None = None) -> None:
         self._place = place
 
     def load(self, contents: Contents) -> bool:
-        """Let a folder's contents, of which nothing has been read, be those of its checkpoint. False: there is none."""
+        """Load the contents of an unread folder from its checkpoint. Return False if there is none."""
         if self._place is None or contents.files or not self._place.is_dir():
             return False
         try:
@@ -84,13 +83,13 @@ class Checkpoints:
             return False
 
     def keep(self, contents: Contents, own: str, size: int, idle: bool) -> None:
-        """Make a checkpoint of what a folder holds, if so much has come since the last that it is worth it.
+        """Make a checkpoint of a folder, if it has gained enough since the last one.
 
         Args:
-            contents: of the folder, which this process has locked.
+            contents: the contents of the folder, which this process has locked.
             own: the file that it writes.
-            size: of that, bytes.
-            idle: it is let go of.
+            size: the size of that file in bytes.
+            idle: the folder is released.
         """
         known = contents.files.get(own)
         unsaved = contents.unsaved + size - (known.position if known is not None else 0)
@@ -113,7 +112,7 @@ class Checkpoints:
         contents.keep_after = begun + took * TIMES
 
     def _path(self, contents: Contents) -> Path:
-        """Where the checkpoint of a folder is.
+        """Return the path of a folder's checkpoint.
 
         Raises:
             OSError: the folder is gone, or the place is not this user's own.
@@ -152,7 +151,7 @@ class Checkpoints:
         return len(data)
 
     def sweep(self) -> None:
-        """Delete what is too old, or too much, and what a kill has left half written."""
+        """Delete checkpoints that are too old, too many, or half written."""
         if self._place is None:
             return
         found = []
@@ -206,8 +205,8 @@ def _head(contents: Contents, lengths: list[int]) -> dict[str, Any]:
 def _restore(contents: Contents, data: bytes) -> bool:
     """
     Raises:
-        ValueError, KeyError, TypeError, IndexError, OverflowError: it is none of ours.
-        OSError: a file cannot be seen at this moment.
+        ValueError, KeyError, TypeError, IndexError, OverflowError: the data are not a checkpoint of ours.
+        OSError: a file cannot be accessed at this moment.
     """
     begin = len(MAGIC) + 32
     if data[: len(MAGIC)] != MAGIC or hashlib.sha256(memoryview(data)[begin:]).digest() != data[len(MAGIC) : begin]:
@@ -239,7 +238,7 @@ def _restore(contents: Contents, data: bytes) -> bool:
 
 
 def _are_there(contents: Contents, files: list[FileRead], fingerprint: str) -> bool:
-    """Whether a folder has these files, as they were but for what the last of them has gained, and none before that."""
+    """Return True if a folder has these files unchanged, except for additions to the last, and none before that."""
     names = contents.names()
     if not files or names[: len(files)] != [file.name for file in files]:
         return False
@@ -254,10 +253,10 @@ def _are_there(contents: Contents, files: list[FileRead], fingerprint: str) -> b
 
 
 def _fingerprint(contents: Contents, file: FileRead) -> str:
-    """Of how a file begins, and of the last bytes that were read of it; "" where they cannot be read.
+    """Return a digest of the beginning of a file and of the last bytes that were read; "" if it may not be read.
 
     Raises:
-        OSError: they cannot be at this moment.
+        OSError: the file cannot be read at this moment.
     """
     fd = contents.open(file.name)
     if fd < 0:

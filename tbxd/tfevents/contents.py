@@ -1,8 +1,8 @@
-"""What the event files of a folder hold, read once and then only as far as they have grown.
+"""The contents of a folder's event files, read once and then only as far as they have grown.
 
-One reading, in the order of the files, gives all that a daemon has to know of a folder: the ledger, how far each tag
-has come, and which points of several ranks are there. It follows from the bytes of the files alone, so whatever is
-kept of it elsewhere (`checkpoint`) is a short cut to the same, never another truth.
+One pass, in the order of the files, yields all that a daemon needs of a folder: the ledger, the last step of each tag,
+and the points of several ranks. It depends on the bytes of the files alone, so a copy elsewhere (`checkpoint`) is a
+short cut, never another truth.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _KINDS = {kind: place for place, kind in enumerate(KINDS)}
 
 @dataclass(slots=True)
 class FileRead:
-    """An event file, and how far it has been read. ``size`` and ``changed`` (its ctime, ns) are of the last look."""
+    """An event file, and the position read so far. ``size`` and ``changed`` (its ctime, ns) are of the last look."""
 
     name: str
     device: int
@@ -58,20 +58,20 @@ class FileRead:
     ended: bool = False  # it is ours, and not the newest
 
     def is_same(self, state: os.stat_result) -> bool:
-        """Whether a file is this one, and may have grown."""
+        """Return True if a file is this one, possibly grown."""
         return (self.device, self.inode) == (state.st_dev, state.st_ino) and state.st_size >= self.position
 
     def is_untouched(self, state: os.stat_result) -> bool:
-        """Whether nobody has touched it since the last look."""
+        """Return True if the file is unchanged since the last look."""
         return self.is_same(state) and (self.size, self.changed) == (state.st_size, state.st_ctime_ns)
 
 
 class Contents:
-    """What a folder holds, as far as `update` has read.
+    """The contents of a folder, as far as `update` has read.
 
     Args:
         directory: the folder.
-        folder: a descriptor of it, which is used instead where it is given; may be replaced before each call.
+        folder: a descriptor of it, used instead of the path if given; may be replaced before each call.
     """
 
     def __init__(self, directory: Path, folder: int | None = None) -> None:
@@ -100,13 +100,13 @@ class Contents:
         self._apart, self._apart_next = 0, ALIKE_MIN  # events to take one by one, now and next time
 
     def update(self, own: str = "") -> None:
-        """Read what has been added since the last time; all of it, where files have been removed, cut or replaced.
+        """Read additions since the last time; everything if files have been removed, cut or replaced.
 
         Args:
             own: the file that this process writes, whose checksums are right.
 
         Raises:
-            OSError: a file cannot be read at this moment. The next call goes on.
+            OSError: a file cannot be read at this moment. The next call continues.
         """
         if not self._look(own):
             self._begin()
@@ -147,7 +147,7 @@ class Contents:
         lineage: Lineage,
         kept_bytes: int,
     ) -> None:
-        """Know what was known when so much had been read, in the order of the files."""
+        """Restore the state of an earlier reading, in the order of the files."""
         self._begin()
         self.files = {file.name: file for file in files}
         self.tags, self.reduced, self.reader, self.earlier = tags, reduced, reader, earlier
@@ -156,7 +156,7 @@ class Contents:
         self._newest = files[-1].name
 
     def names(self) -> list[str]:
-        """The event files that the folder has now, in their order.
+        """Return the event files that the folder has now, in order.
 
         Raises:
             OSError: the folder cannot be read.
@@ -164,25 +164,25 @@ class Contents:
         return event_files(self.directory if self.folder is None else self.folder)
 
     def state(self, name: str) -> os.stat_result:
-        """Of a file of the folder, or of what has its name.
+        """Return the stat of a name in the folder.
 
         Raises:
-            OSError: there is none, or it cannot be seen.
+            OSError: the name does not exist, or cannot be accessed.
         """
         if self.folder is None:
             return (self.directory / name).lstat()
         return os.stat(name, dir_fd=self.folder, follow_symlinks=False)
 
     def open(self, name: str) -> int:
-        """A descriptor of a file of the folder, to be read; -1 where it is no file or may not be read.
+        """Open a file of the folder for reading; return its descriptor, -1 if it is not a file or may not be read.
 
         Raises:
-            OSError: it cannot be opened at this moment.
+            OSError: the file cannot be opened at this moment.
         """
         return open_to_read(self.directory / name, self.folder)
 
     def ledger(self) -> Ledger:
-        """What the files hold of which session."""
+        """The records of each session in the files."""
         ledger = copied(self.reader.ledger)
         if not self.reader.complete:
             ledger.pop(OVER, None)  # of sessions that the file before may name one by one
@@ -190,15 +190,15 @@ class Contents:
         return ledger
 
     def feed(self, data: bytes) -> None:
-        """Take whole records that will be in the newest file, but are not yet; only into a `view`."""
+        """Take whole records that are not yet in the newest file; only into a `view`."""
         self._feed(data, verify=False)
 
     def relax(self) -> None:
-        """Give back what only saves time while a run is written."""
+        """Release memory that only saves time while a run is written."""
         self._tape = Tape()
 
     def view(self) -> Contents:
-        """One whose tags go on by themselves, for what is not in the files yet. It knows of nothing else."""
+        """Return a copy of tags and lineage alone, for records that are not in the files yet."""
         other = Contents(self.directory, self.folder)
         other.tags = self.tags.copy()
         other.lineage = self.lineage.copy()
@@ -207,7 +207,7 @@ class Contents:
     # --- reading ---------------------------------------------------------------------------------------------
 
     def _enter(self, file: FileRead, believed: bool) -> None:
-        """A file comes that has not been seen."""
+        """Add a new file."""
         self.files[file.name] = file
         if file.name < self._newest or not believed:
             self.in_order = False
@@ -251,14 +251,14 @@ class Contents:
 
     @staticmethod
     def _one(fd: int, position: int, data: bytes, size: int) -> bytes:
-        """The bytes of a record that is longer than a chunk; "" where the file does not have all of it."""
+        """Return the bytes of a record that is longer than a chunk; b"" if the file does not have all of it."""
         if len(data) < HEAD.size:
             return b""
         whole = HEAD.unpack_from(data)[0] + FRAME_BYTES
         return os.pread(fd, whole, position) if len(data) < whole <= size - position else b""
 
     def _feed(self, data: bytes, verify: bool) -> int:
-        """Take the whole records that ``data`` begins with, up to one that is damaged; returns their bytes."""
+        """Take the whole records at the beginning of ``data``, up to a damaged one; return their size in bytes."""
         at, size = 0, len(data)
         try:
             while at + HEAD.size <= size:
@@ -290,7 +290,7 @@ class Contents:
         return int(length) + FRAME_BYTES
 
     def _several(self, data: bytes, at: int, whole: int, verify: bool) -> int:
-        """Take events that have the same tags all at once; returns their bytes, 0 where it is not worth it."""
+        """Take events with the same tags all at once; return their size in bytes, 0 if there are too few."""
         self._apart = max(0, self._apart - 1)
         count = following(data, at, whole) if not self._apart else 0
         first = read_plain(data, at + HEAD.size, at + whole - TAIL.size) if count >= ALIKE_MIN else None
@@ -359,7 +359,7 @@ class Contents:
             )
 
     def _places(self, plain: Plain) -> list[int]:
-        """The places of the tags; none where one of them is no text, which protobuf has a word to say about."""
+        """Return the places of the tags; none if one of them is not UTF-8, which protobuf has to refuse."""
         try:
             return self.tags.places(plain.tags)
         except UnicodeDecodeError:
@@ -385,7 +385,7 @@ class Contents:
                 self._owner_of = b""
 
     def _who(self) -> int:
-        """The place of who has logged the event that was just marked."""
+        """Return the place of the life that has logged the event of the last mark."""
         session = self.reader.session
         if self._strange or not session:
             reduced = self.reduced
@@ -407,7 +407,7 @@ def _check(data: bytes, at: int, end: int) -> None:
 
 
 def contents_of(directory: Path) -> Contents:
-    """What a folder holds now.
+    """Return the present contents of a folder.
 
     Raises:
         OSError: a file cannot be read at this moment.

@@ -22,28 +22,28 @@ Crcs = npt.NDArray[np.uint32]
 
 
 def masked_crc(data: bytes | bytearray | memoryview) -> MaskedCrc:
-    """The checksum of ``data`` as it stands in an event file."""
+    """Return the checksum of ``data`` in the form of event files."""
     crc = crc32c(data)
     return MaskedCrc((((crc >> 15) | (crc << 17)) + _DELTA) & 0xFFFFFFFF)
 
 
 def plain_crc(data: bytes | bytearray | memoryview) -> int:
-    """The checksum of ``data`` as `Contributions` add to it."""
+    """Return the checksum of ``data`` in the form of `Contributions`."""
     return int(crc32c(data))
 
 
 def masked(crcs: Crcs) -> Crcs:
-    """Plain checksums as they stand in an event file."""
+    """Convert plain checksums to the form of event files."""
     result: Crcs = ((crcs >> np.uint32(15)) | (crcs << np.uint32(17))) + np.uint32(_DELTA)
     return result
 
 
 class Contributions:
-    """What each byte of some data adds to the checksum of all of it.
+    """A table of the contribution of each byte to the checksum of its data.
 
-    CRC-32C is linear over XOR. So a checksum is that of the same data with zeros for some bytes, XORed with what each
-    of these bytes adds, which depends on its value and on its distance from the end alone. That makes the checksums
-    of many events of one form some table look-ups for all of them together.
+    CRC-32C is linear over XOR. So a checksum is that of the same data with zeros for some bytes, XORed with the
+    contribution of each of these bytes, which depends only on its value and on its distance from the end. So a few
+    table look-ups yield the checksums of many events of one form together.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Contributions:
         self._flat = self._table.ravel()
 
     def reach(self, distance: int) -> None:
-        """Make sure that bytes so far from the end can be asked for. Any thread may ask at any time."""
+        """Extend the table to bytes at this distance from the end. Any thread may call it at any time."""
         if distance >= len(self._table):
             with self._lock:
                 self._grow(distance)
@@ -73,7 +73,7 @@ class Contributions:
         self._table = table
 
     def of(self, values: npt.NDArray[np.uint8], behind: int | npt.NDArray[Any]) -> Crcs:
-        """What bytes add that have so many bytes behind them, all the same number or each its own."""
+        """Return the contributions of bytes with ``behind`` bytes after them, one number for all or one for each."""
         if isinstance(behind, int):
             result: Crcs = self._table[behind].take(values)
         else:
@@ -81,7 +81,7 @@ class Contributions:
         return result
 
     def followed(self, crcs: Crcs, lengths: int | npt.NDArray[Any]) -> Crcs:
-        """What checksums of some data add to those of the data with ``lengths`` bytes, at least 4, behind it."""
+        """Return the contribution of checksums if ``lengths`` bytes, at least 4, follow the data."""
         octets = crcs.astype("<u4", copy=False).view(np.uint8).reshape(-1, 4)
         result = self.of(octets[:, 0], lengths - 1)
         for place in range(1, 4):

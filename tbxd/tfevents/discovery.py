@@ -18,9 +18,9 @@ LOOK_BYTES = 1 << 20  # of an event file, in which a session's first mark is loo
 def event_folders(
     root: Path, unreadable: Callable[[OSError], None] = lambda error: None
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder at and below ``root`` with the names of its event files, in order; most have none.
+    """Yield each folder at and below ``root`` with the names of its event files, in order; most have none.
 
-    Links to folders are followed, each folder is visited once. ``unreadable`` is told of those that cannot be read.
+    Links to folders are followed, each folder is visited once. ``unreadable`` is called for those that cannot be read.
     """
     seen: set[tuple[int, int]] = set()
     for name, folders, _ in os.walk(root, onerror=unreadable, followlinks=True):
@@ -41,7 +41,7 @@ def event_folders(
 
 
 def folder_of(folder: Path, session: bytes) -> str:
-    """Which folder right below one has a life's records, by the marks in its files; "" where none is found."""
+    """Return the folder directly below one that has a life's records, by the marks in its files; "" if none has."""
     marks = (f"={encode_session(session)},".encode(), f"!{encode_session(session)}/".encode())
     try:
         below = sorted(path for path in folder.iterdir() if path.is_dir())

@@ -1,4 +1,4 @@
-"""Events as bytes of an event file: what the run, its companions and the curves of the node append."""
+"""Events as bytes of an event file, for the run, its companions and the curves of the node."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FILE_VERSION = "brain.Event:2"  # the first event of a file; TensorFlow's events
 
 
 def event_record(step: int, wall_time: float, mark: str = "", **what: Any) -> bytes:
-    """A framed event.
+    """Return a framed event.
 
     Args:
         step: its step.
         wall_time: in seconds since the epoch.
         mark: the mark of the ledger, in ``source_metadata.writer``; "" for none.
-        what: at most one of the fields of `schema.Event` that say what happened, such as ``summary``.
+        what: at most one content field of `schema.Event`, such as ``summary``.
     """
     made = schema.Event(wall_time=wall_time, step=step, **what)
     if mark:
@@ -29,10 +29,10 @@ def event_record(step: int, wall_time: float, mark: str = "", **what: Any) -> by
 
 
 def note(text: str) -> bytes:
-    """A framed event that only says something to the ledger."""
+    """Return a framed event with only a note for the ledger."""
     return event_record(0, time.time(), text)
 
 
 def opening(wall_time: float, mark: str = "") -> bytes:
-    """The first framed event of a file: its version, and which version of this package writes it."""
+    """Return the first framed event of a file: its version, and the version of this package."""
     return event_record(0, wall_time, OPENING + __version__ + mark, file_version=FILE_VERSION)

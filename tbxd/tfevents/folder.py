@@ -1,7 +1,7 @@
-"""Folders by their descriptors, so that what is made in them is there, whatever becomes of their paths meanwhile.
+"""Folders by their descriptors, so that files are made in the intended folder even if its path changes.
 
-A trainer names the folder of a run with all links followed. One that has become a link since, or that a link leads to
-now, is another folder, which nobody has asked to be written.
+A trainer names the folder of a run with all links followed. If it has become a link since, or a link leads to it now,
+it is another folder, which no trainer has asked for.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ NEVER = frozenset((errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG))  # of making
 
 
 class NameRefused(OSError):
-    """The file system takes no folder of this name, today or later."""
+    """The file system never accepts a folder of this name."""
 
 
 def open_folder(path: Path, umask: int | None = None) -> int:
-    """A descriptor of a folder, which is made with those above it where they are not there.
+    """Open a folder and return its descriptor; missing folders are made.
 
     Args:
         path: absolute, and without links.
-        umask: of the trainer for whom it is made, see `modes.mode_in`.
+        umask: the trainer's umask, see `modes.mode_in`.
 
     Raises:
-        OSError: it cannot be made or opened, or there is a link on the way to it (ELOOP).
+        OSError: the folder cannot be made or opened, or there is a link on the way to it (ELOOP).
     """
     # Mostly it is there, and one descriptor will do, where each may be the last.
     with contextlib.suppress(OSError):
@@ -63,19 +63,19 @@ def open_folder(path: Path, umask: int | None = None) -> int:
 
 
 def refuses(error: OSError, folder: int) -> bool:
-    """Whether what was to be made in a folder can never be there under its name.
+    """Return True if an error means that the file system refuses the name itself, for ever.
 
-    The exFAT of FUSE says that there is no such file; a folder that was removed meanwhile has no links.
+    The exFAT of FUSE reports ENOENT; a folder that was removed meanwhile has no links.
     """
     return error.errno in NEVER or (error.errno == errno.ENOENT and os.fstat(folder).st_nlink > 0)
 
 
 def open_below(folder: int, name: str, umask: int | None = None, flags: int = _USE) -> int:
-    """A descriptor of a folder in another, made where it is not there.
+    """Open a folder in another and return its descriptor; make it if missing.
 
     Raises:
         NameRefused: the file system refuses its name.
-        OSError: it cannot be made or opened, or is a link (ELOOP).
+        OSError: the folder cannot be made or opened, or is a link (ELOOP).
     """
     try:
         return os.open(name, flags, dir_fd=folder)

@@ -1,10 +1,10 @@
-"""Which scalars share an event: those of a session that follow each other, of one step, about one time, and other tags.
+"""Groups scalars into events: consecutive ones of a session, with one step, about one wall time, and distinct tags.
 
 An event of one scalar takes 39 bytes beside its tag; each further scalar in it takes 9. All of them have the step and
-the wall time of the first, so a wall time may differ by `WALL_SECONDS` from what was logged. A tag that comes again
-begins a new event, because TensorBoard's fast loader keeps only the last value of a tag in an event.
+the wall time of the first, so a wall time may differ by `WALL_SECONDS` from the logged one. A repeated tag begins a new
+event, because TensorBoard's fast loader keeps only the last value of a tag in an event.
 
-There are two ways to the same answer: `walk`, one by one, and `starts_of`, for arrays.
+Two functions give the same result: `walk`, one by one, and `starts_of`, for arrays.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Indices = npt.NDArray[np.int64]
 
 
 def walk(steps: Sequence[int], wall_times: Sequence[float], tags: Sequence[Hashable]) -> list[int]:
-    """Where events begin among scalars of one session that follow each other.
+    """Return the first scalars of events, among consecutive scalars of one session.
 
     Args:
-        steps: of each scalar.
-        wall_times: of each, in seconds, finite.
-        tags: of each; equal where they are one tag.
+        steps: the step of each scalar.
+        wall_times: the wall time of each, in seconds, finite.
+        tags: the tag of each; equal for one tag.
     """
     starts: list[int] = []
     seen: set[Hashable] = set()
@@ -51,9 +51,9 @@ def walk(steps: Sequence[int], wall_times: Sequence[float], tags: Sequence[Hasha
 def starts_of(
     begins: npt.NDArray[np.bool_], steps: npt.NDArray[np.int64], wall_times: npt.NDArray[Any], tags: npt.NDArray[Any]
 ) -> Indices:
-    """The same for arrays, (N,) each; ``begins`` is true where a scalar does not follow the one before it.
+    """As `walk` for arrays, (N,) each; ``begins`` is true for a scalar that does not follow the one before it.
 
-    ``tags`` are numbers, equal where they are one tag; it is fastest where they grow within a step.
+    ``tags`` are numbers, equal for one tag; it is fastest if they grow within a step.
     """
     breaks = begins.copy()
     breaks[1:] |= (steps[1:] != steps[:-1]) | (tags[1:] == tags[:-1])
@@ -85,7 +85,7 @@ def starts_of(
 
 
 def _repeated(tags: npt.NDArray[Any], which: Indices) -> Indices:
-    """Where a tag has been before in the same stretch."""
+    """Return the places of tags that are repeated in the same stretch."""
     small = tags.astype(np.uint16) if int(tags.max()) <= 0xFFFF else tags  # these are sorted many times faster
     order = np.argsort(small, kind="stable")
     again = (tags[order[1:]] == tags[order[:-1]]) & (which[order[1:]] == which[order[:-1]])

@@ -1,12 +1,11 @@
-"""What stands in a folder already, and may not be on its disk: files that were written lately, and names made lately.
+"""Recent files and names in a folder that may not be on its disk yet.
 
-A daemon that is killed between a write and the sync of it leaves bytes that only the page cache has, and so does one
-that leaves a file for another. Whoever reads there what is written, and takes it for written, has to bring it onto the
-disk as if it were its own: else what it acknowledges because of it is gone with the next power cut. The same holds for
-the folders above: a name that was made lately may not be on the disk, whoever has made it, and everything below it
-would be gone.
+A daemon that is killed between a write and its sync leaves bytes that only the page cache has, and so does one that
+leaves a file for another. A daemon that reads these records and takes them for written has to sync them as its own:
+otherwise records that it acknowledges because of them are lost with the next power cut. The same holds for the folders
+above: a recent name may not be on disk, and everything below it would be lost.
 
-The system writes back by itself what is older than half a minute, where nobody has set it otherwise.
+By default the system writes back by itself what is older than half a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TO_WRITE = frozenset((errno.EACCES, errno.EPERM, errno.EBADF))
 
 
 class Inherited:
-    """What of a folder this process has not stored itself, and has to bring onto the disk. For one thread at a time."""
+    """The data of a folder that this process has not written itself, and has to sync. For one thread at a time."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[int, int]] = {}  # device and inode
@@ -40,17 +39,17 @@ class Inherited:
 
     @property
     def dirty(self) -> bool:
-        """Whether there is something that the disk may not have."""
+        """True if something may not be on disk."""
         return bool(self._files or not self._named or self._above)
 
     def note(self, directory: Path, folder: int, names: Iterable[str], believed: Trust) -> None:
-        """Take note of what was written or made lately.
+        """Note recent files and names.
 
         Args:
             directory: the folder's path.
             folder: a descriptor of it.
-            names: of the event files in it.
-            believed: which of them count.
+            names: the event files in it.
+            believed: decides which of them count.
         """
         since = time.time() - LATELY_SECONDS  # what has a time to come counts, too
         for name in names:
@@ -71,14 +70,14 @@ class Inherited:
                 self._above.append(above)
 
     def sync_files(self, folder: int) -> None:
-        """Bring the files onto the disk, and their names; before another file says what they hold, which may be on the
-        disk at any time.
+        """Sync the files and their names; before another file refers to their contents, which may be on disk at any
+        time.
 
         Args:
             folder: a descriptor of the folder.
 
         Raises:
-            OSError: the disk cannot take it; the next call goes on.
+            OSError: the sync fails; the next call continues.
         """
         for name, identity in list(self._files.items()):
             self._sync_file(folder, name, identity)
@@ -88,7 +87,7 @@ class Inherited:
             self._named = True
 
     def sync(self, folder: int) -> None:
-        """Bring all of it onto the disk.
+        """Sync everything.
 
         Args, raises: as for `sync_files`.
         """
@@ -123,7 +122,7 @@ class Inherited:
 
 
 def _sync(fd: int, name: str, folder: int) -> None:
-    """Bring a file of a folder onto the disk that is open for reading."""
+    """Sync a file that is open for reading."""
     try:
         sync_data(fd)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The ledger: which records of which session are in an event file, kept in the file itself.
+"""The ledger: the records of each session in an event file, kept in the file itself.
 
-A record must be written once, whatever is killed. So the event file says how far each session's records are in it;
-file and ledger then cannot disagree. It stands in ``Event.source_metadata.writer``, which no reader shows:
+A record must be written once, whatever is killed. So the event file has the position of each session's records in it;
+file and ledger then cannot disagree. The ledger is in ``Event.source_metadata.writer``, which no reader shows:
 
 ``tbxd <version>``
     with the first event, ``brain.Event:2``: the file keeps a ledger.
@@ -79,11 +79,11 @@ _NOTE = re.compile(r"([\w-]{16}),([\w:+]+)", re.ASCII)
 
 @dataclass(slots=True)
 class Entry:
-    """How far a session is settled in a run.
+    """The settled records of a session in a run.
 
-    ``end``: position behind its last settled record; ``count``: records settled, that is written or refused;
+    ``end``: the position after its last settled record; ``count``: records settled, that is written or refused;
     ``refused``: those that were not written, by reason; ``dropped``: those that its trainer could not keep, by reason,
-    which are not in ``count``. Both are replaced, never changed.
+    which are not in ``count``. Both dictionaries are replaced, never changed.
     """
 
     end: int = 0
@@ -93,11 +93,11 @@ class Entry:
 
     @property
     def written(self) -> int:
-        """Records in the event files."""
+        """The records in the event files."""
         return self.count - sum(self.refused.values())
 
     def copy(self) -> Entry:
-        """One that goes on by itself."""
+        """Return an independent copy."""
         return Entry(self.end, self.count, self.refused, self.dropped)
 
 
@@ -105,7 +105,7 @@ Ledger = dict[bytes, Entry]
 
 
 def encode_session(session: bytes) -> str:
-    """12 bytes as 16 letters."""
+    """Encode 12 bytes as 16 letters."""
     return base64.urlsafe_b64encode(session).decode()
 
 
@@ -127,7 +127,7 @@ def _parse_counts(text: str | None) -> dict[str, int]:
 
 
 def carry_over(ledger: Ledger) -> Iterator[str]:
-    """The texts that carry a ledger into a new file, one for each event."""
+    """Yield the texts that carry a ledger into a new file, one for each event."""
     items = [
         f"{encode_session(session)},{entry.end:x},{entry.count:x}"
         + (f",{_counts(entry.refused)},{_counts(entry.dropped)}" if entry.dropped else _refusals(entry.refused))
@@ -138,12 +138,12 @@ def carry_over(ledger: Ledger) -> Iterator[str]:
 
 
 def notes(drops: dict[bytes, dict[str, int]]) -> list[str]:
-    """The texts, at least one, of events that are no records: what trainers could not keep since each session began."""
+    """Return the texts of notes, at least one, with the records that trainers have dropped since each session began."""
     return texts(NOTE, [f"{encode_session(session)},{_counts(counts)}" for session, counts in drops.items()]) or [NOTE]
 
 
 def ranges(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last of each row of numbers that follow each other; ``numbers`` ascend."""
+    """Yield the first and the last of each range of consecutive numbers; ``numbers`` ascend."""
     begin = last = -2
     for number in numbers:
         if number != last + 1:
@@ -160,23 +160,23 @@ def _range(begin: int, last: int) -> str:
 
 
 def encode_ranks(ranks: list[int] | None, stretch: int = 0) -> str:
-    """The mark of events that hold what these ranks, ascending, have logged; None: all of them.
+    """Return the mark of events with points of these ranks, ascending; None: all of them.
 
     Args:
-        stretch: of the tags of these events.
+        stretch: the stretch of the tags of these events.
     """
     whose = "R" if ranks is None else "R" + "+".join(_range(*span) for span in ranges(ranks))
     return f"{whose}.{stretch:x}" if stretch else whose
 
 
 def decode_stretch(text: str) -> int:
-    """The stretch that a mark of `encode_ranks` names."""
+    """Return the stretch of a mark of `encode_ranks`."""
     digits = text.partition(".")[2]
     return int(digits, 16) if _STRETCH.fullmatch(digits) else 0
 
 
 def decode_ranks(text: str) -> frozenset[int] | None:
-    """The ranks that a mark of `encode_ranks` names."""
+    """Return the ranks of a mark of `encode_ranks`."""
     ranks: set[int] = set()
     for begin, last in _RANKS.findall(text[1:].partition(".")[0]):
         first = int(begin, 16)
@@ -185,7 +185,7 @@ def decode_ranks(text: str) -> frozenset[int] | None:
 
 
 def texts(kind: str, items: list[str]) -> list[str]:
-    """Texts that begin with a letter and have some items, as many as fit in each."""
+    """Join items to texts that begin with a letter, as many as fit in each."""
     found: list[str] = []
     for item in items:
         if found and len(found[-1]) + 1 + len(item) <= TEXT_CHARS:
@@ -196,7 +196,7 @@ def texts(kind: str, items: list[str]) -> list[str]:
 
 
 class Marker:
-    """Makes the marks of one file: says for each event what it has to carry, "" for most."""
+    """Makes the marks of one file, for each event; "" for most."""
 
     def __init__(self) -> None:
         self.generation = ""  # that the file has named last
@@ -207,10 +207,10 @@ class Marker:
         self._delta = 0
 
     def mark(self, session: bytes, entry: Entry, delta: int, refused: bool = False) -> str:
-        """The mark of the event that settles ``entry``; ``delta`` is the size of its one record.
+        """Return the mark of the event that settles ``entry``; ``delta`` is the size of its one record.
 
-        A mark has to be asked for with every event, in the order in which they stand in the file. ``refused`` says
-        that this very record is not written: its event holds nothing but the mark.
+        Call it for every event, in the order of the file. ``refused`` means that this record is not written: its event
+        holds only the mark.
         """
         follows = session == self._session and not self._by_value and entry.end == self._end + self._delta
         if follows and not refused:
@@ -219,9 +219,9 @@ class Marker:
         return self._mark("M", session, entry, delta)
 
     def mark_values(self, session: bytes, entry: Entry, delta: int, records: int) -> str:
-        """The same of an event whose values are each a record; ``records`` is how many.
+        """Return the mark of an event whose values are each a record; ``records`` is their number.
 
-        ``delta``: by how many bytes for each of its records an event without a mark that follows ends later.
+        ``delta``: the bytes for each record by which a following event without a mark ends later.
         """
         if session == self._session and self._by_value and entry.end == self._end + records * self._delta:
             self._end = entry.end
@@ -229,11 +229,11 @@ class Marker:
         return self._mark("V", session, entry, delta)
 
     def interrupt(self) -> None:
-        """An event comes that is no session's."""
+        """Note an event that belongs to no session."""
         self._session = b""
 
     def settle(self, entries: dict[bytes, Entry]) -> list[str]:
-        """The texts of notes, each an event's, that say how far sessions are."""
+        """Return the texts of notes, one for each event, with the settled records of sessions."""
         self.interrupt()
         items = []
         equal: dict[tuple[int, int, str], list[int]] = {}
@@ -250,7 +250,7 @@ class Marker:
         return texts("S", items)
 
     def pass_over(self, end: int) -> None:
-        """Events without a mark follow, up to the one whose last record ends at ``end``."""
+        """Note events without a mark, up to the one whose last record ends at ``end``."""
         self._end = end
 
     def _mark(self, letter: str, session: bytes, entry: Entry, delta: int) -> str:
@@ -268,7 +268,7 @@ class Marker:
 
 
 class LedgerReader:
-    """Follows the events of one file and knows the ledger behind each."""
+    """Follows the events of one file, with the ledger after each."""
 
     def __init__(self) -> None:
         self.ledger: Ledger = {}
@@ -284,11 +284,11 @@ class LedgerReader:
         self._delta = 0
 
     def follow(self, writer: str, values: int = 1) -> None:
-        """Take note of the next event.
+        """Note the next event.
 
         Args:
-            writer: its ``source_metadata.writer``, "" where it has none.
-            values: how many its summary has.
+            writer: its ``source_metadata.writer``, "" if it has none.
+            values: the number of values of its summary.
         """
         if writer:
             self.session = b""
@@ -316,7 +316,7 @@ class LedgerReader:
             self._mark(writer)
 
     def pass_over(self, events: int, values: int) -> None:
-        """Take note of several events without a mark, and how many values they have together."""
+        """Note several events without a mark, and the sum of their values."""
         if self._current is not None:
             self.session = self._owner
             records = values if self._by_value else events
@@ -324,7 +324,7 @@ class LedgerReader:
             self._current.count += records
 
     def dump(self) -> dict[str, Any]:
-        """What it knows, as JSON has it."""
+        """Return the state for JSON."""
         return {
             "ledger": dump_ledger(self.ledger),
             "begun": self.begun,
@@ -343,7 +343,7 @@ class LedgerReader:
         """The inverse of `dump`.
 
         Raises:
-            ValueError, KeyError, TypeError, AttributeError: it is none of those.
+            ValueError, KeyError, TypeError, AttributeError: the data are invalid.
         """
         reader = cls()
         reader.ledger = load_ledger(dumped["ledger"])
@@ -387,7 +387,7 @@ class LedgerReader:
 
 
 def dump_ledger(ledger: Ledger) -> list[list[Any]]:
-    """A ledger as JSON has it."""
+    """Return a ledger for JSON."""
     return [[session.hex(), entry.end, entry.count, entry.refused, entry.dropped] for session, entry in ledger.items()]
 
 
@@ -395,7 +395,7 @@ def load_ledger(dumped: list[list[Any]]) -> Ledger:
     """The inverse of `dump_ledger`.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError: the data are not a ledger.
     """
     return {
         bytes.fromhex(session): Entry(end, count, refused, dropped) for session, end, count, refused, dropped in dumped
@@ -403,7 +403,7 @@ def load_ledger(dumped: list[list[Any]]) -> Ledger:
 
 
 def forgotten(ledger: Ledger, over: Container[bytes]) -> Ledger:
-    """A ledger in which sessions that are over are one entry, `OVER`, with what all of them have come to."""
+    """Return a ledger in which sessions that are over are one entry, `OVER`, with their sums."""
     rest: Ledger = {}
     total = ledger[OVER].copy() if OVER in ledger else Entry()
     for session, entry in ledger.items():
@@ -426,12 +426,12 @@ def _sum(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 
 
 def copied(ledger: Ledger) -> Ledger:
-    """One that goes on by itself."""
+    """Return an independent copy."""
     return {session: entry.copy() for session, entry in ledger.items()}
 
 
 def merge(into: Ledger, other: Ledger) -> None:
-    """Keep of each session whichever entry is further on."""
+    """Keep the entry with the greater end of each session."""
     for session, entry in other.items():
         mine = into.get(session)
         if mine is None or mine.end < entry.end:

@@ -1,6 +1,6 @@
-"""Who has logged into a run: processes, and starts of jobs whose ranks are reduced, in the order in which they came.
+"""The lives of a run: processes, and starts of jobs whose ranks are reduced, in the order of their arrival.
 
-It stands in notes of the ledger (`ledger.NOTE`), which older readers pass over. Every text begins with ``N``:
+They are in notes of the ledger (`ledger.NOTE`), which older readers ignore. Every text begins with ``N``:
 
 ``!<life>/<kin>/<job>.<attempt>/<boot>.<began>/<parent>``
     who it is, once: see `tbxd_client.distributed.process_identity`. ``life`` is its session, or that of a start of
@@ -43,7 +43,7 @@ _HEX = re.compile(r"[0-9a-f]{1,16}")
 
 @dataclass(slots=True)
 class Life:
-    """One of them. Empty texts, and 0 of ``began``, are what nobody knows."""
+    """A process, or a start of a job. Empty texts, and 0 for ``began``, mean unknown."""
 
     key: bytes
     kin: str = ""
@@ -55,7 +55,7 @@ class Life:
     known: bool = False  # it has said who it is
 
     def text(self) -> str:
-        """The note that says so."""
+        """The note of this life."""
         return (
             f"{NOTE}!{encode_session(self.key)}/{self.kin}/{self.job}.{self.attempt:x}/{self.boot}.{self.began:x}"
             f"/{self.parent}"
@@ -63,25 +63,25 @@ class Life:
 
 
 def digest_of(text: str) -> str:
-    """16 digits that stand for a text, a tag or the name of a job."""
+    """Return a digest of 16 digits of a text, such as a tag or the name of a job."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def life_of(generation: str) -> bytes:
-    """The key of a start of a job, as `reduce.job_starts.generation_of` names it."""
+    """Return the key of a start of a job, named as in `reduce.job_starts.generation_of`."""
     return hashlib.sha256(b"G" + generation.encode()).digest()[:12]
 
 
 def introduced(key: bytes, run: RunDefinition) -> Life:
-    """A life by what a process says of itself."""
+    """Return the life of a process from its run definition."""
     job = digest_of(run.job) if run.job else ""
     kin, boot, parent = (text if _HEX.fullmatch(text) else "" for text in (run.kin, run.boot, run.parent))
     return Life(key, kin, job, run.attempt, boot, run.began if boot else 0, parent, True)
 
 
 def is_after(other: Life, other_place: int, who: Life, place: int) -> bool:
-    """Whether a life has begun after another, ``who``, by what does not go back: attempts, then the clock of one start
-    of a system, then the order in which they have come to the folder, their places."""
+    """Return True if a life began after another, ``who``: by attempts, then by the clock since one boot, then by
+    their places, the order of their arrival in the folder."""
     if who.job and who.job == other.job and who.attempt != other.attempt:
         return other.attempt > who.attempt
     if who.boot and who.boot == other.boot and who.began and other.began:
@@ -90,34 +90,34 @@ def is_after(other: Life, other_place: int, who: Life, place: int) -> bool:
 
 
 def rank_text(session: bytes, life: bytes) -> str:
-    """The note of a rank of a life."""
+    """Return the note of a rank of a life."""
     return f"{NOTE}!{encode_session(session)}/={encode_session(life)}"
 
 
 def beside_text(session: bytes, position: int, tag: str) -> str:
-    """The note of what is in a folder beside the run; ``tag`` is a digest, or `ALL`."""
+    """Return the note of records in a folder beside the run; ``tag`` is a digest, or `ALL`."""
     return f"{NOTE}@{encode_session(session)}/{position:x}" + (f"/{tag}" if tag else "")
 
 
 def session_beside(text: str) -> bytes | None:
-    """Whose records such a note is of; None of another note."""
+    """Return the session of such a note; None for another note."""
     match = _BESIDE.fullmatch(text)
     return decode_session(match[1]) if match else None
 
 
 def purge_text(life: bytes, step: int) -> str:
-    """The note of a life that goes on from a step by its own word."""
+    """Return the note of a life that continues from a step by its own request."""
     return f"{NOTE}%{encode_session(life)}/{step}"
 
 
 def end_text(life: bytes) -> str:
-    """The mark of the end of tags that a life begins anew; of nobody's where ``life`` is empty."""
+    """Return the mark of the end of tags that a life begins again; ``life`` may be empty."""
     return f"{NOTE}~{encode_session(life)}" if life else NOTE
 
 
 @dataclass(slots=True)
 class Lineage:
-    """What the files of a folder say of that. Places are numbers from 1 on, in the order in which lives came."""
+    """The lives in the files of a folder. Places are numbers from 1 on, in the order of arrival."""
 
     lives: list[Life] = field(default_factory=lambda: [Life(b"")])  # by their places
     beside: dict[bytes, dict[str, int]] = field(default_factory=dict)  # session to digests of tags to positions
@@ -126,7 +126,7 @@ class Lineage:
     _processes: dict[tuple[str, int, str, str], int] = field(default_factory=dict)  # by what they say of themselves
 
     def place(self, key: bytes) -> int:
-        """The place of a session or life."""
+        """Return the place of a session or life, a new one if needed."""
         place = self._places.get(key)
         if place is None:
             if len(self.lives) > LIVES_MAX:
@@ -136,11 +136,11 @@ class Lineage:
         return place
 
     def find(self, key: bytes) -> int:
-        """The place of a session or life; -1 where it has none."""
+        """Return the place of a session or life; -1 if it has none."""
         return self._places.get(key, -1)
 
     def enter(self, life: Life) -> int:
-        """The place of a life that says who it is: that of an earlier session of the same process, where there is one,
+        """Return the place of a life with an identity: that of an earlier session of the same process, if there is one,
         which has lost its journal and begun another."""
         if life.key not in self._places and life.boot and life.began and not life.job:
             same = self._processes.get((life.boot, life.began, life.kin, life.parent), UNKNOWN)
@@ -158,17 +158,17 @@ class Lineage:
             self._processes.setdefault((life.boot, life.began, life.kin, life.parent), place)
 
     def join(self, session: bytes, life: bytes) -> int:
-        """The place of a rank's life."""
+        """Return the place of a rank's life."""
         place = self._places[session] = self.place(life)
         return place
 
     def knows(self, key: bytes) -> bool:
-        """Whether a session or life has a place, and has said who it is."""
+        """Return True if a session or life has a place and an identity."""
         place = self._places.get(key)
         return place is not None and (self.lives[place].known or self.lives[place].key != key)
 
     def follow(self, text: str) -> int:
-        """Take note of a note; returns the place of who begins tags anew, of others `UNKNOWN`."""
+        """Take a note; return the place of the life that begins tags again, `UNKNOWN` for other notes."""
         kind = text[len(NOTE) : len(NOTE) + 1]
         if kind == "~" and (match := _END.fullmatch(text)):
             return self.place(decode_session(match[1]))
@@ -185,12 +185,12 @@ class Lineage:
         return UNKNOWN
 
     def copy(self) -> Lineage:
-        """One that goes on by itself."""
+        """Return an independent copy."""
         beside = {session: dict(positions) for session, positions in self.beside.items()}
         return Lineage(list(self.lives), beside, list(self.purges), dict(self._places), dict(self._processes))
 
     def dump(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+        """Return the state for JSON."""
         return {
             "lives": [[life.key.hex(), *astuple(life)[1:]] for life in self.lives],
             "beside": {session.hex(): positions for session, positions in self.beside.items()},
@@ -203,7 +203,7 @@ class Lineage:
         """The inverse of `dump`.
 
         Raises:
-            ValueError, KeyError, TypeError: it is none of those.
+            ValueError, KeyError, TypeError: the data are invalid.
         """
         found = cls(
             [Life(bytes.fromhex(key), *fields) for key, *fields in dumped["lives"]],

@@ -1,7 +1,7 @@
-"""Which points of a tag TensorBoard's fast loader keeps: a step that comes deletes every point at or behind it.
+"""The points of a tag that TensorBoard's fast loader keeps: a new step deletes every point at or after it.
 
-Source: ``tensorboard/data/server/reservoir.rs`` (preemption), and the measurements of ``docs/EVENT_FILE.md``. That it
-shows a sample of a tag with many points is another matter: it is told to show more (``--samples_per_plugin``).
+Source: ``tensorboard/data/server/reservoir.rs`` (preemption), and the measurements of ``docs/EVENT_FILE.md``. It also
+shows only a sample of a tag with many points, which is not modelled: ``--samples_per_plugin`` raises that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ STRETCHES_MAX = 4096  # of one tag; where steps are more irregular, the count of
 
 
 class Kept:
-    """The steps of one tag that are kept, as stretches of evenly spaced ones: most tags are a single one."""
+    """The kept steps of one tag, as evenly spaced stretches: most tags have a single one."""
 
     __slots__ = ("_below", "_count", "_first", "_stride", "estimated", "last", "total", "values")
 
@@ -23,7 +23,7 @@ class Kept:
         self._below: list[tuple[int, int, int]] = []  # the stretches before: first step, distance, steps
 
     def offer(self, step: int) -> int:
-        """A value with this step comes; returns how many points it deletes."""
+        """Take a value with this step; return the number of points that it deletes."""
         self.values += 1
         lost = 0
         if step <= self.last:
@@ -44,7 +44,7 @@ class Kept:
         return lost
 
     def end(self, step: int) -> int:
-        """The tag ends at this step, without a value; returns how many points that deletes."""
+        """End the tag at this step, without a value; return the number of points that this deletes."""
         lost = self._cut(step) if step <= self.last else 0
         self.total -= lost
         return lost
@@ -78,6 +78,6 @@ class Kept:
         self.estimated = True
 
     def steps(self) -> list[int]:
-        """All of them, in order."""
+        """Return all steps, in order."""
         stretches = [*self._below, (self._first, self._stride, self._count)]
         return [first + stride * index for first, stride, count in stretches for index in range(count)]

@@ -1,8 +1,8 @@
-"""The modes of what is made for a run: those that its trainer would have given it.
+"""The modes of files and folders of a run: those that its trainer would have given them.
 
 The umask belongs to a process, and the daemon writes the runs of many trainers on several threads. So its own is 0
-(`take_over`), each place that makes something says the mode itself, and that of a run has the trainer's umask taken
-off. Where the folder has a default ACL the kernel takes no umask off, so none is taken off here.
+(`take_over`), each place that makes something sets the mode itself, and for a run the trainer's umask is subtracted. In
+a folder with a default ACL the kernel subtracts no umask, so none is subtracted here.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _inherited: int | None = None  # of the process, before `take_over`
 
 
 def take_over() -> None:
-    """Let the process have no umask; what is made for a trainer that says none has the one that it had. At the start
-    of the daemon, before there are threads."""
+    """Set the umask of the process to 0; files for a trainer without a known umask use the previous one. Call it at the
+    start of the daemon, before there are threads."""
     global _inherited
     _inherited = os.umask(0)
 
 
 def mode_in(folder: int | str | os.PathLike[str], mode: int, umask: int | None) -> int:
-    """The mode with which something is to be made in a folder.
+    """Return the mode for a new file or folder in a folder.
 
     Args:
         folder: a descriptor of it, or its path.
         mode: `FILE_MODE`, `EVENT_FILE_MODE` or `FOLDER_MODE`.
-        umask: of the trainer; None where it does not say.
+        umask: the trainer's umask; None if unknown.
     """
     umask = _inherited if umask is None else umask
     if not umask or _has_default_acl(folder):

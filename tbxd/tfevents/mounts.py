@@ -1,6 +1,6 @@
-"""Whether a lock on a file keeps other hosts out, as far as its file system tells; and lists of folders that are fresh.
+"""Properties of mounts: locks that exclude other hosts, and fresh lists of folders.
 
-What a lock is worth between hosts is a matter of the file system, of its options, and sometimes of the server alone.
+The effect of a lock between hosts depends on the file system, on its options, and sometimes on the server alone.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _AT_EMPTY_PATH, _AT_STATX_FORCE_SYNC, _STATX_MTIME = 0x1000, 0x2000, 0x40  # sta
 
 
 def is_here(fd: int) -> bool:
-    """Whether an open file is on a disk of this host; also where nobody tells."""
+    """Return True if an open file is on a disk of this host, or if unknown."""
     return mount_of(fd)[0] in HERE
 
 
 def doubt(fd: int) -> str:
-    """Why a lock (``fcntl``, a write lock) of this process may keep no other host out of a file; "" where it does.
+    """Return why a lock (``fcntl``, a write lock) of this process may not exclude other hosts; "" if it does.
 
     Args:
         fd: the file, locked.
@@ -57,7 +57,7 @@ def doubt(fd: int) -> str:
 
 
 def _is_kept_here(fd: int) -> bool:
-    """Whether this kernel knows of a lock on a file; True where it does not tell."""
+    """Return True if this kernel knows a lock on a file, or if unknown."""
     try:
         inode = os.fstat(fd).st_ino
         with open("/proc/locks", encoding="ascii", errors="replace") as lines:
@@ -71,7 +71,7 @@ def _is_kept_here(fd: int) -> bool:
 
 
 def refresh(folder: int) -> None:
-    """Have the next list of a folder be the server's of now: NFS may tell one that is a minute old.
+    """Make the next list of a folder fresh from the server: NFS may return one that is a minute old.
 
     Args:
         folder: a descriptor of it.

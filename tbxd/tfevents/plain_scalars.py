@@ -1,8 +1,8 @@
-"""Events that are nothing but scalars, without protobuf where their bytes are as all writers make them.
+"""Parses events that contain only scalars, without protobuf if their bytes have the usual layout.
 
-The layout is that of `scalar_encoder`, with or without a mark. Where many events of one form follow each other, as a
-training loop logs them, they are compared with the first of them all at once, by their bytes: what may differ is the
-time, the step and the numbers.
+The layout is that of `scalar_encoder`, with or without a mark. If many events of one form follow each other, as a
+training loop logs them, they are compared with the first of them all at once, by their bytes: only time, step and
+numbers may differ.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MIN_BYTES = 16  # of an event with a value
 
 @dataclass(slots=True)
 class Plain:
-    """An event that is scalars. ``tags``: their names, as bytes; ``ends``: where the four bytes of each number end.
+    """An event of scalars. ``tags``: their names, as bytes; ``ends``: the ends of the four bytes of each number.
 
-    ``places``: those of the tags, where they were found on a tape; there are no names and ends then.
+    ``places``: the places of the tags, if found on a tape; there are no names and ends then.
     """
 
     step: int
@@ -46,13 +46,13 @@ class Plain:
 
 
 class _Other(Exception):
-    """An event that is something else."""
+    """The event is something else."""
 
 
 def read_plain(data: bytes, begin: int, end: int, tape: Tape | None = None) -> Plain | None:
-    """The event in ``data[begin:end]`` if it is scalars alone, and a mark perhaps; None where protobuf has to look.
+    """Return the event in ``data[begin:end]`` if it has only scalars, with or without a mark; else None.
 
-    Which of both it is makes no difference to what is found. With a ``tape`` values that are on it are not taken apart.
+    Both ways give the same result. With a ``tape``, values that are on it are not parsed.
     """
     try:
         if data[begin] != 0x09 or end - begin < MIN_BYTES:
@@ -80,10 +80,10 @@ def read_plain(data: bytes, begin: int, end: int, tape: Tape | None = None) -> P
 
 
 def _values(data: bytes, at: int, stop: int) -> tuple[list[bytes], list[int]]:
-    """The tags of a summary, and where their numbers end.
+    """Return the tags of a summary, and the ends of their numbers.
 
     Raises:
-        _Other: it is none of scalars alone.
+        _Other: the summary has other values than scalars.
     """
     tags: list[bytes] = []
     ends: list[int] = []
@@ -107,10 +107,10 @@ def _values(data: bytes, at: int, stop: int) -> tuple[list[bytes], list[int]]:
 
 
 def _mark(data: bytes, at: int, end: int) -> bytes:
-    """The mark of an event, where nothing but it stands up to the end.
+    """Return the mark of an event, if only the mark follows.
 
     Raises:
-        _Other: something else does.
+        _Other: something else follows.
     """
     length, inner = _varint(data, at + 1)
     if data[at] != 0x52 or data[inner] != 0x0A or inner + length != end:
@@ -123,12 +123,12 @@ def _mark(data: bytes, at: int, end: int) -> bytes:
 
 
 def number_at(data: bytes, end: int) -> float:
-    """The value whose four bytes end there."""
+    """Return the value whose four bytes end at ``end``."""
     return float(_FLOAT(data, end - 4)[0])
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A varint, and the position behind it."""
+    """Return a varint, and the position after it."""
     byte = data[at]
     if byte < 0x80:
         return byte, at + 1
@@ -143,7 +143,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def following(data: bytes, at: int, size: int) -> int:
-    """How many framed events from a position on, at least one, say that with their frame they have ``size`` bytes."""
+    """Return the number of framed events of ``size`` bytes from a position on, at least one, by their lengths."""
     count = (len(data) - at) // size
     lengths: npt.NDArray[Any] = np.ndarray((count,), "<u4", data, at, (size,))
     other = lengths != size - FRAME_BYTES
@@ -151,13 +151,13 @@ def following(data: bytes, at: int, size: int) -> int:
 
 
 def alike(data: bytes, at: int, size: int, count: int, first: Plain) -> npt.NDArray[np.uint8]:
-    """Those of some framed events, from the first on, that have the same tags and no mark.
+    """Return the framed events, from the first on, that have the same tags and no mark.
 
     Args:
-        data: where they stand, from ``at`` on.
-        size: of each, bytes.
-        count: how many there may be.
-        first: what the first of them is; it has no mark.
+        data: their bytes, from ``at`` on.
+        size: the bytes of each.
+        count: their most possible number.
+        first: the first event; it has no mark.
 
     Returns:
         (N, size) their bytes.
@@ -177,7 +177,7 @@ def alike(data: bytes, at: int, size: int, count: int, first: Plain) -> npt.NDAr
 
 
 def steps_of(rows: npt.NDArray[np.uint8], first: Plain) -> npt.NDArray[np.int64]:
-    """(N,) the steps of events that are `alike`."""
+    """Return the steps, (N,), of events that are `alike`."""
     steps = np.zeros(len(rows), np.uint64)
     for place in range(first.step_bytes):
         steps |= (rows[:, STEP_AT + place] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
@@ -185,9 +185,9 @@ def steps_of(rows: npt.NDArray[np.uint8], first: Plain) -> npt.NDArray[np.int64]
 
 
 def intact(rows: npt.NDArray[np.uint8], at: int, first: Plain) -> int:
-    """How many of events that are `alike`, from the first on, have the checksum of their data.
+    """Return the number of events that are `alike`, from the first on, with the right checksum.
 
-    Only the bytes that differ are looked at: the others add the same to each.
+    Only the bytes that differ are looked at: the others contribute the same to each.
     """
     differ = np.zeros(rows.shape[1], np.bool_)
     differ[WALL_TIME] = differ[STEP_AT : STEP_AT + first.step_bytes] = True
@@ -204,5 +204,5 @@ def intact(rows: npt.NDArray[np.uint8], at: int, first: Plain) -> int:
 
 
 def wall_time_of(row: npt.NDArray[np.uint8]) -> float:
-    """The wall time of a framed event."""
+    """Return the wall time of a framed event."""
     return float(row[WALL_TIME].copy().view("<f8")[0])

@@ -1,9 +1,9 @@
-"""Notes in an event file about the records of ranks, so that a daemon that comes next can tell what comes again.
+"""Notes in an event file about the records of ranks, so that the next daemon recognises repeated records.
 
-What several ranks have logged goes out when all of them have, and not in the order of any session. So of a session
-that is settled up to a position, records behind it may be out already, and a rank that goes back logs a step that is
-out and is another record. Which of both one is follows from its place in the stream: what is said here is about what
-came in, so it is true whatever of a write is cut off.
+A point of several ranks is written when all of them have logged it, and not in the order of any session. So records
+after the settled position of a session may be written already; and a rank that goes back logs a step that is written,
+as another record. The place of a record in the stream distinguishes both cases: these notes are about the input, so
+they are true even if a write is cut off.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _RESTARTED = re.compile(r"P([0-9a-f]{1,8}),([0-9a-f]{1,8}),([\w-]{16}),([0-9a-f]
 
 
 def encode_member(rank: int, session: bytes) -> str:
-    """The text of a note that says whose a session is."""
+    """Return the text of a note with the rank of a session."""
     return f"{MEMBER}{rank:x},{encode_session(session)}"
 
 
 def decode_member(text: str) -> tuple[int, bytes] | None:
-    """The inverse of `encode_member`; None where it is none."""
+    """The inverse of `encode_member`; None for another text."""
     match = _MEMBER.fullmatch(text)
     return None if match is None else (int(match[1], 16), decode_session(match[2]))
 
 
 @dataclass(slots=True, frozen=True)
 class Looked:
-    """Records of a session up to a position have been looked at, and those of a tag from another one on are in a
-    stretch of it. ``tag`` is its number in the session; -1 says that this was all of the session."""
+    """A session's records up to a position have been read, and those of a tag from another position on are in a stretch
+    of it. ``tag`` is its number in the session; -1 ends the notes of the session."""
 
     session: bytes
     position: int
@@ -45,7 +45,7 @@ class Looked:
 
 
 def encode_looked(items: list[Looked]) -> list[str]:
-    """The texts of notes, each an event's."""
+    """Return the texts of notes, one for each event."""
     return texts(
         LOOKED,
         [
@@ -57,7 +57,7 @@ def encode_looked(items: list[Looked]) -> list[str]:
 
 
 def decode_looked(text: str) -> list[Looked]:
-    """What one text of `encode_looked` says."""
+    """Decode one text of `encode_looked`."""
     return [
         Looked(decode_session(session), int(position, 16), *(int(part, 16) for part in (tag, begin, stretch) if part))
         for session, position, tag, begin, stretch in _LOOKED.findall(text[1:])
@@ -66,7 +66,7 @@ def decode_looked(text: str) -> list[Looked]:
 
 @dataclass(slots=True, frozen=True)
 class Restarted:
-    """A restart of a rank: which of them it is, from 1 on, and where it stands."""
+    """A restart of a rank: its number, from 1 on, and its position."""
 
     number: int
     rank: int
@@ -74,12 +74,12 @@ class Restarted:
     position: int
 
     def encode(self) -> str:
-        """The text of a note."""
+        """Return the text of a note."""
         return f"{RESTARTED}{self.number:x},{self.rank:x},{encode_session(self.session)},{self.position:x}"
 
 
 def decode_restarted(text: str) -> Restarted | None:
-    """The inverse of `Restarted.encode`; None where it is none."""
+    """The inverse of `Restarted.encode`; None for another text."""
     match = _RESTARTED.fullmatch(text)
     if match is None:
         return None

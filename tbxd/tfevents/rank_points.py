@@ -1,4 +1,4 @@
-"""What the event files of a folder hold of what several ranks have logged, so that nothing is reduced twice."""
+"""The points of several ranks in the event files of a folder, so that nothing is reduced twice."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Begins = list[tuple[int, int]]  # of stretches in a session: positions, growing,
 
 @dataclass(slots=True)
 class History:
-    """The points of one generation in a folder. A curve is a tag and whether it is one of histograms.
+    """The points of one generation in a folder. A curve is a tag and True for histograms.
 
-    ``last``: the last place of each curve; ``points``: which ranks are in a point, by curve and place, None for all;
-    ``alone``: whose session has written a curve as it is, and its last step; ``numbers``: the last of each tag;
-    ``restarts``: of ranks. The rest is for `place`.
+    ``last``: the last place of each curve; ``points``: the ranks in a point, by curve and place, None for all;
+    ``alone``: the session that has written a curve as it is, and its last step; ``numbers``: the last of each tag;
+    ``restarts``: those of ranks. The rest is for `place`.
     """
 
     last: dict[Curve, Place] = field(default_factory=dict)
@@ -43,27 +43,27 @@ class History:
     order: dict[Curve, list[tuple[int, int, int, frozenset[int] | None]]] = field(default_factory=dict)
 
     def holds(self, curve: Curve, stretch: int, step: int, rank: int) -> bool:
-        """Whether what a rank has logged is in a point that is there, which `last` tells."""
+        """Return True if a rank's record is in an existing point, which `last` shows."""
         if (curve, stretch, step) not in self.points:
             return len(self.points) >= POINTS_MAX
         return not self.excludes(curve, stretch, step, rank)
 
     def excludes(self, curve: Curve, stretch: int, step: int, rank: int) -> bool:
-        """Whether there is a point that a rank is not in."""
+        """Return True if there is a point without this rank."""
         ranks = self.points.get((curve, stretch, step))
         return ranks is not None and rank not in ranks
 
     def place(self, curve: Curve, session: bytes, rank: int, tag: int, position: int) -> Place:
-        """Where in a curve a rank stands, before the first record of it that a session has yet to settle.
+        """Return the place of a rank in a curve, before the first record that a session has yet to settle.
 
         Args:
-            curve: which.
-            session, rank: whose record.
+            curve: the curve.
+            session, rank: those of the record.
             tag: the number of the curve's tag in the session.
             position: the end of the record.
 
         Returns:
-            The stretch, and the step that it has come to; `STEP_MIN` where that record goes on in the stretch.
+            The stretch, and its last step; `STEP_MIN` if the record continues in the stretch.
         """
         begins = self.begins.get(session, {}).get(tag)
         if begins and begins[0][0] <= position <= self.looked.get(session, 0):
@@ -84,8 +84,8 @@ class History:
         return max(stretch, 0), STEP_MIN
 
     def outstanding(self, session: bytes, rank: int) -> dict[Curve, Place]:
-        """The last points that a rank is in while nothing is said of how far that takes a session: its records come
-        again, and before they have nothing can be said."""
+        """Return the last points of a rank without a note of the settled position after them: its records come again,
+        and no note is possible before they have."""
         found: dict[Curve, Place] = {}
         settled = self._settled(session, rank)
         for curve, known in self.order.items():
@@ -98,12 +98,12 @@ class History:
         return found
 
     def _settled(self, session: bytes, rank: int) -> int:
-        """Of so many points it is said how far they take a session."""
+        """Return the number of points that the notes of a session cover."""
         return self.settled.get(session, self.settled_ranks.get(rank, 0))
 
 
 class _Start:
-    """What is known of one start of a job."""
+    """The state of one start of a job."""
 
     def __init__(self, generation: str) -> None:
         self.generation = generation
@@ -127,11 +127,11 @@ class _Start:
 
     @property
     def count(self) -> int:
-        """Of points, those among them that are forgotten."""
+        """The number of points, including forgotten ones."""
         return self.forgotten + len(self.columns[0])
 
     def place(self, curve: Curve) -> int:
-        """Of a curve in the list."""
+        """Return the place of a curve in the list."""
         place = self.places.get(curve)
         if place is None:
             place = self.places[curve] = len(self.curves)
@@ -139,7 +139,7 @@ class _Start:
         return place
 
     def mark(self, text: str) -> int:
-        """The place of a mark in the list."""
+        """Return the place of a mark in the list."""
         mark = self.mark_places.get(text)
         if mark is None:
             mark = self.mark_places[text] = len(self.marks)
@@ -147,7 +147,7 @@ class _Start:
         return mark
 
     def add(self, curve: Curve, mark: str, stretch: int, step: int) -> None:
-        """A point comes."""
+        """Add a point."""
         place = self.place(curve)
         self.last[place] = max(self.last.get(place, (0, STEP_MIN)), (stretch, step))
         for column, number in zip(self.columns, (place, self.mark(mark), stretch, step), strict=True):
@@ -161,7 +161,7 @@ class _Start:
                 del column[:-POINTS_MAX]
 
     def look(self, text: str) -> None:
-        """A note of `rank_notes.encode_looked` comes."""
+        """Take a note of `rank_notes.encode_looked`."""
         for item in decode_looked(text):
             if item.tag < 0:
                 self.looking[item.session] = item.position
@@ -171,7 +171,7 @@ class _Start:
                 begins.append((item.begin, item.stretch))
 
     def settle(self, sessions: Iterable[bytes]) -> None:
-        """Of sessions all is said that comes of the points up to here."""
+        """Note that the notes of these sessions cover all points up to here."""
         for session in sessions:
             self.settled[session] = self.count
             if session in self.looking:  # what was said before this came whole
@@ -181,7 +181,7 @@ class _Start:
                 self.settled_ranks[self.ranks[session]] = self.count
 
     def history(self, ordered: bool) -> History:
-        """All of it as one that is asked; ``ordered``: also for `History.place`."""
+        """Return the history; ``ordered``: also for `History.place`."""
         curves, ranks = self.curves, [decode_ranks(mark) for mark in self.marks]
         points: dict[tuple[Curve, int, int], frozenset[int] | None] = {}
         order: dict[Curve, list[tuple[int, int, int, frozenset[int] | None]]] = {}
@@ -207,7 +207,7 @@ class _Start:
     # --- for checkpoints -------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
-        """What is known but for the points, as JSON has it."""
+        """Return the state without the points, for JSON."""
         return {
             "generation": self.generation,
             "curves": self.curves,
@@ -254,10 +254,10 @@ class _Start:
 
 
 class Reduced:
-    """Follows the events of a folder, and knows the points of each job's last start.
+    """Follows the events of a folder, and keeps the points of each job's last start.
 
-    A point takes 32 bytes of memory, whatever its ranks are; of all but the last `POINTS_MAX` of a job only the last
-    place of each curve is known.
+    A point takes 32 bytes of memory, for any number of ranks; except for the last `POINTS_MAX` of a job, only the last
+    place of each curve is kept.
     """
 
     def __init__(self) -> None:
@@ -269,20 +269,20 @@ class Reduced:
         self._stretch = 0
 
     def begin_file(self) -> None:
-        """A mark holds in its file alone."""
+        """Begin a file: a mark is valid only in its file."""
         self.mark, self._stretch = None, 0
 
     @property
     def generations(self) -> list[str]:
-        """Those that are known, and no other start of their job has followed."""
+        """The known generations that no other start of their job has followed."""
         return [start.generation for start in self._starts.values()]
 
     def follow(self, writer: str, settled: Iterable[bytes] = ()) -> None:
-        """Take note of the mark of the next event; it has one.
+        """Take the mark of the next event, which has one.
 
         Args:
             writer: the mark.
-            settled: the sessions that it takes further, if it is a note of that.
+            settled: the sessions that it settles further, if it is such a note.
         """
         self.mark = None
         kind, start = writer[:1], self._start
@@ -319,12 +319,12 @@ class Reduced:
             del self._starts[next(iter(self._starts))]
 
     def values(self, session: bytes, step: int, values: Iterable[tuple[str, bool, float]]) -> None:
-        """An event has values.
+        """Take the values of an event.
 
         Args:
-            session: whose record it is; empty where it is none's.
+            session: the session of the record; empty if it belongs to none.
             step: its step.
-            values: tag, whether it is a histogram, and the number of those that are one.
+            values: tag, True for a histogram, and the number of a scalar.
         """
         start = self._start
         if start is None:
@@ -338,7 +338,7 @@ class Reduced:
         start.trim()
 
     def history(self, generation: str, ordered: bool = True) -> History:
-        """The points of one generation, in the order in which they came; ``ordered``: also for `History.place`."""
+        """Return the points of one generation, in the order of arrival; ``ordered``: also for `History.place`."""
         for start in self._starts.values():
             if start.generation == generation:
                 return start.history(ordered)
@@ -349,7 +349,7 @@ class Reduced:
     COLUMNS: ClassVar = "qqqq"  # of `points`
 
     def points(self) -> list[array[int]]:
-        """The points, in columns, each of its type in `COLUMNS`, those of each start together."""
+        """Return the points in columns, each of its type in `COLUMNS`, those of each start together."""
         columns: list[array[int]] = [array(kind) for kind in self.COLUMNS]
         for start in self._starts.values():
             for column, more in zip(columns, start.columns, strict=True):
@@ -357,7 +357,7 @@ class Reduced:
         return columns
 
     def dump(self) -> dict[str, Any]:
-        """What else is known, as JSON has it."""
+        """Return the state without the points, for JSON."""
         return {
             "generation": self.generation,
             "past": sorted(self.past),

@@ -1,12 +1,12 @@
-"""A run that goes on from an earlier step: what has to be in the event file so that each step is shown once.
+"""Resume marks: events for a run that continues from an earlier step, so that each step is shown once.
 
-TensorBoard's loaders forget by different rules (``docs/EVENT_FILE.md``, "Resume"). The fast one forgets a tag's points
-at or behind a step when something comes for that tag and step. The slow one, and `EventAccumulator`, keep them, unless
-a `SessionLog` START comes, which takes all tags and which the slow loader ignores the first time; or unless the file
-says for a moment that it is of ``brain.Event:1``: then a summary whose step is smaller than that of the summary before
-takes what its own tags have at or behind it. So what is written here is an *end* of tags: for a moment of
-``brain.Event:1``, summaries with values of a kind that none of them takes for a point. Each loader forgets what these
-tags have from their step on, nothing of other tags, and shows nothing in its place.
+TensorBoard's loaders discard points by different rules (``docs/EVENT_FILE.md``, "Resume"). The fast one discards a
+tag's points at or after a step when a value comes for that tag and step. The slow one, and `EventAccumulator`, keep
+them, with two exceptions. A `SessionLog` START discards points of all tags, and the slow loader ignores the first one.
+And if the file declares ``brain.Event:1`` for a moment, a summary with a smaller step than the summary before discards
+the points of its own tags at or after that step. So this module writes an *end* of tags: for a moment of
+``brain.Event:1``, summaries with values of a kind that no loader takes for a point. Each loader discards the points of
+these tags from their step on, nothing of other tags, and shows nothing in their place.
 
 Sources: ``tensorboard/backend/event_processing/plugin_event_accumulator.py`` and ``event_accumulator.py``
 (``_MaybePurgeOrphanedData``, ``_Purge``), ``tensorboard/data/server/`` ``run.rs`` (``read_event``), ``reservoir.rs``
@@ -44,10 +44,10 @@ _CLASSES = {
 
 
 class Resume:
-    """What the event files of a folder hold of each tag, and the events with which tags go on from an earlier step.
+    """The steps of each tag in the event files of a folder, and the events that let tags continue from an earlier step.
 
     Args:
-        contents: of the folder; may be replaced before each call.
+        contents: the contents of the folder; may be replaced before each call.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -56,7 +56,7 @@ class Resume:
         self._lineage = contents.lineage
 
     def read(self, own: str = "", pending: Iterable[bytes | memoryview] = ()) -> None:
-        """Read what has been added since the last time.
+        """Read additions since the last time.
 
         Args:
             own: the file that this process writes.
@@ -75,16 +75,16 @@ class Resume:
 
     @property
     def lives(self) -> list[Who]:
-        """Who has logged, by their places."""
+        """The lives that have logged, by place."""
         return self._lineage.lives
 
     def last(self, tag: str) -> int | None:
-        """No point of a tag is shown beyond this step, so far as `read` has come; None where it never had one."""
+        """Return the last shown step of a tag, as far as `read` has come; None if it never had a point."""
         place = self._tags.get(tag)
         return None if place is None else self._tags.last[place]
 
     def earlier(self, before: float | None = None) -> dict[str, int]:
-        """`last` of each tag, or of those that were last logged before a time (seconds since the epoch)."""
+        """Return `last` of each tag, or of those last logged before a time (seconds since the epoch)."""
         tags = self._tags
         if before is None:
             return dict(zip(tags.names, tags.last, strict=True))
@@ -92,22 +92,22 @@ class Resume:
         return {name: last for name, last, wall_time in found if wall_time < before}
 
     def of(self, *keys: bytes) -> set[str]:
-        """The tags that lives were the last to log."""
+        """Return the tags that these lives were the last to log."""
         places = {self._lineage.find(key) for key in keys}
         return {name for name, owner in zip(self._tags.names, self._tags.owners, strict=True) if owner in places}
 
     def beyond(self, step: int) -> dict[str, float]:
-        """The tags of which some loader may show points at or behind a step, and when they were logged last."""
+        """Return the tags with points at or after a step in some loader, and their last wall times."""
         tags = self._tags
         found = zip(tags.names, tags.last, tags.most, tags.wall_times, strict=True)
         return {name: wall_time for name, last, most, wall_time in found if max(last, most) >= step}
 
     def end(self, cuts: Mapping[str, int], life: bytes = b"") -> bytes:
-        """The events that let all loaders forget what these tags have, each from its step on. None are records.
+        """Return events that make all loaders discard the points of these tags from a step on. None are records.
 
         Args:
-            cuts: tag to step. Nothing is there for it afterwards, before the tag is logged again.
-            life: who begins them anew, as `lineage` names it.
+            cuts: tag to step. No points are left from there on, until the tag is logged again.
+            life: the life that begins them again, as in `lineage`.
         """
         tags_at: dict[int, list[str]] = {}
         for tag, step in cuts.items():
@@ -131,7 +131,7 @@ class Resume:
         return b"".join(frame(event.SerializeToString()) for event in events)
 
     def _end(self, value: Any) -> None:
-        """Make a value the end of its tag."""
+        """Turn a value into the end of its tag."""
         value.obsolete_old_style_histogram = b""
         tags = self._tags
         place = tags.get(value.tag)
@@ -144,10 +144,10 @@ class Resume:
 
 
 class Life:
-    """What one life of a job has yet to log again of what earlier ones have logged.
+    """The tags of earlier lives that a life of a job has yet to log again.
 
     Args:
-        earlier: tags to the last steps of earlier lives, as `Resume.earlier` has them.
+        earlier: tags to the last steps of earlier lives, from `Resume.earlier`.
     """
 
     def __init__(self, earlier: dict[str, int]) -> None:
@@ -157,9 +157,9 @@ class Life:
         return bool(self._earlier)
 
     def cuts(self, firsts: Iterable[tuple[str, int]]) -> dict[str, int]:
-        """Of tags and steps that it logs, those with which it goes back behind an earlier life, for `Resume.end`.
+        """Return those of the logged tags and steps that go back behind an earlier life, for `Resume.end`.
 
-        Each tag counts once: what follows is this life's own.
+        Each tag counts once: later points are this life's own.
         """
         cuts = {}
         for tag, step in firsts:
@@ -169,14 +169,14 @@ class Life:
         return cuts
 
     def meet(self, tag: str, last: int) -> None:
-        """An earlier life has come to a step of a tag only now."""
+        """Note that an earlier life has reached a step of a tag only now."""
         self._earlier[tag] = last
 
     def has_yet_to_log(self, tag: str) -> bool:
-        """Whether an earlier life has logged a tag, and this one not yet."""
+        """Return True if an earlier life has logged a tag, and this one not yet."""
         return tag in self._earlier
 
     def restart(self, step: int) -> None:
-        """All tags go on from a step."""
+        """Continue all tags from a step."""
         for tag, last in self._earlier.items():
             self._earlier[tag] = min(last, step - 1)

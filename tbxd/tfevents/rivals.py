@@ -1,18 +1,18 @@
-"""Other daemons of this user in a folder: kept out by the lock of the event file, or seen by what they write.
+"""Other daemons of this user in a folder: excluded by the lock of the event file, or detected by their files.
 
-The lock of an event file is taken first, and then others are looked for, in a list of the folder that is fresh: of two
-that come at once on two hosts at least one sees the other, and comes again.
+A daemon first takes the lock of its event file, and then looks for others, in a fresh list of the folder: of two that
+start at once on two hosts at least one sees the other, and tries again.
 
-Where locks do not work, or may not hold between hosts (`mounts.doubt`), files tell: one that another daemon of this
-user has made, and that grows, is being written. Who comes waits until it has not grown for a while; who is there
-already and finds that one has come behind him leaves the folder to that one, which readers of the newest file follow.
-On a disk of this host, where the lock of the folder (`flock`) is enough, files are not looked at.
+If locks do not work, or may not hold between hosts (`mounts.doubt`), files decide: one that another daemon of this user
+has made, and that grows, is being written. A new daemon waits until it has not grown for a while. A daemon that is
+there already and finds a newer file leaves the folder to its daemon, because readers follow the newest file. On a disk
+of this host, where the lock of the folder (`flock`) is enough, files are not looked at.
 
 Whatever a file system does between hosts, its locks hold between the processes of one system that see it through one
-superblock: the kernel keeps them (fs/locks.c), also where it asks a server as well (9p, fs/9p/vfs_file.c) or stands on
-another file system without asking it (ecryptfs, whose file operations have no lock). So a file there says which system
-and which superblock wrote it (`mark_of`), and one that was written through the own and that nobody has locked belongs
-to a daemon that has ended or let go of it: nobody waits for that, as after a restart.
+superblock: the kernel keeps them (fs/locks.c), also if it asks a server as well (9p, fs/9p/vfs_file.c) or stacks on
+another file system without asking it (ecryptfs, whose file operations have no lock). So a file there names the system
+and the superblock that wrote it (`mark_of`). A file written through the daemon's own superblock and not locked belongs
+to a daemon that has ended or released it: no daemon waits for it, as after a restart.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _told: set[int] = set()  # devices of which it has been said that locks do not h
 
 
 def mark_of(device: int) -> str:
-    """What the files say that are written through a superblock of this system, given by its device; "" where nobody
-    tells which system it is. No two have the same, and it tells nothing else of either."""
+    """Return the mark of files written through a superblock of this system, given by its device; "" if the system is
+    unknown. It is unique, and reveals nothing else of either."""
     boot = boot_id()
     if boot == NO_BOOT:
         return ""
@@ -53,10 +53,10 @@ def mark_of(device: int) -> str:
 
 
 def check_alone(file: EventFile) -> None:
-    """See that nobody else writes a folder, behind the lock of the own file.
+    """Check that no other daemon writes a folder, after locking the own file.
 
     Raises:
-        FolderHeld: somebody does.
+        FolderHeld: another daemon writes it.
         OSError: no descriptor is left.
     """
     assert file.folder is not None
@@ -67,7 +67,7 @@ def check_alone(file: EventFile) -> None:
 
 
 class Rivals:
-    """What is known of other daemons in one folder.
+    """The other daemons in one folder.
 
     Args:
         directory: the folder.
@@ -86,15 +86,15 @@ class Rivals:
         self._next_look = 0.0
 
     def wait(self, folder: int, believed: Trust, own: str) -> None:
-        """See who is in a folder that has just been opened, before anything in it is read.
+        """Look for other daemons in a folder that has just been opened, before anything in it is read.
 
         Args:
             folder: a descriptor of it.
-            believed: whose files count.
-            own: the name of the event file that this process goes on with; empty where it has none.
+            believed: decides which files count.
+            own: the name of the event file that this process continues; empty if it has none.
 
         Raises:
-            FolderHeld: locks may keep nobody out, and another daemon's file has changed a moment ago.
+            FolderHeld: locks may exclude nobody, and another daemon's file has changed a moment ago.
             OSError: no descriptor is left.
         """
         device = os.fstat(folder).st_dev
@@ -109,10 +109,10 @@ class Rivals:
         self._wait(names)
 
     def hold(self, file: EventFile, believed: Trust) -> None:
-        """See whether the folder is this daemon's own, with its event file open and locked.
+        """Check that the folder is this daemon's own, with its event file open and locked.
 
         Raises:
-            FolderHeld: another daemon writes it, or has since `wait`: what was read of it is old.
+            FolderHeld: another daemon writes it, or has since `wait`: the contents read are old.
             OSError: no descriptor is left.
         """
         check_alone(file)
@@ -127,10 +127,10 @@ class Rivals:
         self._wait(names)
 
     def look(self, folder: int, believed: Trust, own: str) -> None:
-        """Now and then, while the folder is written: leave it to another daemon that has come behind.
+        """Check now and then, while the folder is written, for a newer daemon.
 
         Raises:
-            FileLost: so it is.
+            FileLost: another daemon has a newer file; leave the folder to it.
             OSError: no descriptor is left.
         """
         if not self.doubt or time.monotonic() < self._next_look:
@@ -171,7 +171,7 @@ class Rivals:
         return f"{HELD}: {name} grows, and {self.doubt}"
 
     def _others(self, folder: int, believed: Trust, own: str) -> list[str]:
-        """The last files that other daemons of this user have made; when each has changed is noted."""
+        """Return the last files of other daemons of this user, and note their times of change."""
         now = time.monotonic()
         self._next_look = now + LOOK_SECONDS
         mounts.refresh(folder)
@@ -193,7 +193,7 @@ class Rivals:
         return found
 
     def _is_ours(self, folder: int, name: str) -> bool:
-        """Whether a daemon of tbxd has made a file, or may have: it is empty yet."""
+        """Return True if a daemon of tbxd has made a file, or may have: it is still empty."""
         fd = open_to_read(self._directory / name, folder)
         if fd < 0:
             return False

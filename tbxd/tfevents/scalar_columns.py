@@ -1,15 +1,15 @@
-"""Scalar events many at a time: the bytes that `ScalarEncoder` would make of them, many times faster.
+"""Encodes many scalar events at a time: the bytes of `ScalarEncoder`, many times faster.
 
-Each scalar is a row of a byte array that is filled column by column. What an event begins and ends with has its columns
-in every row, and there is place for the longest of what differs in length; a mask says which bytes of a row are
-there, and what it leaves, row by row, is the event file::
+Each scalar is a row of a byte array that is filled column by column. The beginning and the end of an event have columns
+in every row, and fields of different lengths have room for the longest; a mask selects the bytes of a row that are
+used, and these, row by row, are the event file::
 
     length  crc  09  wall time  10  step  2a  size | 0a <n> 0a <n> tag 15  value | crc
     of the first scalar of an event                | every scalar                | of the last of an event
 
-Where each event has one scalar, most of a row comes from a table, by its tag, and where all rows have one length, as
-with one tag in a burst, there is no mask. The checksums come from `Contributions`, all together; those
-of longer events, and of the few events with a mark, are computed one by one over the bytes.
+If each event has one scalar, most of a row comes from a table, by its tag, and if all rows have one length, as with one
+tag in a burst, there is no mask. The checksums come from `Contributions`, all together; those of longer events, and of
+the few events with a mark, are computed one by one over the bytes.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ Integers = npt.NDArray[np.int64]
 
 
 class Tags:
-    """The tags of a file by numbers, and what their events look like.
+    """The tags of a file by number, with the fixed bytes of their events.
 
-    A row of ``rows`` has, flush right, the summary of an event with one scalar of this tag, but for its number. What
-    a value begins with in an event of several is the end of that.
+    A row of ``rows`` has, flush right, the summary of an event with one scalar of this tag, without its number. Its end
+    is the beginning of a value in an event of several.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Tags:
         return len(self._numbers)
 
     def number(self, tag: str) -> int:
-        """The number of a tag, which is given one if it has none."""
+        """Return the number of a tag, a new one if needed."""
         number = self._numbers.get(tag)
         if number is None:
             number = self._numbers[tag] = len(self._numbers)
@@ -109,15 +109,15 @@ class RowEncoder:
         numbers: npt.NDArray[np.float32],
         marks: Mapping[int, str],
     ) -> list[Piece]:
-        """The bytes of events, in pieces.
+        """Return the bytes of events, in pieces.
 
         Args:
-            starts: (E,) the scalar that each event begins with.
-            tags: (N,) of each scalar, as `Tags.number` gives them.
-            steps: (N,) int64; those that events begin with count.
+            starts: (E,) the first scalar of each event.
+            tags: (N,) the tag of each scalar, from `Tags.number`.
+            steps: (N,) int64; that of the first scalar of an event applies.
             wall_times: (N,) seconds; the same.
             numbers: (N,) the values.
-            marks: of some events, by their place in ``starts``.
+            marks: the marks of some events, by place in ``starts``.
         """
         pieces: list[Piece] = []
         count = len(tags)
@@ -192,11 +192,11 @@ class RowEncoder:
         return _with_marks(rows[there], data + HEAD.size + TAIL.size, fields)
 
     def _form(self, step_length: int, length: int) -> Bytes:
-        """Rows by tag with all that is the same in each event of it.
+        """Return rows by tag with the fixed bytes of its events.
 
         Args:
             step_length: columns for the step.
-            length: of the summaries, where those that are asked for have one, and steps too; otherwise 0.
+            length: the length of the summaries, if all asked for have the same, and steps too; otherwise 0.
         """
         known, count = self.tags, len(self.tags)
         form = self._forms.get((step_length, length, count))
@@ -214,7 +214,7 @@ class RowEncoder:
         return form
 
     def _there(self, lengths: Integers) -> Mask:
-        """Which columns of the tags' rows are there where so many are: (N, the width)."""
+        """Return a mask of the used columns of the tags' rows, for these lengths: (N, the width)."""
         width = self.tags.width
         if self._masks.shape[1] != width:
             self._masks = np.arange(width) >= width - np.arange(width + 1)[:, None]
@@ -272,7 +272,7 @@ class RowEncoder:
         return _with_marks(out, sizes, fields)
 
     def _heads(self, lengths: Integers) -> Bytes:
-        """What stands before data of these lengths: (N, 12)."""
+        """Return the frame heads of data of these lengths: (N, 12)."""
         octets = _octets(lengths.astype("<u4"))
         crcs = self._crcs.of(octets[:, 0], 7) ^ self._length_crc
         for place in range(1, _LENGTH_BYTES):
@@ -284,7 +284,7 @@ class RowEncoder:
 
 
 def _with_marks(out: Bytes, sizes: Integers, fields: dict[int, bytes]) -> list[Piece]:
-    """Events in pieces, some of them with a field more; ``sizes`` are those of all events in ``out``."""
+    """Return events in pieces, some of them with one more field; ``sizes`` are those of all events in ``out``."""
     if not fields:
         return [out.data]
     ends = np.cumsum(sizes)
@@ -300,18 +300,18 @@ def _with_marks(out: Bytes, sizes: Integers, fields: dict[int, bytes]) -> list[P
 
 
 def _octets(numbers: npt.NDArray[Any]) -> Bytes:
-    """The bytes of little-endian numbers, (N, bytes of one)."""
+    """Return the bytes of little-endian numbers, (N, bytes of one)."""
     return numbers.view(np.uint8).reshape(len(numbers), -1)
 
 
 def _one_of(values: Integers) -> int | Integers:
-    """The one number that all are, or all of them."""
+    """Return the single number if all are equal, else all of them."""
     first = int(values[0])
     return first if (values == first).all() else values
 
 
 def _varints(numbers: npt.NDArray[np.uint64]) -> tuple[Bytes, Integers]:
-    """Protobuf varints, (N, the longest), and their lengths; what is behind the end of one is zero."""
+    """Return protobuf varints, (N, the longest), and their lengths; bytes after the end of one are zero."""
     width = max(1, (int(numbers.max()).bit_length() + 6) // 7)
     lengths = np.ones(len(numbers), np.int64)
     result = np.empty((len(numbers), width), np.uint8)

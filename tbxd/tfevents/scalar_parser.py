@@ -1,7 +1,7 @@
-"""Tag, step and wall time of a scalar's event, without protobuf where its bytes are as all writers make them.
+"""Parses tag, step and wall time of a scalar's event, without protobuf if its bytes have the usual layout.
 
-The layout is that of `scalar_encoder`, with or without what follows the summary. What stands between step and value is
-the same for each event of a tag, and says by its lengths that nothing else is in the summary.
+The layout is that of `scalar_encoder`, with or without fields after the summary. The bytes between step and value are
+the same for each event of a tag, and their lengths show that nothing else is in the summary.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Peeked = tuple[str, int, float, int]
 
 
 class Peek:
-    """Recognises the scalars of tags that it has been shown."""
+    """Recognises the scalars of tags that it has learnt."""
 
     def __init__(self) -> None:
         self._tags: dict[bytes, str] = {}
         self._learnt: set[str] = set()
 
     def scalar(self, data: bytes) -> Peeked | None:
-        """What is to be known of an event that is one scalar, and a mark perhaps; None where protobuf has to look."""
+        """Return the fields of an event with one scalar and possibly a mark; None if protobuf has to parse it."""
         if len(data) < 16 or data[0] != 9:
             return None
         offset, step = _FIELDS_AT, 0
@@ -57,7 +57,7 @@ class Peek:
         return None if tag is None else (tag, step, _TIME(data, 1)[0], end)
 
     def event(self, data: bytes) -> Any:
-        """An event parsed by protobuf, from which `scalar` learns; None where it is none."""
+        """Parse an event by protobuf, from which `scalar` learns; return None if it is not an event."""
         event = schema.Event()
         try:
             event.ParseFromString(data)
@@ -78,7 +78,7 @@ class Peek:
 
 
 def _end_before_mark(data: bytes, offset: int) -> int:
-    """Where a summary ends that a short `source_metadata` follows with nothing but its writer; 0 if it is not so."""
+    """Return the end of a summary that is followed only by a short `source_metadata` with its writer; 0 otherwise."""
     if offset + 2 > len(data) or data[offset] != 0x2A or data[offset + 1] > 0x7F:
         return 0
     end = offset + 2 + data[offset + 1]
@@ -89,5 +89,5 @@ def _end_before_mark(data: bytes, offset: int) -> int:
 
 
 def value_of(data: bytes, end: int) -> float:
-    """The value of an event that `Peek.scalar` has recognised."""
+    """Return the value of an event that `Peek.scalar` has recognised."""
     return float(_FLOAT(data, end - 4)[0])

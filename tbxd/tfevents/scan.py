@@ -1,7 +1,7 @@
-"""Every record of an event file that may be damaged: what is whole, what is not, and where it goes on behind damage.
+"""Reads all records of an event file that may be damaged: whole ones, damaged stretches, and whole ones after them.
 
-`read_records` ends where a file is damaged, as TensorBoard does. Here the next whole record is looked for behind it:
-the checksum of a length says where a record may begin, and that of the data whether it is one.
+`read_records` ends at damage, as TensorBoard does. This module looks for the next whole record after it: the checksum
+of a length shows where a record may begin, and that of the data confirms it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ZEROS = re.compile(rb"\0{4,}")  # no length below 2^32 is without them
 
 
 class _Window:
-    """The bytes around where the reading is; at most one record, or `READ_BYTES`, of them in memory."""
+    """The bytes around the reading position; at most one record, or `READ_BYTES`, of them in memory."""
 
     def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
         self._read = read
@@ -36,7 +36,7 @@ class _Window:
         self.bytes = b""
 
     def at(self, position: int, length: int) -> int:
-        """Have ``length`` bytes from ``position`` on in `bytes`, as far as the file has them; returns their index."""
+        """Load ``length`` bytes from ``position`` on into `bytes`, as far as the file has them; return their index."""
         offset = position - self.start
         if offset < 0 or offset > len(self.bytes):
             self.start, self.bytes, offset = position, b"", 0
@@ -59,11 +59,11 @@ class _Window:
 
 
 def scan(read: Callable[[int, int], bytes], size: int, start: int = 0) -> Iterator[Found]:
-    """What a file is made of, from its record at ``start`` to ``size``, without a hole.
+    """Yield the parts of a file, from its record at ``start`` to ``size``, without gaps.
 
     Args:
-        read: gives bytes of the file from a position on, at most as many as asked for; empty behind its end.
-        size: of the file, bytes. No memory is taken for a record that says it is longer than what is left.
+        read: gives bytes of the file from a position on, at most as many as asked for; empty after its end.
+        size: the size of the file in bytes. No memory is allocated for a record with a length beyond it.
     """
     window = _Window(read, size)
     heads: dict[bytes, int] = {}
@@ -91,7 +91,7 @@ def scan(read: Callable[[int, int], bytes], size: int, start: int = 0) -> Iterat
 
 
 def _look(window: _Window, position: int, heads: dict[bytes, int]) -> Found:
-    """What stands at a position, whatever it is."""
+    """Return the part at a position."""
     length = _length(window, position)
     if length is None:
         if window.size - position < HEAD.size:
@@ -115,7 +115,7 @@ def _look(window: _Window, position: int, heads: dict[bytes, int]) -> Found:
 
 
 def _length(window: _Window, position: int) -> int | None:
-    """The length of the record that begins at a position; None where none does."""
+    """Return the length of the record that begins at a position; None if none does."""
     offset = window.at(position, HEAD.size)
     if len(window.bytes) - offset < HEAD.size:
         return None
@@ -126,7 +126,7 @@ def _length(window: _Window, position: int) -> int | None:
 
 
 def _next_whole(window: _Window, position: int) -> int:
-    """Where the next whole record begins, from a position on; the end of the file where none does."""
+    """Return the beginning of the next whole record, from a position on; the end of the file if there is none."""
     while window.size - position >= HEAD.size + TAIL.size:
         offset = window.at(position, READ_BYTES)
         stretch = window.bytes[offset : offset + READ_BYTES]
@@ -152,10 +152,10 @@ def _next_whole(window: _Window, position: int) -> int:
 
 
 def _candidates(stretch: bytes) -> Iterator[int]:
-    """Where in a stretch the head of a record may begin: before a length's four upper bytes, which are zeros.
+    """Yield the places in a stretch where the head of a record may begin: before a length's four upper bytes, zeros.
 
-    In the midst of more than twelve zeros none does, as the checksum of a length of zero is not zero: what a crash has
-    left as a hole takes no time.
+    Amid more than twelve zeros none begins, as the checksum of a length of zero is not zero: a hole left by a crash
+    takes no time.
     """
     last = len(stretch) - HEAD.size
     for run in _ZEROS.finditer(stretch):

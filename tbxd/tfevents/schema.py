@@ -1,8 +1,8 @@
 """TensorFlow's event messages, built at run time.
 
-A table says which messages there are; protobuf makes classes of it, in a descriptor pool of our own, so that nothing
-here can meet the same messages of TensorBoard or TensorFlow in the default pool, and no generated code ties us to one
-version of protobuf: any from 3.20 on will do.
+A table declares the messages; protobuf makes classes of it, in a descriptor pool of our own, so that nothing here
+conflicts with the same messages of TensorBoard or TensorFlow in the default pool, and no generated code requires one
+version of protobuf: any from 3.20 on works.
 
 The names and numbers are those of ``event.proto``, ``summary.proto``, ``histogram.proto``, ``tensor.proto``,
 ``tensor_shape.proto``, ``graph.proto``, ``node_def.proto``, ``attr_value.proto`` and ``versions.proto`` of TensorFlow
@@ -268,7 +268,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str] | tuple[str, int, str, str], ...
 
 
 def _file() -> Any:
-    """The table as the description of a ``.proto`` file. proto3, so that repeated numbers are packed."""
+    """Return the table as the description of a ``.proto`` file. proto3, so that repeated numbers are packed."""
     file = descriptor_pb2.FileDescriptorProto(name="tbxd/events.proto", package=_PACKAGE, syntax="proto3")
     made: dict[str, Any] = {}
     for name, fields in _MESSAGES.items():

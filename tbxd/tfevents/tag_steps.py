@@ -1,4 +1,4 @@
-"""What is known of the tags of a run: the steps that each has come to, in columns, so that many tags take little."""
+"""The last steps of the tags of a run, in columns, so that many tags take little memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = "qqqdBii"  # of `Tags.columns`
 
 
 class Tags:
-    """A row for each tag, in the order in which they came: some 40 bytes of memory, and the name."""
+    """A row for each tag, in the order of arrival: some 40 bytes of memory, and the name."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -38,11 +38,11 @@ class Tags:
         return len(self.names)
 
     def get(self, name: str) -> int | None:
-        """The place of a tag that is known."""
+        """Return the place of a known tag, or None."""
         return self._places.get(name)
 
     def place(self, name: str) -> int:
-        """The place of a tag."""
+        """Return the place of a tag, a new one if needed."""
         place = self._places.get(name)
         if place is None:
             place = self._places[name] = len(self.names)
@@ -57,10 +57,10 @@ class Tags:
         return place
 
     def places(self, names: Sequence[bytes]) -> list[int]:
-        """The places of tags by their names in UTF-8.
+        """Return the places of tags by their names in UTF-8.
 
         Raises:
-            UnicodeDecodeError: one of them is none.
+            UnicodeDecodeError: a name is not UTF-8.
         """
         known = self._by_bytes
         try:
@@ -80,15 +80,15 @@ class Tags:
         kind: int = 0,
         owner: int = 0,
     ) -> None:
-        """Events that all have something of these tags have come.
+        """Note events with values of these tags.
 
         Args:
-            places: of the tags.
-            last: the step of the last of them.
-            most: the largest.
-            wall_time: of the last, in seconds since the epoch.
-            kind: of the values.
-            owner: who has logged them.
+            places: the places of the tags.
+            last: the step of the last event.
+            most: the largest step.
+            wall_time: the wall time of the last event, in seconds since the epoch.
+            kind: the kind of the values.
+            owner: the life that has logged them.
         """
         if len(places) > MANY:
             self._note_many(np.array(places), last, most, wall_time, kind, owner)
@@ -116,21 +116,21 @@ class Tags:
             numbers[places] = np.maximum(numbers[places], most)
 
     def cut(self, place: int, step: int, era: int = 0) -> None:
-        """What a tag has at or behind a step is forgotten; ``era`` is who begins it anew, 0 where nobody tells."""
+        """Forget the points of a tag at or after a step; ``era`` is the life that begins it again, 0 if unknown."""
         self.eras[place] = era or self.eras[place]
         for column in (self.last, self.most, self.counted):
             column[place] = min(column[place], max(step - 1, NONE))
 
     def start(self, step: int) -> None:
-        """All that is counted goes on from a step: a START, which takes all tags."""
+        """Continue all counted steps from a step: a START, which applies to all tags."""
         self.counted = array("q", [min(counted, max(step - 1, NONE)) for counted in self.counted])
 
     def copy(self) -> Tags:
-        """One that goes on by itself."""
+        """Return an independent copy."""
         return Tags.of(self.names, [column[:] for column in self.columns()], dict(self.metadata))
 
     def columns(self) -> list[array[int] | array[float]]:
-        """What is known, each of its type in `COLUMNS`."""
+        """Return the columns, each of its type in `COLUMNS`."""
         return [self.last, self.most, self.counted, self.wall_times, self.kinds, self.owners, self.eras]
 
     @classmethod
@@ -138,7 +138,7 @@ class Tags:
         """The inverse of `columns`, which it takes over.
 
         Raises:
-            ValueError: they do not belong together.
+            ValueError: the columns do not belong together.
         """
         tags = cls()
         tags.names = list(names)

@@ -1,5 +1,5 @@
-"""The values of events with many tags, one after the other as they were last seen, so that they need not be taken apart
-again: a loop that logs the same tags in each step writes the same bytes but for the numbers, wherever events are cut.
+"""A cache of the values of events with many tags, in the order last seen, so that they need not be parsed again: a loop
+that logs the same tags in each step writes the same bytes except for the numbers, wherever events begin.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tape:
         self._firsts: dict[bytes, int] = {}  # a tag to its last value
 
     def find(self, data: bytes, begin: int, end: int) -> npt.NDArray[np.int64] | None:
-        """(N,) the places of the tags of a summary ``data[begin:end]``; None where it is not on the tape as a whole."""
+        """Return the places, (N,), of the tags of a summary ``data[begin:end]``; None if not on the tape as a whole."""
         name = data[begin + 3]
         first = self._firsts.get(data[begin + 4 : begin + 4 + name]) if name <= NAME_BYTES_MAX else None
         if first is None:
@@ -48,7 +48,7 @@ class Tape:
         return np.array(self._places[first : last + 1], np.int64)
 
     def add(self, data: bytes, begin: int, tags: Sequence[bytes], ends: Sequence[int], places: Sequence[int]) -> None:
-        """Take the values of a summary that begins at ``begin``; ``ends`` are theirs."""
+        """Add the values of a summary that begins at ``begin``; ``ends`` are the ends of the values."""
         if len(self._bytes) > BYTES_MAX:
             self._begin()
         shift, first = len(self._bytes) - begin, len(self._ends)

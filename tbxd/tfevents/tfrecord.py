@@ -27,7 +27,7 @@ READ_BYTES = 1 << 20
 
 
 class DamagedFile(Exception):
-    """The bytes at ``position`` are no whole record, though more bytes follow than a cut record explains."""
+    """The bytes at ``position`` are not a whole record, though more bytes follow than a cut record explains."""
 
     def __init__(self, position: int, why: str) -> None:
         super().__init__(f"at byte {position:,}: {why}")
@@ -35,19 +35,19 @@ class DamagedFile(Exception):
 
 
 def frame(data: bytes) -> bytes:
-    """A record that holds ``data``."""
+    """Return a record that holds ``data``."""
     length = len(data).to_bytes(8, "little")
     return b"".join((length, TAIL.pack(masked_crc(length)), data, TAIL.pack(masked_crc(data))))
 
 
 def read_records(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
-    """The records of a file, each with the position behind it; ends at a cut record.
+    """Yield the records of a file, each with the position after it; end at a cut record.
 
     Args:
         read: gives the next bytes of the file, at most as many as asked for; empty at the end.
 
     Raises:
-        DamagedFile: a checksum is wrong. What was yielded before it stands.
+        DamagedFile: a checksum is wrong. Records yielded before are valid.
     """
     buffer = bytearray()
     offset = 0  # into the buffer

@@ -1,7 +1,7 @@
-"""Whose event files are believed where they say what is written: this user's own, which not everybody may write into.
+"""Event files whose ledger counts: this user's own, which not everybody may write.
 
-In a folder that several users may write, anybody can put a file that names a session of somebody else and says that all
-of it is written. TensorBoard shows such a file, but nothing in it counts.
+In a folder that several users may write, anybody can put a file that names another user's session as written.
+TensorBoard shows such a file, but its ledger does not count.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 
 class Trust(NamedTuple):
-    """What an event file has to be to be believed.
+    """The conditions for the ledger of an event file to count.
 
-    ``owner``: the uid that it belongs to; ``modes``: whether the file system keeps modes, so that one that everybody
-    may write is not believed. (Where it does not, all files have the same mode.)
+    ``owner``: its uid; ``modes``: the file system keeps modes, so that a file that everybody may write does not count.
+    (On other file systems, all files have the same mode.)
     """
 
     owner: int
     modes: bool = True
 
     def holds(self, state: os.stat_result) -> bool:
-        """Whether a file with this state is believed."""
+        """Return True if the ledger of a file with this state counts."""
         return (
             stat.S_ISREG(state.st_mode)
             and state.st_uid == self.owner
@@ -34,15 +34,15 @@ class Trust(NamedTuple):
 
 
 def own() -> Trust:
-    """That of this user's files, where nothing else is known of the file system."""
+    """Return the conditions for this user's files, without knowledge of the file system."""
     return Trust(os.geteuid())
 
 
 def found(folder: int, names: Iterable[str]) -> Trust:
-    """That of the files with these names in a folder, given by a descriptor.
+    """Return the conditions for files with these names in a folder, given by a descriptor.
 
-    Where one of them is not as this user's files should be, the file system may have owners or modes of its own (vfat,
-    CIFS, NFS for root): a file is made for a moment to see what this user's files are like there.
+    If one of them is not as this user's files should be, the file system may have owners or modes of its own (vfat,
+    CIFS, NFS for root): a temporary file shows the owner and mode of this user's files there.
     """
     usual = own()
     if all(state is None or usual.holds(state) for state in (state_of(folder, name) for name in names)):
@@ -62,7 +62,7 @@ def found(folder: int, names: Iterable[str]) -> Trust:
 
 
 def state_of(folder: int, name: str) -> os.stat_result | None:
-    """What a name in a folder is, without following links; None where it is not to be had."""
+    """Return the stat of a name in a folder, without following links; None if it fails."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:

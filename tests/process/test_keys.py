@@ -229,6 +229,6 @@ def test_roots_are_resolved_and_hold(tmp_path: Path) -> None:
     for outside in (str(tmp_path), f"{tmp_path}/realm", f"{other}x", "/etc", "/"):
         with pytest.raises(RemoteProtocolError, match="not below"):
             roots.place(outside)
-    for text, why in (("relative", "absolute"), ("/", "everything"), (f"{tmp_path}/none", "no folder")):
+    for text, why in (("relative", "absolute"), ("/", "everything"), (f"{tmp_path}/none", "not a folder")):
         with pytest.raises(ValueError, match=why):
             Roots(text)

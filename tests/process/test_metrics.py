@@ -191,7 +191,7 @@ def test_what_it_cannot_be_is_refused_with_the_reason(place: World) -> None:
             (f"unix:/{'x' * 200}", "at most 107 bytes"),
             (f"unix:{others}/metrics.sock", "nobody else may write to"),
             (f"unix:{place.root}/nowhere/metrics.sock", "make that folder"),
-            (f"unix:{file}", "no socket is in the way"),
+            (f"unix:{file}", "something other than a socket"),
             (f"http://127.0.0.1:{port}", "Address already in use"),
         ):
             result = place.tbxd("serve", "--metrics", where)

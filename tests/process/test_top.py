@@ -136,7 +136,7 @@ def test_it_shows_runs_rates_last_values_and_drops_and_q_leaves_the_terminal_as_
         screen = shown.shows(r"fast +\S+.*train/loss 0\.25 @\d+").string
         assert re.search(r"odd\[red\]tag\[/red\] \d+ @\d+", screen), screen
         shown.shows(r"logs/fast .*logs/bad .*logs/slow ")  # the quickest first
-        hint = shown.shows(r"1 dropped, no_finite_values: histograms of which no number is finite").string
+        hint = shown.shows(r"1 dropped, no_finite_values: histograms without a finite value").string
         assert "q quits" in hint and ALTERNATE in shown.text
         colours = shown.text.split(HOME)[-1]
         assert re.search(r"\x1b\[[\d;]*31m *1\x1b", colours), "drops are red"
