@@ -1,1 +1,1 @@
-"""Reductions over ranks: what several processes of a job log with one tag and step becomes one point."""
+"""Reductions over ranks: the values of several processes of a job at one tag and step become one point."""

@@ -1,6 +1,6 @@
-"""Points of several ranks put together: pure arithmetic on arrays.
+"""Aggregates the points of several ranks: pure arithmetic on arrays.
 
-A *group* is what the ranks have logged with one tag, in one stretch of it (see `watermarks`) and at one step. Sums are
+A *group* is the values of the ranks at one tag, in one stretch of it (see `watermarks`) and at one step. Sums are
 those of `math.fsum`: rounded once, so they are the same in whatever order the values come; counts and extremes are so
 anyway.
 """
@@ -25,7 +25,7 @@ WORDS = (MEAN, SUM, MIN, MAX, LAST, *PERCENTILES)
 
 @dataclass(slots=True)
 class Points:
-    """What ranks have logged, (N,) each; ``tags`` are numbers, ``arrivals`` seconds of a clock that does not jump."""
+    """The values of ranks, (N,) each; ``tags`` are numbers, ``arrivals`` seconds of a monotonic clock."""
 
     tags: Integers
     stretches: Integers
@@ -39,7 +39,7 @@ class Points:
         return len(self.tags)
 
     def where(self, which: npt.NDArray[Any]) -> Points:
-        """Some of them, by a mask or by places."""
+        """Return some of the points, by a mask or by places."""
         return Points(
             self.tags[which],
             self.stretches[which],
@@ -52,7 +52,7 @@ class Points:
 
 
 def joined(parts: list[Points]) -> Points:
-    """One after the other."""
+    """Concatenate points."""
     if len(parts) == 1:
         return parts[0]
     names = ("tags", "stretches", "steps", "ranks", "values", "wall_times", "arrivals")
@@ -93,18 +93,18 @@ class Groups:
         return len(self.starts)
 
     def values_of(self, group: int) -> Floats:
-        """The values of one, in the order of the ranks."""
+        """Return the values of a group, in the order of the ranks."""
         begin = int(self.starts[group])
         return self.points.values[begin : begin + int(self.counts[group])]
 
     def ranks_of(self, group: int) -> list[int]:
-        """Its ranks, ascending."""
+        """Return the ranks of a group, ascending."""
         begin = int(self.starts[group])
         ranks: list[int] = self.points.ranks[begin : begin + int(self.counts[group])].tolist()
         return ranks
 
     def reduced(self, group: int, word: str) -> float:
-        """One number for a group.
+        """Reduce a group to one number.
 
         Args:
             group: which.
@@ -121,7 +121,7 @@ class Groups:
 
 
 def grouped(points: Points) -> Groups:
-    """Put points together. Where a rank has logged one place of a tag several times, its last value counts.
+    """Group points. If a rank has logged one place of a tag several times, its last value counts.
 
     Args:
         points: at least one, those of a rank in its order.
@@ -170,7 +170,7 @@ def grouped(points: Points) -> Groups:
 
 
 def _same(points: Points) -> npt.NDArray[np.bool_]:
-    """Which points, but for the first, have the place of the one before, (N - 1,)."""
+    """Return a mask of the points, but the first, with the place of the one before, (N - 1,)."""
     same: npt.NDArray[np.bool_] = points.tags[1:] == points.tags[:-1]
     same &= points.stretches[1:] == points.stretches[:-1]
     same &= points.steps[1:] == points.steps[:-1]
@@ -178,7 +178,7 @@ def _same(points: Points) -> npt.NDArray[np.bool_]:
 
 
 def _percentile(values: Floats, percent: float) -> float:
-    """`np.percentile`, also where a neighbour is infinite: what is between a number and infinity is infinite."""
+    """As `np.percentile`, also next to infinity: a value between a number and infinity is infinite."""
     with np.errstate(all="ignore"):
         result = float(np.percentile(values, percent))
     if not math.isnan(result) or np.isnan(values).any():
@@ -192,7 +192,7 @@ def _percentile(values: Floats, percent: float) -> float:
 def _first(
     which: npt.NDArray[np.bool_], whose: Integers, starts: Integers, ranks: Integers, otherwise: Integers | None = None
 ) -> Integers:
-    """The rank of the first point of each group that is one of ``which``."""
+    """Return the rank of the first point in ``which`` of each group."""
     result = ranks[starts] if otherwise is None else otherwise
     places = np.flatnonzero(which)[::-1]  # the first is stored last
     result[whose[places]] = ranks[places]

@@ -1,4 +1,4 @@
-"""The runs beside a run whose points several ranks have logged: its extremes, and what else is known of the ranks.
+"""The runs beside a run of several ranks: its extremes, and further statistics of the ranks.
 
 A side is a folder with an event file, as a run is, for all jobs that log into the run. It holds nothing that a session
 has to be acknowledged for: it is written before the run itself, so what a kill leaves out here is left out there too,
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Side:
-    """One folder, and what is to be written there.
+    """One folder, and the points to write there.
 
     Args:
         directory: it, absolute and without links; made when there is something to write.
@@ -49,7 +49,7 @@ class Side:
         self._generation = ""  # whose points come, as the file says
 
     def read(self, generation: str) -> History:
-        """See what the folder holds of one start of a job, and own it; before anything of it is added.
+        """Read the points of one start of a job in the folder, and lock it; before any are added.
 
         Raises:
             OSError: it cannot be read at this moment, or somebody else writes it.
@@ -63,14 +63,14 @@ class Side:
         return self._contents.reduced.history(generation, ordered=False)
 
     def add(self, generation: str, pieces: list[bytes | memoryview]) -> None:
-        """Take what a start of a job has there."""
+        """Take the events of a start of a job."""
         if generation != self._generation:
             self._generation = generation
             self._pieces.append(note("G" + generation))
         self._pieces += pieces
 
     def look(self) -> bool:
-        """See what the folder holds with what was taken; False where there is nothing, or it cannot be seen.
+        """Read the folder's contents with the taken events; return False if there are none, or they cannot be read.
 
         Raises:
             FileLost: the file is not there any more.
@@ -88,7 +88,7 @@ class Side:
         return True
 
     def write(self) -> None:
-        """Write what was taken.
+        """Write the taken events.
 
         Raises:
             FileLost: the file is not there any more.
@@ -126,11 +126,11 @@ class Side:
 
     @property
     def dirty(self) -> bool:
-        """Whether something is written that the disk may not have."""
+        """True if written data may not be on disk."""
         return self._folder.dirty
 
     def sync(self) -> None:
-        """Bring what is written onto the disk.
+        """Sync written data to disk.
 
         Raises:
             FileLost: the file is not there any more.
@@ -141,7 +141,7 @@ class Side:
             self._folder.sync()
 
     def park(self) -> None:
-        """Give back the descriptors until there is something to write.
+        """Close the descriptors until there is something to write.
 
         Raises:
             OSError: as for `EventFile.park`; they are given back all the same.
@@ -152,7 +152,7 @@ class Side:
             self._folder.park()
 
     def close(self) -> None:
-        """Close for good; a disk that says only now what it has not taken is left to the log."""
+        """Close for good; errors are only logged."""
         self._keep(idle=True)
         self._folder.close_file()
         self._folder.file = None
@@ -160,7 +160,7 @@ class Side:
 
 
 class SideStart:
-    """What one start of a job has in a folder.
+    """The points of one start of a job in a folder.
 
     Args:
         side: the folder.
@@ -176,7 +176,7 @@ class SideStart:
         self._logged: set[str] = set()  # tags that this one has here
 
     def read(self) -> None:
-        """See what the folder holds, and own it; before anything is added.
+        """Read the folder's points, and lock it; before any are added.
 
         Raises:
             OSError: it cannot be read at this moment, or somebody else writes it.
@@ -188,7 +188,7 @@ class SideStart:
         self._life = Life({tag: last for tag, last in earlier if tag not in self._logged})
 
     def add(self, curves: Curves) -> None:
-        """Take points to write; those that the folder holds are passed over."""
+        """Take points to write; those that the folder has already are skipped."""
         last = self.history.last
         keep = [
             index
@@ -206,7 +206,7 @@ class SideStart:
             self._side.add(self._generation, pieces)
 
     def _begin_tags(self, curves: Curves) -> list[bytes | memoryview]:
-        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        """End the tags in which an earlier start of the job has gone further, before their first points."""
         if not self._life:
             return []
         firsts: dict[str, int] = {}
@@ -216,12 +216,12 @@ class SideStart:
         return [end] if end else []
 
     def meet(self, tag: str, last: int) -> None:
-        """Another start of a job with whose work this one goes on has come to a step of a tag."""
+        """Note the last step of a tag of another start of a job, which this one continues."""
         if tag not in self._logged:
             self._life.meet(tag, last)
 
     def restart(self, step: int, asked: float, scope: Scope, staying: frozenset[bytes] = frozenset()) -> None:
-        """All tags go on from a step, if the folder does not have it that they do.
+        """Continue all tags from a step, unless the folder has this restart already.
 
         Args:
             asked: when that was said.

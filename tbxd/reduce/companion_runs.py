@@ -1,4 +1,4 @@
-"""The runs beside a run that several ranks log into: the least, the greatest, and what else is known of them."""
+"""The runs beside a run of several ranks: the least, the greatest, and further statistics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Folders:
         )
 
     def write(self) -> None:
-        """Write what was taken; comes before the run itself is written.
+        """Write the taken points, before the run itself is written.
 
         Raises:
             FileLost, OSError: it cannot be; the next call goes on.
@@ -48,7 +48,7 @@ class Folders:
             side.write()
 
     def sync(self) -> None:
-        """Bring it onto the disk.
+        """Sync to disk.
 
         Raises:
             OSError: it cannot be.
@@ -58,11 +58,11 @@ class Folders:
 
     @property
     def dirty(self) -> bool:
-        """Whether something is written that the disk may not have."""
+        """True if written data may not be on disk."""
         return any(side.dirty for side in self.all)
 
     def park(self) -> None:
-        """Give back descriptors.
+        """Close the descriptors.
 
         Raises:
             OSError: of one or more; they are given back all the same.
@@ -78,7 +78,7 @@ class Folders:
 
 
 class Sides:
-    """What one start of a job has there.
+    """The points of one start of a job there.
 
     Args:
         folders: they.
@@ -90,7 +90,7 @@ class Sides:
         self._shown = (0, 0)
 
     def read(self) -> None:
-        """See what is here already.
+        """Read the existing points.
 
         Raises:
             OSError: it cannot be read at this moment, or somebody else writes it.
@@ -99,11 +99,11 @@ class Sides:
             side.read()
 
     def last(self, curve: Curve) -> Place:
-        """The last place of a curve that is here; `STEP_MIN` where there is none."""
+        """Return the last place of a curve; `STEP_MIN` if it has none."""
         return max(side.history.last.get(curve, (0, STEP_MIN)) for side in (self._min, self._max))
 
     def excludes(self, curve: Curve, stretch: int, step: int, rank: int) -> bool:
-        """Whether there is a point here that a rank is not in."""
+        """Return True if there is a point here without this rank."""
         return self._min.history.excludes(curve, stretch, step, rank)
 
     def add(self, order: Integers, names: list[str], groups: Groups, marks: list[str]) -> None:
@@ -121,7 +121,7 @@ class Sides:
         self._about.add(_spread(order, names, groups, marks))
 
     def meet(self, tags: dict[str, int]) -> None:
-        """This start of a job goes on with the work of another, which has come to these steps of these tags."""
+        """Note the last steps of tags of another start of a job, which this one continues."""
         for tag, last in tags.items():
             self._min.meet(tag, last)
             self._max.meet(tag, last)
@@ -129,7 +129,7 @@ class Sides:
                 self._about.meet(f"tbxd/ranks/{word}/{tag}", last)
 
     def show(self, missing: int, late: int, step: int) -> None:
-        """Show how many values points went out without, and how many came too late, where that is news.
+        """Show the numbers of missing and of late values, if they have changed.
 
         Args:
             step: the last of the run.
@@ -150,7 +150,7 @@ class Sides:
         self._shown = counts
 
     def restart(self, step: int, asked: float, scope: Scope, staying: frozenset[bytes]) -> None:
-        """All tags go on from a step.
+        """Continue all tags from a step.
 
         Args:
             asked: when that was said, in seconds since the epoch.
@@ -165,7 +165,7 @@ class Sides:
 
 
 def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats, marks: list[str]) -> Curves:
-    """Some groups, in an order, with a name and a number for each."""
+    """Return some groups, in an order, with a name and a number for each."""
     places = order.tolist()
     return Curves(
         [names[place] for place in places],
@@ -178,7 +178,7 @@ def curves_of(order: Integers, names: list[str], groups: Groups, numbers: Floats
 
 
 def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str]) -> Curves:
-    """Beside the extremes: three curves for each tag, those of a step together."""
+    """Return three curves beside the extremes for each tag, those of a step together."""
     parts = [
         curves_of(order, [f"tbxd/ranks/{word}/{name}" for name in names], groups, numbers, marks)
         for word, numbers in (
@@ -200,7 +200,7 @@ def _spread(order: Integers, names: list[str], groups: Groups, marks: list[str])
 
 
 def _breaks(curves: Curves) -> npt.NDArray[np.bool_]:
-    """Where another step or other ranks begin."""
+    """Return a mask of the points that begin another step or other ranks."""
     result = np.zeros(len(curves.tags), np.bool_)
     result[1:] = curves.steps[1:] != curves.steps[:-1]
     for index in range(1, len(curves.marks)):

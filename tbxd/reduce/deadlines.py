@@ -1,4 +1,4 @@
-"""For whom it is waited, and how long: what has waited long enough goes out without those who have not come."""
+"""Deadlines for ranks: points that have waited long enough are written without the missing ranks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOKS = 8  # in the time for which a rank is waited for, at how far the tags hav
 
 
 class Patience:
-    """With the ranks of one start of a job.
+    """The waiting times for the ranks of one start of a job.
 
     Args:
         frontier: who has logged how far.
@@ -38,11 +38,11 @@ class Patience:
         self._looks: deque[tuple[float, Integers, Integers]] = deque()
 
     def come(self, rank: int, now: float) -> None:
-        """Something comes of a rank."""
+        """Note the arrival of a rank's records."""
         self._came[rank] = now
 
     def look(self, now: float) -> None:
-        """Remember how far the tags have gone out."""
+        """Record the last written places of the tags."""
         frontier = self._frontier
         count = frontier.count
         if count and (not self._looks or now - self._looks[-1][0] >= self._seconds / LOOKS):
@@ -51,7 +51,7 @@ class Patience:
                 self._looks.popleft()
 
     def were_out(self, tags: Integers, stretches: Integers, steps: Integers) -> npt.NDArray[np.bool_]:
-        """Which places, (N,), had gone out about as long ago as a rank is waited for."""
+        """Return a mask of the places, (N,), that were written about one waiting time ago."""
         if not self._looks:
             return np.zeros(len(tags), np.bool_)
         _, stretch, emitted = self._looks[0]
@@ -60,7 +60,7 @@ class Patience:
         return not_beyond(stretches, steps, stretch, emitted)
 
     def known(self, now: float, alive: Mapping[int, Iterable[bytes]], patience: float | None = None) -> Floats:
-        """Up to when it is known of each rank what it has logged, (world,), by the clock of ``now``.
+        """Return up to when the records of each rank are known, (world,), by the clock of ``now``.
 
         A rank that has more than has been read is on its way; one of which nothing could be read for ``patience``
         seconds is not, whatever keeps it.
@@ -77,7 +77,7 @@ class Patience:
         return known
 
     def pass_over(self, now: float, known: Floats) -> None:
-        """Wait no more for ranks that have not logged what others had long ago.
+        """Stop waiting for ranks that are behind others by more than the waiting time.
 
         Args:
             now: seconds, by a clock that does not jump.

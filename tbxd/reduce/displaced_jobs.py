@@ -1,4 +1,4 @@
-"""Starts of jobs whose ranks log beside the run, because another job's points stand where theirs would go.
+"""Starts of jobs whose ranks log beside the run, because another job's points are in their way.
 
 Such a start has a folder below the run, which is written as if it had been given that: with a reduction, extremes and a
 ledger of its own. The run only says that it is so, before anything is there, and how far its sessions are, after it is;
@@ -30,7 +30,7 @@ class GoesBeside(Exception):
 
 
 def name_of(run: RunDefinition) -> str:
-    """The folder of a job below a run: program and job. All starts of a job have one."""
+    """Return the folder of a job below a run: program and job. All starts of a job share it."""
     script, job = (re.sub(r"[^\w.-]", "_", text)[:NAME_CHARS_MAX] for text in (run.script or "process", run.job))
     return f"{script}-{job or 'job'}"
 
@@ -46,7 +46,7 @@ class Ranked(Protocol):
 
 
 class Writer(Protocol):
-    """What writes a folder: see `tbxd.runs.run_writer.RunWriter`."""
+    """The writer of a folder: see `tbxd.runs.run_writer.RunWriter`."""
 
     error: str
 
@@ -72,7 +72,7 @@ class _Job:
 
 
 class Moved:
-    """Those of one run. Any thread may ask what they are; all else is for the strand of the run.
+    """The displaced jobs of one run. Any thread may read them; all else is for the strand of the run.
 
     Args:
         directory: of the run.
@@ -94,7 +94,7 @@ class Moved:
         return bool(self._starts) and generation_of(run) in self._starts
 
     def begin(self, run: RunDefinition) -> None:
-        """A start of a job is written beside from here on."""
+        """Write a start of a job beside the run from here on."""
         name = name_of(run)
         job = self._jobs.get(name)
         if job is None:
@@ -117,11 +117,11 @@ class Moved:
             self._is_done(part)
 
     def leave(self, session: bytes, run: RunDefinition) -> None:
-        """Nothing more comes of a session than has been taken."""
+        """Note that no more records of a session come."""
         self._starts[generation_of(run)].writer.ranks.leave(session, run)
 
     def write(self, working: Callable[[bytes], Entry]) -> tuple[list[Batch], dict[bytes, Entry]]:
-        """Write what was taken, and what has waited long enough. What cannot be written stays, and `error` says why.
+        """Write taken and overdue points. Points that cannot be written stay, and `error` has the reason.
 
         Args:
             working: gives how far a session is in what the run has encoded; moved on.
@@ -146,7 +146,7 @@ class Moved:
         return done, entries
 
     def _refused(self, batch: Batch) -> dict[str, int]:
-        """What was not written of a batch's session, by reason, since that was last asked."""
+        """Return the refused records of a batch's session, by reason, since the last call."""
         entry = self._starts[generation_of(batch.run)].writer.entry(batch.session)
         before, self._before[batch.session] = self._before.get(batch.session, {}), entry.refused
         news = {reason: count - before.get(reason, 0) for reason, count in entry.refused.items()}
@@ -154,24 +154,24 @@ class Moved:
 
     @property
     def error(self) -> str:
-        """What keeps one of them from being written."""
+        """The error of one that cannot be written, or ""."""
         return next((job.writer.error for job in list(self._jobs.values()) if job.writer.error), "")
 
     @property
     def waiting(self) -> bool:
-        """Whether something is queued for one of them."""
+        """True if something is queued for one of them."""
         return any(job.writer.waiting for job in list(self._jobs.values()))
 
     def due(self) -> list[float]:
-        """When one of them has to be written although nothing comes, by the monotonic clock."""
+        """The times of the next writes without new records, by the monotonic clock."""
         return [due for job in list(self._jobs.values()) if (due := job.writer.ranks.due)]
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to do for one of them."""
+        """Return True if one of them has something to do."""
         return any(job.writer.waiting or job.writer.ranks.is_due(now) for job in list(self._jobs.values()))
 
     def status(self) -> list[dict[str, Any]]:
-        """For `tbxd status`: of each that has begun to log."""
+        """Return the status of each that has begun to log, for `tbxd status`."""
         return [status for job in list(self._jobs.values()) if (status := job.writer.ranks.status()) is not None]
 
     def start_over(self) -> list[Batch]:
@@ -196,7 +196,7 @@ class Moved:
 
 
 def _part(batch: Batch, folder: Path, settled: int, out: npt.NDArray[np.int64] | None) -> Batch:
-    """The records of a batch that the run does not have."""
+    """Return the records of a batch that the run does not have."""
     part = Batch(batch.session, batch.run._replace(directory=str(folder)), batch.tags, batch.rows, batch.token)
     part.numbered, part.arrived = batch.numbered, batch.arrived
     for item in batch.items:

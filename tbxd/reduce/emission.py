@@ -1,4 +1,4 @@
-"""What goes out: points that are whole become events of the run, and what its sides show."""
+"""Emission: whole points become events of the run and of its companions."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class Emission:
         self._begun = np.zeros(0, np.bool_)  # tags of which this start of the job has something out
 
     def recall(self, tag: int, begun: bool) -> None:
-        """Whether the run held something of a new tag before the daemon began."""
+        """Set if the run had points of a new tag before the daemon began."""
         if tag >= len(self._begun):
             self._begun = np.concatenate([self._begun, np.zeros(max(16, tag), np.bool_)])
         self._begun[tag] = begun
 
     def announce(self, pieces: list[Piece]) -> None:
-        """Say in each file which start of a job what follows is of, where that is another one."""
+        """Append the name of the start of a job to the file, if it changes."""
         marker = self._marker()
         if marker is not self._announced:
             self._announced = marker
@@ -80,7 +80,7 @@ class Emission:
             pieces.append(note("G" + self._generation))
 
     def begun_tags(self) -> list[str]:
-        """Of which this start of the job has something out."""
+        """Return the tags with written points of this start of the job."""
         return [name for name, begun in zip(self._tags.names, self._begun.tolist(), strict=False) if begun]
 
     def points(self, groups: Groups, pieces: list[Piece]) -> None:
@@ -102,7 +102,7 @@ class Emission:
         self._sides.add(order[groups.counts[order] > 1], names, groups, marks)
 
     def histogram(self, key: Key, parts: Parts, pieces: list[Piece]) -> None:
-        """Append one of histograms.
+        """Append a point of histograms.
 
         Raises:
             Refused: it cannot be made.
@@ -122,7 +122,7 @@ class Emission:
         pieces.append(event_record(step, wall_time, mark, summary=summary))
 
     def _describe(self, groups: Groups, numbers: Floats, marks: list[str], pieces: list[Piece]) -> list[int]:
-        """Append the first points of tags that have a colour, a name or a text, with these; returns which they are."""
+        """Append the first points of tags with a colour, a name or a text, with their metadata; return their places."""
         told = []
         for tag in set(groups.tags.tolist()) - self._described:
             self._described.add(tag)
@@ -138,7 +138,7 @@ class Emission:
         return told
 
     def _begin_tags(self, tags: Integers, steps: Integers, pieces: list[Piece]) -> None:
-        """Points of tags come: where an earlier start of the job has gone further in one, it goes on from here."""
+        """End the tags in which an earlier start of the job has gone further, before their first points."""
         fresh: npt.NDArray[np.bool_] = ~self._begun[tags]
         if not fresh.any():
             return
@@ -150,7 +150,7 @@ class Emission:
         self._go_on(self._run, firsts, pieces)
 
     def _marks(self, groups: Groups) -> list[str]:
-        """Which ranks each group is of, and which stretch."""
+        """Return the marks of groups: their ranks and their stretch."""
         whole, world = encode_ranks(None), self._frontier.world
         marks = [whole] * len(groups)
         for place in np.flatnonzero((groups.counts < world) | (groups.stretches > 0)).tolist():

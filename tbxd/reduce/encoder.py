@@ -1,4 +1,4 @@
-"""Events of points that several ranks have logged."""
+"""Encodes points of several ranks as events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Curves:
     marks: Sequence[str]
 
     def where(self, places: list[int]) -> Curves:
-        """Some of them."""
+        """Return some of the points."""
         return Curves(
             [self.tags[place] for place in places],
             self.stretches[places],
@@ -46,7 +46,7 @@ class PointEncoder:
         self._rows = RowEncoder()
 
     def events(self, curves: Curves) -> list[Piece]:
-        """The events, framed; one has its mark where that is another than the one before it has."""
+        """Return the framed events; an event has a mark if it differs from that of the one before."""
         count = len(curves.tags)
         if not count:
             return []

@@ -1,4 +1,4 @@
-"""Who has said hello, and of whom no run has got anything yet: it may be a rank that somebody waits for.
+"""Sessions that have said hello but have no records in a run yet: one may be a rank that a run waits for.
 
 A process says hello once it has logged something, so its records are on their way, however long a busy machine takes
 to read them; which run they are for its definitions say, a moment later.
@@ -14,13 +14,13 @@ Runs = Sequence[RunDefinition | None]
 
 
 class Coming:
-    """Sessions that have come and are not seen by a run yet. Any thread may ask `until`; all else is for one."""
+    """Sessions that no run has seen yet. Any thread may call `until`; all else is for one."""
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, tuple[float, Runs]] = {}
 
     def come(self, session: bytes, runs: Runs, now: float) -> None:
-        """A session has begun.
+        """Note the begin of a session.
 
         Args:
             session: which.
@@ -30,11 +30,11 @@ class Coming:
         self._sessions[session] = now, runs
 
     def gone(self, session: bytes) -> None:
-        """A run has got records of it, or nothing comes of it."""
+        """Note that a run has records of a session, or that none will come."""
         self._sessions.pop(session, None)
 
     def until(self, run: RunDefinition, before: float, seconds: float) -> float:
-        """Up to when somebody may still come who logs into a run as another rank of a start of its job.
+        """Return up to when another rank of a run's start of a job may still come.
 
         Args:
             run: of one of its ranks.
@@ -55,7 +55,7 @@ class Coming:
 
 
 class Sessions:
-    """What a reduction may ask about sessions: called with one, it is a `patience.Read`.
+    """The state of sessions for a reduction: called with one, it is a `patience.Read`.
 
     Args:
         read: tells of a session up to when all that it has logged has come, and since when nothing more has.

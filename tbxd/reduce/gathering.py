@@ -1,4 +1,4 @@
-"""What several ranks log is gathered by tag and place, until a point is whole."""
+"""Gathers the records of several ranks by tag and place, until a point is whole."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Gathering:
             member.parts.append(part)
 
     def _follow(self, member: Member, tags: Integers, steps: Integers, ends: Integers) -> Shared:
-        """Find out in which stretches of their tags a rank's next records are."""
+        """Find the stretches of their tags for a rank's next records."""
         frontier, rank = self._frontier, member.rank
         repeated = frontier.repeats[tags, rank].any()
         part = Shared(tags, frontier.follow(tags, rank, steps), steps, ends)
@@ -121,7 +121,7 @@ class Gathering:
         return part
 
     def _take_back(self, member: Member) -> None:
-        """What was taken for a stretch, and has turned out to be a step that one rank has logged twice, is so."""
+        """Undo stretches that have turned out to be a step that one rank has logged twice."""
         frontier = self._frontier
         self._waiting.take_back(member.rank)
         for part in member.parts:
@@ -136,7 +136,7 @@ class Gathering:
                         self.late += int(out.sum())
 
     def _judge(self, member: Member, part: Shared) -> npt.NDArray[np.bool_]:
-        """Which records are parts of points to come, (N,); of the others it is noted which are late."""
+        """Return a mask of the records that are parts of future points, (N,); mark late ones among the others."""
         frontier, rank = self._frontier, member.rank
         if member.outstanding:
             self._recall.come_again(member, part)

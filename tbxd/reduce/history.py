@@ -1,4 +1,4 @@
-"""What the event files held of what ranks log before the daemon began, and so what of it comes again."""
+"""The points of ranks in the event files before the daemon began, to recognise repeated records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTHING: Place = (0, STEP_MIN)
 
 
 class Recall:
-    """Of one start of a job.
+    """The earlier points of one start of a job.
 
     Args:
         history: what the run's files hold.
@@ -38,20 +38,20 @@ class Recall:
 
     @property
     def names(self) -> frozenset[str]:
-        """The tags that the run held."""
+        """Return the tags that the run had."""
         return frozenset(tag for tag, _ in (*self.history.last, *self.history.alone))
 
     @property
     def begun(self) -> bool:
-        """Whether there was anything."""
+        """True if there were any points."""
         return bool(self.history.last or self.history.alone)
 
     def author(self, curve: Curve, session: bytes) -> tuple[bytes, int]:
-        """Whose session has written a curve as it is, and its last step; `STEP_MIN` where none has."""
+        """Return the session that has written a curve as it is, and its last step; `STEP_MIN` if none has."""
         return self.history.alone.get(curve, (session, STEP_MIN))
 
     def tag(self, number: int, curve: Curve, session: bytes, word: str) -> bool:
-        """A new tag comes, first from a session. Returns whether the run held something of it."""
+        """Add a new tag, first from a session. Return True if the run had points of it."""
         if number >= len(self._beside_steps):
             more = max(16, number)
             self._beside_stretches = np.concatenate([self._beside_stretches, np.zeros(more, np.int64)])
@@ -70,7 +70,7 @@ class Recall:
         return last is not None or alone > STEP_MIN
 
     def place(self, member: Member, number: int, tag: int, position: int) -> None:
-        """The first record of a tag comes from a session.
+        """Set the place of a session in a tag, before its first record.
 
         Args:
             number: of the tag,
@@ -85,7 +85,7 @@ class Recall:
             self._frontier.own[number, member.rank], self._frontier.last[number, member.rank] = own, last
 
     def come_again(self, member: Member, part: Shared) -> None:
-        """Take note of what a session's records have been waited for."""
+        """Note which of a session's repeated records have arrived."""
         for number in set(part.tags.tolist()):
             place = member.outstanding.get(self._curves[number])
             if place is not None:
@@ -94,7 +94,7 @@ class Recall:
                     del member.outstanding[self._curves[number]]
 
     def late(self, rank: int, part: Shared, fresh: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
-        """Which records are late; None where none is, nor in a point that was made before the daemon began.
+        """Return a mask of late records; None if none is late, nor in a point made before the daemon began.
 
         Args:
             rank: whose.

@@ -1,4 +1,4 @@
-"""Which start of which job a run is of, and whether it is one of ranks that are reduced."""
+"""The start of a job that a run definition belongs to."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from tbxd_client.protocol.records import RunDefinition
 
 
 def is_reduced(run: RunDefinition) -> bool:
-    """Whether what several ranks log into a run becomes one point."""
+    """Return True if the values of several ranks in a run become one point."""
     return run.reduce and run.world > 1
 
 
 def generation_of(run: RunDefinition) -> str:
-    """The name of one start of a job."""
+    """Return the name of a start of a job."""
     digest = hashlib.sha256(run.job.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{digest}.{run.attempt:x}.{run.world:x}"
 
 
 def job_of(generation: str) -> str:
-    """The job of a start, as its name has it."""
+    """Return the job in the name of a start."""
     return generation.partition(".")[0]
 
 
 def is_before(generation: str, other: str) -> bool:
-    """Whether a start of a job is one before another of the same job, by attempts: clocks of hosts differ."""
+    """Return True if a start precedes another of the same job, by attempts: clocks of hosts differ."""
     job, _, rest = generation.partition(".")
     other_job, _, other_rest = other.partition(".")
     return job == other_job and _attempt(rest) < _attempt(other_rest)

@@ -1,4 +1,4 @@
-"""Whether a rank of a job may be on its way of which nothing was ever seen: what the processes of this host tell.
+"""Decides from the processes of this host if an unseen rank of a job may still come.
 
 Only of a job that says that all of its ranks are on one host, and who has started them (`job_identity.launched`).
 A rank is a process below the one that has started it, or one that was, where that has been killed. Where anything is
@@ -36,11 +36,11 @@ class Host:
         self.tick = 1 / os.sysconf("SC_CLK_TCK")  # seconds
 
     def namespace(self) -> int:
-        """Which their numbers are of; 0 where that is not known."""
+        """Return the pid namespace; 0 if unknown."""
         return pid_namespace()
 
     def ticks(self) -> float:
-        """Since the system was started."""
+        """Return the ticks since boot."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) / self.tick
 
     def processes(self) -> dict[int, Process]:
@@ -59,14 +59,14 @@ class Host:
         return found
 
     def environ(self, pid: int) -> bytes:
-        """The variables that a process was started with, each behind a zero byte; empty for somebody else's."""
+        """Return the environment of a process, each variable after a zero byte; empty for another user's."""
         try:
             return b"\0" + (PROC / str(pid) / "environ").read_bytes()
         except OSError:
             return b""
 
     def is_there(self, pid: int) -> bool:
-        """Whether a process is, also one that is not shown: of another user, under hidepid."""
+        """Return True if a process exists, also a hidden one: of another user, under hidepid."""
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -78,7 +78,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """Who has started the ranks of a job.
+    """The process that has launched the ranks of a job.
 
     Args:
         pid, started, group, parent: of that process; ticks since the start of the system, its process group and parent.
@@ -98,7 +98,7 @@ class Launched:
 
     @classmethod
     def read(cls, text: str, boot: bool, host: Host | None = None) -> Launched | None:
-        """What a rank has said; None where it has said nothing, or of a system or namespace that is not this one.
+        """Parse a rank's text; return None if it is empty, or from another system or namespace.
 
         Args:
             text: `records.RunDefinition.launched`.
@@ -115,7 +115,7 @@ class Launched:
         return cls(pid, started, group, parent, began, match[7], match[8] == "1", host)
 
     def may_come(self) -> bool:
-        """Whether a rank may be there of which nothing was seen: costs as much as `Host.processes`."""
+        """Return True if an unseen rank may exist; costs as much as `Host.processes`."""
         try:
             processes = self.host.processes()
         except OSError:
@@ -158,7 +158,7 @@ class Launched:
         return process.group == self.group and not above and orphan
 
     def _told(self, pid: int) -> tuple[bool, bool]:
-        """Whether a process was started as a rank, and whether as a daemon or helper of this project."""
+        """Return two flags: the process was started as a rank, and as a daemon or helper of this project."""
         environ = self.host.environ(pid)
         return f"\0{self.source}=".encode() in environ, f"\0{STARTED_VARIABLE}=".encode() in environ
 
@@ -176,7 +176,7 @@ class Absent:
         self.due = 0.0  # the next look, by the clock of ``now``; 0 for never
 
     def may_come(self, now: float, unread: Callable[[], bool]) -> bool:
-        """Whether one may, as far as the last look told.
+        """Return True if a rank may come, according to the last look.
 
         Args:
             now: seconds, by a clock that does not jump.

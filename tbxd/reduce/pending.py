@@ -1,4 +1,4 @@
-"""What of a rank's records is not settled yet: they are settled in their order, each kind of part in its own way."""
+"""A rank's records that are not settled yet: they are settled in order, each kind of part in its own way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Shared:
     joins: bool = False  # others may be put behind them
 
     def join(self, other: Shared) -> None:
-        """Put others behind these."""
+        """Append other records."""
         if self.late is not None or other.late is not None:
             late = (np.zeros(len(part.tags), np.bool_) if part.late is None else part.late for part in (self, other))
             self.late = np.concatenate(list(late))
@@ -43,7 +43,7 @@ class Shared:
         self.stretches = np.concatenate([self.stretches, other.stretches])
 
     def settle(self, entry: Entry, frontier: Frontier) -> bool:
-        """Settle what points that are out hold, or hold no more.
+        """Settle records whose points are written, or closed for them.
 
         Args:
             entry: of the session; moved on.
@@ -85,7 +85,7 @@ class Alone:
 
     @property
     def first_step(self) -> int:
-        """The step of the first of them."""
+        """Return the step of the first record."""
         if isinstance(self.item, Scalars):
             return int(self.item.values["step"][0])
         return self.item.record.step if self.item.record is not None else STEP_MIN
@@ -93,7 +93,7 @@ class Alone:
 
 @dataclass(slots=True)
 class Passed:
-    """A record that is settled without being written: what it says, another rank's says."""
+    """A record that is settled without being written: another rank's has its content."""
 
     end: int
     reason: str = ""
@@ -136,18 +136,18 @@ class Member:
     listed: set[int] = field(default_factory=set)  # tags of which it says all that are not settled
 
     def size(self) -> int:
-        """Bytes of what is not settled."""
+        """Return the bytes of unsettled records."""
         return sum(batch.size for _, batch in self.batches)
 
     def taken(self) -> int:
-        """Up to where its records have been looked at, but for what waits behind a restart."""
+        """Return the position up to which its records have been read, without those after a waiting restart."""
         if self.restart is not None:
             return self.restart.item.end
         return self.batches[-1][0] if self.batches else 0
 
 
 def settle(entry: Entry, end: int, records: int, reason: str) -> None:
-    """Move an entry on by some records, all of them refused where there is a reason."""
+    """Advance an entry by some records, all of them refused if there is a reason."""
     entry.end = max(entry.end, end)
     entry.count += records
     if reason and records:

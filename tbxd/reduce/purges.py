@@ -1,5 +1,4 @@
-"""Where ranks say themselves that they go on from an earlier step (``purge_step``): what they have logged from there on
-is forgotten, once for all of them.
+"""Restarts that ranks request (``purge_step``): their points from the step on are forgotten, once for all of them.
 
 The n-th restart of one rank goes with the n-th of another, as the processes of a job run one program. It is written
 when every rank has come to it and all that they have logged before is out, so that it takes just that: neither clocks
@@ -28,7 +27,7 @@ class Scope:
 
 
 class Restarts:
-    """Those of one start of a job.
+    """The restarts of one start of a job.
 
     Args:
         known: what the run's event files say of them.
@@ -46,7 +45,7 @@ class Restarts:
                 self.written = max(restart.number, self.written)
 
     def number(self, rank: int, session: bytes, position: int) -> int:
-        """Which of its rank's restarts one is, from 1 on."""
+        """Return the number of a restart among those of its rank, from 1 on."""
         number = self._numbers.get((session, position))
         if number is None:
             number = self._said[rank] = self._said.get(rank, 0) + 1

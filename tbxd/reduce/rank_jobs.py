@@ -1,4 +1,4 @@
-"""What a run has to do with ranks: none of it, until a session says that it is one of several which are reduced.
+"""The jobs of ranks in a run: none, until a session announces that it is a rank to reduce.
 
 Of each job one start is reduced at a time. The next one, of a job that was started again, waits until nothing more
 comes of the one before, or long enough; what comes of that later is late. Other jobs are reduced beside it.
@@ -42,36 +42,36 @@ class Home(Protocol):
 
     @property
     def contents(self) -> Contents:
-        """What the folder's event files hold."""
+        """The contents of the folder's event files."""
 
     @property
     def marker(self) -> Marker:
-        """That of the event file."""
+        """The marker of the event file."""
 
     def working(self, session: bytes) -> Entry:
-        """How far a session is in what has been encoded."""
+        """Return a session's entry, including encoded records."""
 
     def claims(self, run: RunDefinition, busy: set[str]) -> bool:
-        """Whether `claim` has to be asked; of the starts of jobs that are ``busy`` more comes."""
+        """Return True if `claim` must be called; the starts of jobs in ``busy`` have more to come."""
 
     def claim(self, run: RunDefinition, names: Sequence[str], steps: Integers) -> dict[str, int]:
         """Take points; returns the tags with which they go on with others' work, and the last steps of these. Raises
         GoesBeside where others' are in the way."""
 
     def move(self, run: RunDefinition, why: str, pieces: list[Piece]) -> None:
-        """Append that the points of a start of a job are beside the run from here on."""
+        """Append a note that the points of a start of a job are beside the run from here on."""
 
     def entry(self, session: bytes) -> Entry:
-        """How far it is in the event file."""
+        """Return a session's entry in the event file."""
 
     def go_on(self, run: RunDefinition, firsts: dict[str, int], pieces: list[Piece]) -> None:
-        """Append what has to stand before points where the run goes on from an earlier step."""
+        """Append the marks that must precede points if the run continues from an earlier step."""
 
     def encode_as_is(self, batch: Batch, item: Scalars | Single, pieces: list[Piece]) -> None:
-        """Append what one rank has logged."""
+        """Append the records of one rank."""
 
     def flush_scalars(self, pieces: list[Piece]) -> None:
-        """Append the events of scalars that were gathered."""
+        """Append the events of gathered scalars."""
 
 
 class Ranks:
@@ -108,13 +108,13 @@ class Ranks:
     # --- from any thread -------------------------------------------------------------------------------------
 
     def leave(self, session: bytes, run: RunDefinition) -> None:
-        """Nothing more comes of a session."""
+        """Note that a session has ended."""
         self._gone.append((session, run))
         self._news = True
 
     @property
     def news(self) -> bool:
-        """Whether sessions have gone, and it is not written yet what that lets go out."""
+        """True if sessions have ended, and the points that this completes are not written yet."""
         return self._news
 
     def status(self) -> dict[str, Any] | None:
@@ -132,19 +132,19 @@ class Ranks:
 
     @property
     def due(self) -> float:
-        """When the run has to be written although nothing comes, by the monotonic clock; 0 for never."""
+        """The time of the next write without new records, by the monotonic clock; 0 for never."""
         return self._shown_due
 
     @property
     def dirty(self) -> bool:
-        """Whether something is written beside the run that the disk may not have."""
+        """True if data written beside the run may not be on disk."""
         folders = self._folders
         return folders is not None and folders.dirty
 
     # --- on the strand ---------------------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Let other threads see how it is now. To be called when a write is over, whatever has become of it."""
+        """Publish the state to other threads. Call it after every write, also a failed one."""
         self._shown = [(reduction, reduction.status()) for reduction in self._reductions.values()]
         self._shown_due = self._due()
 
@@ -155,7 +155,7 @@ class Ranks:
         return min(times, default=0.0)
 
     def _followed(self) -> dict[str, float]:
-        """Jobs of which a later start has come, and when."""
+        """Return the jobs with a later start, and its arrival."""
         found: dict[str, float] = {}
         for batch, came in self._next:
             found.setdefault(job_of(generation_of(batch.run)), came)
@@ -163,11 +163,11 @@ class Ranks:
 
     @property
     def over(self) -> bool:
-        """Whether a start of a job is over, and the next one has come: see `waiting`; or one has just been moved."""
+        """True if a start of a job is over, and the next one has come: see `waiting`; or one has just been moved."""
         return self._handed_over or any(job not in self._reductions for job in self._followed())
 
     def waiting(self) -> list[Batch]:
-        """Give back what has waited for starts of jobs that are over, to be taken again."""
+        """Return batches that have waited for starts of jobs that are over, to be taken again."""
         self._handed_over = False
         known, self._next = self._next, deque()
         batches = []
@@ -179,11 +179,11 @@ class Ranks:
         return batches
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to do that nobody has queued."""
+        """Return True if there is something to do without queued batches."""
         return self.over or self._news or 0.0 < self._due() <= now or self.moved.is_due(now)
 
     def begins_with(self, batch: Batch) -> bool:
-        """Whether a batch is the first of a start of a job: `begin` has to be called before `take`."""
+        """Return True if a batch is the first of a start of a job: call `begin` before `take`."""
         if not is_reduced(batch.run):
             return False
         generation = generation_of(batch.run)
@@ -226,7 +226,7 @@ class Ranks:
             self._reductions[job_of(reduction.generation)] = reduction
 
     def take(self, batch: Batch) -> bool:
-        """Take a batch that is a rank's. False when it is none."""
+        """Take a batch of a rank. Return False if it is not one."""
         if not is_reduced(batch.run):
             return False
         generation = generation_of(batch.run)
@@ -241,7 +241,7 @@ class Ranks:
         return True
 
     def look_for_others(self) -> bool:
-        """Whether others may be in the way of what goes out: what is encoded has to be in the file and read then."""
+        """Return True if other jobs may be in the way: encoded events must be in the file and read then."""
         gone = {session for session, _ in [*self._gone, *self._early]}
         busy = {known.generation for known in self._reductions.values() if known.is_busy(gone)}
         found = False
@@ -253,11 +253,11 @@ class Ranks:
 
     @property
     def gone(self) -> int:
-        """How many sessions have gone since the last `emit`. All that has come of them is queued before."""
+        """Return the number of sessions ended since the last `emit`. All their records are queued before."""
         return len(self._gone)
 
     def emit(self, pieces: list[Piece], gone: int) -> list[bytes]:
-        """Append what can go out; returns the sessions that it takes further in the ledger.
+        """Append complete points; return the sessions that this settles further in the ledger.
 
         Args:
             pieces: added to.
@@ -299,7 +299,7 @@ class Ranks:
         return sessions
 
     def _refuse(self, pieces: list[Piece]) -> list[bytes]:
-        """Settle what comes of a start of the job that another has followed."""
+        """Refuse late records of a start of the job that another has followed."""
         entries: dict[bytes, Entry] = {}
         for batch in self._superseded[self._refused :]:
             entry = entries[batch.session] = self._writer.working(batch.session)
@@ -316,7 +316,7 @@ class Ranks:
         return list(entries)
 
     def done(self) -> Iterator[Batch]:
-        """Batches that are settled in the event file."""
+        """Yield the batches that are settled in the event file."""
         yield from self._superseded
         self._superseded.clear()
         self._refused = 0
@@ -333,7 +333,7 @@ class Ranks:
         self._ending = set()
 
     def _move(self, reduction: Reduction) -> None:
-        """Hand over what is not settled, when all that is written of it is in the event file."""
+        """Hand over unsettled batches, once all written points are in the event file."""
         self._handed_over = True
         self.moved.begin(reduction.run)
         outs = reduction.out()
@@ -345,7 +345,7 @@ class Ranks:
             self.moved.leave(session, run)
 
     def start_over(self) -> list[Batch]:
-        """Forget everything; returns what is not settled, to be taken again."""
+        """Forget everything; return unsettled batches, to be taken again."""
         held = [*self._superseded]
         for reduction in self._reductions.values():
             held += reduction.held()
@@ -366,11 +366,11 @@ class Ranks:
 
     @property
     def scope(self) -> Scope:
-        """What a restart takes that ranks come to."""
+        """The scope of the restart that ranks have reached."""
         return next((known.scope for known in self._reductions.values() if known.scope.restart is not None), Scope())
 
     def restart(self, step: int, asked: float, staying: frozenset[bytes] = frozenset()) -> None:
-        """All tags of the run go on from a step, but for those of lives that are ``staying``: those beside it, too."""
+        """Continue all tags from a step, also beside the run, except those of lives in ``staying``."""
         reductions = list(self._reductions.values())
         for reduction in [known for known in reductions if known.scope.restart is not None] or reductions:
             reduction.restart(step, asked, staying)
@@ -378,7 +378,7 @@ class Ranks:
     # --- the sides -------------------------------------------------------------------------------------------
 
     def write_sides(self) -> None:
-        """Write what belongs beside the run; comes before the run itself.
+        """Write the companions, before the run itself.
 
         Raises:
             FileLost, OSError: it cannot be; the next call goes on.
@@ -387,7 +387,7 @@ class Ranks:
             self._folders.write()
 
     def sync(self) -> None:
-        """Bring it onto the disk.
+        """Sync the companions to disk.
 
         Raises:
             OSError: it cannot be.
@@ -396,12 +396,12 @@ class Ranks:
             self._folders.sync()
 
     def park(self) -> None:
-        """Give back descriptors."""
+        """Close the descriptors."""
         if self._folders is not None:
             self._folders.park()
 
     def close(self) -> None:
-        """For the end of the daemon."""
+        """Close the files, at the end of the daemon."""
         if self._folders is not None:
             self._folders.close()
 

@@ -1,4 +1,4 @@
-"""Notes of the ledger that say how far sessions are whose records are in points, and what of theirs is not."""
+"""Notes of the ledger with the settled positions of sessions whose records are in points."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class SettledNotes:
         self._out: set[int] = set()  # ranks that are in points which are encoded, without notes behind them
 
     def restarted(self, restart: Restarted) -> None:
-        """A session has come to a restart."""
+        """Note that a session has reached a restart."""
         self._restarts.append(restart)
 
     def went_out(self, ranks: Iterable[int]) -> None:
-        """Points have gone out that these ranks are in."""
+        """Note that points with these ranks were written."""
         self._out.update(ranks)
 
     def write(self, pieces: list[Piece]) -> None:
-        """Append notes of what has been looked at, and of how far sessions are whose points are in what is encoded."""
+        """Append notes of the read and settled positions of sessions with encoded points."""
         known = [member for member in self._members.values() if not member.outstanding]
         moved, looked = [], []
         for member in known:
@@ -71,12 +71,12 @@ class SettledNotes:
         self._out.clear()
 
     def take_settled(self) -> list[bytes]:
-        """The sessions that notes were written of since this was asked last."""
+        """Return the sessions with notes since the last call."""
         settled, self._settled = list(self._settled), set()
         return settled
 
     def _look(self, member: Member) -> list[Looked]:
-        """What has to be said of a session that has something in points, and something before that which is not."""
+        """Return the notes of a session with records in points, and earlier ones that are not."""
         parts = [part for part in member.parts if isinstance(part, Shared)]
         outs = [self._frontier.is_out(part.tags, part.stretches, part.steps) for part in parts]
         if not any(out.any() for out in outs):
@@ -88,7 +88,7 @@ class SettledNotes:
 
 
 def _begins(member: Member, parts: list[Shared], taken: int) -> list[Looked]:
-    """Where stretches begin of a session's listed tags, as far as that is not said yet."""
+    """Return the begins of stretches of a session's listed tags that have no note yet."""
     found = []
     listed = np.array(sorted(member.listed), np.int64)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Of what several ranks log and cannot be put together (texts, pictures, sounds) one rank's is shown: whose it is."""
+"""Chooses the rank that is shown for records that cannot be reduced (texts, pictures, sounds)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEFORE = (-1, STEP_MIN)
 
 
 class Speakers:
-    """Who speaks for each tag: the lowest rank that logs it, and where that has ended the next one from there on."""
+    """The shown rank of each tag: the lowest rank that logs it, and after its end the next one."""
 
     def __init__(self, frontier: Frontier) -> None:
         self._frontier = frontier
@@ -26,26 +26,26 @@ class Speakers:
         self._places: dict[tuple[int, int], tuple[int, int]] = {}  # of each rank, by tag and rank
 
     def recall(self, tag: int, author: bytes, step: int) -> None:
-        """A session has spoken for a tag before the daemon began, up to a step."""
+        """Restore the shown session of a tag before the daemon began, up to a step."""
         self._authors[tag] = author
         self._shown[tag] = (0, step)
 
     def follow(self, tag: int, rank: int, step: int) -> int:
-        """In which stretch of a tag a rank's record is: another one begins where it goes back behind its last step."""
+        """Return the stretch of a rank's record in a tag: another one begins if it goes back behind its last step."""
         stretch, last = self._places.get((tag, rank), (0, STEP_MIN))
         stretch += step < last
         self._places[tag, rank] = (stretch, step)
         return stretch
 
     def listen(self, members: Iterable[Member]) -> None:
-        """Look which ranks have ended, and have nothing left here."""
+        """Find the ranks that have ended, with no records left here."""
         self._silent = self._frontier.left.copy()
         for member in members:
             if member.parts:
                 self._silent[member.rank] = False
 
     def speaks(self, member: Member, tag: int, stretch: int, step: int) -> bool:
-        """Whether what a session has logged with a tag at a place is shown."""
+        """Return True if a session's record of a tag at a place is shown."""
         if member.rank != self._ranks.get(tag) and member.session != self._authors.get(tag):
             there = self._frontier.seen[tag] & ~self._silent
             if int(np.argmax(there)) != member.rank or (stretch, step) <= self._shown.get(tag, _BEFORE):

@@ -1,4 +1,4 @@
-"""The tags of a run that several ranks log into: which ranks log a tag, and so whether it is one's own or shared.
+"""The tags of a run of several ranks: the ranks that log each tag; a tag is one rank's own, or shared.
 
 Nobody says so; it shows. A tag is shared as soon as a second rank logs it. Which ranks log it is *gathered* when all
 have come or ended, when all others have passed it by, or when none has come for `JOIN_SECONDS`. Until then nothing of
@@ -62,41 +62,41 @@ class Tags:
         self.deserted = False  # those that have come have ended: ranks of one job end together, so none is
 
     def begin(self, now: float) -> None:
-        """A rank has come."""
+        """Note the arrival of a rank."""
         if self._began is None:
             self._began = now
 
     def all_here(self, now: float, joined: int) -> bool:
-        """Whether all ranks have come, as far as is to be expected: also to a daemon that has just begun."""
+        """Return True if all expected ranks have come, also to a daemon that has just begun."""
         return joined >= self.frontier.world or (self._time_tells(now, joined) and now >= self.here_by)
 
     @property
     def here_by(self) -> float:
-        """When ranks that have not come are not expected any more."""
+        """The time from which missing ranks are not expected any more."""
         began = self._began if self._began is not None else 0.0
         here_by = began + (max(self._window, self.join_seconds) if self.awaited else self.join_seconds)
         return max(here_by, self._held_until)
 
     @property
     def _window(self) -> float:
-        """How long after the first rank one that has never been seen may come."""
+        """The seconds after the first rank in which an unseen one may come."""
         return min(ENDED_SECONDS, self._start_seconds) if self.deserted else self._start_seconds
 
     @property
     def waits(self) -> bool:
-        """Whether ranks that have never been seen are waited for, or may be."""
+        """True if unseen ranks are waited for, or may be."""
         return self.awaited or self._coming is not None
 
     def await_none(self) -> None:
-        """No rank that has never been seen is on its way, but for who has come and is not seen yet."""
+        """Stop waiting for unseen ranks, except those of sessions that have come."""
         self.awaited = False
 
     def hurry(self) -> None:
-        """Wait for nobody who has never been seen."""
+        """Stop waiting for any unseen rank."""
         self.awaited, self._coming = False, None
 
     def _time_tells(self, now: float, joined: int) -> bool:
-        """Whether a tag may be taken to be gathered because nobody has come to it for long."""
+        """Return True if a tag counts as gathered because no rank has joined it for long."""
         if self.awaited and self._began is not None:
             self.awaited = joined < self.frontier.world and now - self._began < self._window
         return not self.awaited and not self._is_somebody_coming(now, joined)
@@ -115,11 +115,11 @@ class Tags:
         return until > now
 
     def find(self, kind: int, name: str) -> int | None:
-        """The number of a tag of some kind of record."""
+        """Return the number of a tag of a kind of record."""
         return self._known.get((kind, name))
 
     def add(self, kind: int, tag: TagDefinition, shown: str, now: float) -> int:
-        """A number for a new tag, which is ``shown`` in the event file.
+        """Return a number for a new tag, which is ``shown`` in the event file.
 
         Raises:
             TooManyTags: there are too many.
@@ -139,7 +139,7 @@ class Tags:
         return number
 
     def join(self, number: int, rank: int, now: float) -> None:
-        """A rank logs a tag."""
+        """Note that a rank logs a tag."""
         ranks = self.frontier.join(number, rank)
         self._last_joined[number] = now
         self.gathered[number] |= self.frontier.is_whole(number)
@@ -148,13 +148,13 @@ class Tags:
             self.decided[number] = SHARED
 
     def leave(self, rank: int) -> None:
-        """Nothing more comes of a rank."""
+        """Note the end of a rank."""
         self.frontier.leave(rank)
         for number in range(self.frontier.count):
             self.gathered[number] |= self.frontier.is_whole(number)
 
     def leave_but(self, ranks: Collection[int]) -> None:
-        """No others than some ranks come any more, as all processes that might be one have ended."""
+        """Expect only these ranks: all other processes that might be one have ended."""
         self.await_none()
         for rank in range(self.frontier.world):
             if rank not in ranks:
@@ -163,14 +163,14 @@ class Tags:
             self.gathered[number] |= self.frontier.is_whole(number)
 
     def floors(self) -> tuple[Integers, Integers]:
-        """Up to which place what is known of each tag may go out: stretches and steps, (tags,) both."""
+        """Return the place up to which each tag may be written: stretches and steps, (tags,) both."""
         stretches, steps = self.frontier.floors()
         young = ~self.gathered[: len(steps)]
         stretches[young] = steps[young] = STEP_MIN
         return stretches, steps
 
     def due(self) -> float:
-        """When the next tag has waited long enough for ranks; 0 where none does."""
+        """The time when the next tag has waited long enough for ranks; 0 if none waits."""
         young = np.flatnonzero(~self.gathered[: self.frontier.count])
         if not len(young):
             return 0.0
@@ -181,7 +181,7 @@ class Tags:
     def decide(
         self, now: float, everything: bool, joined: int, members: Iterable[Member], read: Floats | None = None
     ) -> None:
-        """Look which tags are gathered.
+        """Decide which tags are gathered.
 
         Args:
             now: seconds, by a clock that does not jump.
@@ -206,7 +206,7 @@ class Tags:
         self.decided[known][gathered & (self.decided[known] == UNDECIDED)] = SOLO
 
     def _read_by_all(self, now: float, read: Floats | None) -> Floats:
-        """Up to when it is known of every rank that does not log a tag yet what it has logged, (tags,)."""
+        """Return up to when the records of all ranks that do not log a tag yet are known, (tags,)."""
         known = slice(0, self.frontier.count)
         if read is None or bool((read >= now).all()):
             return np.full(self.frontier.count, now)

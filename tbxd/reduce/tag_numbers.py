@@ -1,4 +1,4 @@
-"""The numbers of tags: each session counts its own, and the reduction counts those of all ranks."""
+"""The numbers of tags: each session has its own, and the reduction those of all ranks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TagNumbers:
         self._tags, self._recall, self._emission, self._speakers = tags, recall, emission, speakers
 
     def of_scalars(self, member: Member, batch: Batch, ids: Integers, ends: Integers, now: float) -> Integers:
-        """Our numbers of a session's tags, of which it is noted that this rank logs them.
+        """Return our numbers of a session's tags, and note that this rank logs them.
 
         Args:
             member: the session.
@@ -59,7 +59,7 @@ class TagNumbers:
         return numbers
 
     def of_record(self, member: Member, batch: Batch, kind: int, tag: int, end: int, now: float) -> int:
-        """Our number of the tag of another kind of record, of which it is noted that this rank logs it.
+        """Return our number of the tag of another kind of record, and note that this rank logs it.
 
         Args:
             member: the session.
@@ -79,7 +79,7 @@ class TagNumbers:
         return number
 
     def _number(self, member: Member, kind: int, tag: TagDefinition, index: int, end: int, now: float) -> int:
-        """Our number of a session's tag, whose number there is ``index``; its first record ends at ``end``."""
+        """Return our number of a session's tag ``index``; its first record ends at ``end``."""
         rank = member.rank
         if tag.reduce == ALL:
             width = len(str(self._tags.frontier.world - 1))
@@ -110,7 +110,7 @@ class TagNumbers:
 
 
 def renamed(member: Member, batch: Batch) -> Batch:
-    """A batch whose tags are called what this rank's are."""
+    """Return a batch with the names of this rank's tags."""
     if all(tag is None or tag.reduce != ALL for tag in member.tags):
         return batch
     # A restart names a tag that need not have been logged.

@@ -1,4 +1,4 @@
-"""Whether something of a rank is on its way here that nobody has seen yet: in a journal, or with the hub."""
+"""Finds unread records of a rank: in a journal, or in the hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Client(Protocol):
 
 
 class Reads(Sessions):
-    """What a reduction may ask about sessions, and what of them has not been read. Any thread may ask.
+    """The state of sessions for a reduction, and their unread records. Any thread may ask.
 
     Args:
         read, coming: as for `Sessions`.
@@ -46,7 +46,7 @@ class Reads(Sessions):
         self._clients, self._spools = clients, spools
 
     def unread(self, run: RunDefinition, known: Container[bytes]) -> bool:
-        """Whether there is a session that may be a rank of a start of a job, and is none of those that are ``known``.
+        """Return True if there is a session that may be a rank of a start of a job, and is not in ``known``.
 
         To be asked when all that may be ranks have ended: what they have left is in a journal then, or here.
         """
@@ -58,7 +58,7 @@ class Reads(Sessions):
 
 
 def _may_be(client: _Client, run: RunDefinition) -> bool:
-    """Whether something may come of a session as of a rank of a start of a job."""
+    """Return True if a session may be a rank of a start of a job."""
     runs = list(client.session.runs)
     if client.broken and not client.again:
         return False

@@ -1,4 +1,4 @@
-"""What waits to go out: numbers and histograms of ranks, until every rank has come to their place or is given up."""
+"""Waiting numbers and histograms of ranks, until every rank has reached their place or is given up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Overdue = dict[int, tuple[int, int]]  # tags, and the place up to which nobody i
 
 
 class Waiting:
-    """What has come of the tags of a frontier, and is not out."""
+    """The received values of the tags of a frontier that are not written yet."""
 
     def __init__(self, frontier: Frontier) -> None:
         self._frontier = frontier
@@ -28,7 +28,7 @@ class Waiting:
         self._arrivals: dict[Key, float] = {}
 
     def __len__(self) -> int:
-        """How many values of scalars, and histograms."""
+        """Return the number of scalar values and histograms."""
         return sum(map(len, self._points)) + len(self._histograms)
 
     def add(self, points: Points) -> None:
@@ -36,12 +36,12 @@ class Waiting:
         self._points.append(points)
 
     def add_histogram(self, key: Key, rank: int, batch: Batch, item: Single, part: Shared, now: float) -> None:
-        """Take one of one rank."""
+        """Take a histogram of one rank."""
         self._arrivals.setdefault(key, now)
         self._histograms.setdefault(key, {})[rank] = (batch, item, part)
 
     def take_back(self, rank: int) -> None:
-        """What was taken for a stretch, and has turned out to be a step that a rank has logged twice, is so."""
+        """Undo stretches that have turned out to be a step that a rank has logged twice."""
         own = self._frontier.own[:, rank]
         for points in self._points:
             back = (points.ranks == rank) & (points.stretches > own[points.tags])
@@ -56,7 +56,7 @@ class Waiting:
     # --- what goes out ---------------------------------------------------------------------------------------
 
     def whole(self, stretches: Integers, steps: Integers) -> Points | None:
-        """Take out the numbers whose places are up to those of their tags, (tags,) both; None where there are none."""
+        """Remove and return the numbers up to these places of their tags, (tags,) both; None if there are none."""
         if not self._points:
             return None
         points = joined(self._points)
@@ -69,7 +69,7 @@ class Waiting:
         return points.where(out)
 
     def whole_histograms(self, stretches: Integers, steps: Integers) -> Iterator[tuple[Key, Parts]]:
-        """Take out those, in the order of their places."""
+        """Remove and yield the histograms up to these places, in order."""
         out = [key for key in self._histograms if key[1:] <= (stretches[key[0]], steps[key[0]])]
         for key in sorted(out):
             del self._arrivals[key]
@@ -78,12 +78,12 @@ class Waiting:
     # --- how long it has waited ------------------------------------------------------------------------------
 
     def since(self) -> float | None:
-        """When the first of it came; None where nothing waits."""
+        """The arrival of the oldest value; None if nothing waits."""
         times = [float(points.arrivals.min()) for points in self._points if len(points)]
         return min([*times, *self._arrivals.values()], default=None)
 
     def overdue(self, then: float) -> Overdue:
-        """What came at a time or before it: the last places of their tags."""
+        """Return the last places, by tag, of values that arrived at a time or before."""
         found: Overdue = {}
         for points in self._points:
             old = points.arrivals <= then
@@ -99,7 +99,7 @@ class Waiting:
         return found
 
     def too_many(self) -> Overdue:
-        """Of tags of which too many places wait for a rank, those that do no more."""
+        """Return the places that stop waiting, of tags with too many waiting places."""
         if sum(map(len, self._points)) <= PENDING_STEPS_MAX:
             return {}
         points = joined(self._points)

@@ -1,4 +1,4 @@
-"""Who has logged how far: which groups are whole, and for whom is not waited any more. No I/O, clocks or threads.
+"""Watermarks: the place of each rank in each tag, and so the groups that are whole. No I/O, clocks or threads.
 
 A rank's steps grow, tag by tag, or it goes back: then a *stretch* of the tag begins for it. So what a rank logs with a
 tag has a place, its stretch and its step, and places grow. A group is whole when every rank that is expected has come
@@ -53,7 +53,7 @@ class Frontier:
         self._gone = 0  # how many have left
 
     def add(self) -> int:
-        """The number of a new tag.
+        """Return the number of a new tag.
 
         Raises:
             TooManyTags: there are too many.
@@ -71,26 +71,26 @@ class Frontier:
         return self.count - 1
 
     def join(self, tag: int, rank: int) -> int:
-        """A rank logs a tag; returns how many do."""
+        """Note that a rank logs a tag; return the number of ranks that do."""
         if not self.seen[tag, rank]:
             self.seen[tag, rank] = True
             self.ranks[tag] += 1
         return int(self.ranks[tag])
 
     def is_whole(self, tag: int) -> bool:
-        """Whether every rank has logged a tag or never will."""
+        """Return True if every rank has logged a tag or never will."""
         if self.ranks[tag] == self.world:
             return True
         return self.ranks[tag] + self._gone >= self.world and bool((self.seen[tag] | self.left).all())
 
     def note(self, tags: Integers, rank: int) -> None:
-        """A rank has logged some tags in time: it is waited for from now on."""
+        """Note that a rank has logged these tags in time: it is expected from now on."""
         self.expected[tags, rank] = not self.left[rank]
 
     # --- places of ranks -------------------------------------------------------------------------------------
 
     def follow(self, tags: Integers, rank: int, steps: Integers) -> Integers:
-        """In which stretch of its tag each of a rank's records is, (N,); ``tags`` and ``steps`` in its order, (N,)."""
+        """Return the stretch of each of a rank's records, (N,); ``tags`` and ``steps`` in its order, (N,)."""
         order = np.argsort(tags, kind="stable")
         sorted_tags, sorted_steps = tags[order], steps[order]
         if self.repeats[tags, rank].any():
@@ -114,7 +114,7 @@ class Frontier:
         return stretches
 
     def _follow_one_by_one(self, tags: Integers, rank: int, steps: Integers) -> Integers:
-        """The same where a step is repeated: a later one that follows shows that it was no stretch of its own."""
+        """As `follow` if a step is repeated: a later step shows that the repetition was not a stretch of its own."""
         own, last, repeats = self.own[:, rank], self.last[:, rank], self.repeats[:, rank]
         stretches = np.empty(len(tags), np.int64)
         repeated: dict[int, list[int]] = {}  # by tag, those of the records that have repeated its last step
@@ -141,7 +141,7 @@ class Frontier:
         return stretches
 
     def reached(self, tag: int, stretch: int, step: int) -> Mask:
-        """Which ranks have come to a place of a tag, or beyond it, (world,)."""
+        """Return a mask of the ranks that have reached a place of a tag, (world,)."""
         own = self.own[tag]
         come: Mask = (own > stretch) | ((own == stretch) & (self.last[tag] >= step))
         come &= self.seen[tag]
@@ -150,7 +150,7 @@ class Frontier:
     # --- what goes out ---------------------------------------------------------------------------------------
 
     def floors(self) -> tuple[Integers, Integers]:
-        """Up to which place each tag is whole: stretches and steps, (tags,) both."""
+        """Return the place up to which each tag is whole: stretches and steps, (tags,) both."""
         known = slice(0, self.count)
         expected, own = self.expected[known], self.own[known]
         stretches: Integers = np.where(expected, own, STRETCH_MAX).min(axis=1, initial=STRETCH_MAX)
@@ -161,11 +161,11 @@ class Frontier:
         return stretches, steps
 
     def is_out(self, tags: Integers, stretches: Integers, steps: Integers) -> Mask:
-        """Which places, (N,), have gone out, or are behind such that have."""
+        """Return a mask of the places, (N,), that are at or before written ones."""
         return not_beyond(stretches, steps, self.stretch[tags], self.emitted[tags])
 
     def advance(self, tags: Integers, stretches: Integers, steps: Integers) -> None:
-        """Places, (N,), go out. Ranks behind their stretches are taken to be in these with what comes next."""
+        """Note written places, (N,). Ranks behind their stretches continue in these with their next records."""
         order = np.lexsort((steps, stretches, tags))
         tags, stretches, steps = tags[order], stretches[order], steps[order]
         last = np.append(tags[1:] != tags[:-1], True)
@@ -202,19 +202,19 @@ class Frontier:
     # --- ranks that end --------------------------------------------------------------------------------------
 
     def leave(self, rank: int) -> None:
-        """Nothing more comes of a rank than what has come or is on the way here."""
+        """Note the end of a rank: only records already received or in transit are left."""
         self._gone += not self.left[rank]
         self.left[rank] = True
         self.expected[:, rank] = False
 
     def come_back(self, rank: int) -> None:
-        """More comes of a rank."""
+        """Note that a rank has come back."""
         self._gone -= bool(self.left[rank])
         self.left[rank] = False
 
 
 def not_beyond(stretches: Integers, steps: Integers, stretch: Any, step: Any) -> Mask:
-    """Which places stand at or before other ones."""
+    """Return a mask of the places at or before other ones."""
     result: Mask = (stretches < stretch) | (stretches == stretch) & (steps <= step)
     return result
 
