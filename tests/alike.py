@@ -1,4 +1,4 @@
-"""One call, three writers, one process: what TensorBoard's loader makes of each.
+"""One call, three writers, one process: the contents of each file for TensorBoard's loader.
 
 Ours is all real but for the socket: the client's journal is read here and fed to the daemon's session and run, and the
 event file that comes out is read by TensorBoard's loader. The originals' events are caught where their files would
@@ -51,7 +51,7 @@ class Value:
 
     @property
     def when(self) -> tuple[str, str, int, float]:
-        """Where and when it is."""
+        """Its run, tag, step and wall time."""
         return self.run, self.tag, self.step, self.wall_time
 
     @property
@@ -70,7 +70,7 @@ class Outcome:
 
     @property
     def logged(self) -> bool:
-        """Whether it did what it was asked for."""
+        """True if the call was logged."""
         return self.error is None and not self.refused
 
 

@@ -30,7 +30,7 @@ _FD = re.compile(r"(AT_FDCWD|\d+)<([^>]*)>")
 
 
 def command(log: Path) -> list[str]:
-    """What runs another command and notes its calls in ``log``."""
+    """Return the command that runs another one and records its calls in ``log``."""
     calls = f"trace={CALLS},{SENT}"
     return ["strace", "-f", "-y", "-x", "-s", str(STRING_BYTES), "-e", calls, "-e", "signal=none", "-o", str(log)]
 
@@ -245,7 +245,7 @@ class DiskLog:
 
 @dataclass(slots=True)
 class Disk:
-    """What may be there after a power cut."""
+    """A possible disk after a power cut."""
 
     names: dict[tuple[int, str], int | None]
     files: dict[int, bytearray]

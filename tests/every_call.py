@@ -50,7 +50,7 @@ def every_call(w):
 
 
 def content(folder: Path) -> dict[str, list[Any]]:
-    """What a run and those below it hold: tags, steps, times and values."""
+    """Return the contents of a run and those below it: tags, steps, times and values."""
     found: dict[str, list[Any]] = {}
     for path in sorted({path.parent for path in folder.rglob("*tfevents*")}):
         found[str(path.relative_to(folder))] = [

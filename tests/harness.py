@@ -69,7 +69,7 @@ class World:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a process of this world has to be given."""
+        """Return the environment of a process of this world."""
         base = {key: value for key, value in os.environ.items() if not key.startswith("TBXD_")}
         return {
             **base,
@@ -125,7 +125,7 @@ class World:
         return int(pid)
 
     def status(self) -> dict[str, Any] | None:
-        """What `tbxd status --json` prints, or None when no daemon answers; a daemon of this host is asked from here.
+        """Return the output of `tbxd status --json`, or None without a daemon; asked from this process if possible.
 
         A process for each look would take 0.3 s of a processor. `process/test_cli.py` holds that both say the same.
         """
@@ -146,7 +146,7 @@ class World:
         return json.loads(json.dumps({"running": True, **answer}))  # keys are text, as there
 
     def drained(self) -> bool:
-        """Whether no journal is left in the spool."""
+        """Return True if no journal is left in the spool."""
         return not self.journals()
 
     def journals(self) -> list[Path]:
@@ -235,7 +235,7 @@ def each_event(directory: Path) -> Iterator[Any]:
 
 
 def events(directory: Path) -> list[Any]:
-    """All of them at once; see `each_event`."""
+    """Return all events at once; see `each_event`."""
     return list(each_event(directory))
 
 

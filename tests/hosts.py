@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 def expected(count: int, first: int = 0) -> list[tuple[int, float]]:
-    """What `LOG` logs."""
+    """Return the records of `LOG`."""
     return [(step, step * 3.0) for step in range(first, first + count)]
 
 
@@ -86,7 +86,7 @@ class Hosts:
         return self.place.serve(*self.options)
 
     def environ(self, key: Path | None = None, **extra: str) -> dict[str, str]:
-        """What a process on the other host has instead of what is here."""
+        """Return the environment of a process on the other host."""
         return {
             "TBXD_ADDRESS": self.address,
             "TBXD_RUNTIME_DIR": str(self.far / "run"),
@@ -136,7 +136,7 @@ class Hosts:
         return [path for path in (self.far / "spool").glob("remote/*/*") if len(path.name) == 24]
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says to its owner."""
+        """Return the daemon's status for its owner."""
         found = self.place.status()
         assert found is not None
         return found
@@ -213,7 +213,7 @@ class Network:
 
     @property
     def under(self) -> list[str]:
-        """What a command has to begin with to run on the other host."""
+        """Return the prefix of a command that runs on the other host."""
         return ["ip", "netns", "exec", self.name]
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ def network(name: str) -> Iterator[Network]:
 
 
 def connected(network: Network, port: int) -> bool:
-    """Whether the kernel has a connection to the port over this link."""
+    """Return True if the kernel has a connection to the port over this link."""
     text = subprocess.run(
         ["ss", "-Htn", "state", "established", f"( sport = :{port} )"], capture_output=True, text=True, timeout=30
     ).stdout

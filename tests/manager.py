@@ -26,7 +26,7 @@ class Manager:
         self.heard: list[str] = []  # every line, in order
 
     def environ(self, watchdog_seconds: float = 0, pid: int | None = None) -> dict[str, str]:
-        """What the manager gives to a service."""
+        """Return the manager's variables for a service."""
         result = {"NOTIFY_SOCKET": self.address}
         if watchdog_seconds:
             result["WATCHDOG_USEC"] = str(round(watchdog_seconds * 1e6))
@@ -54,7 +54,7 @@ class Manager:
         raise AssertionError(f"waited {seconds:g} s for {what}; heard {self.heard[-20:]}")
 
     def fed(self, seconds: float) -> bool:
-        """Whether the watchdog is fed within its deadline, from now on."""
+        """Return True if the watchdog is fed within its deadline, from now on."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if "WATCHDOG=1" in self.listen(deadline - time.monotonic()):

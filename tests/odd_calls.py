@@ -383,7 +383,7 @@ def _figure() -> Any:
 
 
 def calls() -> Iterator[tuple[str, Callable[[Any], object]]]:
-    """What is called, in words, and the call of it, with a writer."""
+    """Yield the calls with their descriptions; each takes a writer."""
     number = itertools.count()
     for (place, call), (name, make) in itertools.product(PLACES.items(), VALUES.items()):
         yield f"{place}: {name}", lambda w, call=call, make=make: call(w, f"{next(number)}", make())

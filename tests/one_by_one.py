@@ -70,12 +70,12 @@ class Known:
         self.owner = self.era = b""  # who was the last to log it, and to begin it anew
 
     def state(self) -> tuple[Any, ...]:
-        """All of it."""
+        """Return the whole state."""
         return self.last, self.most, self.counted, self.wall_time, self.kind, self.metadata, self.owner, self.era
 
 
 def read_tags(directory: Path) -> dict[str, Known]:
-    """What is known of each tag."""
+    """Return the steps of each tag."""
     tags: dict[str, Known] = {}
     ours, generation = believed(directory), ""
     lives: dict[bytes, bytes] = {}  # of ranks
@@ -202,7 +202,7 @@ def note_rank(
 
 
 def check(contents: Contents) -> None:
-    """What is known of a folder is what its files say."""
+    """Assert that the contents of a folder are those of its files."""
     directory = contents.directory
     assert contents.ledger() == read_ledger(directory)
     known = contents.tags

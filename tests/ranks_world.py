@@ -93,7 +93,7 @@ class Rank:
 
 
 class Daemon:
-    """What a daemon does for one run, and its end."""
+    """The daemon's part of one run, and its end."""
 
     def __init__(
         self, directory: Path, ranks: list[Rank], seconds: float = 30.0, checkpoints: Checkpoints | None = None

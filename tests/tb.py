@@ -22,7 +22,7 @@ SHOWN = ("fast", pytest.param("slow", marks=pytest.mark.long))  # where each tak
 
 
 class Board:
-    """What a TensorBoard on a log folder would show."""
+    """The contents of a log folder as TensorBoard would show them."""
 
     def __init__(self, provider: Any, reload: Callable[[], None]) -> None:
         self._provider = provider
@@ -38,7 +38,7 @@ class Board:
         return {run: set(tags) for run, tags in self._listing(plugin).items()}
 
     def metadata(self, run: str, tag: str, plugin: str = "scalars") -> Any:
-        """What the loader kept of a tag's metadata (a TimeSeries)."""
+        """Return the loader's metadata of a tag (a TimeSeries)."""
         return self._listing(plugin)[run][tag]
 
     def _listing(self, plugin: str) -> Any:

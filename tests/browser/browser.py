@@ -78,7 +78,7 @@ const words = root => [root, ...found('*', root)].filter(visible).flatMap(elemen
 
 
 def missing() -> str:
-    """What is to be installed before pages can be looked at; "" where all is there."""
+    """Return what has to be installed for browser tests; "" if nothing is missing."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     return f"no {' and no '.join(absent)} here: apt-get install chromium chromium-driver" if absent else ""
 
@@ -144,7 +144,7 @@ class Page:
         return array_of(self.png())[top:bottom, left:right]
 
     def png(self) -> bytes:
-        """What is drawn in the window."""
+        """Return a PNG of the window."""
         return bytes(self._ask(self._driver.get_screenshot_as_png))
 
     def type(self, text: str) -> None:
@@ -164,7 +164,7 @@ class Page:
         ActionChains(self._driver).send_keys(*(getattr(Keys, key, key) for key in keys)).perform()
 
     def errors(self) -> list[str]:
-        """What the browser has complained about since it was asked last; warnings are left out."""
+        """Return the browser's errors since the last call, without warnings."""
         return [entry["message"] for entry in self._driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
@@ -199,7 +199,7 @@ def tensorboard(logdir: Path, log: Path, *options: str, env: dict[str, str] | No
 
 
 def answer(address: str) -> Any:
-    """What TensorBoard answers, from JSON."""
+    """Return TensorBoard's JSON answer."""
     with urllib.request.urlopen(address, timeout=DEADLINE) as response:
         return json.load(response)
 

@@ -87,13 +87,13 @@ class Odd:
         return self.page.shows(script, f"the rows of {tag!r}", tag)
 
     def said(self, tag: str, what: str) -> str:
-        """What stands in a part of a card."""
+        """Return the text of a part of a card."""
         self.rows(tag)
         script = CARD + f"return found('.{what}', card(arguments[0]))[0].textContent"
         return str(self.page.shows(script, f"{what} of {tag!r}", tag))
 
     def looks(self) -> dict[str, str]:
-        """How the line of each run looks."""
+        """Return the style of each run's line."""
         found = self.page.run(
             "return found('#runs li').map(item => { const {backgroundColor, backgroundImage} = "
             "getComputedStyle(found('.swatch', item)[0]); return [found('input', item)[0].dataset.run, "

@@ -94,7 +94,7 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def number(text: str) -> Decimal:
-    """What a label says."""
+    """Return the number of a label."""
     if text[-1] in THOUSANDS:
         return Decimal(text[:-1]).scaleb(THOUSANDS[text[-1]])
     return Decimal(text)

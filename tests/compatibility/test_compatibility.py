@@ -48,7 +48,7 @@ def classes(package: Any) -> dict[str, Any]:
 
 
 def members(package: Any) -> dict[str, Any]:
-    """What the classes of a package have in public, but for `SummaryWriter`, which has a table of its own."""
+    """Return the public members of a package's classes, but for `SummaryWriter`, which has a table of its own."""
     return {
         f"{name}.{member}": value
         for name, kind in classes(package).items()

@@ -72,7 +72,7 @@ def test_the_tab_reads_the_same_as_from_the_originals(
 
 
 def table(shown: Any, logdir: Path) -> tuple[set[str], set[str], list[tuple[dict[str, Any], dict[str, float]]]]:
-    """What the HPARAMS tab shows: columns of parameters, columns of metrics, and rows of both."""
+    """Return the HPARAMS tab's table: columns of parameters, columns of metrics, and rows of both."""
     context = backend_context.Context(base_plugin.TBContext(data_provider=shown._provider, logdir=str(logdir)))
     request = RequestContext()
     metadata = context.hparams_metadata(request, "")

@@ -25,7 +25,7 @@ _begun = False
 
 
 class NVMLError(Exception):
-    """As the real one: `value` is the number."""
+    """The error of NVML, as in the real module: `value` is its number."""
 
     def __init__(self, value: int) -> None:
         super().__init__(value)

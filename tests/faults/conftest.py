@@ -21,5 +21,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """What all random choices of the fault tests begin with."""
+    """The seed of all random choices of the fault tests."""
     return int(os.environ.get("TBXD_SEED", "1"))

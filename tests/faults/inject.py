@@ -157,7 +157,7 @@ def _traced(pid: int) -> int:
 
 
 def injected(log: Path) -> int:
-    """How often strace has tampered."""
+    """Return the number of calls that strace has changed."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
@@ -288,5 +288,5 @@ def free_port() -> int:
 
 
 def descriptors(pid: int) -> int:
-    """How many file descriptors a process has open."""
+    """Return the number of open file descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))

@@ -1,4 +1,4 @@
-"""What a trainer of the fault tests logs: every record a function of (trainer, number)."""
+"""The records of a trainer of the fault tests: every record a function of (trainer, number)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ COUNTERS = "counts"  # the folder with a file for each trainer: how many of its 
 
 
 def value_of(trainer: int, number: int) -> float:
-    """What record ``number`` of a trainer holds: 24 bits, so that a float32 has all of them."""
+    """Return the value of record ``number`` of a trainer: 24 bits, so that a float32 has all of them."""
     return float(zlib.crc32(b"%d:%d" % (trainer, number)) & 0xFFFFFF)
 
 
 def kind_of(number: int, mixed: bool = True) -> str:
-    """What kind of record a number is."""
+    """Return the kind of a numbered record."""
     if mixed:
         for kind, every in (("histogram", HISTOGRAM_EVERY), ("text", TEXT_EVERY), ("row", ROW_EVERY)):
             if number % every == every - 1:

@@ -19,7 +19,7 @@ from numbered import COUNTERS, HISTOGRAM_VALUES, kind_of, tag_of, value_of
 
 
 def _right(trainer: int, number: int, values: Mapping[str, Any]) -> bool:
-    """Whether the values of an event are those of its record."""
+    """Return True if the values of an event are those of its record."""
     kind = kind_of(number)
     tag, value = tag_of(trainer, kind), value_of(trainer, number)
     if set(values) == {tag_of(trainer, "scalar")}:  # also where nothing but scalars is logged
@@ -53,7 +53,7 @@ class Count:
 
 
 def read_count(place: World, trainer: int) -> Count:
-    """How many calls of a trainer have returned."""
+    """Return the number of a trainer's calls that have returned."""
     try:
         returned, ended = struct.unpack("=QQ", (place.root / COUNTERS / str(trainer)).read_bytes())
     except (OSError, struct.error):
@@ -87,7 +87,7 @@ class Verdict:
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def assert_clean(self) -> None:
-        """Nothing lost, doubled, wrong or out of order."""
+        """Assert that nothing is lost, doubled, wrong or out of order."""
         assert not self.faults, (
             f"{self.faults} of {self.accepted} accepted, {self.written} written: {self.examples[:5]}"
         )

@@ -48,7 +48,7 @@ ROWS = {
 
 @dataclass
 class Line:
-    """What a row of the table adds up to."""
+    """The sums of a row of the table."""
 
     injected: int = 0
     verdict: Verdict = field(default_factory=Verdict)

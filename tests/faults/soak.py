@@ -143,7 +143,7 @@ class Soak:
         self.place.processes[:] = [process for process in self.place.processes if process.poll() is None]
 
     def line(self, minute: int) -> str:
-        """What is printed each minute."""
+        """Return the line printed each minute."""
         accepted = self.total.accepted + sum(read_count(self.place, number).returned for number in self.folders)
         status: dict[str, Any] = self.place.status() or {"totals": {"written": 0, "pending": 0}}
         pids = {process.pid for process in self.alive.values()}

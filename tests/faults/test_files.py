@@ -97,7 +97,7 @@ def file_of(place: World, number: int) -> Path:
 
 
 def last_records(path: Path) -> list[int]:
-    """Where the records of a file end."""
+    """Return the ends of a file's records."""
     with open(path, "rb") as file:
         return [end for end, _ in read_records(file.read)]
 

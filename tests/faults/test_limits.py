@@ -177,7 +177,7 @@ def status_of(place: World, folder: Path) -> Any:
 
 
 def open_files(pid: int, folder: Path) -> int:
-    """How many event files of a folder a process has open."""
+    """Return the number of a folder's event files that a process has open."""
     return sum(Path(item.path).parent == folder for item in psutil.Process(pid).open_files())
 
 

@@ -38,7 +38,7 @@ def one(found: dict[str, Any], name: str) -> tuple[Any, str, str]:
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
-    """What is wrong with a file, without its path."""
+    """Return the problems of a file, without its path."""
     path = tmp_path / "config.toml"
     path.write_text(text)
     return [problem.removeprefix(str(path)) for problem in toml_file.read(path).problems]

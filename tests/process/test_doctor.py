@@ -24,7 +24,7 @@ from tbxd_client.transport.launcher import is_locked
 
 
 def doctor(place: World, *arguments: object, code: int | None = None, **environ: str) -> list[dict[str, Any]]:
-    """What it finds; the exit code has to go with it."""
+    """Return the doctor's findings, with the expected exit code."""
     place.extra.update(environ)
     result = place.tbxd("doctor", "--json", *map(str, arguments))
     for name in environ:

@@ -71,7 +71,7 @@ ORACLE = """
 
 
 def oracle(count: int) -> list[tuple[int, float]]:
-    """What the ORACLE script logs."""
+    """Return the records of the ORACLE script."""
     return [(i, float(i % 1000)) for i in range(count)]
 
 

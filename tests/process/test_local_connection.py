@@ -24,7 +24,7 @@ BYTES_MAX = 1 << 20
 
 @pytest.fixture
 def router(tmp_path: Path) -> Iterator[zmq.Socket[bytes]]:
-    """What a daemon listens with."""
+    """Yield a listening socket like the daemon's."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as result:
         result.linger = 0
         result.bind(f"ipc://{tmp_path}/a.sock")

@@ -73,7 +73,7 @@ def scraped(place: World) -> Iterator[tuple[World, str]]:
 
 
 def expected(status: dict[str, Any]) -> dict[str, float]:
-    """What a scrape should say, made from a status without the code of the exporter."""
+    """Return the expected scrape, made from a status without the code of the exporter."""
     found: dict[str, float] = {}
     for metric in METRICS:
         value = value_at(status, metric.path)

@@ -1,4 +1,4 @@
-"""What a daemon tells the manager that started it, heard at a real notification socket."""
+"""Notifications of a daemon to the manager that started it, received at a real notification socket."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Kept:
         return [np.array([value for _, value in sorted(ranks.items())]) for _, ranks in steps]
 
     def whole(self, tag: str, step: int) -> Any:
-        """All numbers of a histogram."""
+        """Return all numbers of a histogram."""
         return np.concatenate([array.reshape(-1) for array in self.histograms[tag, step].values()])
 
 
@@ -104,7 +104,7 @@ def settled(place: World) -> dict[str, Any]:
 
 
 def files(logdir: Path) -> dict[str, int]:
-    """How many event files each folder has."""
+    """Return the number of event files of each folder."""
     folders = {path.parent for path in logdir.rglob("*") if path.is_file()}
     return {str(folder.relative_to(logdir)): len(event_files(folder)) for folder in folders}
 

@@ -115,7 +115,7 @@ def shown(place: World) -> list[tuple[int, float]]:
 
 
 def rank_0_is_over(place: World) -> bool:
-    """Whether all of rank 0 has come, and waits for rank 1."""
+    """Return True if all records of rank 0 have come, and wait for rank 1."""
     if not place.running():
         return False
     status = ask.ask(Settings.of({"runtime_dir": str(place.runtime)}), "status", timeout=30)
@@ -312,7 +312,7 @@ RUN = RunDefinition(0, "/logs/run", "host", 1, 1.0, rank=0, world=2, job="job", 
 
 @dataclass
 class Heard:
-    """What the hub has of a session."""
+    """The hub's state of a session."""
 
     runs: list[RunDefinition | None]
     complete: bool = True

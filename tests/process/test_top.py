@@ -75,7 +75,7 @@ class Terminal:
         self.text = ""
 
     def read(self, seconds: float = 0.05) -> str:
-        """All that was written."""
+        """Return all output."""
         until = time.monotonic() + seconds
         while select.select([self._own], [], [], max(0.0, until - time.monotonic()))[0]:
             try:

@@ -119,11 +119,11 @@ class Program:
 
     @property
     def heavy(self) -> bool:
-        """Whether it is left to `make programs`."""
+        """True if the program is left to `make programs`."""
         return "frameworks" in self.facts.get("needs", "")
 
     def missing(self) -> str:
-        """What it needs and does not find here; "" when all is there."""
+        """Return the missing requirements of the program; "" if there are none."""
         for need in self.facts.get("needs", "").replace(",", " ").split():
             if need == "root":
                 if os.geteuid() != 0:
@@ -149,7 +149,7 @@ class Program:
 
 @cache
 def _may(command: tuple[str, ...]) -> bool:
-    """Whether a command is allowed here, as it is not in every container."""
+    """Return True if a command is allowed here, as it is not in every container."""
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
     except OSError:
@@ -215,7 +215,7 @@ class Call:
 
 @dataclass
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run."""
 
     mode: str
     exit: int
@@ -412,7 +412,7 @@ def _noted(program: Program, folder: Path) -> list[list[tuple[str, str, int, flo
 
 
 def read_records(folder: Path) -> Records:
-    """What TensorBoard reads in a folder and below, each tag's records in its order."""
+    """Return the records that TensorBoard reads in a folder and below, by tag and in order."""
     found: Records = {}
     for directory in sorted({path.parent for path in _event_files(folder)}):
         logging.getLogger("tensorboard").setLevel(logging.CRITICAL)
@@ -541,7 +541,7 @@ def _without(tags: dict[str, Any], tag: str) -> dict[str, Any]:
 
 
 def _means(records: Records) -> Records:
-    """One point of each step: the mean of those of all ranks."""
+    """Return one point of each step: the mean of those of all ranks."""
     found: Records = {}
     for run, tags in records.items():
         for tag, points in tags.items():
@@ -555,7 +555,7 @@ def _means(records: Records) -> Records:
 
 
 def differences(theirs: Records, ours: Records) -> Iterator[str]:
-    """What the original has and tbxd has not, or otherwise."""
+    """Return the differences between the original and tbxd."""
     for run in sorted({*theirs, *ours}):
         for tag in sorted({*theirs.get(run, {}), *ours.get(run, {})}):
             left, right = theirs.get(run, {}).get(tag, []), ours.get(run, {}).get(tag, [])

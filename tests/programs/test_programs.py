@@ -91,7 +91,7 @@ class Runner:
         return result
 
     def _original(self, program: Program, anew: bool) -> dict[str, Any]:
-        """What the original leaves: as it is kept, or run now."""
+        """Return the original's outcome: the kept one, or of a run now."""
         if "original" not in program.modes:
             return {"exit": program.exit, "alarms": [], "records": {}}
         found = gallery.kept(program)

@@ -1,4 +1,4 @@
-"""What share of slips the tests notice: ``make mutants``.
+"""The share of slips that the tests notice: ``make mutants``.
 
 Each job has a copy of the tree. In it one slip at a time is made, and the tests that ought to notice are run; the
 working tree is never touched. A slip is

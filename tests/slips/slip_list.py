@@ -56,7 +56,7 @@ class Slip:
 
 
 def tables(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """What a list holds."""
+    """Return the tables of a list."""
     with open(path, "rb") as file:
         return tomllib.load(file)
 

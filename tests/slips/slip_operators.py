@@ -109,7 +109,7 @@ def _is_silent(node: ast.AST) -> bool:
 
 
 def _offsets(text: str) -> list[int]:
-    """Where each line begins, in characters."""
+    """Return the start of each line, in characters."""
     offsets = [0]
     for line in text.splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))

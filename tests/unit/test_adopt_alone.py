@@ -56,7 +56,7 @@ class Left(Inside):
         return path
 
     def dropped(self, journal: Journal) -> None:
-        """What it could not keep."""
+        """The records that it could not keep."""
 
     def step(self, seconds: float = 0.0) -> None:
         self.now += seconds

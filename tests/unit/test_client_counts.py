@@ -1,4 +1,4 @@
-"""What a client counts: accepted = written + pending + dropped, whatever becomes of a record. No daemon is there."""
+"""The client's counts: accepted = written + pending + dropped, whatever happens to a record. No daemon is there."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tbxd_client.values.media import heatmap_attrs
 
 
 def counted(pixels: Any) -> dict[tuple[int, ...], int]:
-    """How many pixels have each colour."""
+    """Return the number of pixels of each colour."""
     values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     return {tuple(value): int(count) for value, count in zip(values.tolist(), counts, strict=True)}
 

@@ -1,4 +1,4 @@
-"""What the hub says to clients, and when it writes: messages come from the test, and the runs are real."""
+"""The hub's messages to clients, and its writes: messages come from the test, and the runs are real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a journal asks of its disk, and how it uses its files: the calls are noted, and some of them fail."""
+"""A journal's system calls and its use of files: the calls are recorded, and some of them fail."""
 
 from __future__ import annotations
 

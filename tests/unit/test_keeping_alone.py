@@ -1,4 +1,4 @@
-"""Which runs a daemon keeps: runs without files, a clock that is the test's."""
+"""The runs that a daemon keeps: runs without files, and the test's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the pages are written: for whom, in lines that a terminal shows, with links that lead somewhere."""
+"""The form of the pages: an opening with the reader, lines that fit a terminal, links with a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each key may take, and when it may go on: without a daemon, its clock is the test's."""
+"""The quotas of keys, and the end of their waits: without a daemon, its clock is the test's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides about ranks, without files or a daemon: tags, frontier, points, parts, patience and history."""
+"""The decisions about ranks, without files or a daemon: tags, frontier, points, parts, patience and history."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """What the event files of a folder hold, in their order."""
+    """Return the points in the event files of a folder, in order."""
     result: dict[str, list[tuple[int, float]]] = {}
     for name in event_files(directory) if directory.exists() else ():
         for event in read_events(directory / name):

@@ -48,7 +48,7 @@ def array_of(records: list[tuple[int, int, float, float, int]]) -> Any:
 
 
 def written(given: Batches, small: int, flush_each: bool) -> tuple[bytes, dict[bytes, Entry]]:
-    """What a writer makes of batches, and the ledger behind it."""
+    """Return a writer's bytes of batches, and the ledger after them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scalar_batcher, "SMALL", small)
         writer, ledger, pieces = ScalarWriter(Marker()), {}, []

@@ -1,4 +1,4 @@
-"""What a sender says to a daemon and takes from it, without a thread, a socket or a daemon: its clock is the test's."""
+"""A sender's messages to and from a daemon, without a thread, a socket or a daemon: its clock is the test's."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Side:
         self.hear(wire.Ack(self.journal.session, written, limit, more.pop("runs", {}), **more))
 
     def send(self) -> list[wire.Message]:
-        """What is sent now."""
+        """Return the messages sent now."""
         self.link.sent.clear()
         if self.sender._welcomed:
             self.sender._send(self.link)
