@@ -166,12 +166,19 @@ def moments_of(arrays: Sequence[AnyArray]) -> Moments:
 
 def _of_distribution(whole: Distribution, max_bins: object) -> Histogram:
     places, moments = whole.places, whole.moments
+    _check_number(moments)
     if not moments.num:
         raise Refused("no_finite_values", f"none of {moments.size:,} numbers is finite")
     counts, limits = places[1:-1], tensorflow_edges()
     if not counts.any():  # all beyond the outermost edges: shown in two bins of their own, not refused
         counts, limits = _beyond(places, limits, moments)
     return _shown(counts, limits, moments, max_bins)
+
+
+def _check_number(moments: Moments) -> None:
+    """Refuse parts that claim more numbers together than int64 holds: their counts would be negative."""
+    if moments.num > COUNT_MAX:
+        raise Refused("bad_record", f"parts of one array that have {moments.num:,} numbers")
 
 
 def _shown(counts: Counts, limits: Floats, moments: Moments, max_bins: object) -> Histogram:
@@ -265,6 +272,7 @@ def _of_bins(counted: Sequence[Distribution | _Bins], arrays: Sequence[AnyArray]
         counts, _ = numpy_counts(lambda: _blocks(arrays), tuple(first.limits.tolist()), moments)
         whole.moments.merge(moments)
         whole.counts += counts
+    _check_number(whole.moments)
     if not whole.moments.num:
         raise Refused("no_finite_values", f"none of {whole.moments.size:,} numbers is finite")
     return _shown(whole.counts, whole.limits, whole.moments, max_bins)

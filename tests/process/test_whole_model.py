@@ -73,3 +73,27 @@ def test_no_histogram_is_dropped_and_the_counts_are_tensorboardxs(
         assert (one.num, one.min, one.max) == (wanted.num, wanted.min, wanted.max)
         assert one.sum_squares == pytest.approx(wanted.sum_squares, rel=1e-9)
         values *= np.float32(1.5)
+
+
+def test_a_script_without_memory_to_count_goes_on(place: World) -> None:
+    """To count takes some MiB that the script may not have: the record is copied, or dropped and counted."""
+    script = """
+        import json, resource
+        import numpy as np
+        from tbxd_client import SummaryWriter
+
+        writer, values = SummaryWriter("logs/a"), np.ones(8 << 20, "f4")
+        writer.add_histogram("small", np.ones(9), 0)
+        writer.flush()
+        pages = int(open("/proc/self/statm").read().split()[0])
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, ((pages << 12) + (3 << 20), most))
+        writer.add_histogram("large", values, 1)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        stats = writer.stats()
+        print(json.dumps([stats["accepted"], sum(stats["dropped"].values())]))
+    """
+    result = place.run(script)
+    assert result.returncode == 0, result.stderr
+    accepted, dropped = json.loads(result.stdout)
+    assert (accepted, dropped <= 1) == (2, True)

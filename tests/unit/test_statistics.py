@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+import types
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,9 @@ from tbxd.encode.histogram import encode_together
 from tbxd_client.protocol.kinds import HISTOGRAM
 from tbxd_client.protocol.records import Record, TagDefinition
 from tbxd_client.statistics.distribution import Distribution
-from tbxd_client.statistics.moments import BLOCK, Moments, add_partial, total
+from tbxd_client.statistics.moments import BLOCK, Moments, Scratch, add_partial, total
 from tbxd_client.values.arrays import Array, snapshot
-from tbxd_client.values.counted import counted
+from tbxd_client.values.counted import RULE_NUMBERS_MAX, counted
 from tbxd_client.values.numbers import Numbers, strided_blocks
 
 TAG = TagDefinition(0, 0, "weights")
@@ -278,3 +281,114 @@ def test_a_record_that_contradicts_itself_is_refused() -> None:
         bad = [*moments[:place], value, *moments[place + 1 :]]
         record = Record(HISTOGRAM, 0, 0, 0.0, {**good.attrs, "moments": bad}, good.payload)
         assert written([record]) == "bad_record", (place, value)
+
+
+def test_parts_that_claim_more_numbers_than_a_count_holds_are_refused() -> None:
+    """Their counts would be negative in the event file."""
+    most = 2**63 - 1
+    moments = [most, 0, 0, 0, 0, 0.0, 1.0, [1.0], [1.0]]
+    for name, numbers in (("places", np.array([5], "<u2")), ("limits", np.array([0.0, 1.0]))):
+        counts = np.array([most], "<u8")
+        described = [[name, numbers.dtype.str, list(numbers.shape)], ["counts", "<u8", [1]]]
+        payload = numbers.tobytes() + counts.tobytes()
+        one = Record(HISTOGRAM, 0, 0, 0.0, {"arrays": described, "moments": moments}, payload)
+        assert written([one]).num == float(most)
+        assert written([one, one]) == "bad_record"
+
+
+class _Changing(np.ndarray[Any, Any]):
+    """An array that another thread fills anew between any two looks at it."""
+
+    def min(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().min(*args, **kwargs)
+        self[:] = 3
+        return result
+
+
+def test_an_array_that_another_thread_fills_meanwhile_has_extremes_all_the_same() -> None:
+    """A minimum above the maximum, or one that is not finite, would be refused by the daemon."""
+    for late in (3.0, math.nan, math.inf, -math.inf):
+        block = np.full(1000, 5, np.float32).view(_Changing)
+        if late != 3.0:
+            block.max = lambda late=late: late  # type: ignore[method-assign]
+        moments = Moments()
+        moments.take(block, Scratch(1000))
+        assert (moments.num, moments.min, moments.max, moments.sum) == (1000, 5.0, 5.0, 5000.0)
+
+
+@pytest.mark.parametrize("bins", ["tensorflow", *RULES, 10, [-1.0, 0.0, 1.0]])
+def test_a_program_that_has_numpy_raise_for_rounding_is_not_ended(bins: Any) -> None:
+    """Nor one that makes errors of warnings."""
+    many = [np.linspace(0, 1e-320, 1000), np.full(1000, 1e-310), np.array([math.nan, math.inf, *[1e200] * 9, -1e200])]
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for values in many:
+            assert counted(Numbers(values, "w"), bins, False, "w") is not None
+
+
+def test_a_rule_that_would_hold_many_numbers_at_once_is_left_to_the_daemon() -> None:
+    """As float64 they take eight times the memory of int8: the trainer may not have it."""
+    values = np.zeros(RULE_NUMBERS_MAX + 1, np.int8)
+    assert counted(Numbers(values, "w"), "sqrt", False, "w") is None
+    assert counted(Numbers(values, "w"), 10, False, "w") is not None
+    assert counted(Numbers(values, "w"), "tensorflow", False, "w") is not None
+
+
+def test_tensors_are_read_without_an_operation_that_a_mode_of_torch_sees() -> None:
+    """What a mode raises of its own is a TypeError."""
+    torch = pytest.importorskip("torch")
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    plain, learned = torch.ones(300), torch.nn.Parameter(torch.ones(300))
+    with Watch():
+        snapshot(plain, "w")
+        before = len(seen)
+        assert reduced(plain).attrs["moments"][0] == 300
+    assert len(seen) == 2 * before
+    with FakeTensorMode():
+        for tensor in (plain, learned):
+            with pytest.raises(TypeError, match="cannot be read"):
+                reduced(tensor)
+
+
+def test_what_torch_cannot_compute_with_is_a_type_error() -> None:
+    torch = pytest.importorskip("torch")
+    raw = torch.zeros(4096, dtype=torch.uint8)
+    for name in ("float4_e2m1fn_x2", "float8_e8m0fnu", "uint4", "bits8"):
+        if hasattr(torch, name):
+            try:
+                counted(Numbers(raw.view(getattr(torch, name)), "w"), "tensorflow", False, "w")
+            except TypeError as error:
+                assert "cannot be read" in str(error)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_sizes_of_tensors_are_numbers_also_in_a_trace() -> None:
+    """There torch says how many elements a tensor has with a tensor, which would stay in the budget for copies."""
+    torch = pytest.importorskip("torch")
+    kinds = set()
+
+    def forward(values: Any) -> Any:
+        numbers = Numbers(values, "w")
+        kinds.update((type(numbers.count), type(numbers.nbytes)))
+        return values * 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(forward, torch.ones(5), check_trace=False)
+    assert kinds == {int}
+
+
+def test_a_torch_that_another_thread_is_importing_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module is there then, and its classes are not."""
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    for values in ([1.0, 2.0], np.ma.array([1.0]), np.ones(9)):
+        assert reduced(values).attrs["moments"][0] > 0

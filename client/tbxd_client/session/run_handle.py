@@ -441,7 +441,9 @@ class Run:
         """
         found = None
         if not self._copies(numbers.nbytes):
-            found = counted(numbers, attrs["bins"], self.merges(tag), f"add_histogram {tag!r}")
+            # To count takes some MiB, and to copy none: without memory it is copied, or dropped and counted.
+            with contextlib.suppress(MemoryError):
+                found = counted(numbers, attrs["bins"], self.merges(tag), f"add_histogram {tag!r}")
         if found is None:
             self.array(HISTOGRAM, tag, step, wall_time, numbers.array, attrs, color)
         else:

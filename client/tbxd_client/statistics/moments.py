@@ -86,8 +86,10 @@ class Moments:
             whole = float(wide.sum())
         if len(numbers):
             self.num += len(numbers)
-            self.min = min(self.min, float(numbers.min()))
-            self.max = max(self.max, float(numbers.max()))
+            low, high = float(numbers.min()), float(numbers.max())
+            if not -math.inf < low <= high < math.inf:  # another thread has changed the block: the copy has not changed
+                low, high = float(wide.min()), float(wide.max())
+            self.min, self.max = min(self.min, low), max(self.max, high)
             add_partial(self.sums, whole)
             # Not a dot product: BLAS starts a thread for each core and has them spin for 100 ms after it.
             add_partial(self.squares, float(np.square(wide, out=scratch.squares[: len(wide)]).sum()))

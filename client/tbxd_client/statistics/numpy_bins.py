@@ -34,8 +34,13 @@ def numpy_counts(blocks: Blocks, bins: str | int | tuple[float, ...], moments: M
     span = (moments.min, moments.max)
     if not isinstance(bins, tuple) and not math.isfinite(span[1] - span[0]):
         raise BadBins(f"numbers from {span[0]:g} to {span[1]:g}, whose difference no float64 holds")
-    if isinstance(bins, str):
-        bins = _bins_by_rule(blocks, bins, span)
+    with np.errstate(all="ignore"):  # a program may have numpy raise for what is rounded to 0 or to inf
+        return _counts(blocks, _bins_by_rule(blocks, bins, span) if isinstance(bins, str) else bins, span)
+
+
+def _counts(blocks: Blocks, bins: int | tuple[float, ...], span: tuple[float, float]) -> tuple[Any, Any]:
+    import numpy as np
+
     edges: Any = bins if isinstance(bins, int) else np.array(bins, np.float64)
     try:
         limits = np.histogram_bin_edges(np.empty(0), edges, span)
@@ -73,7 +78,7 @@ def _bins_by_rule(blocks: Blocks, rule: str, span: tuple[float, float]) -> int:
         numbers = numbers[:: math.ceil(len(numbers) / STONE_VALUES_MAX)]
     try:
         count = len(np.histogram_bin_edges(numbers, rule, span)) - 1
-    except (ValueError, OverflowError) as error:  # numpy's: no width can be made of them
+    except (ValueError, OverflowError, RuntimeWarning) as error:  # numpy's: no width can be made of them
         raise BadBins(f"rule {rule!r}: {error}") from error
     if count > BINS_MAX:
         raise BadBins(f"rule {rule!r} makes {count:,} bins of these numbers; at most {BINS_MAX:,}")

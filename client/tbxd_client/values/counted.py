@@ -14,12 +14,15 @@ from .arrays import Array
 from .numbers import Numbers
 
 TENSORFLOW = "tensorflow"
+RULE_NUMBERS_MAX = 1 << 23  # a rule has to see all numbers at once, as float64: 64 MiB, and some copies
 
 
 def counted(
     numbers: Numbers, bins: str | int | list[float], merges: bool, what: str
 ) -> tuple[Mapping[str, Array], dict[str, Any]] | None:
-    """Count numbers, as the daemon would; None where they cannot be read block by block.
+    """Count numbers, as the daemon would; None where they have to be copied for the daemon.
+
+    So it is where they cannot be read block by block, and where a rule would take much memory to choose bins of them.
 
     Args:
         numbers: they are read once for TensorFlow's bins and for those whose edges are given, else two or three times.
@@ -49,7 +52,7 @@ def counted(
         places = np.flatnonzero(whole.places)
         arrays = {"places": places.astype("<u2"), "counts": whole.places[places].astype("<u8")}
         moments = whole.moments
-    elif numbers.blocks() is None:
+    elif (isinstance(bins, str) and numbers.count > RULE_NUMBERS_MAX) or numbers.blocks() is None:
         return None
     else:
         moments = Moments()

@@ -41,9 +41,8 @@ class Numbers:
         if _is_numpy(value):
             self.count: int = value.size
             self.nbytes: int = value.nbytes
-        elif _is_torch(value):
-            self.count = value.numel()
-            self.nbytes = self.count * value.element_size()
+        elif (sizes := _torch_sizes(value)) is not None:
+            self.count, self.nbytes = sizes
         else:
             self.count = math.prod(self.array.shape)
             self.nbytes = len(self.array.data)
@@ -103,7 +102,8 @@ class Numbers:
         try:
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
                 return None
-            tensor = tensor.detach()
+            if tensor.requires_grad:  # else nothing is done to it: a mode or a trace would note each operation
+                tensor = tensor.detach()
             if tensor.is_complex():
                 say_real_part(self._what)
                 tensor = tensor.real
@@ -114,16 +114,14 @@ class Numbers:
             elif is_narrow_float:
                 tensor = tensor.view(torch.uint8)
             blocks = self._read(tensor)
-        except (RuntimeError, TypeError, NotImplementedError):
+        except Exception:  # of any kind: modes and transforms of torch raise their own
             return None  # `snapshot` says what is wrong
         if blocks is None:
             return None
         if name == BFLOAT16:
             return (block.view(np.uint16) for block in blocks), BFLOAT16, size
         if is_narrow_float:
-            narrow = getattr(torch, name)
-            widened = (torch.from_numpy(block).view(narrow).float().numpy() for block in blocks)
-            return widened, np.dtype(np.float32), size
+            return self._widened(blocks, getattr(torch, name)), np.dtype(np.float32), size
         return blocks, np.dtype(name), size
 
     def _read(self, tensor: Any) -> Iterator[Any] | None:
@@ -134,13 +132,25 @@ class Numbers:
             return strided_blocks(tensor.numpy())
         return self._from_device(tensor.reshape(-1)) if tensor.is_contiguous() else None
 
+    def _widened(self, blocks: Iterator[Any], narrow: Any) -> Iterator[Any]:
+        torch = sys.modules["torch"]
+        for block in blocks:
+            try:
+                wide = torch.from_numpy(block).view(narrow).float().numpy()
+            except Exception as error:  # types that torch stores and cannot compute with
+                raise self._unreadable(error) from error
+            yield wide
+
     def _from_device(self, flat: Any) -> Iterator[Any]:
         for first in range(0, flat.numel(), _DEVICE_COUNT):
             try:
                 part = flat[first : first + _DEVICE_COUNT].cpu().numpy()
-            except RuntimeError as error:
-                raise TypeError(f"{self._what}: the values of this tensor cannot be read: {error}") from error
+            except Exception as error:
+                raise self._unreadable(error) from error
             yield from strided_blocks(part)
+
+    def _unreadable(self, error: Exception) -> TypeError:
+        return TypeError(f"{self._what}: the values of this tensor cannot be read: {error}")
 
     def _of_array(self) -> tuple[Iterator[Any], Any, int] | None:
         import numpy as np
@@ -154,21 +164,34 @@ class Numbers:
 
 
 def _is_numpy(value: Any) -> bool:
-    np = sys.modules.get("numpy")
-    return np is not None and type(value) is np.ndarray
+    return type(value) is getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
 def _is_torch(value: Any) -> bool:
     """Whether it is a tensor of torch that is no other library's kind of one."""
-    torch = sys.modules.get("torch")
-    return torch is not None and type(value) in (torch.Tensor, torch.nn.Parameter)
+    torch = sys.modules.get("torch")  # another thread may be importing it
+    return type(value) in (getattr(torch, "Tensor", None), getattr(getattr(torch, "nn", None), "Parameter", None))
+
+
+def _torch_sizes(value: Any) -> tuple[int, int] | None:
+    """How many numbers and bytes a tensor of torch has; None for other values, and where it does not say."""
+    if not _is_torch(value):
+        return None
+    try:
+        count = int(value.numel())  # a tensor in torch.jit.trace
+        return count, count * int(value.element_size())
+    except Exception:
+        return None  # `snapshot` says what is wrong
 
 
 def _is_repeated(value: Any) -> bool:
     """Whether an array has more elements than its memory: to read one of 2**50 would never end."""
     if _is_numpy(value):
         return 0 in value.strides
-    return not _is_torch(value) or value.layout is not sys.modules["torch"].strided or 0 in value.stride()
+    try:
+        return not _is_torch(value) or value.layout is not sys.modules["torch"].strided or 0 in value.stride()
+    except Exception:  # nested tensors have no strides
+        return True
 
 
 def strided_blocks(array: Any) -> Iterator[Any]:
