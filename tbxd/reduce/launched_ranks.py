@@ -69,7 +69,7 @@ class Host:
         """Return True if a process exists, also a hidden one: of another user, under hidepid."""
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # the latter for a number that no process can have
             return False
         except OSError:
             pass

@@ -268,6 +268,16 @@ def test_what_another_launcher_has_started_since_is_none(host: Fake) -> None:
     assert host.launched().may_come()
 
 
+def test_a_number_that_no_process_can_have_is_nobodys() -> None:
+    """A client may say anything of who has launched it; an exception would begin its run anew again and again."""
+    host = Host()
+    for pid in (2**31, 9_999_999_999):
+        assert not host.is_there(pid)
+        known = Launched.read(f"{host.namespace():x}/{pid}.1.1.1/1/RANK/1", True)
+        assert known is not None
+        known.may_come()
+
+
 def test_where_the_system_does_not_show_everything_a_rank_may_come(host: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     del host.there[LAUNCHER_PID]
     assert not host.launched().may_come()

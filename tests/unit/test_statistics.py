@@ -392,3 +392,14 @@ def test_a_torch_that_another_thread_is_importing_is_no_matter(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
     for values in ([1.0, 2.0], np.ma.array([1.0]), np.ones(9)):
         assert reduced(values).attrs["moments"][0] > 0
+
+
+def test_a_tensor_whose_memory_is_freed_is_not_read() -> None:
+    """The second has an address in the first page: to read it ends the process."""
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.ones(1 << 16), torch.ones(1 << 16)[3:], torch.nn.Parameter(torch.ones(9))):
+        tensor.untyped_storage().resize_(0)
+        with pytest.raises(TypeError, match="freed"):
+            snapshot(tensor, "w")
+        with pytest.raises(TypeError, match="freed"):
+            counted(Numbers(tensor, "w"), "tensorflow", False, "w")

@@ -190,6 +190,8 @@ def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
         size = tensor.numel() * tensor.element_size()
         if size > RECORD_BYTES_MAX:
             return Array("<f4", tuple(tensor.shape), TooLarge(size))
+        if is_freed(tensor):
+            raise RuntimeError("its memory has been freed")
         if tensor.requires_grad:
             tensor = tensor.detach()
         if tensor.layout is not torch.strided:
@@ -209,6 +211,17 @@ def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
         return _from_numpy(tensor.numpy(), what)
     except Exception as error:  # of any kind: modes and transforms of torch raise their own
         raise TypeError(f"{what}: the values of this tensor cannot be read: {error}") from error
+
+
+def is_freed(tensor: Any) -> bool:
+    """Return True if a tensor of torch has elements and no memory, which torch does not check when it is read.
+
+    So are parameters that are sharded (FSDP) between two uses: to read one ends the process, or gives any bytes.
+    """
+    try:
+        return not tensor.untyped_storage().nbytes() and bool(tensor.numel())
+    except Exception:  # of a layout, a device or a torch without a storage
+        return False
 
 
 _TORCH_LIKE_NUMPY = frozenset(

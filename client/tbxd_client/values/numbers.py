@@ -10,7 +10,7 @@ from typing import Any
 from ..protocol.limits import BFLOAT16, DIMENSIONS_MAX
 from ..protocol.records import RECORD_BYTES_MAX
 from ..statistics.moments import BLOCK
-from .arrays import Array, TooLarge, real_part, say_real_part, snapshot, usual
+from .arrays import Array, TooLarge, is_freed, real_part, say_real_part, snapshot, usual
 
 # Those of torch whose memory numpy reads as it is. Of float8 and their like each block is widened.
 _READABLE = frozenset(["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"])
@@ -100,7 +100,8 @@ class Numbers:
 
         torch = sys.modules["torch"]
         try:
-            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+            plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+            if not plain or is_freed(tensor):
                 return None
             if tensor.requires_grad:  # else nothing is done to it: a mode or a trace would note each operation
                 tensor = tensor.detach()
