@@ -403,3 +403,24 @@ def test_a_tensor_whose_memory_is_freed_is_not_read() -> None:
             snapshot(tensor, "w")
         with pytest.raises(TypeError, match="freed"):
             counted(Numbers(tensor, "w"), "tensorflow", False, "w")
+
+
+@pytest.mark.parametrize("bins", [*RULES, 10, [-1.0, 0.0, 9.0]])
+def test_an_array_that_another_thread_fills_between_two_looks_makes_no_nonsense(
+    bins: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numpy's bins take two looks at an array: what is finite at one of them need not be at the other."""
+    for first, then in ((1.0, math.nan), (math.nan, 1.0)):
+        values = np.full(1000, first)
+        values[:500] = np.linspace(0.0, 2.0, 500) if first == 1.0 else 1.0
+        looks = []
+
+        def parts(numbers: Numbers, values: Any = values, looks: list[int] = looks, then: float = then) -> Any:
+            if looks:
+                values[:] = then
+            looks.append(1)
+            yield values
+
+        monkeypatch.setattr("tbxd_client.values.counted._parts", parts)
+        result = written([reduced(values, bins)])
+        assert result == "bad_bins" if math.isnan(then) else result.num == 1000

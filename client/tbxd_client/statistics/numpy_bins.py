@@ -67,6 +67,8 @@ def _bins_by_rule(blocks: Blocks, rule: str, span: tuple[float, float]) -> int:
     import numpy as np
 
     numbers = np.concatenate([_finite(block) for block in blocks()])
+    if not len(numbers):  # another thread has changed them since their moments were taken
+        raise BadBins("no number is finite any more")
     if rule in ("auto", "fd"):  # a few numbers far away can make billions of bins, which numpy would try to hold
         low, high = np.percentile(numbers, [25, 75])
         width = 2 * (high - low) / len(numbers) ** (1 / 3)

@@ -65,6 +65,8 @@ def counted(
             if moments.num:
                 wanted = tuple(bins) if isinstance(bins, list) else bins
                 counts, limits = numpy_counts(lambda: _parts(numbers), wanted, moments)
+                # More only where another thread has changed the array between two looks: the daemon would refuse that.
+                moments.num = max(moments.num, int(counts.sum()))
         except BadBins:
             pass  # without bins the daemon counts it as dropped, as it does what it cannot make bins of itself
         arrays = {"limits": limits.astype("<f8"), "counts": counts.astype("<u8")}
