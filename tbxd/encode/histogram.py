@@ -67,8 +67,12 @@ def encode_together(records: Sequence[Record], tag: TagDefinition) -> list[Any]:
     """
     attrs = records[0].attrs
     bins, max_bins = attrs.get("bins", TENSORFLOW), attrs.get("max_bins")
-    counted = [_counted(record) for record in records if "moments" in record.attrs]
+    found = [_counted(record) for record in records if "moments" in record.attrs]
     arrays = [array_of(record) for record in records if "moments" not in record.attrs]
+    counted = [one for one in found if one.moments.num]  # without a finite number no bins were made
+    if found and not counted and not arrays:
+        size = sum(one.moments.size for one in found)
+        raise Refused("no_finite_values", f"none of {size:,} numbers is finite")
     if not counted:
         result = histogram_of(arrays, bins, max_bins)
     elif all(isinstance(one, Distribution) for one in counted):

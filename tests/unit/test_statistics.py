@@ -424,3 +424,15 @@ def test_an_array_that_another_thread_fills_between_two_looks_makes_no_nonsense(
         monkeypatch.setattr("tbxd_client.values.counted._parts", parts)
         result = written([reduced(values, bins)])
         assert result == "bad_bins" if math.isnan(then) else result.num == 1000
+
+
+def test_a_part_without_a_finite_number_leaves_the_others_their_bins() -> None:
+    """One rank's numbers are all NaN; where each has given the same edges, the others' histogram is written."""
+    edges = [-1.0, 0.0, 1.0]
+    nothing, some = np.full(100, math.nan), np.linspace(-0.9, 0.9, 100)
+    wanted = written([copied(nothing, edges), copied(some, edges)])
+    for parts in itertools.product((copied, reduced), repeat=2):
+        for order in ((nothing, some), (some, nothing)):
+            records = [part(values, edges) for part, values in zip(parts, order, strict=True)]
+            same(written(records), wanted, 1.0)
+    assert written([reduced(nothing, edges), copied(nothing, edges)]) == "no_finite_values"
