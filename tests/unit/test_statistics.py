@@ -436,3 +436,25 @@ def test_a_part_without_a_finite_number_leaves_the_others_their_bins() -> None:
             records = [part(values, edges) for part, values in zip(parts, order, strict=True)]
             same(written(records), wanted, 1.0)
     assert written([reduced(nothing, edges), copied(nothing, edges)]) == "no_finite_values"
+
+
+def test_a_tensor_that_has_no_values_is_refused_and_not_logged_with_any_bytes() -> None:
+    """Numpy is given no address for it then, and takes memory of its own."""
+    torch = pytest.importorskip("torch")
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    plain, refused = torch.ones(1 << 16), []
+
+    def forward(tensor: Any) -> Any:
+        for read in (lambda: snapshot(tensor, "w"), lambda: reduced(tensor)):
+            with pytest.raises(TypeError, match="no memory"):
+                read()
+            refused.append(read)
+        return tensor.sum()
+
+    torch.func.functionalize(forward)(plain)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for dtype in (torch.float32, torch.bfloat16):
+            with pytest.raises(TypeError):
+                snapshot(plain.to(dtype), "w")
+    assert len(refused) == 2

@@ -204,13 +204,25 @@ def _from_torch(torch: Any, tensor: Any, what: str) -> Array:
             tensor = tensor.resolve_conj().resolve_neg()
         dtype = str(tensor.dtype)[6:]  # without "torch."
         if dtype == BFLOAT16:
-            bits = _from_numpy(tensor.contiguous().view(torch.int16).numpy(), what)
+            bits = _from_numpy(numpy_of(tensor.contiguous().view(torch.int16)), what)
             return Array(BFLOAT16, bits.shape, bits.data)
         if dtype not in _TORCH_LIKE_NUMPY:
             tensor = tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
-        return _from_numpy(tensor.numpy(), what)
+        return _from_numpy(numpy_of(tensor), what)
     except Exception as error:  # of any kind: modes and transforms of torch raise their own
         raise TypeError(f"{what}: the values of this tensor cannot be read: {error}") from error
+
+
+def numpy_of(tensor: Any) -> Any:
+    """Return numpy's array over the memory of a tensor of torch.
+
+    Raises:
+        RuntimeError: it has none, as under a mode or a transform of torch that computes without values.
+    """
+    array = tensor.numpy()
+    if array.size and array.flags.owndata:  # without an address numpy takes memory of its own, with any bytes in it
+        raise RuntimeError("it has no memory")
+    return array
 
 
 def is_freed(tensor: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from ..protocol.limits import BFLOAT16, DIMENSIONS_MAX
 from ..protocol.records import RECORD_BYTES_MAX
 from ..statistics.moments import BLOCK
-from .arrays import Array, TooLarge, is_freed, real_part, say_real_part, snapshot, usual
+from .arrays import Array, TooLarge, is_freed, numpy_of, real_part, say_real_part, snapshot, usual
 
 # Those of torch whose memory numpy reads as it is. Of float8 and their like each block is widened.
 _READABLE = frozenset(["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"])
@@ -130,7 +130,7 @@ class Numbers:
         if str(tensor.dtype)[6:] not in _READABLE:
             return None
         if tensor.device.type == "cpu":
-            return strided_blocks(tensor.numpy())
+            return strided_blocks(numpy_of(tensor))
         return self._from_device(tensor.reshape(-1)) if tensor.is_contiguous() else None
 
     def _widened(self, blocks: Iterator[Any], narrow: Any) -> Iterator[Any]:
@@ -145,7 +145,7 @@ class Numbers:
     def _from_device(self, flat: Any) -> Iterator[Any]:
         for first in range(0, flat.numel(), _DEVICE_COUNT):
             try:
-                part = flat[first : first + _DEVICE_COUNT].cpu().numpy()
+                part = numpy_of(flat[first : first + _DEVICE_COUNT].cpu())
             except Exception as error:
                 raise self._unreadable(error) from error
             yield from strided_blocks(part)
