@@ -432,8 +432,8 @@ class SummaryWriter(MediaMethods, PluginMethods):
         """Log the distribution of an array.
 
         The call copies a small array, and the daemon counts the bins. The numbers of a large one are counted in the
-        call, without a copy: from 16 MiB on, and from 64 KiB on where many are logged, or where the journal is half
-        full. The counts are the same.
+        call, without a copy: from 16 MiB on, and from 64 KiB on where many are logged, or where the journal is about
+        half full. The counts are the same.
 
         Args:
             tag: name of the histogram.

@@ -97,3 +97,21 @@ def test_a_script_without_memory_to_count_goes_on(place: World) -> None:
     assert result.returncode == 0, result.stderr
     accepted, dropped = json.loads(result.stdout)
     assert (accepted, dropped <= 1) == (2, True)
+
+
+def test_where_histograms_may_fill_little_of_the_journal_large_ones_leave_each_other_room(place: World) -> None:
+    """Copied until the journal is half full, the first ones would take all that histograms may fill."""
+    script = """
+        import json
+        import numpy as np
+        from tbxd_client import SummaryWriter
+
+        writer, values = SummaryWriter("logs/a"), np.ones(1 << 18, "f4")
+        for step in range(100):
+            writer.add_histogram("large", values, step)
+        print(json.dumps(writer.stats()["dropped"]))
+    """
+    environ = {"TBXD_JOURNAL_BYTES": str(64 << 20), "TBXD_JOURNAL_SHARES": "histogram=30", "TBXD_FLUSH_SECONDS": "1"}
+    result = place.run(script, environ={**environ, "TBXD_ADDRESS": f"ipc://{place.root}/nobody"})
+    assert result.returncode == 0, result.stderr
+    assert not json.loads(result.stdout), result.stdout

@@ -10,7 +10,7 @@ from ..process.native import monotonic
 
 ARRAY_BYTES_MIN = 64 << 10  # smaller arrays are copied: to count them takes longer than the copy and costs as much
 ARRAY_BYTES_MAX = 16 << 20  # larger ones are counted
-FILL_MAX = 0.5  # of the journal: beyond it, arrays are counted
+FILL_MAX = 0.5  # of what histograms may fill of the journal: beyond it, arrays are counted
 BURST_BYTES = 128 << 20  # that may be copied at once, and
 BYTES_PER_SECOND = 16 << 20  # how fast these come back
 

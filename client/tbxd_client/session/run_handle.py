@@ -461,7 +461,9 @@ class Run:
             bytes_max, waiting = journal.bytes_max, journal.position - journal.released
         else:  # the first record makes one
             bytes_max = int(settings.read(settings.JOURNAL_BYTES))
-        return waiting + size <= copy_budget.FILL_MAX * bytes_max and copy_budget.budget.take(size)
+        session = self._session
+        share = session.shares[HISTOGRAM] if session is not None else 1.0  # a user may leave histograms little
+        return waiting + size <= copy_budget.FILL_MAX * share * bytes_max and copy_budget.budget.take(size)
 
     def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
         """Log a record whose payload is text or nothing."""
