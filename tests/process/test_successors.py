@@ -94,7 +94,7 @@ def test_an_evaluation_of_an_older_checkpoint_hides_nothing(place: World, steps:
     assert counts["beside"] == [run.removeprefix("run/") for run in found if run != "run"]
     assert counts["accepted"] == counts["written"] == 4 + len(of(2, *steps)) and not counts["dropped"]
     told = place.tbxd("status").stdout
-    assert f"is in runs below it: {counts['beside'][0]}" in told and "TBXD_RESUME=always" in told
+    assert f"are in runs below it: {counts['beside'][0]}" in told and "TBXD_RESUME=always" in told
     assert place.tbxd("check", str(place.logdir)).returncode == 0
 
 

@@ -59,6 +59,10 @@ LARGEST = {
         edges = np.arange(1, limits.BINS_MAX + 1)
         writer.add_histogram_raw("raw", 0, 1, 1, 1, 1, edges, np.ones(limits.BINS_MAX), 1)
         """,
+    # No sum that a client makes has so many parts; tests/unit/test_statistics.py tries records that have more.
+    "PARTIAL_SUMS_MAX": """
+        writer.add_histogram("sums", np.logspace(-300, 300, 300_000), 1)
+        """,
     "BIN_RULES": """
         for rule in limits.BIN_RULES:
             writer.add_histogram(rule, np.linspace(0, 1, 1000), 1, bins=rule)
