@@ -137,9 +137,10 @@ class Planner:
         others = self._conflicts(known, member, places, steps, firsts=True)
         for place in np.flatnonzero(fresh & ~away & others).tolist():
             tag, step = int(places[place]), int(steps[place])
-            if tag in seen or away[place]:
+            purged = member.purged is not None and step != COUNTED and step >= member.purged
+            if away[place] or (tag in seen and not purged):
                 continue
-            seen.add(tag)  # what follows is this life's own
+            seen.add(tag)  # what follows is this life's own, up to where a later one has said that it goes on
             if not self._goes_back(known, member, tag, step):
                 continue
             if self._ends(known, member, tag, step, item):

@@ -264,6 +264,10 @@ steps = st.one_of(
         *[("log", 0, "b", 2), ("killed", 0, "0.3", 1)],
     ],
 )
+@example(  # a dead host's journal that comes late, and reaches beyond the purge_step of the next process
+    shapes=[("train", "", False, {"a": 8, "b": 0}), ("train", "", False, {"a": 0, "b": 0})],
+    calls=[("purge", 1, "", 9), ("log", 1, "a", 1), ("log", 0, "a", 2)],
+)
 def test_what_is_shown_is_what_the_oracle_says(
     tmp_path_factory: pytest.TempPathFactory, shapes: list[Any], calls: list[Any]
 ) -> None:
