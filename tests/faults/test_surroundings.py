@@ -89,7 +89,7 @@ odd = collections.Counter()
 small, large = memoryview(bytes(8000)).cast("d"), memoryview(bytes(1_000_000)).cast("d")
 def calls():
     global n
-    while True:
+    for _ in range(20_000):
         n += 1
         writer.add_scalar("value", 1.0, n)
         writer.log({"a": 1.0, "b": 2.0}, n)
@@ -104,6 +104,7 @@ def calls():
         if n % 13 == 0:
             writer.stats()
             writer.add_scalars("many", {"x": 1.0, "y": 2.0}, n)
+    raise AssertionError("what the handler raised has reached nobody")
 while stopped < int(sys.argv[1]):
     try:
         signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 4e-4))

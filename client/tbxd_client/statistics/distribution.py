@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..protocol.limits import BFLOAT16
 from .moments import Moments
 from .tensorflow_bins import CellCounter, ValueCounter, cell_counter, no_counts
 
@@ -38,7 +37,8 @@ class Distribution:
         import numpy as np
 
         counter: CellCounter | ValueCounter
-        is_narrow = dtype == BFLOAT16 or dtype.itemsize == 1 or (dtype.itemsize == 2 and size >= VALUES_MIN)
+        # Not dtype == "bfloat16": numpy formats an error for that and clears it, with what a signal handler has raised.
+        is_narrow = isinstance(dtype, str) or dtype.itemsize == 1 or (dtype.itemsize == 2 and size >= VALUES_MIN)
         counter = ValueCounter(dtype) if is_narrow else cell_counter(size)
         with np.errstate(all="ignore"):  # sums of numbers near float64's end are infinite, as tensorboardX's are
             for block in blocks:

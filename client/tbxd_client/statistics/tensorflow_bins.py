@@ -175,7 +175,7 @@ class ValueCounter:
         import numpy as np
 
         self._dtype = dtype
-        bytes_of_one = 2 if dtype == "bfloat16" else dtype.itemsize
+        bytes_of_one = 2 if isinstance(dtype, str) else dtype.itemsize
         self._codes = np.uint8 if bytes_of_one == 1 else np.uint16
         self._counts = np.zeros(1 << 8 * bytes_of_one, np.int64)
 
@@ -212,6 +212,6 @@ def _values(dtype: Any, codes: Any) -> Any:
     """The float64 numbers that have these bits."""
     import numpy as np
 
-    if dtype == "bfloat16":
+    if isinstance(dtype, str):
         return (codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return codes.view(dtype).astype(np.float64)

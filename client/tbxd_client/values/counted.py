@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config.settings import warn
-from ..protocol.limits import BFLOAT16
 from ..statistics.distribution import Distribution
 from ..statistics.moments import BLOCK, Moments, Scratch
 from ..statistics.numpy_bins import BadBins, numpy_counts
@@ -81,7 +80,7 @@ def _parts(numbers: Numbers) -> Any:
     assert found is not None
     blocks, dtype, _ = found
     for block in blocks:
-        yield (block.astype(np.uint32) << 16).view(np.float32) if dtype == BFLOAT16 else block
+        yield (block.astype(np.uint32) << 16).view(np.float32) if isinstance(dtype, str) else block
 
 
 def _array(array: Any) -> Array:

@@ -159,9 +159,11 @@ class Numbers:
         array = self.array
         if isinstance(array.data, TooLarge):
             return None
-        dtype: Any = BFLOAT16 if array.dtype == BFLOAT16 else np.dtype(array.dtype)
-        flat = np.frombuffer(array.data, np.uint16 if dtype == BFLOAT16 else dtype)
-        return strided_blocks(flat), dtype, flat.size
+        if array.dtype == BFLOAT16:
+            flat = np.frombuffer(array.data, np.uint16)
+            return strided_blocks(flat), BFLOAT16, flat.size
+        flat = np.frombuffer(array.data, np.dtype(array.dtype))
+        return strided_blocks(flat), flat.dtype, flat.size
 
 
 def _is_numpy(value: Any) -> bool:
