@@ -290,7 +290,7 @@ def test_a_sender_that_could_not_start_is_tried_again(place: World) -> None:
     place.serve()
     result = place.run(THREAD_LATER)
     assert result.returncode == 0, result.stderr
-    assert "no thread to send from" in result.stderr and "tried again" in result.stderr
+    assert "no thread to send from" in result.stderr and "tbxd tries again" in result.stderr
 
 
 BROKEN_ONCE = """
@@ -314,7 +314,7 @@ def test_a_sender_that_breaks_begins_anew(place: World) -> None:
     place.serve()
     result = place.run(BROKEN_ONCE)
     assert result.returncode == 0, result.stderr
-    assert "LookupError: nobody has thought of this" in result.stderr and "tried again" in result.stderr
+    assert "LookupError: nobody has thought of this" in result.stderr and "tbxd tries again" in result.stderr
     assert len(scalars(place.logdir / "a")["value"]) == 10
 
 

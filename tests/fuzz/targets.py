@@ -403,7 +403,7 @@ def journal_folder(data: bytes) -> None:
                 for position in (0, 34, 1 << 20, 1 << 62, (1 << 63) - 1):
                     with contextlib.suppress(Unreadable):
                         segment.read_into(memoryview(bytearray(34)), position)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)  # what an earlier test left may be closed meanwhile
 
 
 def _read_journal(place: Path) -> None:

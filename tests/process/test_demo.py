@@ -151,7 +151,7 @@ def test_a_worker_that_does_not_end_is_said_to_not_end(tmp_path: Path, monkeypat
     process = multiprocessing.get_context("spawn").Process(target=signal.pause, daemon=True)
     process.start()
     crew._processes.append(process)
-    with pytest.raises(demo_module.DemoFailed, match=r"^worker 0 has done its work, and has not ended"):
+    with pytest.raises(demo_module.DemoFailed, match=r"^worker 0 has finished its work, but has not ended"):
         crew.finish()
     crew.end()
     assert process.exitcode == -signal.SIGTERM

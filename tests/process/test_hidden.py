@@ -107,7 +107,7 @@ def test_what_came_late_is_told_with_the_run_that_has_it(place: World, writer: s
     (folder,) = set(found) - {"run"}
     assert answer["by"]["late"]["detail"] == folder.removeprefix("run/")
     told = place.tbxd("check", str(place.logdir)).stdout
-    assert folder.removeprefix("run/") in told and "its successor had begun" in told
+    assert folder.removeprefix("run/") in told and "its successor had started" in told
 
 
 def test_who_logs_beside_a_run_is_told_each_with_its_folder(place: World) -> None:
