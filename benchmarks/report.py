@@ -129,6 +129,13 @@ SHORT = (
     ("add_histogram", "caller_ms_1e4", "`add_histogram` of 10⁴ float32 after a pause: the call"),
     ("add_histogram", "trainer_cpu_ms_1e4", "… CPU of the training process, threads included"),
     ("add_histogram", "daemon_cpu_ms_1e4", "… CPU of the daemon"),
+    (
+        "whole_model",
+        "step_ms",
+        "the 148 histograms of a GPT-2 (124 million float32), as fast as they go: a step's calls",
+    ),
+    ("whole_model", "longest_ms", "… the longest call"),
+    ("whole_model", "total_cpu_ms", "… CPU of all processes, a step"),
     ("add_image", "loop_us", "`add_image` of 256 by 256 by 3 uint8 in a loop: the call"),
     ("add_image", "caller_us", "`add_image` of 256 by 256 by 3 uint8 after a pause: the call"),
     ("other_calls", "caller_video", "`add_video` of 16 by 3 by 64 by 64 uint8, after a pause: the call"),
