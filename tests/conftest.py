@@ -58,11 +58,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             made_of = getattr(found, "callspec", None)
             chosen = [str(made_of.indices[name]) for name in sorted(shared) if made_of and name in made_of.params]
             item.add_marker(pytest.mark.xdist_group("-".join((item.path.stem, *chosen))))
-        group = item.get_closest_marker("xdist_group")
+        group = _group(item)
         if group is not None and hasattr(found, "_id"):
             # pytest-xdist 3.8 writes the group behind the name, where pytest 9.2 does not look: no group kept together.
-            found._id = type(found._id).parse(f"{item.nodeid}@{group.args[0]}")
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+            found._id = type(found._id).parse(f"{item.nodeid}@{group}")
+    groups = {_group(item) for item in items if item.get_closest_marker("long")} - {None}
+    # A group stays in its order: its tests share what they look at, and the last of them may end it.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None and _group(item) not in groups)
+
+
+def _group(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("xdist_group")
+    return None if marker is None else marker.args[0]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
