@@ -193,6 +193,23 @@ def test_a_tag_is_said_once_where_whoever_logs_it_has_come_further_with_others(t
         assert known.is_said_once(0) is once, (most, others)
 
 
+def test_a_counted_tag_goes_on_after_its_largest_step_and_each_tag_of_an_event_with_it(tmp_path: Path) -> None:
+    steps = Steps(Contents(tmp_path))
+    steps.note("loss", 5)
+    steps.note("loss", 3)
+    assert steps.next(["loss", "new"]) == 6 and steps.next(["new"]) == 7
+
+
+def test_a_tag_that_is_cut_by_nobody_known_stays_that_of_the_life_before() -> None:
+    tags = Contents(Path("/nowhere")).tags
+    place = tags.place("loss")
+    tags.cut(place, 5, era=7)
+    tags.cut(place, 3)
+    assert tags.eras[place] == 7
+    tags.cut(place, 2, era=9)
+    assert tags.eras[place] == 9
+
+
 def test_places_of_tags_grow_and_begin_with_nobody(tmp_path: Path) -> None:
     known = known_of(tmp_path, ("loss", 5, 7, 1))
     assert known.place("loss") == 0

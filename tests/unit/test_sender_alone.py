@@ -418,6 +418,18 @@ def test_a_daemon_that_refuses_is_sent_nothing_more_until_one_says_welcome(
     assert side.sender.refused == "" and side.spans() == [(0, end)]
 
 
+def test_a_daemon_that_refuses_is_sent_nothing_more_although_it_had_room(
+    side: Side, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = side.log()
+    side.welcome()
+    assert side.spans() == [(0, first)]
+    side.hear(wire.Refused(side.journal.session, "no room"))
+    side.log()
+    assert side.spans() == []
+    assert "no room" in capfd.readouterr().err
+
+
 def test_a_daemon_that_sees_other_files_is_left_for_the_one_that_sees_them_once(side: Side) -> None:
     side.log()
     side.greet()
