@@ -115,12 +115,12 @@ class Acknowledgements:
                 counts[number] = [entry.count, entry.refused]
             client.news = {}
             session = client.session
-            trouble = self._trouble(client) if session.held < client.flush_to else ""
+            trouble = self.trouble(client) if session.held < client.flush_to else ""
             more = session.held, client.leftovers_written, trouble
             for part in wire.parts(counts):
                 self._send(client.peer, wire.Ack(session.id, session.written, limit, part, *more))
 
-    def _trouble(self, client: Client) -> str:
+    def trouble(self, client: Client) -> str:
         """What keeps one of its runs from being written; "" for nothing."""
         for state in self._registry.warm_of(client.holds):
             if state.writer.error:

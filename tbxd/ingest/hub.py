@@ -455,11 +455,15 @@ class Hub:
             self.complete(client)
 
     def flush(self, client: Client) -> None:
-        """Write now what is queued for the runs of a session, and say how far it is."""
+        """Write now what is queued for the runs of a session, and say how far it is.
+
+        Where something is being written, that is said when it is: a client that is told twice wakes its trainer twice.
+        """
         for state in self._registry.warm_of(client.holds):
             if state.has_to_do:
                 self.scheduler.write(state)
-        self.acks.send(client, moved=True)
+        if not client.under_way or self.acks.trouble(client):
+            self.acks.send(client, moved=True)
 
     def satisfy(self, wanting: Wanting) -> None:
         """Tell a client that what it wanted besides its own is written."""
