@@ -21,6 +21,7 @@ def every_call(w):
     w.add_scalar("named", 2.5, 1, 11.0, "a name", "a text")
     w.add_scalars("many", {"a": 1.0, "b": 2.0}, 2, 12.0)
     w.add_histogram("histogram", np.arange(9.0), 3, walltime=13.0)
+    w.add_histograms({"weights": np.arange(4.0), "none": None}, 3, walltime=13.5, prefix="model/")
     w.add_histogram_raw("raw", 0.0, 1.0, 3, 2.0, 2.5, [0.0, 1.0], [1, 2], 4, 14.0)
     w.add_image("image", ones, 5, 15.0)
     w.add_images("images", np.stack([ones, ones]), 6, 16.0)

@@ -273,6 +273,7 @@ METHODS: dict[str, Method] = {
     "add_histogram_raw": lambda w, tag, step=1, when=2.0, **k: w.add_histogram_raw(
         tag, *RAW.values(), [1.0, 2.0], [1, 2], step, when, **k
     ),
+    "add_histograms": lambda w, tag, step=1, when=2.0, **k: w.add_histograms({_hashed(tag): MAT}, step, 5, when, **k),
     "add_image": lambda w, tag, step=1, when=2.0, **k: w.add_image(tag, PICTURE, step, when, **k),
     "add_images": lambda w, tag, step=1, when=2.0, **k: w.add_images(tag, PICTURE[None], step, when, **k),
     "add_image_with_boxes": lambda w, tag, step=1, when=2.0, **k: w.add_image_with_boxes(
@@ -306,6 +307,8 @@ PLACES: dict[str, Callable[[Any, str, Any], object]] = {
     "add_histogram(auto)": lambda w, tag, x: w.add_histogram(tag, x, 1, "auto"),
     "add_histogram(bins)": lambda w, tag, x: w.add_histogram(tag, MAT, 1, x),
     "add_histogram(max_bins)": lambda w, tag, x: w.add_histogram(tag, MAT, 1, "tensorflow", None, x),
+    "add_histograms": lambda w, tag, x: w.add_histograms(x, 1),
+    "add_histograms({a: array})": lambda w, tag, x: w.add_histograms({_hashed(tag): x}, 1),
     "add_histogram_raw(buckets)": lambda w, tag, x: w.add_histogram_raw(tag, **RAW, bucket_limits=x, bucket_counts=x),
     "add_histogram_raw(statistics)": lambda w, tag, x: w.add_histogram_raw(tag, x, x, x, x, x, [1.0], [2.0]),
     "add_image": lambda w, tag, x: w.add_image(tag, x, 1),

@@ -8,7 +8,7 @@ in the file, for all threads and processes, and continue where an earlier life o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -135,6 +135,22 @@ class GlobalSummaryWriter:
     ) -> None:
         """Log the distribution of an array; see `SummaryWriter.add_histogram`."""
         self._tbxd_writer(global_step).add_histogram(tag, values, global_step, bins, walltime, max_bins, color=color)
+
+    def add_histograms(
+        self,
+        named: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+        *,
+        prefix: str = "",
+        global_step: Any = None,
+        color: Any = None,
+    ) -> None:
+        """Log the distributions of several arrays; see `SummaryWriter.add_histograms`."""
+        self._tbxd_writer(global_step).add_histograms(
+            named, global_step, bins, walltime, max_bins, prefix=prefix, color=color
+        )
 
     def add_histogram_raw(
         self,

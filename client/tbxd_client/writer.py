@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, cast
@@ -34,6 +34,7 @@ from .statistics.tensorflow_bins import tensorflow_edges
 from .values import log_values, media
 from .values.arrays import to_float, to_number, to_step
 from .values.log_values import told_apart
+from .values.named import named_arrays
 from .values.names import clean_tag, given_tag, parse_color, short_text, text_of
 from .values.numbers import Numbers
 from .writers import readback
@@ -453,6 +454,38 @@ class SummaryWriter(MediaMethods, PluginMethods):
         numbers = Numbers(values, what, self._tbxd_run.merges(tag))
         attrs = media.histogram_attrs(bins, max_bins)
         self._tbxd_histogram(tag, numbers, attrs, global_step, walltime, color)
+
+    def add_histograms(
+        self,
+        named: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        global_step: Any = None,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+        *,
+        prefix: str = "",
+        color: Any = None,
+    ) -> None:
+        """Log the distributions of several arrays, such as all parameters of a model, under one wall time.
+
+        Args:
+            named: a mapping of names to arrays, or (name, array) pairs: ``model.named_parameters()``, or for gradients
+                ``((name, p.grad) for name, p in model.named_parameters())``. An array that is None is left out: a
+                parameter has no gradient before the first backward pass.
+            prefix: put before each name, which makes the tag: ``"gradients/"``.
+            global_step, bins, walltime, max_bins, color: as in `add_histogram`, which is called for each array.
+
+        Raises:
+            TypeError: ``named`` gives something else than such pairs.
+            TypeError, ValueError: as `add_histogram`; the arrays before the wrong one are logged.
+        """
+        if not self._tbxd_write:
+            return
+        when = self._tbxd_time(walltime)
+        for name, values in named_arrays(named, "add_histograms"):
+            if values is not None:
+                tag = f"{prefix}{name}" if prefix else name
+                self.add_histogram(tag, values, global_step, bins, when, max_bins, color=color)
 
     def add_histogram_raw(
         self,
