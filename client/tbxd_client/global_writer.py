@@ -8,13 +8,14 @@ in the file, for all threads and processes, and continue where an earlier life o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from .writer import SummaryWriter, stats_of
 from .writers.file_writer import FileWriter
+from .writers.watching import KINDS
 
 
 class _Numbered(SummaryWriter):
@@ -151,6 +152,22 @@ class GlobalSummaryWriter:
         self._tbxd_writer(global_step).add_histograms(
             named, global_step, bins, walltime, max_bins, prefix=prefix, color=color
         )
+
+    def watch(
+        self,
+        model: Any,
+        every: int = 100,
+        what: str | Iterable[str] = KINDS,
+        *,
+        prefix: str = "",
+        step: Callable[[], Any] | None = None,
+    ) -> None:
+        """Log the parameters and gradients of a model by themselves; see `SummaryWriter.watch`."""
+        self.smw.watch(model, every, what, prefix=prefix, step=step)
+
+    def unwatch(self, model: Any = None) -> None:
+        """End `watch`; see `SummaryWriter.unwatch`."""
+        self.smw.unwatch(model)
 
     def add_histogram_raw(
         self,

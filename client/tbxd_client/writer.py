@@ -13,7 +13,7 @@ import os
 import struct
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, cast
@@ -37,7 +37,7 @@ from .values.log_values import told_apart
 from .values.named import named_arrays
 from .values.names import clean_tag, given_tag, parse_color, short_text, text_of
 from .values.numbers import Numbers
-from .writers import readback
+from .writers import readback, watching
 from .writers.base import Computed, FixedTime, Given
 from .writers.file_writer import ADDING, EventFileWriter, FileWriter
 from .writers.interception import Intercepted
@@ -487,6 +487,46 @@ class SummaryWriter(MediaMethods, PluginMethods):
                 tag = f"{prefix}{name}" if prefix else name
                 self.add_histogram(tag, values, global_step, bins, when, max_bins, color=color)
 
+    def watch(
+        self,
+        model: Any,
+        every: int = 100,
+        what: str | Iterable[str] = watching.KINDS,
+        *,
+        prefix: str = "",
+        step: Callable[[], Any] | None = None,
+    ) -> None:
+        """Log the parameters and gradients of a model of torch by themselves, before each n-th step of its optimizer.
+
+        Logged are for each tensor its histogram (``gradients/NAME``), its L2 norm (``norms/gradients/NAME``) and its
+        share of zeros (``zeros/gradients/NAME``), and the norm of all (``norms/gradients``). The first tensor that has
+        numbers which are not finite is named: in the text ``tbxd/nonfinite`` and, once, on stderr. Gradients are those
+        that the optimizer is about to use, of all backward passes since its last step.
+
+        The parts of a DTensor get a histogram of the whole tensor, but no norm. The model and its backward pass may be
+        compiled; nothing is logged where the step of the optimizer is.
+
+        Args:
+            model: a ``torch.nn.Module``, which may be wrapped or compiled. It is watched until it is gone, or until
+                `unwatch` or `close`. To watch it again ends the watch before.
+            every: steps of the optimizer from one that is logged to the next; the first one is. Where several
+                optimizers have parameters of the model, the steps of one are counted.
+            what: ``"parameters"``, ``"gradients"``, or both.
+            prefix: put before each tag.
+            step: a function without arguments that gives the step to log at. Without one the steps of the optimizer
+                are counted, from 0 on.
+
+        Raises:
+            TypeError: the model is none of torch, or ``step`` no function.
+            ValueError: ``every`` or ``what`` is not one of those.
+            RuntimeError: torch is older than 2.0.
+        """
+        watching.watch(self, model, every, what, prefix, step)
+
+    def unwatch(self, model: Any = None) -> None:
+        """End `watch` of a model, or of all models that this writer watches."""
+        watching.unwatch(self, model)
+
     def add_histogram_raw(
         self,
         tag: str,
@@ -589,6 +629,7 @@ class SummaryWriter(MediaMethods, PluginMethods):
 
         ``file_writer`` and ``all_writers`` are None afterwards, as in both originals, until the writer is used again.
         """
+        watching.unwatch(self)
         for other in self._tbxd_others():
             other.flush()
             other.close()

@@ -22,7 +22,7 @@ from tbxd_client.protocol.records import Record, TagDefinition
 from tbxd_client.statistics.distribution import Distribution
 from tbxd_client.statistics.moments import BLOCK, Moments, Scratch, add_partial, total
 from tbxd_client.values.arrays import Array, snapshot
-from tbxd_client.values.counted import RULE_NUMBERS_MAX, counted
+from tbxd_client.values.counted import RULE_NUMBERS_MAX, counted, described
 from tbxd_client.values.numbers import Numbers, strided_blocks
 
 TAG = TagDefinition(0, 0, "weights")
@@ -52,7 +52,7 @@ def reduced(values: Any, bins: Any = "tensorflow", max_bins: int | None = None, 
     attrs = {"bins": bins} if max_bins is None else {"bins": bins, "max_bins": max_bins}
     found = counted(Numbers(values, "w"), bins, merges, "w")
     assert found is not None
-    return record(found[0], {**attrs, **found[1]})
+    return record(found[0], {**attrs, "moments": described(found[1])})
 
 
 def written(records: list[Record]) -> Any:

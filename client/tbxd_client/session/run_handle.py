@@ -43,8 +43,10 @@ from ..protocol.records import (
     scalar_head,
     tag_of_head,
 )
+from ..statistics.moments import Moments
 from ..values.arrays import Array
-from ..values.counted import counted
+from ..values.counted import TENSORFLOW, counted, described
+from ..values.media import histogram_attrs
 from ..values.names import text_of
 from ..values.numbers import Numbers
 from . import copy_budget
@@ -447,8 +449,25 @@ class Run:
         if found is None:
             self.array(HISTOGRAM, tag, step, wall_time, numbers.array, attrs, color)
         else:
-            arrays, described = found
-            self.array(HISTOGRAM, tag, step, wall_time, arrays, {**attrs, **described}, color)
+            arrays, moments = found
+            self.array(HISTOGRAM, tag, step, wall_time, arrays, {**attrs, "moments": described(moments)}, color)
+
+    def distribution(self, tag: str, step: int, wall_time: float, numbers: Numbers) -> Moments | None:
+        """Log a histogram with TensorFlow's bins that is counted here, however small; returns what is known of it.
+
+        None where it cannot be counted here: the histogram is logged all the same.
+
+        Raises:
+            TypeError, ValueError: the numbers cannot be read.
+        """
+        attrs = histogram_attrs(TENSORFLOW, None)
+        found = counted(numbers, TENSORFLOW, self.merges(tag), f"the histogram {tag!r}")
+        if found is None:
+            self.array(HISTOGRAM, tag, step, wall_time, numbers.array, attrs)
+            return None
+        arrays, moments = found
+        self.array(HISTOGRAM, tag, step, wall_time, arrays, {**attrs, "moments": described(moments)})
+        return moments
 
     def _copies(self, size: int) -> bool:
         """Return True if an array of so many bytes is copied, and not counted in the call."""

@@ -1,4 +1,4 @@
-"""A histogram whose numbers are counted in the call: arrays and attributes of its record."""
+"""A histogram whose numbers are counted in the call: arrays and attribute of its record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RULE_NUMBERS_MAX = 1 << 23  # a rule has to see all numbers at once, as float64:
 
 def counted(
     numbers: Numbers, bins: str | int | list[float], merges: bool, what: str
-) -> tuple[Mapping[str, Array], dict[str, Any]] | None:
+) -> tuple[Mapping[str, Array], Moments] | None:
     """Count numbers, as the daemon would; None where they have to be copied for the daemon.
 
     So it is where they cannot be read block by block, and where a rule would take much memory to choose bins of them.
@@ -69,7 +69,7 @@ def counted(
         except BadBins:
             pass  # without bins the daemon counts it as dropped, as it does what it cannot make bins of itself
         arrays = {"limits": limits.astype("<f8"), "counts": counts.astype("<u8")}
-    return {name: _array(one) for name, one in arrays.items()}, {"moments": _described(moments)}
+    return {name: _array(one) for name, one in arrays.items()}, moments
 
 
 def _parts(numbers: Numbers) -> Any:
@@ -87,7 +87,8 @@ def _array(array: Any) -> Array:
     return Array(array.dtype.str, array.shape, array.tobytes())
 
 
-def _described(moments: Moments) -> list[Any]:
+def described(moments: Moments) -> list[Any]:
+    """Return them as the attribute ``moments`` of a record."""
     return [
         *(moments.num, moments.nan, moments.negative_infinite, moments.positive_infinite, moments.zeros),
         *(moments.min, moments.max, moments.sums, moments.squares),

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 
 from ..protocol import kinds
 from ..session.run_handle import Row, Run
+from ..statistics.moments import Moments
 from ..values.arrays import Array
+from ..values.counted import TENSORFLOW, counted
+from ..values.media import histogram_attrs
 from ..values.numbers import Numbers
 
 _Log = Callable[[int, float], None]  # the record itself, with a step and a time
@@ -146,6 +149,12 @@ class Intercepted:
             step,
             wall_time,
         )
+
+    def distribution(self, tag: str, step: int, wall_time: float, numbers: Numbers) -> Moments | None:
+        """As `Run.distribution`; the numbers are read twice."""
+        self.histogram(tag, step, wall_time, numbers, histogram_attrs(TENSORFLOW, None))
+        found = counted(numbers, TENSORFLOW, self.run.merges(tag), f"the histogram {tag!r}")
+        return None if found is None else found[1]
 
     def text(self, kind: int, tag: str, step: int, wall_time: float, text: str | None, color: str = "") -> None:
         """As `Run.text`."""
