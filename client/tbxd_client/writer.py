@@ -496,12 +496,12 @@ class SummaryWriter(MediaMethods, PluginMethods):
         prefix: str = "",
         step: Callable[[], Any] | None = None,
     ) -> None:
-        """Log the parameters and gradients of a model of torch by themselves, before each n-th step of its optimizer.
+        """Log the parameters and gradients of a model of torch by themselves, after each n-th step of its optimizer.
 
         Logged are for each tensor its histogram (``gradients/NAME``), its L2 norm (``norms/gradients/NAME``) and its
         share of zeros (``zeros/gradients/NAME``), and the norm of all (``norms/gradients``). The first tensor that has
         numbers which are not finite is named: in the text ``tbxd/nonfinite`` and, once, on stderr. Gradients are those
-        that the optimizer is about to use, of all backward passes since its last step.
+        that the step has used, of all backward passes since the one before; parameters are those that it has made.
 
         The parts of a DTensor get a histogram of the whole tensor, but no norm. The model and its backward pass may be
         compiled; nothing is logged where the step of the optimizer is.

@@ -50,7 +50,7 @@ MODEL = """
             torch.nn.functional.cross_entropy(model(tokens).view(-1, 20), tokens.view(-1)).backward()
 
     def hooks():
-        return len(of_torch._global_optimizer_pre_hooks)
+        return len(of_torch._global_optimizer_post_hooks)
 """
 
 
@@ -90,13 +90,13 @@ def test_a_training_logs_what_numpy_finds_of_each_tensor_and_nothing_stays_behin
     for step in range(7):
         foreign.step()
         backward(model, times=2)
+        first.step()
         for name, one in model.named_parameters():
             for kind, tensor in (("parameters", one), ("gradients", one.grad)):
                 array = tensor.detach().numpy().astype(float)
                 wanted[f"{kind}/{name} {step}"] = [
                     array.size, float(array.min()), float(array.sum()), float(np.linalg.norm(array)),
                     float((array == 0).mean())]
-        first.step()
         second.step()
         first.zero_grad(set_to_none=True)
         second.zero_grad(set_to_none=True)
@@ -156,6 +156,31 @@ def test_the_first_tensor_that_is_not_finite_is_named(place: World) -> None:
     (step, text), *_ = said
     assert (step, text) == (41, "gradients/head.bias: of 20 numbers 0 are NaN and 2 infinite")
     assert result.stderr.count(f"at step 41 {text}") == 1
+
+
+def test_gradients_that_are_made_in_the_step_are_those_of_that_step(place: World) -> None:
+    """As Lightning makes them: in a closure, which first sets the last ones to None."""
+    place.serve()
+    result = place.run(
+        MODEL
+        + """
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    writer = SummaryWriter("logs/a")
+    writer.watch(model, every=1, what="gradients")
+    for step in range(3):
+        def closure():
+            optimizer.zero_grad()
+            loss = model(torch.full((1, 1), 1.0 + step)).sum()
+            loss.backward()
+            return loss
+        optimizer.step(closure)
+    writer.close()
+    """
+    )
+    assert result.returncode == 0, result.stderr
+    found = histograms(place.logdir / "a")
+    assert {step: found["gradients/weight", step].max for step in range(3)} == {0: 1.0, 1: 2.0, 2: 3.0}
 
 
 def test_wrapped_and_compiled_models_have_the_names_of_their_own(place: World) -> None:

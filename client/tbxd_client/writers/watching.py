@@ -1,8 +1,9 @@
 """``watch``: a model of torch that logs its parameters and gradients by itself.
 
-What is watched hangs on a hook that torch calls before each step of any optimizer: the gradients are whole then,
-however many backward passes they are made of, and are not yet set to None. A hook on each tensor would be called in
-the backward pass, once for each micro batch.
+What is watched hangs on a hook that torch calls after each step of any optimizer: the gradients are whole then,
+however many backward passes they are made of, and are not yet set to None. Before the step they need not be there:
+Lightning, and whoever else gives ``step`` a closure, makes them in it. A hook on each tensor would be called in the
+backward pass, once for each micro batch.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Watch:
         return self._model() is model
 
     def begin(self) -> None:
-        """Be called before each step of an optimizer."""
-        self._hook = sys.modules[OPTIMIZER].register_optimizer_step_pre_hook(self._before_step)
+        """Be called after each step of an optimizer."""
+        self._hook = sys.modules[OPTIMIZER].register_optimizer_step_post_hook(self._after_step)
         _watches.append(self)
 
     def end(self) -> None:
@@ -66,7 +67,7 @@ class Watch:
         if hook is not None:
             hook.remove()
 
-    def _before_step(self, optimizer: Any, *_: Any) -> None:
+    def _after_step(self, optimizer: Any, *_: Any) -> None:
         if _is_compiled():
             return
         try:
@@ -141,7 +142,7 @@ def watch(writer: Any, model: Any, every: Any, what: Any, prefix: str, step: Any
         raise ValueError(f"watch: what={what!r:.80}; some of {', '.join(map(repr, KINDS))} are expected")
     if step is not None and not callable(step):
         raise TypeError("watch: step: a function without arguments is expected, which gives the step")
-    if not hasattr(sys.modules.get(OPTIMIZER), "register_optimizer_step_pre_hook"):
+    if not hasattr(sys.modules.get(OPTIMIZER), "register_optimizer_step_post_hook"):
         raise RuntimeError("watch needs torch 2.0 or newer")
     unwatch(writer, model)
     Watch(writer, model, every, [kind for kind in KINDS if kind in kinds], prefix, step).begin()
